@@ -1,0 +1,24 @@
+//! The native backend of nvent: stores, streams, queues, an event bus, and the wiring between them.
+//!
+//! The layers, each importing only those below it:
+//!
+//! | layer | modules | what it does |
+//! |---|---|---|
+//! | boundary | [`node`] | what JavaScript can call; the only place that names napi |
+//! | wiring | [`wiring`] | persists, tracks and routes events: flow wiring and the stream coordinator |
+//! | adapters | [`store`], [`stream`], [`queue`], [`bus`] | each does one thing and knows none of the others |
+//! | transport | [`redis`] | the connection that the Redis backends share |
+//! | ground | [`event`], [`topic`], [`json`], [`fanout`], [`op`], [`error`], [`time`] | values and mechanisms |
+
+pub mod bus;
+pub mod error;
+pub mod event;
+pub mod fanout;
+pub mod json;
+pub mod op;
+pub mod store;
+pub mod stream;
+pub mod time;
+pub mod topic;
+
+pub use error::{Code, Error, Result};

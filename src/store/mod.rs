@@ -1,0 +1,217 @@
+//! Stores: one contract, one file or folder per backend.
+//!
+//! A store is pure storage. It knows no stream and no bus: whoever appends hands in an [`Announce`] to be told, in the
+//! order of storage, what was stored.
+
+use std::sync::Arc;
+
+use serde_json::Number;
+
+use crate::error::{Error, Result};
+use crate::event::{Event, EventId, NewEvent};
+use crate::fanout::Mailbox;
+use crate::json::{Filter, Json, Object};
+use crate::op::Op;
+
+/// Told about each stored event, in the order of its subject, before the append is acknowledged. It must not block.
+pub type Announce = Arc<dyn Fn(&Arc<str>, &Event) + Send + Sync>;
+
+/// A stored event as a store subscription delivers it.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Where it was stored.
+    pub subject: Arc<str>,
+    /// The record.
+    pub event: Event,
+}
+
+/// What a subject must end with for an append to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// The subject has no events.
+    Empty,
+    /// The id of the subject's last event.
+    Last(EventId),
+}
+
+impl Expected {
+    /// [`crate::error::Code::Conflict`] unless the subject ends as expected.
+    pub fn check(self, subject: &str, last: Option<EventId>) -> Result<()> {
+        let wanted = match self {
+            Self::Empty => None,
+            Self::Last(id) => Some(id),
+        };
+        if wanted == last {
+            return Ok(());
+        }
+        let show = |id: Option<EventId>| id.map_or("nothing".to_owned(), |id| id.to_string());
+        Err(Error::new(
+            crate::error::Code::Conflict,
+            format!(
+                "{subject:?} ends with {}, not with {} as expected: read what is new and decide again",
+                show(last),
+                show(wanted)
+            ),
+        ))
+    }
+}
+
+/// Which events of a subject to read. The default is all, in order of append.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EventQuery {
+    /// Only these types; None is any.
+    pub types: Option<Vec<String>>,
+    /// Only ids greater than this.
+    pub after: Option<EventId>,
+    /// Only ids less than this.
+    pub before: Option<EventId>,
+    /// Only times from this one on, in ms.
+    pub from: Option<f64>,
+    /// Only times up to this one, in ms.
+    pub to: Option<f64>,
+    /// At most so many, after all filters.
+    pub limit: Option<usize>,
+    /// Newest first.
+    pub descending: bool,
+}
+
+/// Which entries of an index to read: highest score first, ties by id ascending.
+#[derive(Debug, Clone)]
+pub struct IndexQuery {
+    /// Matching entries to pass over.
+    pub offset: usize,
+    /// At most so many.
+    pub limit: usize,
+    /// Which entries match.
+    pub filter: Filter,
+}
+
+/// An entry of an index.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IndexEntry {
+    /// The entry's id.
+    pub id: Arc<str>,
+    /// What it is sorted by.
+    pub score: f64,
+    /// Its metadata, a JSON object with `version` in it.
+    pub metadata: Json,
+}
+
+/// Which documents of a collection to list: by id ascending unless `sort_by` says otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct DocQuery {
+    /// Which documents match.
+    pub filter: Filter,
+    /// Matching documents to pass over.
+    pub offset: usize,
+    /// At most so many.
+    pub limit: Option<usize>,
+    /// Dotted path of the field to sort by. A missing field sorts as null: null, booleans, numbers, text, the rest; ties by id.
+    pub sort_by: Option<String>,
+    /// The other way round.
+    pub descending: bool,
+}
+
+/// Whether a backend is usable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    /// Whether calls can be expected to succeed.
+    pub ok: bool,
+    /// More for people, never a secret.
+    pub detail: Option<String>,
+}
+
+/// Named counters and gauges of a backend.
+pub type Stats = Vec<(&'static str, f64)>;
+
+/// Where things are stored.
+///
+/// Every method starts its work before it returns, so calls take effect in the order in which they are made; each is
+/// atomic. The first call opens the backend if [`StoreBackend::open`] has not. After [`StoreBackend::close`] every
+/// method fails with [`crate::error::Code::Closed`]. Names have passed [`crate::topic::check_name`], JSON has passed
+/// [`crate::json::check_depth`].
+pub trait StoreBackend: Send + Sync + 'static {
+    /// `memory`, `file` or `redis`.
+    fn name(&self) -> &'static str;
+    /// Makes it usable. Idempotent.
+    fn open(&self) -> Op<()>;
+    /// Ends it; resolves when nothing is left behind. Idempotent.
+    fn close(&self) -> Op<()>;
+    /// Whether it is usable now.
+    fn health(&self) -> Op<Health>;
+    /// Its counters: `appends`, `reads`, `writes`, `errors`, and what it has of its own.
+    fn stats(&self) -> Stats;
+
+    /// Stores an event at the end of a subject. `announce` is called before the operation ends.
+    fn append(
+        &self,
+        subject: &str,
+        event: NewEvent,
+        expected: Option<Expected>,
+        announce: Option<Announce>,
+    ) -> Op<Event>;
+    /// Reads records of a subject, as JSON texts.
+    fn read(&self, subject: &str, query: EventQuery) -> Op<Vec<Json>>;
+    /// Delivers what is appended from now on to subjects that the pattern matches. The id is for `unsubscribe`.
+    fn subscribe(&self, pattern: &str, mailbox: Arc<Mailbox<Stored>>) -> Op<u64>;
+    /// Ends a subscription and closes its mailbox. Unknown ids are ignored.
+    fn unsubscribe(&self, id: u64) -> Op<()>;
+    /// Deletes a subject; whether it had events. Ids given later are greater all the same.
+    fn delete_subject(&self, subject: &str) -> Op<bool>;
+
+    /// The live value of a key.
+    fn kv_get(&self, key: &str) -> Op<Option<Json>>;
+    /// Sets a key, for `ttl_ms` milliseconds or for good.
+    fn kv_set(&self, key: &str, value: Json, ttl_ms: Option<u64>) -> Op<()>;
+    /// Deletes a key.
+    fn kv_delete(&self, key: &str) -> Op<()>;
+    /// Deletes the keys that a glob matches; how many had a live value.
+    fn kv_clear(&self, pattern: &str) -> Op<u64>;
+    /// Adds to the number in a key (a missing one is 0), keeping its TTL.
+    fn kv_increment(&self, key: &str, by: f64) -> Op<Number>;
+
+    /// Adds or replaces an entry. The metadata goes through [`crate::json::fresh_metadata`].
+    fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()>;
+    /// One entry.
+    fn index_get(&self, key: &str, id: &str) -> Op<Option<IndexEntry>>;
+    /// A page of entries.
+    fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>>;
+    /// [`crate::json::update_metadata`] on one entry. False: no such entry, or another version.
+    fn index_update(&self, key: &str, id: &str, patch: Object, expected_version: Option<i64>) -> Op<bool>;
+    /// [`crate::json::increment_metadata`] on one entry. A missing entry is [`entry_not_found`].
+    fn index_increment(&self, key: &str, id: &str, field: &str, by: f64) -> Op<Number>;
+    /// Deletes an entry; whether it was there.
+    fn index_delete(&self, key: &str, id: &str) -> Op<bool>;
+
+    /// Stores a document, replacing the one there.
+    fn doc_save(&self, collection: &str, id: &str, doc: Json) -> Op<()>;
+    /// One document.
+    fn doc_get(&self, collection: &str, id: &str) -> Op<Option<Json>>;
+    /// Documents of a collection, with their ids.
+    fn doc_list(&self, collection: &str, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>>;
+    /// Deletes a document. A missing one is fine.
+    fn doc_delete(&self, collection: &str, id: &str) -> Op<()>;
+}
+
+/// The error for a missing index entry. nvent matches the words "Entry not found".
+pub fn entry_not_found(key: &str, id: &str) -> Error {
+    Error::not_found(format!("Entry not found: {id:?} in index {key:?}"))
+}
+
+/// How values of different kinds sort in [`DocQuery::sort_by`]: null, booleans, numbers, text, arrays and objects.
+pub fn compare_values(a: &serde_json::Value, b: &serde_json::Value) -> std::cmp::Ordering {
+    use serde_json::Value;
+    let rank = |value: &Value| match value {
+        Value::Null => 0,
+        Value::Bool(_) => 1,
+        Value::Number(_) => 2,
+        Value::String(_) => 3,
+        Value::Array(_) | Value::Object(_) => 4,
+    };
+    match (a, b) {
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::Number(a), Value::Number(b)) => a.as_f64().unwrap_or(0.0).total_cmp(&b.as_f64().unwrap_or(0.0)),
+        (Value::String(a), Value::String(b)) => a.cmp(b),
+        (a, b) => rank(a).cmp(&rank(b)),
+    }
+}
