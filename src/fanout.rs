@@ -157,6 +157,12 @@ impl<T> Mailbox<T> {
         outcome
     }
 
+    /// Puts items in before the subscriber is told of its mailbox. They are bounded by where they come from (what is
+    /// retained), so the capacity does not count: a replay is whole.
+    pub fn preload(&self, items: impl IntoIterator<Item = T>) {
+        lock(&self.state).items.extend(items);
+    }
+
     /// Tells the subscriber, before its next item, that something may have been missed. Told once, however often noted.
     pub fn note_gap(&self, gap: Gap) {
         let wakes = {
@@ -325,27 +331,25 @@ impl<T, M> Hub<T, M> {
         list.len() == 1
     }
 
-    /// Removes a subscriber. Whether it was the last of its topic or pattern; None if it was not there.
-    pub fn remove(&self, topic: &str, id: u64) -> Option<bool> {
+    /// Removes a subscriber: itself, and whether it was the last of its topic or pattern. None if it was not there.
+    pub fn remove(&self, topic: &str, id: u64) -> Option<(Arc<Subscriber<T, M>>, bool)> {
+        fn take<T, M>(list: &mut Subscribers<T, M>, id: u64) -> Option<(Arc<Subscriber<T, M>>, bool)> {
+            let at = list.iter().position(|subscriber| subscriber.id == id)?;
+            Some((list.remove(at), list.is_empty()))
+        }
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         if is_pattern(topic) {
-            let list = &mut routes.patterns.get_mut(topic)?.1;
-            let before = list.len();
-            list.retain(|s| s.id != id);
-            let (removed, empty) = (list.len() < before, list.is_empty());
-            if empty {
+            let removed = take(&mut routes.patterns.get_mut(topic)?.1, id)?;
+            if removed.1 {
                 routes.patterns.remove(topic);
             }
-            removed.then_some(empty)
+            Some(removed)
         } else {
-            let list = routes.exact.get_mut(topic)?;
-            let before = list.len();
-            list.retain(|s| s.id != id);
-            let (removed, empty) = (list.len() < before, list.is_empty());
-            if empty {
+            let removed = take(routes.exact.get_mut(topic)?, id)?;
+            if removed.1 {
                 routes.exact.remove(topic);
             }
-            removed.then_some(empty)
+            Some(removed)
         }
     }
 
@@ -504,8 +508,9 @@ mod tests {
         };
         assert_eq!((matches("a:b"), matches("a:c"), matches("b")), (3, 2, 0));
         assert_eq!((hub.topics().len(), hub.count("a:*")), (2, 2));
-        assert_eq!(hub.remove("a:b", exact), Some(true));
-        assert_eq!(hub.remove("a:*", glob), Some(false));
-        assert_eq!(hub.remove("a:*", glob), None);
+        let remove = |topic: &str, id| hub.remove(topic, id).map(|(_, last)| last);
+        assert_eq!(remove("a:b", exact), Some(true));
+        assert_eq!(remove("a:*", glob), Some(false));
+        assert_eq!(remove("a:*", glob), None);
     }
 }

@@ -189,6 +189,17 @@ pub fn increment_at(object: &mut Object, path: &str, by: f64) -> Result<Number> 
     Ok(sum)
 }
 
+/// Adds to a number stored as text (a missing one is 0). [`crate::error::Code::Type`] where the text is something else.
+pub fn add_to_text(key: &str, stored: Option<&str>, by: f64) -> Result<Number> {
+    let old = match stored {
+        None => 0.0,
+        Some(text) => {
+            text.parse().map_err(|_| Error::wrong_type(format!("key {key:?}: the value there is no number")))?
+        }
+    };
+    number(old + by)
+}
+
 /// A finite number as JSON, whole ones without a fraction, as JavaScript writes them.
 pub fn number(value: f64) -> Result<Number> {
     const SAFE: f64 = 9_007_199_254_740_992.0;

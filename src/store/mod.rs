@@ -3,6 +3,10 @@
 //! A store is pure storage. It knows no stream and no bus: whoever appends hands in an [`Announce`] to be told, in the
 //! order of storage, what was stored.
 
+mod memory;
+
+pub use memory::MemoryStore;
+
 use std::sync::Arc;
 
 use serde_json::Number;
@@ -10,7 +14,7 @@ use serde_json::Number;
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
-use crate::json::{Filter, Json, Object};
+use crate::json::{Filter, Json, Object, at_path};
 use crate::op::Op;
 
 /// Told about each stored event, in the order of its subject, before the append is acknowledged. It must not block.
@@ -214,4 +218,25 @@ pub fn compare_values(a: &serde_json::Value, b: &serde_json::Value) -> std::cmp:
         (Value::String(a), Value::String(b)) => a.cmp(b),
         (a, b) => rank(a).cmp(&rank(b)),
     }
+}
+
+/// The page of documents that a query asks for, out of rows in the order of their ids. For backends that list in memory.
+pub fn select_docs<'a, I, J>(
+    rows: impl DoubleEndedIterator<Item = (I, &'a crate::json::Object, J)>,
+    query: &DocQuery,
+) -> Vec<(I, J)> {
+    use serde_json::Value;
+    let limit = query.limit.unwrap_or(usize::MAX);
+    let matching = rows.filter(|(_, object, _)| query.filter.matches(object));
+    let Some(path) = &query.sort_by else {
+        let page = |rows: &mut dyn Iterator<Item = (I, &'a crate::json::Object, J)>| {
+            rows.skip(query.offset).take(limit).map(|(id, _, json)| (id, json)).collect()
+        };
+        return if query.descending { page(&mut matching.rev()) } else { page(&mut { matching }) };
+    };
+    let mut sorted: Vec<_> =
+        matching.map(|(id, object, json)| (at_path(object, path).unwrap_or(&Value::Null), id, json)).collect();
+    // Stable, so that equal values stay in the order of their ids, whichever way the values go.
+    sorted.sort_by(|(a, ..), (b, ..)| if query.descending { compare_values(b, a) } else { compare_values(a, b) });
+    sorted.into_iter().skip(query.offset).take(limit).map(|(_, id, json)| (id, json)).collect()
 }

@@ -1,5 +1,9 @@
 //! Streams: publish and subscribe. One contract, one file per backend.
 
+mod memory;
+
+pub use memory::{MemoryStream, Retain};
+
 use std::sync::Arc;
 
 use serde::Deserialize;

@@ -1,0 +1,443 @@
+//! The store in memory: plain maps behind one lock. Nothing outlives it; every operation is done inline.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Number;
+
+use crate::error::{Error, Result};
+use crate::event::{Event, EventId, NewEvent};
+use crate::fanout::{Hub, Mailbox, Subscriber, next_id};
+use crate::json::{self, Json, Object};
+use crate::op::Op;
+use crate::store::{
+    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Stats, StoreBackend, Stored,
+    entry_not_found, select_docs,
+};
+use crate::time::SharedClock;
+use crate::topic::Glob;
+
+/// How many expired keys one call removes at most, so that no call pays for all of them.
+const SWEEP_STEP: usize = 32;
+
+/// A store in memory. Adapters do not share it.
+pub struct MemoryStore {
+    clock: SharedClock,
+    state: Mutex<State>,
+    hub: Hub<Stored>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    appends: AtomicU64,
+    reads: AtomicU64,
+    writes: AtomicU64,
+    errors: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    closed: bool,
+    subjects: HashMap<Arc<str>, Log>,
+    /// The greatest id of any deleted subject: one that is begun anew goes on from there.
+    floor: Option<EventId>,
+    kv: HashMap<Arc<str>, KvEntry>,
+    /// When keys expire, soonest first. A key that was set again has a stale row here as well.
+    expiries: BinaryHeap<Reverse<(u64, Arc<str>)>>,
+    indexes: HashMap<Arc<str>, Index>,
+    docs: HashMap<Arc<str>, BTreeMap<Arc<str>, Doc>>,
+    subscriptions: HashMap<u64, Arc<str>>,
+}
+
+struct Log {
+    name: Arc<str>,
+    events: Vec<Row>,
+}
+
+struct Row {
+    id: EventId,
+    ts: u64,
+    event: Event,
+}
+
+struct KvEntry {
+    value: Json,
+    expires_ms: Option<u64>,
+}
+
+#[derive(Default)]
+struct Index {
+    entries: HashMap<Arc<str>, Entry>,
+    order: BTreeSet<(Reverse<Score>, Arc<str>)>,
+}
+
+struct Entry {
+    score: Score,
+    metadata: Object,
+    /// The metadata as text, until it changes.
+    text: Option<Json>,
+}
+
+struct Doc {
+    json: Json,
+    object: Object,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+struct Score(f64);
+
+impl Eq for Score {}
+
+impl Ord for Score {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Score {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Entry {
+    fn text(&mut self) -> Json {
+        self.text.get_or_insert_with(|| json::to_json(&self.metadata)).clone()
+    }
+
+    fn index_entry(&mut self, id: Arc<str>) -> IndexEntry {
+        IndexEntry { id, score: self.score.0, metadata: self.text() }
+    }
+}
+
+impl State {
+    fn live(&self, key: &str, now: u64) -> Option<&KvEntry> {
+        self.kv.get(key).filter(|entry| entry.expires_ms.is_none_or(|at| at > now))
+    }
+
+    fn sweep(&mut self, now: u64) {
+        for _ in 0..SWEEP_STEP {
+            match self.expiries.peek() {
+                Some(Reverse((at, _))) if *at <= now => {}
+                _ => return,
+            }
+            if let Some(Reverse((at, key))) = self.expiries.pop()
+                && self.kv.get(&key).is_some_and(|entry| entry.expires_ms == Some(at))
+            {
+                self.kv.remove(&key);
+            }
+        }
+    }
+
+    fn entry(&mut self, key: &str, id: &str) -> Option<&mut Entry> {
+        self.indexes.get_mut(key)?.entries.get_mut(id)
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(clock: SharedClock) -> Self {
+        Self { clock, state: Mutex::default(), hub: Hub::default(), counters: Counters::default() }
+    }
+
+    fn run<T: Send + 'static>(&self, counter: &AtomicU64, work: impl FnOnce(&mut State) -> Result<T>) -> Op<T> {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Op::run(|| {
+            // A panic is a defect of ours and leaves the maps usable: going on beats refusing everything.
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = if state.closed { Err(Error::closed("the memory store")) } else { work(&mut state) };
+            if result.is_err() {
+                self.counters.errors.fetch_add(1, Ordering::Relaxed);
+            }
+            result
+        })
+    }
+
+    fn read_with<T: Send + 'static>(&self, work: impl FnOnce(&mut State) -> Result<T>) -> Op<T> {
+        self.run(&self.counters.reads, work)
+    }
+
+    fn write_with<T: Send + 'static>(&self, work: impl FnOnce(&mut State) -> Result<T>) -> Op<T> {
+        self.run(&self.counters.writes, work)
+    }
+}
+
+impl StoreBackend for MemoryStore {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn open(&self) -> Op<()> {
+        self.read_with(|_| Ok(()))
+    }
+
+    fn close(&self) -> Op<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { closed: true, ..State::default() };
+        self.hub.close();
+        Op::ok(())
+    }
+
+    fn health(&self) -> Op<Health> {
+        let closed = self.state.lock().unwrap_or_else(PoisonError::into_inner).closed;
+        Op::ok(Health { ok: !closed, detail: closed.then(|| "closed".into()) })
+    }
+
+    fn stats(&self) -> Stats {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let counters = &self.counters;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        vec![
+            ("appends", count(&counters.appends)),
+            ("reads", count(&counters.reads)),
+            ("writes", count(&counters.writes)),
+            ("errors", count(&counters.errors)),
+            ("subjects", state.subjects.len() as f64),
+            ("keys", state.kv.len() as f64),
+            ("indexes", state.indexes.len() as f64),
+            ("subscriptions", state.subscriptions.len() as f64),
+        ]
+    }
+
+    fn append(
+        &self,
+        subject: &str,
+        event: NewEvent,
+        expected: Option<Expected>,
+        announce: Option<Announce>,
+    ) -> Op<Event> {
+        self.run(&self.counters.appends, |state| {
+            let now = self.clock.now_ms();
+            let last = state.subjects.get(subject).and_then(|log| log.events.last()).map(|row| row.id);
+            if let Some(expected) = expected {
+                expected.check(subject, last)?;
+            }
+            let id = EventId::next(last.max(state.floor), now);
+            let event = event.persist(id, now);
+            if !state.subjects.contains_key(subject) {
+                let name: Arc<str> = subject.into();
+                state.subjects.insert(name.clone(), Log { name, events: Vec::new() });
+            }
+            if let Some(log) = state.subjects.get_mut(subject) {
+                log.events.push(Row { id, ts: now, event: event.clone() });
+                // Under the lock, so that everybody hears of a subject's events in their order. None of these block.
+                self.hub.for_each_match(subject, |subscriber| {
+                    _ = subscriber.mailbox.push(Stored { subject: log.name.clone(), event: event.clone() });
+                });
+                if let Some(announce) = announce {
+                    announce(&log.name, &event);
+                }
+            }
+            Ok(event)
+        })
+    }
+
+    fn read(&self, subject: &str, query: EventQuery) -> Op<Vec<Json>> {
+        self.read_with(|state| {
+            let Some(log) = state.subjects.get(subject) else { return Ok(Vec::new()) };
+            let start = query.after.map_or(0, |after| log.events.partition_point(|row| row.id <= after));
+            let end = query.before.map_or(log.events.len(), |before| log.events.partition_point(|row| row.id < before));
+            let rows = log.events.get(start..end).unwrap_or(&[]);
+            let wanted = |row: &&Row| {
+                query.types.as_ref().is_none_or(|types| types.iter().any(|t| t == row.event.kind()))
+                    && query.from.is_none_or(|from| row.ts as f64 >= from)
+                    && query.to.is_none_or(|to| row.ts as f64 <= to)
+            };
+            let limit = query.limit.unwrap_or(usize::MAX);
+            let json = |row: &Row| row.event.json().clone();
+            Ok(if query.descending {
+                rows.iter().rev().filter(wanted).take(limit).map(json).collect()
+            } else {
+                rows.iter().filter(wanted).take(limit).map(json).collect()
+            })
+        })
+    }
+
+    fn subscribe(&self, pattern: &str, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
+        self.read_with(|state| {
+            let (id, topic): (u64, Arc<str>) = (next_id(), pattern.into());
+            state.subscriptions.insert(id, topic.clone());
+            self.hub.add(Arc::new(Subscriber { id, topic, mailbox, meta: () }));
+            Ok(id)
+        })
+    }
+
+    fn unsubscribe(&self, id: u64) -> Op<()> {
+        let topic = self.state.lock().unwrap_or_else(PoisonError::into_inner).subscriptions.remove(&id);
+        if let Some(topic) = topic
+            && let Some((subscriber, _)) = self.hub.remove(&topic, id)
+        {
+            subscriber.mailbox.close();
+        }
+        Op::ok(())
+    }
+
+    fn delete_subject(&self, subject: &str) -> Op<bool> {
+        self.write_with(|state| {
+            let Some(log) = state.subjects.remove(subject) else { return Ok(false) };
+            state.floor = state.floor.max(log.events.last().map(|row| row.id));
+            Ok(true)
+        })
+    }
+
+    fn kv_get(&self, key: &str) -> Op<Option<Json>> {
+        self.read_with(|state| Ok(state.live(key, self.clock.now_ms()).map(|entry| entry.value.clone())))
+    }
+
+    fn kv_set(&self, key: &str, value: Json, ttl_ms: Option<u64>) -> Op<()> {
+        self.write_with(|state| {
+            let now = self.clock.now_ms();
+            state.sweep(now);
+            let expires_ms = ttl_ms.map(|ttl| now.saturating_add(ttl));
+            let key: Arc<str> = key.into();
+            if let Some(at) = expires_ms {
+                state.expiries.push(Reverse((at, key.clone())));
+            }
+            state.kv.insert(key, KvEntry { value, expires_ms });
+            Ok(())
+        })
+    }
+
+    fn kv_delete(&self, key: &str) -> Op<()> {
+        self.write_with(|state| {
+            state.kv.remove(key);
+            Ok(())
+        })
+    }
+
+    fn kv_clear(&self, pattern: &str) -> Op<u64> {
+        self.write_with(|state| {
+            let (glob, now) = (Glob::new(pattern), self.clock.now_ms());
+            let mut removed = 0;
+            state.kv.retain(|key, entry| {
+                let keep = !glob.matches(key);
+                if !keep && entry.expires_ms.is_none_or(|at| at > now) {
+                    removed += 1;
+                }
+                keep
+            });
+            Ok(removed)
+        })
+    }
+
+    fn kv_increment(&self, key: &str, by: f64) -> Op<Number> {
+        self.write_with(|state| {
+            let old = state.live(key, self.clock.now_ms());
+            let expires_ms = old.and_then(|entry| entry.expires_ms);
+            let sum = json::add_to_text(key, old.map(|entry| &*entry.value), by)?;
+            state.kv.insert(key.into(), KvEntry { value: sum.to_string().into(), expires_ms });
+            Ok(sum)
+        })
+    }
+
+    fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
+        self.write_with(|state| {
+            let index = state.indexes.entry(key.into()).or_default();
+            let (id, score): (Arc<str>, _) = (id.into(), Score(score));
+            let entry = Entry { score, metadata: json::fresh_metadata(metadata), text: None };
+            if let Some(old) = index.entries.insert(id.clone(), entry) {
+                index.order.remove(&(Reverse(old.score), id.clone()));
+            }
+            index.order.insert((Reverse(score), id));
+            Ok(())
+        })
+    }
+
+    fn index_get(&self, key: &str, id: &str) -> Op<Option<IndexEntry>> {
+        self.read_with(|state| Ok(state.entry(key, id).map(|entry| entry.index_entry(id.into()))))
+    }
+
+    fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
+        self.read_with(|state| {
+            let Some(Index { entries, order }) = state.indexes.get_mut(key) else { return Ok(Vec::new()) };
+            let mut page = Vec::new();
+            let mut to_skip = query.offset;
+            for (_, id) in order.iter() {
+                if page.len() >= query.limit {
+                    break;
+                }
+                if query.filter.is_empty() && to_skip > 0 {
+                    to_skip -= 1;
+                    continue;
+                }
+                let Some(entry) = entries.get_mut(id) else { continue };
+                if !query.filter.matches(&entry.metadata) {
+                    continue;
+                }
+                if to_skip > 0 {
+                    to_skip -= 1;
+                    continue;
+                }
+                page.push(entry.index_entry(id.clone()));
+            }
+            Ok(page)
+        })
+    }
+
+    fn index_update(&self, key: &str, id: &str, patch: Object, expected_version: Option<i64>) -> Op<bool> {
+        self.write_with(|state| {
+            let Some(entry) = state.entry(key, id) else { return Ok(false) };
+            let updated = json::update_metadata(&mut entry.metadata, patch, expected_version);
+            if updated {
+                entry.text = None;
+            }
+            Ok(updated)
+        })
+    }
+
+    fn index_increment(&self, key: &str, id: &str, field: &str, by: f64) -> Op<Number> {
+        self.write_with(|state| {
+            let entry = state.entry(key, id).ok_or_else(|| entry_not_found(key, id))?;
+            let sum = json::increment_metadata(&mut entry.metadata, field, by)?;
+            entry.text = None;
+            Ok(sum)
+        })
+    }
+
+    fn index_delete(&self, key: &str, id: &str) -> Op<bool> {
+        self.write_with(|state| {
+            let Some(index) = state.indexes.get_mut(key) else { return Ok(false) };
+            let Some((id, entry)) = index.entries.remove_entry(id) else { return Ok(false) };
+            index.order.remove(&(Reverse(entry.score), id));
+            if index.entries.is_empty() {
+                state.indexes.remove(key);
+            }
+            Ok(true)
+        })
+    }
+
+    fn doc_save(&self, collection: &str, id: &str, doc: Json) -> Op<()> {
+        self.write_with(|state| {
+            let object = json::parse_object("doc", &doc)?;
+            state.docs.entry(collection.into()).or_default().insert(id.into(), Doc { json: doc, object });
+            Ok(())
+        })
+    }
+
+    fn doc_get(&self, collection: &str, id: &str) -> Op<Option<Json>> {
+        self.read_with(|state| Ok(state.docs.get(collection).and_then(|docs| docs.get(id)).map(|doc| doc.json.clone())))
+    }
+
+    fn doc_list(&self, collection: &str, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
+        self.read_with(|state| {
+            let Some(docs) = state.docs.get(collection) else { return Ok(Vec::new()) };
+            let rows = docs.iter().map(|(id, doc)| (id, &doc.object, &doc.json));
+            Ok(select_docs(rows, &query).into_iter().map(|(id, json)| (id.clone(), json.clone())).collect())
+        })
+    }
+
+    fn doc_delete(&self, collection: &str, id: &str) -> Op<()> {
+        self.write_with(|state| {
+            if let Some(docs) = state.docs.get_mut(collection) {
+                docs.remove(id);
+                if docs.is_empty() {
+                    state.docs.remove(collection);
+                }
+            }
+            Ok(())
+        })
+    }
+}
