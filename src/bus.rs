@@ -57,8 +57,13 @@ impl Bus {
         self.listeners.write().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| *other != id);
     }
 
-    /// Whether anyone listens.
-    pub fn is_heard(&self) -> bool {
-        !self.listeners.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// How many listen.
+    pub fn len(&self) -> usize {
+        self.listeners.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether nobody listens.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }

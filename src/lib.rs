@@ -15,6 +15,8 @@ pub mod error;
 pub mod event;
 pub mod fanout;
 pub mod json;
+#[cfg(feature = "node")]
+pub mod node;
 pub mod op;
 pub mod store;
 pub mod stream;

@@ -1,0 +1,388 @@
+//! The bridge between the native threads and one JavaScript environment.
+//!
+//! Native threads only put things into the bridge and ring a bell: one weak threadsafe function per environment, rung
+//! once however much is waiting. JavaScript then takes what is there, in batches of JSON text:
+//!
+//! - settled operations: `[ticket, ok, value or error, …]`
+//! - deliveries to subscribers: `[[[topic, message], …], [subscription, index of message, …], more]`
+//! - calls of JavaScript objects (a user's own stream, say): `[[id, target, method, [arguments]], …]`
+//!
+//! The bell never keeps the process alive. JavaScript does while operations are under way, so that an awaited one ends.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use napi::bindgen_prelude::Function;
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi_derive::napi;
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Result};
+use crate::fanout::{Delivery, Gap, Mailbox, Wake};
+use crate::json::{Json, push_string};
+use crate::node::reply::error_json;
+use crate::store::Stored;
+use crate::stream::{Ack, Incoming, Message};
+use crate::time::{Clock, SystemClock};
+
+type Bell = ThreadsafeFunction<(), (), (), napi::Status, false, true, 1>;
+
+/// At most so many messages, or bytes of them, go to JavaScript in one batch: handlers run between turns of the event
+/// loop, and a turn should stay short.
+const BATCH_MESSAGES: usize = 512;
+const BATCH_BYTES: usize = 512 * 1024;
+
+/// At most so many for one subscriber, so that all get their turn.
+const BURST: usize = 64;
+
+/// Where the events of a subscription come from.
+pub(super) enum Source {
+    /// A stream: messages with topics.
+    Stream(Arc<Mailbox<Incoming>>),
+    /// A store's subscription: records.
+    Store(Arc<Mailbox<Stored>>),
+    /// A bus.
+    Bus(Arc<Mailbox<Json>>),
+}
+
+/// A subscription whose handler is a JavaScript function.
+struct Subscription {
+    id: u64,
+    topic: Arc<str>,
+    source: Source,
+    /// It shares its mailbox with others, or acknowledges: one event at a time.
+    single: bool,
+    /// In the list of those that have something.
+    queued: AtomicBool,
+    /// Its handler is still busy with what it was given.
+    held: AtomicBool,
+    /// Its handler has been seen to take its time: one event at a time from then on, so that the rest waits in the
+    /// bounded mailbox.
+    slow: AtomicBool,
+    ack: Mutex<Option<Ack>>,
+}
+
+/// A call of a method of a JavaScript object.
+struct Call {
+    id: u32,
+    target: u32,
+    method: &'static str,
+    args: String,
+}
+
+#[derive(Default)]
+struct Inbox {
+    settled: Vec<(u32, Result<Option<String>>)>,
+    calls: Vec<Call>,
+    answers: HashMap<u32, oneshot::Sender<Result<String>>>,
+    ready: VecDeque<Arc<Subscription>>,
+    subscriptions: HashMap<u64, Arc<Subscription>>,
+}
+
+/// The native side of the bridge, shared with whatever reports to it.
+pub(super) struct Shared {
+    bell: Bell,
+    rung: AtomicBool,
+    closed: AtomicBool,
+    next: AtomicU32,
+    inbox: Mutex<Inbox>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A ticket for an operation that is settled later. Unique among those under way.
+    pub(super) fn next_ticket(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Tells JavaScript that there is something to take. Cheap when it has been told already.
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            // Closing or full mean that nobody is left to hear, or that somebody is about to.
+            _ = self.bell.call((), ThreadsafeFunctionCallMode::NonBlocking);
+        }
+    }
+
+    /// Settles an operation.
+    pub(super) fn settle(&self, ticket: u32, result: Result<Option<String>>) {
+        self.lock().settled.push((ticket, result));
+        self.ring();
+    }
+
+    /// Calls a method of a JavaScript object; resolves with the JSON of what it returns. `args` is a JSON array.
+    pub(super) fn call(
+        self: &Arc<Self>,
+        target: u32,
+        method: &'static str,
+        args: String,
+    ) -> impl Future<Output = Result<String>> + Send + use<> {
+        let (sender, receiver) = oneshot::channel();
+        let id = self.next_ticket();
+        if !self.closed.load(Ordering::Acquire) {
+            let mut inbox = self.lock();
+            inbox.answers.insert(id, sender);
+            inbox.calls.push(Call { id, target, method, args });
+            drop(inbox);
+            self.ring();
+        }
+        async move {
+            receiver.await.unwrap_or_else(|_| Err(Error::closed("the JavaScript environment that the call was for")))
+        }
+    }
+
+    /// Registers a subscription whose mailbox JavaScript drains; returns its wake-up.
+    pub(super) fn subscribe(self: &Arc<Self>, id: u64, topic: Arc<str>, source: Source, single: bool) -> Wake {
+        let subscription = Arc::new(Subscription {
+            id,
+            topic,
+            source,
+            single,
+            queued: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
+            ack: Mutex::default(),
+        });
+        self.lock().subscriptions.insert(id, subscription.clone());
+        let bridge = Arc::downgrade(self);
+        let subscription = Arc::downgrade(&subscription);
+        Arc::new(move || {
+            if let (Some(bridge), Some(subscription)) = (bridge.upgrade(), subscription.upgrade()) {
+                bridge.enqueue(subscription);
+            }
+        })
+    }
+
+    /// Forgets a subscription. Nothing is delivered to it any more.
+    pub(super) fn unsubscribe(&self, id: u64) {
+        self.lock().subscriptions.remove(&id);
+    }
+
+    fn enqueue(&self, subscription: Arc<Subscription>) {
+        if !subscription.queued.swap(true, Ordering::AcqRel) {
+            self.lock().ready.push_back(subscription);
+            self.ring();
+        }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let mut inbox = self.lock();
+        *inbox = Inbox::default();
+    }
+}
+
+/// One batch of deliveries under construction.
+#[derive(Default)]
+struct Batch {
+    messages: String,
+    pairs: String,
+    count: usize,
+    /// The last message written, as one message usually goes to many subscribers in a row.
+    seen: HashMap<*const u8, usize>,
+    /// Keeps what `seen` points to alive, so that no address is used again.
+    kept: Vec<Json>,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.messages.len() >= BATCH_BYTES || self.kept.len() >= BATCH_MESSAGES
+    }
+
+    fn push(&mut self, subscription: u64, topic: &str, json: &Json) {
+        let next = self.kept.len();
+        let index = *self.seen.entry(json.as_ptr()).or_insert(next);
+        if index == next {
+            self.messages.push_str(if next == 0 { "[" } else { ",[" });
+            push_string(&mut self.messages, topic);
+            self.messages.push(',');
+            self.messages.push_str(json);
+            self.messages.push(']');
+            self.kept.push(json.clone());
+        }
+        self.pairs.push_str(if self.count == 0 { "" } else { "," });
+        self.pairs.push_str(&format!("{subscription},{index}"));
+        self.count += 1;
+    }
+
+    fn into_json(self, more: bool) -> Option<String> {
+        (self.count > 0).then(|| format!("[[{}],[{}],{more}]", self.messages, self.pairs))
+    }
+}
+
+impl Subscription {
+    /// Takes its turn; whether more is waiting.
+    fn take(&self, batch: &mut Batch) -> bool {
+        let max = if self.single || self.slow.load(Ordering::Relaxed) { 1 } else { BURST };
+        let gap = |batch: &mut Batch, gap: Gap| {
+            let message = Message::gap(&self.topic, gap, SystemClock.now_ms());
+            batch.push(self.id, &self.topic, message.json());
+        };
+        match &self.source {
+            Source::Stream(mailbox) => take_from(mailbox, max, |delivery| match delivery {
+                Delivery::Gap(it) => gap(batch, it),
+                Delivery::Item(incoming) => {
+                    batch.push(self.id, incoming.message.topic(), incoming.message.json());
+                    if incoming.ack.is_some() {
+                        *self.ack.lock().unwrap_or_else(PoisonError::into_inner) = incoming.ack;
+                    }
+                }
+            }),
+            Source::Store(mailbox) => take_from(mailbox, max, |delivery| match delivery {
+                Delivery::Gap(it) => gap(batch, it),
+                Delivery::Item(stored) => batch.push(self.id, &stored.subject, stored.event.json()),
+            }),
+            Source::Bus(mailbox) => take_from(mailbox, max, |delivery| match delivery {
+                Delivery::Gap(it) => gap(batch, it),
+                Delivery::Item(json) => batch.push(self.id, "", &json),
+            }),
+        }
+    }
+}
+
+fn take_from<T>(mailbox: &Mailbox<T>, max: usize, mut each: impl FnMut(Delivery<T>)) -> bool {
+    let mut out = Vec::new();
+    let more = mailbox.take(max, &mut out);
+    out.into_iter().for_each(&mut each);
+    more
+}
+
+/// One per JavaScript environment.
+#[napi]
+pub struct Bridge {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[napi]
+impl Bridge {
+    /// `on_wake` is called without arguments, on the JavaScript thread, when there is something to take.
+    #[napi(constructor)]
+    pub fn new(on_wake: Function<'_, (), ()>) -> napi::Result<Self> {
+        let bell = on_wake
+            .build_threadsafe_function::<()>()
+            .callee_handled::<false>()
+            .weak::<true>()
+            .max_queue_size::<1>()
+            .build()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                bell,
+                rung: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
+                next: AtomicU32::new(1),
+                inbox: Mutex::default(),
+            }),
+        })
+    }
+
+    /// To be called first on waking: what arrives from now on rings again.
+    #[napi]
+    pub fn awake(&self) {
+        self.shared.rung.store(false, Ordering::Release);
+    }
+
+    /// Operations that have ended: `[ticket, ok, value or error, …]`, or null.
+    #[napi]
+    pub fn take_settled(&self) -> Option<String> {
+        let settled = std::mem::take(&mut self.shared.lock().settled);
+        if settled.is_empty() {
+            return None;
+        }
+        let mut json = String::from("[");
+        for (index, (ticket, result)) in settled.into_iter().enumerate() {
+            json.push_str(if index == 0 { "" } else { "," });
+            match result {
+                Ok(value) => json.push_str(&format!("{ticket},1,{}", value.as_deref().unwrap_or("null"))),
+                Err(error) => json.push_str(&format!("{ticket},0,{}", error_json(&error))),
+            }
+        }
+        json.push(']');
+        Some(json)
+    }
+
+    /// A batch of deliveries, `[[[topic, message], …], [subscription, index, …], more]`, or null. With a subscription's
+    /// id only what waits for that one, all of it.
+    #[napi]
+    pub fn take_deliveries(&self, only: Option<f64>) -> Option<String> {
+        let mut batch = Batch::default();
+        if let Some(id) = only {
+            let subscription = self.shared.lock().subscriptions.get(&(id as u64)).cloned()?;
+            while subscription.take(&mut batch) {}
+            return batch.into_json(false);
+        }
+        let mut turns = self.shared.lock().ready.len();
+        while turns > 0 && !batch.is_full() {
+            turns -= 1;
+            let Some(subscription) = self.shared.lock().ready.pop_front() else { break };
+            subscription.queued.store(false, Ordering::Release);
+            let known = self.shared.lock().subscriptions.contains_key(&subscription.id);
+            if !known || subscription.held.load(Ordering::Acquire) {
+                continue;
+            }
+            let (before, more) = (batch.count, subscription.take(&mut batch));
+            if subscription.single && batch.count > before {
+                // It is asked again when its handler is done.
+                subscription.held.store(true, Ordering::Release);
+            } else if more {
+                self.shared.enqueue(subscription);
+            }
+        }
+        let more = !self.shared.lock().ready.is_empty();
+        batch.into_json(more)
+    }
+
+    /// A handler has returned a promise: its subscription gets nothing until `release`.
+    #[napi]
+    pub fn hold(&self, subscription: f64) {
+        if let Some(subscription) = self.shared.lock().subscriptions.get(&(subscription as u64)) {
+            subscription.slow.store(true, Ordering::Relaxed);
+            subscription.held.store(true, Ordering::Release);
+        }
+    }
+
+    /// A handler is done with what it was given, successfully or not.
+    #[napi]
+    pub fn release(&self, subscription: f64, ok: bool) {
+        let Some(subscription) = self.shared.lock().subscriptions.get(&(subscription as u64)).cloned() else { return };
+        let ack = subscription.ack.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Ack(ack)) = ack {
+            ack(ok);
+        }
+        subscription.held.store(false, Ordering::Release);
+        self.shared.enqueue(subscription);
+    }
+
+    /// Calls of JavaScript objects, `[[id, target, method, [arguments]], …]`, or null.
+    #[napi]
+    pub fn take_calls(&self) -> Option<String> {
+        let calls = std::mem::take(&mut self.shared.lock().calls);
+        if calls.is_empty() {
+            return None;
+        }
+        let rows: Vec<_> = calls
+            .into_iter()
+            .map(|call| format!("[{},{},\"{}\",{}]", call.id, call.target, call.method, call.args))
+            .collect();
+        Some(format!("[{}]", rows.join(",")))
+    }
+
+    /// How a call of a JavaScript object ended: with the JSON of its value, or with a message.
+    #[napi]
+    pub fn answer(&self, call: u32, ok: bool, text: String) {
+        let sender = self.shared.lock().answers.remove(&call);
+        if let Some(sender) = sender {
+            // Whoever asked may have stopped waiting.
+            _ = sender.send(if ok { Ok(text) } else { Err(Error::unavailable(text)) });
+        }
+    }
+}
+
+impl Drop for Bridge {
+    /// The environment ends: nothing can be delivered any more, and whoever waits for an answer gets an error.
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}

@@ -1,0 +1,60 @@
+//! From core results to what a native method returns: the result, an error, or a ticket for later.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use napi::bindgen_prelude::Either;
+
+use crate::error::{Code, Error, Result};
+use crate::json::push_string;
+use crate::node::bridge::Shared;
+use crate::node::runtime;
+use crate::op::Op;
+
+/// JSON text (null for nothing), or the ticket of an operation that is settled later. Errors are thrown.
+pub(super) type Reply = napi::Result<Option<Either<u32, String>>>;
+
+/// An error as JSON, for the JavaScript face to make an `NventError` of.
+pub(super) fn error_json(error: &Error) -> String {
+    let mut json = format!("{{\"code\":\"{}\",\"message\":", error.code());
+    push_string(&mut json, error.message());
+    json.push_str(&format!(",\"retryable\":{},\"maybeApplied\":{}}}", error.is_retryable(), error.is_maybe_applied()));
+    json
+}
+
+/// An error to throw.
+pub(super) fn throw(error: &Error) -> napi::Error {
+    napi::Error::from_reason(error_json(error))
+}
+
+/// Runs synchronous work; a panic becomes an error.
+pub(super) fn guard<T>(work: impl FnOnce() -> Result<T>) -> napi::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(defect())).map_err(|error| throw(&error))
+}
+
+/// Starts an operation and replies with its JSON, at once or later.
+pub(super) fn reply<T: Send + 'static>(
+    bridge: &Arc<Shared>,
+    start: impl FnOnce() -> Result<Op<T>>,
+    to_json: fn(T) -> Option<String>,
+) -> Reply {
+    match guard(start)? {
+        Op::Ready(Ok(value)) => Ok(to_json(value).map(Either::B)),
+        Op::Ready(Err(error)) => Err(throw(&error)),
+        Op::Pending(future) => {
+            let ticket = bridge.next_ticket();
+            let bridge = bridge.clone();
+            runtime().spawn(async move {
+                let result = AssertUnwindSafe(future).catch_unwind().await.unwrap_or_else(|_| Err(defect()));
+                bridge.settle(ticket, result.map(to_json));
+            });
+            Ok(Some(Either::A(ticket)))
+        }
+    }
+}
+
+/// A panic in the core is ours to mend, and no reason to take a server down.
+fn defect() -> Error {
+    Error::new(Code::Io, "internal error: this is a defect of nvent-native, please report it with the lines above")
+}

@@ -1,0 +1,495 @@
+//! Stores, as JavaScript calls them.
+
+use std::sync::Arc;
+
+use napi_derive::napi;
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::event::{EventId, NewEvent};
+use crate::fanout::{DEFAULT_BUFFER, Mailbox, Overflow};
+use crate::json::{self, Filter, Json, push_string};
+use crate::node::bridge::{Bridge, Shared, Source};
+use crate::node::bus::NativeBus;
+use crate::node::reply::{Reply, guard, reply};
+use crate::store::{
+    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, MemoryStore, Stats, StoreBackend,
+};
+use crate::time::system_clock;
+use crate::topic::check_name;
+
+/// A store of any backend.
+#[napi]
+pub struct NativeStore {
+    pub(super) store: Arc<dyn StoreBackend>,
+    bridge: Arc<Shared>,
+    announce: Option<Announce>,
+}
+
+/// The options of `stream.read`, checked in JavaScript for names and types.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ReadOptions {
+    types: Option<Vec<String>>,
+    after: Option<String>,
+    before: Option<String>,
+    from: Option<f64>,
+    to: Option<f64>,
+    limit: Option<f64>,
+    order: Option<String>,
+}
+
+/// The options of `index.read` and `list`.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PageOptions {
+    offset: Option<f64>,
+    limit: Option<f64>,
+    filter: Option<json::Object>,
+    sort_by: Option<String>,
+    order: Option<String>,
+}
+
+/// Entries of an index that are read unless a limit is given, as nvent does.
+const DEFAULT_INDEX_LIMIT: usize = 50;
+
+fn options<T: for<'a> Deserialize<'a> + Default>(text: Option<&str>) -> Result<T> {
+    let Some(text) = text else { return Ok(T::default()) };
+    json::check_depth("options", text)?;
+    serde_json::from_str(text).map_err(|e| Error::invalid(format!("options: not usable: {e}")))
+}
+
+fn count(what: &str, value: Option<f64>) -> Result<Option<usize>> {
+    match value {
+        None => Ok(None),
+        Some(n) if n.fract() == 0.0 && (0.0..=9e15).contains(&n) => Ok(Some(n as usize)),
+        Some(n) => Err(Error::invalid(format!("options.{what}: expected a whole number from 0, got {n}"))),
+    }
+}
+
+fn is_descending(order: Option<&str>) -> Result<bool> {
+    match order {
+        None | Some("asc") => Ok(false),
+        Some("desc") => Ok(true),
+        Some(other) => Err(Error::invalid(format!("options.order: {other:?} is not known; 'asc' and 'desc' are"))),
+    }
+}
+
+fn position(what: &str, id: Option<&str>) -> Result<Option<EventId>> {
+    id.map(|id| id.parse().map_err(|e: Error| Error::invalid(format!("options.{what}: {e}")))).transpose()
+}
+
+impl ReadOptions {
+    fn query(self) -> Result<EventQuery> {
+        Ok(EventQuery {
+            after: position("after", self.after.as_deref())?,
+            before: position("before", self.before.as_deref())?,
+            from: self.from,
+            to: self.to,
+            limit: count("limit", self.limit)?,
+            descending: is_descending(self.order.as_deref())?,
+            types: self.types,
+        })
+    }
+}
+
+/// For operations that return nothing.
+pub(super) fn nothing((): ()) -> Option<String> {
+    None
+}
+
+pub(super) fn health_json(health: Health) -> Option<String> {
+    let mut out = format!("{{\"ok\":{}", health.ok);
+    if let Some(detail) = health.detail {
+        out.push_str(",\"detail\":");
+        push_string(&mut out, &detail);
+    }
+    out.push('}');
+    Some(out)
+}
+
+pub(super) fn stats_json(stats: Stats) -> String {
+    json::to_json(&stats.into_iter().collect::<std::collections::BTreeMap<_, _>>()).to_string()
+}
+
+fn optional_json(value: Option<Json>) -> Option<String> {
+    value.map(|json| json.to_string())
+}
+
+fn array_json<T>(rows: &[T], push: impl Fn(&mut String, &T)) -> String {
+    let mut out = String::from("[");
+    for (index, row) in rows.iter().enumerate() {
+        out.push_str(if index == 0 { "" } else { "," });
+        push(&mut out, row);
+    }
+    out.push(']');
+    out
+}
+
+fn push_entry(out: &mut String, entry: &IndexEntry) {
+    out.push_str("{\"id\":");
+    push_string(out, &entry.id);
+    out.push_str(",\"score\":");
+    out.push_str(&json::number(entry.score).map_or_else(|_| "null".into(), |score| score.to_string()));
+    out.push_str(",\"metadata\":");
+    out.push_str(&entry.metadata);
+    out.push('}');
+}
+
+#[napi]
+impl NativeStore {
+    /// A store in memory. Without a bus appends are announced nowhere.
+    #[napi(factory)]
+    pub fn memory(bridge: &Bridge, bus: Option<&NativeBus>) -> Self {
+        Self::with(bridge, bus, Arc::new(MemoryStore::new(system_clock())))
+    }
+
+    fn with(bridge: &Bridge, bus: Option<&NativeBus>, store: Arc<dyn StoreBackend>) -> Self {
+        let announce = bus.map(|bus| {
+            let bus = bus.bus.clone();
+            Arc::new(move |subject: &Arc<str>, event: &_| bus.announce(subject, event)) as Announce
+        });
+        Self { store, bridge: bridge.shared.clone(), announce }
+    }
+
+    /// Opens it.
+    #[napi]
+    pub fn open(&self) -> Reply {
+        reply(&self.bridge, || Ok(self.store.open()), nothing)
+    }
+
+    /// Closes it.
+    #[napi]
+    pub fn close(&self) -> Reply {
+        reply(&self.bridge, || Ok(self.store.close()), nothing)
+    }
+
+    /// Whether it is usable.
+    #[napi]
+    pub fn health(&self) -> Reply {
+        reply(&self.bridge, || Ok(self.store.health()), health_json)
+    }
+
+    /// Its counters.
+    #[napi]
+    pub fn stats(&self) -> napi::Result<String> {
+        guard(|| Ok(stats_json(self.store.stats())))
+    }
+
+    /// Appends an event. `expected` is absent, `""` for an empty subject, or the id that the subject must end with.
+    #[napi]
+    pub fn append(&self, subject: String, event: String, expected: Option<String>) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("subject", &subject)?;
+                let event = NewEvent::parse(&event)?;
+                let expected = match expected.as_deref() {
+                    None => None,
+                    Some("") => Some(Expected::Empty),
+                    Some(id) => position("expectedLastId", Some(id))?.map(Expected::Last),
+                };
+                Ok(self.store.append(&subject, event, expected, self.announce.clone()))
+            },
+            |event| Some(event.json().to_string()),
+        )
+    }
+
+    /// Reads records.
+    #[napi]
+    pub fn read(&self, subject: String, query: Option<String>) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("subject", &subject)?;
+                let query = options::<ReadOptions>(query.as_deref())?.query()?;
+                Ok(self.store.read(&subject, query))
+            },
+            |rows| Some(array_json(&rows, |out, row| out.push_str(row))),
+        )
+    }
+
+    /// Subscribes to what is appended; replies with the id.
+    #[napi]
+    pub fn subscribe(&self, subject: String) -> Reply {
+        let bridge = self.bridge.clone();
+        reply(
+            &self.bridge,
+            || {
+                check_name("subject", &subject)?;
+                let mailbox = Arc::new(Mailbox::new(DEFAULT_BUFFER, Overflow::DropOldest));
+                Ok(self.store.subscribe(&subject, mailbox.clone()).map(move |id| {
+                    let wake = bridge.subscribe(id, subject.into(), Source::Store(mailbox.clone()), false);
+                    mailbox.add_wake(id, wake.clone());
+                    wake();
+                    id
+                }))
+            },
+            |id| Some(id.to_string()),
+        )
+    }
+
+    /// Ends a subscription.
+    #[napi]
+    pub fn unsubscribe(&self, id: f64) -> Reply {
+        self.bridge.unsubscribe(id as u64);
+        reply(&self.bridge, || Ok(self.store.unsubscribe(id as u64)), nothing)
+    }
+
+    /// Deletes a subject.
+    #[napi]
+    pub fn delete_subject(&self, subject: String) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("subject", &subject)?;
+                Ok(self.store.delete_subject(&subject))
+            },
+            |deleted| Some(deleted.to_string()),
+        )
+    }
+
+    /// Reads a key.
+    #[napi]
+    pub fn kv_get(&self, key: String) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("key", &key)?;
+                Ok(self.store.kv_get(&key))
+            },
+            optional_json,
+        )
+    }
+
+    /// Sets a key; the time to live is in seconds.
+    #[napi]
+    pub fn kv_set(&self, key: String, value: String, ttl: Option<f64>) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("key", &key)?;
+                json::check_depth("value", &value)?;
+                let ttl_ms = match ttl {
+                    None => None,
+                    Some(ttl) if ttl > 0.0 && ttl <= 1e10 => Some((ttl * 1_000.0).ceil() as u64),
+                    Some(ttl) => {
+                        return Err(Error::invalid(format!("ttl: expected a positive number of seconds, got {ttl}")));
+                    }
+                };
+                Ok(self.store.kv_set(&key, value.into(), ttl_ms))
+            },
+            nothing,
+        )
+    }
+
+    /// Deletes a key.
+    #[napi]
+    pub fn kv_delete(&self, key: String) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("key", &key)?;
+                Ok(self.store.kv_delete(&key))
+            },
+            nothing,
+        )
+    }
+
+    /// Deletes the keys that a glob matches.
+    #[napi]
+    pub fn kv_clear(&self, pattern: String) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("pattern", &pattern)?;
+                Ok(self.store.kv_clear(&pattern))
+            },
+            |removed| Some(removed.to_string()),
+        )
+    }
+
+    /// Adds to a number.
+    #[napi]
+    pub fn kv_increment(&self, key: String, by: f64) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("key", &key)?;
+                Ok(self.store.kv_increment(&key, by))
+            },
+            |sum| Some(sum.to_string()),
+        )
+    }
+
+    /// Adds or replaces an entry of an index.
+    #[napi]
+    pub fn index_add(&self, key: String, id: String, score: f64, metadata: Option<String>) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("key", &key)?;
+                check_name("id", &id)?;
+                let metadata = json::parse_object("metadata", metadata.as_deref().unwrap_or("{}"))?;
+                Ok(self.store.index_add(&key, &id, score, metadata))
+            },
+            nothing,
+        )
+    }
+
+    /// Reads an entry of an index.
+    #[napi]
+    pub fn index_get(&self, key: String, id: String) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("key", &key)?;
+                check_name("id", &id)?;
+                Ok(self.store.index_get(&key, &id))
+            },
+            |entry| {
+                entry.map(|entry| {
+                    let mut out = String::new();
+                    push_entry(&mut out, &entry);
+                    out
+                })
+            },
+        )
+    }
+
+    /// Reads a page of an index.
+    #[napi]
+    pub fn index_read(&self, key: String, query: Option<String>) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("key", &key)?;
+                let page: PageOptions = options(query.as_deref())?;
+                let query = IndexQuery {
+                    offset: count("offset", page.offset)?.unwrap_or(0),
+                    limit: count("limit", page.limit)?.unwrap_or(DEFAULT_INDEX_LIMIT),
+                    filter: Filter::new(page.filter.unwrap_or_default()),
+                };
+                Ok(self.store.index_read(&key, query))
+            },
+            |entries| Some(array_json(&entries, push_entry)),
+        )
+    }
+
+    /// Merges into an entry of an index.
+    #[napi]
+    pub fn index_update(&self, key: String, id: String, patch: String, expected_version: Option<f64>) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("key", &key)?;
+                check_name("id", &id)?;
+                let patch = json::parse_object("metadata", &patch)?;
+                json::reject_dotted("metadata", &patch)?;
+                Ok(self.store.index_update(&key, &id, patch, expected_version.map(|version| version as i64)))
+            },
+            |updated| Some(updated.to_string()),
+        )
+    }
+
+    /// Adds to a number in an entry of an index.
+    #[napi]
+    pub fn index_increment(&self, key: String, id: String, field: String, by: f64) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("key", &key)?;
+                check_name("id", &id)?;
+                check_name("field", &field)?;
+                Ok(self.store.index_increment(&key, &id, &field, by))
+            },
+            |sum| Some(sum.to_string()),
+        )
+    }
+
+    /// Deletes an entry of an index.
+    #[napi]
+    pub fn index_delete(&self, key: String, id: String) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("key", &key)?;
+                check_name("id", &id)?;
+                Ok(self.store.index_delete(&key, &id))
+            },
+            |deleted| Some(deleted.to_string()),
+        )
+    }
+
+    /// Stores a document.
+    #[napi]
+    pub fn doc_save(&self, collection: String, id: String, doc: String) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("collection", &collection)?;
+                check_name("id", &id)?;
+                json::check_depth("doc", &doc)?;
+                Ok(self.store.doc_save(&collection, &id, doc.into()))
+            },
+            nothing,
+        )
+    }
+
+    /// Reads a document.
+    #[napi]
+    pub fn doc_get(&self, collection: String, id: String) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("collection", &collection)?;
+                check_name("id", &id)?;
+                Ok(self.store.doc_get(&collection, &id))
+            },
+            optional_json,
+        )
+    }
+
+    /// Lists documents.
+    #[napi]
+    pub fn doc_list(&self, collection: String, query: Option<String>) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("collection", &collection)?;
+                let page: PageOptions = options(query.as_deref())?;
+                let query = DocQuery {
+                    filter: Filter::new(page.filter.unwrap_or_default()),
+                    offset: count("offset", page.offset)?.unwrap_or(0),
+                    limit: count("limit", page.limit)?,
+                    descending: is_descending(page.order.as_deref())?,
+                    sort_by: page.sort_by,
+                };
+                Ok(self.store.doc_list(&collection, query))
+            },
+            |rows| {
+                Some(array_json(&rows, |out, (id, doc)| {
+                    out.push_str("{\"id\":");
+                    push_string(out, id);
+                    out.push_str(",\"doc\":");
+                    out.push_str(doc);
+                    out.push('}');
+                }))
+            },
+        )
+    }
+
+    /// Deletes a document.
+    #[napi]
+    pub fn doc_delete(&self, collection: String, id: String) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("collection", &collection)?;
+                check_name("id", &id)?;
+                Ok(self.store.doc_delete(&collection, &id))
+            },
+            nothing,
+        )
+    }
+}

@@ -1,0 +1,159 @@
+//! Streams, as JavaScript calls them.
+
+use std::sync::Arc;
+
+use napi_derive::napi;
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::fanout::{Overflow, check_buffer};
+use crate::json::to_json;
+use crate::node::bridge::{Bridge, Shared, Source};
+use crate::node::reply::{Reply, guard, reply};
+use crate::node::store::{health_json, nothing, stats_json};
+use crate::stream::{MemoryStream, Message, Retain, StreamBackend, SubscribeSpec, TypeFilter};
+use crate::time::system_clock;
+use crate::topic::check_name;
+
+/// A stream of any backend.
+#[napi]
+pub struct NativeStream {
+    pub(super) stream: Arc<dyn StreamBackend>,
+    bridge: Arc<Shared>,
+}
+
+/// The options of a subscription, as JavaScript sends them: checked there for names and types.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Options {
+    group: Option<String>,
+    filter: Option<Filter>,
+    from_beginning: bool,
+    ignore_own: bool,
+    buffer: Option<f64>,
+    overflow: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Filter {
+    Glob(String),
+    Regex { source: String, flags: String },
+}
+
+impl Options {
+    fn spec(self) -> Result<SubscribeSpec> {
+        let defaults = SubscribeSpec::default();
+        Ok(SubscribeSpec {
+            group: self.group.map(Into::into),
+            filter: match self.filter {
+                None => None,
+                Some(Filter::Glob(pattern)) => Some(TypeFilter::glob(&pattern)),
+                Some(Filter::Regex { source, flags }) => Some(TypeFilter::regex(&source, &flags)?),
+            },
+            from_beginning: self.from_beginning,
+            ignore_own: self.ignore_own,
+            buffer: self.buffer.map_or(Ok(defaults.buffer), check_buffer)?,
+            overflow: match self.overflow.as_deref() {
+                None | Some("drop-oldest") => Overflow::DropOldest,
+                Some("drop-newest") => Overflow::DropNewest,
+                Some("block") => Overflow::Block,
+                Some(other) => {
+                    return Err(Error::invalid(format!(
+                        "options.overflow: {other:?} is not known; 'drop-oldest', 'drop-newest' and 'block' are"
+                    )));
+                }
+            },
+        })
+    }
+}
+
+#[napi]
+impl NativeStream {
+    /// A stream in memory. Without limits nothing is retained.
+    #[napi(factory)]
+    pub fn memory(bridge: &Bridge, retain: bool, max_events: Option<f64>, max_age_ms: Option<f64>) -> Self {
+        let retain = retain
+            .then(|| Retain { max_events: max_events.map(|n| n as usize), max_age_ms: max_age_ms.map(|ms| ms as u64) });
+        let stream = Arc::new(MemoryStream::new(retain, system_clock()));
+        Self { stream, bridge: bridge.shared.clone() }
+    }
+
+    /// Opens it.
+    #[napi]
+    pub fn open(&self) -> Reply {
+        reply(&self.bridge, || Ok(self.stream.open()), nothing)
+    }
+
+    /// Publishes a message.
+    #[napi]
+    pub fn publish(&self, topic: String, message: String) -> Reply {
+        reply(
+            &self.bridge,
+            || {
+                check_name("topic", &topic)?;
+                Ok(self.stream.publish(Message::parse(&topic, &message)?))
+            },
+            nothing,
+        )
+    }
+
+    /// Subscribes; replies with `[id, single]`.
+    #[napi]
+    pub fn subscribe(&self, topic: String, options: String) -> Reply {
+        let bridge = self.bridge.clone();
+        reply(
+            &self.bridge,
+            || {
+                check_name("topic", &topic)?;
+                let options: Options = serde_json::from_str(&options)
+                    .map_err(|e| Error::invalid(format!("options: not usable for a subscription: {e}")))?;
+                Ok(self.stream.subscribe(&topic, options.spec()?, None).map(move |subscription| {
+                    let source = Source::Stream(subscription.mailbox.clone());
+                    let wake = bridge.subscribe(subscription.id, subscription.topic, source, subscription.shared);
+                    subscription.mailbox.add_wake(subscription.id, wake.clone());
+                    wake();
+                    (subscription.id, subscription.shared)
+                }))
+            },
+            |answer| Some(to_json(&answer).to_string()),
+        )
+    }
+
+    /// Ends a subscription.
+    #[napi]
+    pub fn unsubscribe(&self, id: f64) -> Reply {
+        self.bridge.unsubscribe(id as u64);
+        reply(&self.bridge, || Ok(self.stream.unsubscribe(id as u64)), nothing)
+    }
+
+    /// Topics and patterns with subscribers, as a JSON array.
+    #[napi]
+    pub fn topics(&self) -> napi::Result<String> {
+        guard(|| Ok(to_json(&self.stream.topics().iter().map(|t| &**t).collect::<Vec<_>>()).to_string()))
+    }
+
+    /// Subscribers of exactly this topic or pattern.
+    #[napi]
+    pub fn subscription_count(&self, topic: String) -> napi::Result<u32> {
+        guard(|| Ok(u32::try_from(self.stream.subscription_count(&topic)).unwrap_or(u32::MAX)))
+    }
+
+    /// Whether it is usable.
+    #[napi]
+    pub fn health(&self) -> Reply {
+        reply(&self.bridge, || Ok(self.stream.health()), health_json)
+    }
+
+    /// Its counters.
+    #[napi]
+    pub fn stats(&self) -> napi::Result<String> {
+        guard(|| Ok(stats_json(self.stream.stats())))
+    }
+
+    /// Closes it.
+    #[napi]
+    pub fn close(&self) -> Reply {
+        reply(&self.bridge, || Ok(self.stream.close()), nothing)
+    }
+}
