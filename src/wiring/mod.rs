@@ -12,6 +12,7 @@ use crate::stream::{Message, StreamBackend};
 
 pub mod channels;
 pub mod coordinator;
+pub mod flow;
 pub mod template;
 
 /// The default subject of a run.

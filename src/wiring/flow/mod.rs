@@ -1,0 +1,4 @@
+//! Flow wiring.
+
+pub mod definition;
+pub mod reducer;
