@@ -1,6 +1,7 @@
 //! The stream coordinator: what goes where, in which order, and what a bad stream can and cannot do.
 
-mod wiring_support;
+#[path = "wiring_support/stream.rs"]
+mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use nvent_native::wiring::Wiring;
 use nvent_native::wiring::channels::{ChannelDefinition, ChannelOptions};
 use nvent_native::wiring::coordinator::{CoordinatorOptions, MAX_ATTEMPTS, StreamCoordinator};
 use serde_json::{Value, json};
+use support::{Recorder, announce, publish};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use wiring_support::{Recorder, announce, publish};
 
 fn options() -> CoordinatorOptions {
     CoordinatorOptions::new(ChannelOptions::new("me"))

@@ -60,7 +60,7 @@ fn decide(flow: &FlowDefinition, events: &[&str]) -> String {
 fn short(decision: &Decision) -> String {
     let mut words: Vec<String> = decision.triggers.iter().map(|trigger| trigger.step.to_string()).collect();
     match &decision.outcome {
-        Some(Outcome::Completed) => words.push("completed".into()),
+        Some(Outcome::Completed { .. }) => words.push("completed".into()),
         Some(Outcome::Failed { step, .. }) => words.push(format!("failed:{step}")),
         None => {}
     }
@@ -244,6 +244,14 @@ fn an_event_may_say_itself_whether_a_retry_follows() {
     };
     assert_eq!(said(true), None);
     assert!(matches!(said(false), Some(Outcome::Failed { certain: true, .. })));
+}
+
+#[test]
+fn a_completion_is_certain_when_no_step_was_left_out() {
+    let outcome = |events: &[&str]| fold(events).decide("r", &order()).outcome;
+    assert_eq!(outcome(&["start", "done check"]), Some(Outcome::Completed { certain: false }));
+    let all = ["start", "done check", "done pay", "done pack", "done ship", "done thank"];
+    assert_eq!(outcome(&all), Some(Outcome::Completed { certain: true }));
 }
 
 #[test]

@@ -56,6 +56,18 @@ impl Template {
         })
     }
 
+    /// The value of the only field, where the name is this template with that value in it.
+    pub fn extract<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let (before, after) = match &*self.parts {
+            [Part::Field(_)] => ("", ""),
+            [Part::Text(before), Part::Field(_)] => (&**before, ""),
+            [Part::Field(_), Part::Text(after)] => ("", &**after),
+            [Part::Text(before), Part::Field(_), Part::Text(after)] => (&**before, &**after),
+            _ => return None,
+        };
+        name.strip_prefix(before)?.strip_suffix(after).filter(|value| !value.is_empty())
+    }
+
     /// The name with the fields' values in it. None where a field has none, or the name becomes too long to be one.
     pub fn render<'a>(&self, mut value: impl FnMut(&str) -> Option<Cow<'a, str>>) -> Option<String> {
         let mut out = String::new();
@@ -87,6 +99,17 @@ mod tests {
         assert_eq!(render("{runId}{runId}:x").as_deref(), Some("r-1r-1:x"));
         assert_eq!(render("plain").as_deref(), Some("plain"));
         assert_eq!((render("a:{other}"), render("a:{empty}")), (None, None));
+    }
+
+    #[test]
+    fn the_value_of_the_only_field_is_read_back() {
+        let extract = |template: &str| {
+            let name = "nq:flow:r:1:log";
+            Template::parse("subjects.run", template).unwrap().extract(name).map(str::to_owned)
+        };
+        assert_eq!(extract("nq:flow:{runId}:log").as_deref(), Some("r:1"));
+        assert_eq!(extract("nq:{runId}").as_deref(), Some("flow:r:1:log"));
+        assert_eq!((extract("x:{runId}"), extract("nq:flow:r:1:log{runId}"), extract("{a}:{b}")), (None, None, None));
     }
 
     #[test]

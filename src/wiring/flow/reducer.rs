@@ -100,7 +100,10 @@ pub struct Trigger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything that could be done is done.
-    Completed,
+    Completed {
+        /// Whether every step has run: none is left that a late emit could still trigger.
+        certain: bool,
+    },
     /// A step failed that the run cannot do without.
     Failed {
         /// The step.
@@ -112,6 +115,15 @@ pub enum Outcome {
         /// Whether the event says itself that no retry follows.
         certain: bool,
     },
+}
+
+impl Outcome {
+    /// Whether no event that was made before now, and is still on its way, can change it.
+    pub fn is_certain(&self) -> bool {
+        match self {
+            Self::Completed { certain } | Self::Failed { certain, .. } => *certain,
+        }
+    }
 }
 
 /// What to do about a run.
@@ -355,7 +367,8 @@ impl RunState {
             let (step, error, event) = (step.name.clone(), error.clone(), event.clone());
             return Some(Outcome::Failed { step, error, event, certain });
         }
-        self.nothing_may_come(flow, waiting).then_some(Outcome::Completed)
+        let certain = waiting.is_empty();
+        self.nothing_may_come(flow, waiting).then_some(Outcome::Completed { certain })
     }
 
     fn unmet<'a>(&self, step: &'a Step) -> impl Iterator<Item = &'a String> {

@@ -1,4 +1,4 @@
-//! What the wiring tests share.
+//! A stream at the edge of the system, and events on a bus.
 
 use std::sync::{Arc, Mutex};
 
