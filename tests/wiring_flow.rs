@@ -47,18 +47,14 @@ impl Process {
         Self { bus, wiring }
     }
 
-    async fn plain(ledger: &Arc<Ledger>, jobs: &Arc<Jobs>) -> Self {
+    async fn plain(ledger: &Ledger, jobs: &Arc<Jobs>) -> Self {
         let bus = Bus::new();
         let store = ledger.announcing(&bus);
         Self::start(bus, store, jobs, true, FlowOptions::default()).await
     }
 
     /// One whose store fails as told.
-    async fn faulty(
-        ledger: &Arc<Ledger>,
-        jobs: &Arc<Jobs>,
-        faults: impl Fn(&str) -> Fault + Send + Sync + 'static,
-    ) -> Self {
+    async fn faulty(ledger: &Ledger, jobs: &Arc<Jobs>, faults: impl Fn(&str) -> Fault + Send + Sync + 'static) -> Self {
         let bus = Bus::new();
         let store = ledger.view(Some(announce(&bus)), faults);
         Self::start(bus, store, jobs, true, FlowOptions::default()).await
@@ -134,7 +130,7 @@ fn status(ledger: &Ledger, run: &str) -> Value {
 
 #[tokio::test]
 async fn an_order_goes_through_fan_out_and_join_to_its_end() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     process.start_run("r1");
     process.work("r1", "check");
@@ -159,7 +155,7 @@ async fn an_order_goes_through_fan_out_and_join_to_its_end() {
     assert_eq!(score, 1000.0);
     assert_eq!(metadata["status"], "completed");
     assert_eq!((&metadata["stepCount"], &metadata["completedSteps"]), (&json!(4), &json!(4)));
-    assert_eq!((&metadata["startedAt"], &metadata["completedAt"]), (&json!(1000), &json!(1012)));
+    assert_eq!((&metadata["startedAt"], &metadata["completedAt"]), (&json!(1000), &json!(1000)));
     assert_eq!(metadata["emittedEvents"]["order"].as_object().unwrap().len(), 3);
     let stats = process.wiring.stats();
     assert_eq!((stats.persisted, stats.triggered, stats.completed, stats.failed), (12, 3, 1, 0));
@@ -169,7 +165,7 @@ async fn an_order_goes_through_fan_out_and_join_to_its_end() {
 #[tokio::test]
 async fn every_persisted_event_passes_the_bus_once_whoever_announces_it() {
     for announces in [true, false] {
-        let (ledger, jobs, bus) = (Arc::<Ledger>::default(), Jobs::new(), Bus::new());
+        let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
         let heard = Heard::on(&bus);
         let store = ledger.view(announces.then(|| announce(&bus)), |_| Fault::No);
         let process = Process::start(bus, store, &jobs, announces, FlowOptions::default()).await;
@@ -183,7 +179,7 @@ async fn every_persisted_event_passes_the_bus_once_whoever_announces_it() {
 
 #[tokio::test]
 async fn only_events_of_runs_are_persisted() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     publish(&process.bus, json!({ "type": "flow.start", "flowName": "order" }));
     publish(&process.bus, json!({ "type": "flow.start", "runId": "", "flowName": "order" }));
@@ -198,7 +194,7 @@ async fn only_events_of_runs_are_persisted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundreds_of_runs_interleave_and_each_ends_once() {
     const RUNS: usize = 300;
-    let (ledger, bus) = (Arc::<Ledger>::default(), Bus::new());
+    let (ledger, bus) = (Ledger::new(), Bus::new());
     let jobs = Jobs::with(
         {
             let bus = bus.clone();
@@ -231,7 +227,7 @@ async fn hundreds_of_runs_interleave_and_each_ends_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_share_a_store_agree_on_one_end() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let (a, b) = (Process::plain(&ledger, &jobs).await, Process::plain(&ledger, &jobs).await);
     for i in 0..100 {
         let run = format!("run-{i}");
@@ -259,7 +255,7 @@ async fn processes_that_share_a_store_agree_on_one_end() {
 
 #[tokio::test]
 async fn what_an_application_appends_itself_counts_as_well() {
-    let (ledger, jobs, bus) = (Arc::<Ledger>::default(), Jobs::new(), Bus::new());
+    let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
     let store = ledger.announcing(&bus);
     let process = Process::start(bus.clone(), store.clone(), &jobs, true, FlowOptions::default()).await;
     let append = |event: Value| store.append("nq:flow:r1", NewEvent::parse(&event.to_string()).unwrap(), None);
@@ -272,7 +268,7 @@ async fn what_an_application_appends_itself_counts_as_well() {
 
 #[tokio::test]
 async fn persisted_events_of_other_subjects_are_none_of_its_business() {
-    let (ledger, jobs, bus) = (Arc::<Ledger>::default(), Jobs::new(), Bus::new());
+    let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
     let store = ledger.announcing(&bus);
     let process = Process::start(bus.clone(), store.clone(), &jobs, true, FlowOptions::default()).await;
     let start = NewEvent::parse(&event("r1", "flow.start", None, json!({})).to_string()).unwrap();
@@ -283,7 +279,7 @@ async fn persisted_events_of_other_subjects_are_none_of_its_business() {
 
 #[tokio::test]
 async fn a_canceled_run_triggers_nothing_more() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     process.start_run("r1");
     process.tell("r1", "flow.cancel", None, json!({}));
@@ -296,7 +292,7 @@ async fn a_canceled_run_triggers_nothing_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_told_once_no_retry_has_followed() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     for run in ["retried", "failed"] {
         process.start_run(run);
@@ -319,7 +315,7 @@ async fn a_failure_is_told_once_no_retry_has_followed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_says_it_is_final_is_told_at_once() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     let before = tokio::time::Instant::now();
     process.start_run("r1");
@@ -330,7 +326,7 @@ async fn a_failure_that_says_it_is_final_is_told_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn an_emit_that_comes_after_its_step_was_done_is_not_too_late() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     process.start_run("r1");
     process.tell("r1", "step.completed", Some("check"), json!({}));
@@ -342,7 +338,7 @@ async fn an_emit_that_comes_after_its_step_was_done_is_not_too_late() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_the_store_loses_nothing_and_keeps_the_order() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let calls = Mutex::new(HashMap::<String, usize>::new());
     // Of each kind of call two fail, then one succeeds.
     let process = Process::faulty(&ledger, &jobs, move |what| {
@@ -369,7 +365,7 @@ async fn an_outage_of_the_store_loses_nothing_and_keeps_the_order() {
 
 #[tokio::test(start_paused = true)]
 async fn an_append_without_an_answer_is_not_repeated() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let calls = AtomicUsize::new(0);
     let process = Process::faulty(&ledger, &jobs, move |what| match calls.fetch_add(1, Ordering::Relaxed) % 2 {
         0 if what.starts_with("append") => Fault::LoseAnswer,
@@ -394,7 +390,7 @@ async fn an_append_without_an_answer_is_not_repeated() {
 
 #[tokio::test]
 async fn what_the_store_refuses_is_counted_as_lost_and_the_rest_goes_on() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::faulty(&ledger, &jobs, |what| match what {
         "append log" => Fault::Fail(Error::invalid("not this")),
         _ => Fault::No,
@@ -410,7 +406,7 @@ async fn what_the_store_refuses_is_counted_as_lost_and_the_rest_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_is_away_is_tried_again_and_one_that_refuses_at_the_next_event() {
-    let ledger = Arc::<Ledger>::default();
+    let ledger = Ledger::new();
     let jobs = Jobs::with(
         |_| {},
         |call| match call {
@@ -432,7 +428,7 @@ async fn a_queue_that_is_away_is_tried_again_and_one_that_refuses_at_the_next_ev
 
 #[tokio::test]
 async fn a_new_process_goes_on_where_the_old_one_was_killed() {
-    let (ledger, lost_jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, lost_jobs) = (Ledger::new(), Jobs::new());
     let old = Process::faulty(&ledger, &lost_jobs, |what| match what {
         "append flow.completed" => Fault::Fail(Error::new(Code::Closed, "killed")),
         _ => Fault::No,
@@ -459,7 +455,7 @@ async fn a_new_process_goes_on_where_the_old_one_was_killed() {
 
 #[tokio::test]
 async fn a_flow_that_is_defined_later_takes_up_its_runs() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     process.wiring.set_flows("[]").unwrap();
     process.start_run("r1");
@@ -473,7 +469,7 @@ async fn a_flow_that_is_defined_later_takes_up_its_runs() {
 
 #[tokio::test]
 async fn stop_finishes_what_was_heard_and_a_later_start_goes_on() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     process.start_run("r1");
     process.work("r1", "check");
@@ -492,7 +488,7 @@ async fn stop_finishes_what_was_heard_and_a_later_start_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn stop_gives_up_on_a_store_that_hangs_after_its_deadline() {
-    let (ledger, jobs) = (Arc::<Ledger>::default(), Jobs::new());
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::faulty(&ledger, &jobs, |what| match what.starts_with("append") {
         true => Fault::Hang,
         false => Fault::No,
@@ -510,7 +506,7 @@ async fn stop_gives_up_on_a_store_that_hangs_after_its_deadline() {
 
 #[tokio::test]
 async fn events_beyond_the_bound_are_lost_loudly() {
-    let (ledger, jobs, bus) = (Arc::<Ledger>::default(), Jobs::new(), Bus::new());
+    let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
     let options = FlowOptions { max_ingress: 2, ..FlowOptions::default() };
     let process = Process::start(bus.clone(), ledger.announcing(&bus), &jobs, true, options).await;
     (0..5).for_each(|_| process.start_run("r1"));
@@ -521,7 +517,7 @@ async fn events_beyond_the_bound_are_lost_loudly() {
 
 #[tokio::test]
 async fn subjects_of_ones_own_are_used_for_runs_and_index() {
-    let (ledger, jobs, bus) = (Arc::<Ledger>::default(), Jobs::new(), Bus::new());
+    let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
     let options = FlowOptions {
         run_subject: "app:flow:run:{runId}".into(),
         run_index: "app:flow:runs:{flowName}".into(),
@@ -542,7 +538,7 @@ async fn subjects_that_cannot_work_are_refused() {
         ("nq:{runId}", "nq:{runId}", "subjects.runIndex"),
         ("nq:{runId", "nq", "subjects.run"),
     ] {
-        let (bus, ledger) = (Bus::new(), Arc::<Ledger>::default());
+        let (bus, ledger) = (Bus::new(), Ledger::new());
         let options = FlowOptions { run_subject: run.into(), run_index: index.into(), ..FlowOptions::default() };
         let parts = FlowParts {
             announce: announce(&bus),

@@ -1,15 +1,15 @@
 //! Parts for flow wiring: a store with faults on demand, and a queue that remembers.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use nvent_native::bus::Bus;
-use nvent_native::error::{Code, Error};
-use nvent_native::event::{Event, EventId, NewEvent};
-use nvent_native::json::{Json, Object, fresh_metadata, parse_object, update_metadata};
+use nvent_native::error::Error;
+use nvent_native::event::{Event, NewEvent};
+use nvent_native::json::{Json, Object, parse_object};
 use nvent_native::op::Op;
-use nvent_native::store::{Announce, IndexEntry, IndexQuery};
-use nvent_native::wiring::flow::{FlowQueue, FlowStore};
+use nvent_native::store::{Announce, EventQuery, IndexEntry, IndexQuery, MemoryStore, StoreBackend};
+use nvent_native::time::ManualClock;
+use nvent_native::wiring::flow::{FlowQueue, FlowStore, NativeStore};
 use serde_json::Value;
 
 /// What a fault does with a call.
@@ -26,47 +26,51 @@ pub(crate) enum Fault {
 
 type Faults = Box<dyn Fn(&str) -> Fault + Send + Sync>;
 
-/// A store between two processes: each wiring has its own view of one ledger.
-#[derive(Default)]
-pub(crate) struct Ledger {
-    log: Mutex<BTreeMap<String, Vec<Event>>>,
-    index: Mutex<BTreeMap<(String, String), (f64, Object)>>,
-}
-
-/// One process's view of a [`Ledger`].
-pub(crate) struct View {
-    ledger: Arc<Ledger>,
-    announce: Option<Announce>,
-    faults: Faults,
-}
+/// A real store that several processes share, and what a test asks about it.
+pub(crate) struct Ledger(Arc<dyn StoreBackend>);
 
 impl Ledger {
-    pub(crate) fn kinds(&self, subject: &str) -> Vec<String> {
-        let log = self.log.lock().unwrap();
-        log.get(subject).into_iter().flatten().map(|event| event.kind().to_owned()).collect()
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(MemoryStore::new(ManualClock::at(1_000))))
     }
 
     pub(crate) fn events(&self, subject: &str) -> Vec<Value> {
-        let log = self.log.lock().unwrap();
-        log.get(subject).into_iter().flatten().map(|event| serde_json::from_str(event.json()).unwrap()).collect()
+        let records = now(self.0.read(subject, EventQuery::default()));
+        records.iter().map(|record| serde_json::from_str(record).unwrap()).collect()
+    }
+
+    pub(crate) fn kinds(&self, subject: &str) -> Vec<String> {
+        self.events(subject).iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()
     }
 
     pub(crate) fn entry(&self, key: &str, id: &str) -> Option<(f64, Value)> {
-        let index = self.index.lock().unwrap();
-        index.get(&(key.into(), id.into())).map(|(score, metadata)| (*score, Value::Object(metadata.clone())))
+        let entry = now(self.0.index_get(key, id))?;
+        Some((entry.score, serde_json::from_str(&entry.metadata).unwrap()))
     }
 
-    /// A view that announces what it appends on this bus.
-    pub(crate) fn announcing(self: &Arc<Self>, bus: &Arc<Bus>) -> Arc<View> {
+    /// A process's view of the store, which announces what it appends on this bus.
+    pub(crate) fn announcing(&self, bus: &Arc<Bus>) -> Arc<View> {
         self.view(Some(announce(bus)), |_| Fault::No)
     }
 
     pub(crate) fn view(
-        self: &Arc<Self>,
+        &self,
         announce: Option<Announce>,
         faults: impl Fn(&str) -> Fault + Send + Sync + 'static,
     ) -> Arc<View> {
-        Arc::new(View { ledger: self.clone(), announce, faults: Box::new(faults) })
+        Arc::new(View {
+            store: NativeStore::new(self.0.clone(), announce),
+            silent: NativeStore::new(self.0.clone(), None),
+            faults: Box::new(faults),
+        })
+    }
+}
+
+/// The result of an operation that ends at once.
+fn now<T>(op: Op<T>) -> T {
+    match op {
+        Op::Ready(result) => result.unwrap(),
+        Op::Pending(_) => panic!("the memory store ends its operations at once"),
     }
 }
 
@@ -75,14 +79,21 @@ pub(crate) fn announce(bus: &Arc<Bus>) -> Announce {
     Arc::new(move |subject, event| bus.announce(subject, event))
 }
 
+/// One process's way to a store, with faults on it.
+pub(crate) struct View {
+    store: NativeStore,
+    /// The same store, for a call whose answer is lost: what is not known to be stored is not announced.
+    silent: NativeStore,
+    faults: Faults,
+}
+
 impl View {
-    /// Does the work, or what the fault says. It is told whether its answer arrives.
-    fn call<T: Send + 'static>(&self, what: &str, work: impl FnOnce(bool) -> Result<T, Error>) -> Op<T> {
+    fn call<T: Send + 'static>(&self, what: &str, work: impl FnOnce(&NativeStore) -> Op<T>) -> Op<T> {
         match (self.faults)(what) {
-            Fault::No => Op::run(|| work(true)),
+            Fault::No => work(&self.store),
             Fault::Fail(error) => Op::err(error),
             Fault::LoseAnswer => {
-                _ = work(false);
+                drop(work(&self.silent));
                 Op::err(Error::unavailable("no answer").maybe_applied())
             }
             Fault::Hang => Op::pending(std::future::pending()),
@@ -92,61 +103,23 @@ impl View {
 
 impl FlowStore for View {
     fn append(&self, subject: &str, event: NewEvent, after: Option<&str>) -> Op<Event> {
-        self.call(&format!("append {}", event.kind()), |answered| {
-            let mut log = self.ledger.log.lock().unwrap();
-            let events = log.entry(subject.into()).or_default();
-            let last = events.last().map(|event| event.id().parse::<EventId>().unwrap());
-            if after.is_some_and(|after| Some(after.parse().unwrap()) != last) {
-                return Err(Error::new(Code::Conflict, "it ends with something else"));
-            }
-            let id = EventId::next(last, 1_000);
-            let event = event.persist(id, id.ms + id.seq);
-            events.push(event.clone());
-            if let (Some(announce), true) = (&self.announce, answered) {
-                announce(&subject.into(), &event);
-            }
-            Ok(event)
-        })
+        self.call(&format!("append {}", event.kind()), |store| store.append(subject, event.clone(), after))
     }
 
     fn read(&self, subject: &str, after: Option<&str>) -> Op<Vec<Json>> {
-        self.call("read", |_| {
-            let log = self.ledger.log.lock().unwrap();
-            let after = after.map(|after| after.parse::<EventId>().unwrap());
-            let is_new = |event: &&Event| after.is_none_or(|after| event.id().parse::<EventId>().unwrap() > after);
-            Ok(log.get(subject).into_iter().flatten().filter(is_new).map(|event| event.json().clone()).collect())
-        })
+        self.call("read", |store| store.read(subject, after))
     }
 
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
-        self.call("index_add", |_| {
-            self.ledger.index.lock().unwrap().insert((key.into(), id.into()), (score, fresh_metadata(metadata)));
-            Ok(())
-        })
+        self.call("index_add", |store| store.index_add(key, id, score, metadata))
     }
 
     fn index_update(&self, key: &str, id: &str, patch: Object) -> Op<bool> {
-        self.call("index_update", |_| {
-            let mut index = self.ledger.index.lock().unwrap();
-            let entry = index.get_mut(&(key.into(), id.into()));
-            Ok(entry.is_some_and(|(_, metadata)| update_metadata(metadata, patch, None)))
-        })
+        self.call("index_update", |store| store.index_update(key, id, patch))
     }
 
     fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
-        self.call("index_read", |_| {
-            let index = self.ledger.index.lock().unwrap();
-            let of_key =
-                index.iter().filter(|((other, _), (_, metadata))| other == key && query.filter.matches(metadata));
-            let page = of_key.skip(query.offset).take(query.limit);
-            Ok(page
-                .map(|((_, id), (score, metadata))| IndexEntry {
-                    id: id.as_str().into(),
-                    score: *score,
-                    metadata: nvent_native::json::to_json(metadata),
-                })
-                .collect())
-        })
+        self.call("index_read", |store| store.index_read(key, query))
     }
 }
 
