@@ -22,5 +22,6 @@ pub mod store;
 pub mod stream;
 pub mod time;
 pub mod topic;
+pub mod wiring;
 
 pub use error::{Code, Error, Result};

@@ -1,0 +1,222 @@
+//! What a flow is: steps, and what each waits for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::json::{self, Object};
+
+/// A flow and its steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowDefinition {
+    /// The name that its runs carry as `flowName`.
+    pub id: String,
+    /// The step that whoever starts a run enqueues. Without one these are the steps that wait for nothing.
+    pub entry: Option<String>,
+    /// All steps, the entry step among them, in the order of the definition.
+    pub steps: Vec<Step>,
+}
+
+/// A step of a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Its name, which is the name of its jobs.
+    pub name: String,
+    /// What it waits for: names of emits, or `step:<name>` for the completion of a step. All of them must be there.
+    pub subscribes: Vec<String>,
+    /// What it may emit. None where that is not declared: then it may emit anything.
+    pub emits: Option<Vec<String>>,
+    /// The queue of its jobs. Without one it has the step's name, as in nvent.
+    pub queue: String,
+}
+
+#[derive(Deserialize)]
+struct RawFlow {
+    id: String,
+    #[serde(default)]
+    entry: Option<RawEntry>,
+    steps: Object,
+}
+
+#[derive(Deserialize)]
+struct RawEntry {
+    step: String,
+    #[serde(default)]
+    queue: Option<String>,
+    #[serde(default)]
+    emits: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+struct RawStep {
+    #[serde(default)]
+    subscribes: Option<Vec<String>>,
+    #[serde(default)]
+    emits: Option<Vec<String>>,
+    #[serde(default)]
+    queue: Option<String>,
+}
+
+fn read<T: DeserializeOwned>(at: &str, value: Value) -> Result<T> {
+    T::deserialize(value).map_err(|e| Error::invalid(format!("{at}: {e}")))
+}
+
+/// The flows by name.
+pub type Flows = BTreeMap<String, Arc<FlowDefinition>>;
+
+/// Reads a JSON array of definitions.
+pub fn parse_flows(text: &str) -> Result<Flows> {
+    let Value::Array(items) = json::parse("flows", text)? else {
+        return Err(Error::invalid("flows: expected an array of flow definitions"));
+    };
+    let mut flows = Flows::new();
+    for (i, item) in items.into_iter().enumerate() {
+        let at = format!("flows[{i}]");
+        let flow = FlowDefinition::read(&at, item)?;
+        if flows.contains_key(&flow.id) {
+            return Err(Error::invalid(format!("{at}.id: the flow {:?} is defined twice", flow.id)));
+        }
+        flows.insert(flow.id.clone(), Arc::new(flow));
+    }
+    Ok(flows)
+}
+
+impl FlowDefinition {
+    fn read(at: &str, value: Value) -> Result<Self> {
+        let raw: RawFlow = read(at, value)?;
+        if raw.id.is_empty() {
+            return Err(Error::invalid(format!("{at}.id: expected a non-empty string")));
+        }
+        let mut steps = Vec::with_capacity(raw.steps.len() + 1);
+        for (name, value) in raw.steps {
+            let step: RawStep = match value {
+                Value::Null => RawStep::default(),
+                value => read(&format!("{at}.steps.{name}"), value)?,
+            };
+            steps.push(Step {
+                queue: step.queue.unwrap_or_else(|| name.clone()),
+                subscribes: step.subscribes.unwrap_or_default(),
+                emits: step.emits,
+                name,
+            });
+        }
+        let entry = raw.entry.map(|entry| {
+            let name = entry.step;
+            match steps.iter_mut().find(|step| step.name == name) {
+                Some(step) => {
+                    step.emits = step.emits.take().or(entry.emits);
+                    step.subscribes.clear();
+                }
+                None => {
+                    let queue = entry.queue.unwrap_or_else(|| name.clone());
+                    let step = Step { name: name.clone(), subscribes: Vec::new(), emits: entry.emits, queue };
+                    steps.insert(0, step);
+                }
+            }
+            name
+        });
+        Ok(Self { id: raw.id, entry, steps })
+    }
+
+    /// Whether someone other than the wiring enqueues this step, at the start of a run.
+    pub fn is_entry(&self, step: &Step) -> bool {
+        match &self.entry {
+            Some(entry) => *entry == step.name,
+            None => step.subscribes.is_empty(),
+        }
+    }
+
+    /// The steps from which a subscription can be met.
+    pub fn sources(&self, subscription: &str) -> Sources<'_> {
+        if let Some(name) = subscription.strip_prefix("step:") {
+            return match self.steps.iter().find(|step| *step.name == *name) {
+                Some(step) => Sources::Declared(vec![step]),
+                None => Sources::Anywhere(Vec::new()),
+            };
+        }
+        let declares = |step: &&Step| {
+            let own = |emit: &str| {
+                subscription.strip_prefix(&*step.name).and_then(|rest| rest.strip_prefix('.')) == Some(emit)
+            };
+            step.emits.iter().flatten().any(|emit| *emit == *subscription || own(emit))
+        };
+        let declared: Vec<&Step> = self.steps.iter().filter(declares).collect();
+        if declared.is_empty() {
+            Sources::Anywhere(self.steps.iter().filter(|step| step.emits.is_none()).collect())
+        } else {
+            Sources::Declared(declared)
+        }
+    }
+}
+
+/// Where a subscription can be met from.
+#[derive(Debug)]
+pub enum Sources<'a> {
+    /// From these steps and nowhere else.
+    Declared(Vec<&'a Step>),
+    /// From outside the flow, or from these steps, which do not say what they emit.
+    Anywhere(Vec<&'a Step>),
+}
+
+impl<'a> Sources<'a> {
+    /// The steps in question.
+    pub fn steps(&self) -> &[&'a Step] {
+        match self {
+            Self::Declared(steps) | Self::Anywhere(steps) => steps,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_is_read_with_its_defaults() {
+        let flows = parse_flows(
+            r#"[{"id":"order","entry":{"step":"check","emits":["ok"]},"steps":{"pay":{"subscribes":["ok"],"queue":"money"},"ship":null},"more":1}]"#,
+        )
+        .unwrap();
+        let flow = &flows["order"];
+        let names: Vec<&str> = flow.steps.iter().map(|step| &*step.name).collect();
+        assert_eq!(names, ["check", "pay", "ship"]);
+        assert_eq!((&*flow.steps[0].queue, &*flow.steps[1].queue, &*flow.steps[2].queue), ("check", "money", "ship"));
+        assert!(flow.is_entry(&flow.steps[0]) && !flow.is_entry(&flow.steps[2]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        for (text, place) in [
+            ("{}", "flows:"),
+            (r#"[{"steps":{}}]"#, "flows[0]"),
+            (r#"[{"id":"a","steps":{"x":{"subscribes":"y"}}}]"#, "flows[0].steps.x"),
+            (r#"[{"id":"a","steps":{}},{"id":"a","steps":{}}]"#, "flows[1].id"),
+            (r#"[{"id":"","steps":{}}]"#, "flows[0].id"),
+        ] {
+            let error = parse_flows(text).unwrap_err();
+            assert!(error.message().contains(place), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn sources_are_the_steps_that_declare_an_emit_or_anyone() {
+        let flows = parse_flows(
+            r#"[{"id":"f","entry":{"step":"a","emits":["x"]},"steps":{"b":{"emits":["y"]},"c":{},"d":{"subscribes":["x"]}}}]"#,
+        )
+        .unwrap();
+        let names = |subscription: &str| {
+            let sources = flows["f"].sources(subscription);
+            let names: Vec<String> = sources.steps().iter().map(|step| step.name.to_string()).collect();
+            (matches!(sources, Sources::Declared(_)), names.join(","))
+        };
+        assert_eq!(names("x"), (true, "a".into()));
+        assert_eq!(names("b.y"), (true, "b".into()));
+        assert_eq!(names("step:c"), (true, "c".into()));
+        assert_eq!(names("step:nobody"), (false, String::new()));
+        assert_eq!(names("z"), (false, "c,d".into()));
+    }
+}

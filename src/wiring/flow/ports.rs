@@ -1,0 +1,71 @@
+//! What flow wiring needs of others.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::event::{Event, NewEvent};
+use crate::json::{Json, Object};
+use crate::op::Op;
+use crate::store::{Announce, EventQuery, Expected, IndexEntry, IndexQuery, StoreBackend};
+
+/// Where runs are persisted and indexed.
+pub trait FlowStore: Send + Sync + 'static {
+    /// Appends an event, if the subject ends with the event `after` where one is given, else
+    /// [`crate::error::Code::Conflict`].
+    fn append(&self, subject: &str, event: NewEvent, after: Option<&str>) -> Op<Event>;
+    /// The records of a subject after this id, or all, in order.
+    fn read(&self, subject: &str, after: Option<&str>) -> Op<Vec<Json>>;
+    /// Adds or replaces an index entry.
+    fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()>;
+    /// Merges into an index entry. False where there is none.
+    fn index_update(&self, key: &str, id: &str, patch: Object) -> Op<bool>;
+    /// A page of an index.
+    fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>>;
+}
+
+/// Where steps are enqueued.
+pub trait FlowQueue: Send + Sync + 'static {
+    /// Adds a job, whose id is in the options. A job with this id that is there already is left alone.
+    fn enqueue(&self, queue: &str, name: &str, data: Json, opts: Json) -> Op<String>;
+}
+
+/// A native store, and where it announces what is appended.
+pub struct NativeStore {
+    backend: Arc<dyn StoreBackend>,
+    announce: Option<Announce>,
+}
+
+impl NativeStore {
+    /// Appends to this backend are announced like all others to it.
+    pub fn new(backend: Arc<dyn StoreBackend>, announce: Option<Announce>) -> Self {
+        Self { backend, announce }
+    }
+}
+
+impl FlowStore for NativeStore {
+    fn append(&self, subject: &str, event: NewEvent, after: Option<&str>) -> Op<Event> {
+        match after.map(|id| id.parse().map(Expected::Last)).transpose() {
+            Ok(expected) => self.backend.append(subject, event, expected, self.announce.clone()),
+            Err(error) => Op::err(error),
+        }
+    }
+
+    fn read(&self, subject: &str, after: Option<&str>) -> Op<Vec<Json>> {
+        match after.map(str::parse).transpose() as Result<_> {
+            Ok(after) => self.backend.read(subject, EventQuery { after, ..EventQuery::default() }),
+            Err(error) => Op::err(error),
+        }
+    }
+
+    fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
+        self.backend.index_add(key, id, score, metadata)
+    }
+
+    fn index_update(&self, key: &str, id: &str, patch: Object) -> Op<bool> {
+        self.backend.index_update(key, id, patch, None)
+    }
+
+    fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
+        self.backend.index_read(key, query)
+    }
+}

@@ -1,0 +1,553 @@
+//! Flow wiring: what it persists, triggers and tells, and what it does when its parts fail.
+
+#[path = "wiring_support/flow.rs"]
+mod support;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nvent_native::bus::{Bus, BusEvent, Listener};
+use nvent_native::error::{Code, Error};
+use nvent_native::event::{AnyEvent, NewEvent, parse_any};
+use nvent_native::wiring::Wiring;
+use nvent_native::wiring::flow::{FlowOptions, FlowParts, FlowStore, FlowWiring};
+use serde_json::{Value, json};
+use support::{Fault, Jobs, Ledger, View, announce};
+use tokio::runtime::Handle;
+
+const FLOWS: &str = r#"[{
+    "id": "order", "entry": { "step": "check", "emits": ["order.checked"] },
+    "steps": {
+        "pay": { "subscribes": ["order.checked"], "emits": ["order.paid"], "queue": "money" },
+        "pack": { "subscribes": ["order.checked"], "emits": ["order.packed"] },
+        "ship": { "subscribes": ["order.packed", "order.paid"] }
+    }
+}]"#;
+
+/// A process: its bus, its wiring, and the queue that it shares with others.
+struct Process {
+    bus: Arc<Bus>,
+    wiring: FlowWiring,
+}
+
+impl Process {
+    async fn start(bus: Arc<Bus>, store: Arc<View>, jobs: &Arc<Jobs>, announces: bool, options: FlowOptions) -> Self {
+        let parts = FlowParts {
+            announce: announce(&bus),
+            bus: bus.clone(),
+            store,
+            store_announces: announces,
+            queue: Some(jobs.clone()),
+        };
+        let wiring = FlowWiring::new(parts, &options, Handle::current()).unwrap();
+        wiring.set_flows(FLOWS).unwrap();
+        wiring.start().await.unwrap();
+        Self { bus, wiring }
+    }
+
+    async fn plain(ledger: &Ledger, jobs: &Arc<Jobs>) -> Self {
+        let bus = Bus::new();
+        let store = ledger.announcing(&bus);
+        Self::start(bus, store, jobs, true, FlowOptions::default()).await
+    }
+
+    /// One whose store fails as told.
+    async fn faulty(ledger: &Ledger, jobs: &Arc<Jobs>, faults: impl Fn(&str) -> Fault + Send + Sync + 'static) -> Self {
+        let bus = Bus::new();
+        let store = ledger.view(Some(announce(&bus)), faults);
+        Self::start(bus, store, jobs, true, FlowOptions::default()).await
+    }
+
+    fn tell(&self, run: &str, kind: &str, step: Option<&str>, data: Value) {
+        publish(&self.bus, event(run, kind, step, data));
+    }
+
+    fn start_run(&self, run: &str) {
+        self.tell(run, "flow.start", None, json!({ "input": {} }));
+    }
+
+    /// What a worker publishes: it started, what it emitted, it is done.
+    fn work(&self, run: &str, step: &str) {
+        work(&self.bus, run, step);
+    }
+}
+
+fn publish(bus: &Bus, event: Value) {
+    bus.publish(&BusEvent { subject: None, event: parse_any(&event.to_string()).unwrap() });
+}
+
+fn event(run: &str, kind: &str, step: Option<&str>, data: Value) -> Value {
+    json!({ "type": kind, "runId": run, "flowName": "order", "stepName": step, "data": data })
+}
+
+fn work(bus: &Bus, run: &str, step: &str) {
+    let emits: &[&str] = match step {
+        "check" => &["order.checked"],
+        "pay" => &["order.paid"],
+        "pack" => &["order.packed"],
+        _ => &[],
+    };
+    publish(bus, event(run, "step.started", Some(step), json!({})));
+    for name in emits {
+        publish(bus, event(run, "emit", Some(step), json!({ "name": name, "payload": { "by": step } })));
+    }
+    publish(bus, event(run, "step.completed", Some(step), json!({ "result": null })));
+}
+
+/// Notes the persisted events that pass a bus, as `<id> <type>`.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Heard {
+    fn on(bus: &Bus) -> Arc<Self> {
+        let heard = Arc::new(Self::default());
+        bus.listen(heard.clone());
+        heard
+    }
+
+    fn kinds(&self) -> Vec<String> {
+        self.0.lock().unwrap().iter().map(|text| text.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+}
+
+impl Listener for Heard {
+    fn heard(&self, event: &BusEvent) {
+        if let AnyEvent::Stored(event) = &event.event {
+            self.0.lock().unwrap().push(format!("{} {}", event.id(), event.kind()));
+        }
+    }
+}
+
+fn count(kinds: &[String], kind: &str) -> usize {
+    kinds.iter().filter(|other| *other == kind).count()
+}
+
+fn status(ledger: &Ledger, run: &str) -> Value {
+    ledger.entry("nq:flows:order", run).map_or(Value::Null, |(_, metadata)| metadata["status"].clone())
+}
+
+#[tokio::test]
+async fn an_order_goes_through_fan_out_and_join_to_its_end() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let process = Process::plain(&ledger, &jobs).await;
+    process.start_run("r1");
+    process.work("r1", "check");
+    process.wiring.idle().await;
+    assert_eq!(jobs.ids(), ["r1__pay", "r1__pack"]);
+    assert_eq!(jobs.all()[0].queue, "money");
+    process.work("r1", "pack");
+    process.wiring.idle().await;
+    assert_eq!((jobs.all().len(), status(&ledger, "r1")), (2, json!("running")));
+    process.work("r1", "pay");
+    process.wiring.idle().await;
+    let ship = &jobs.all()[2];
+    assert_eq!((ship.queue.as_str(), ship.name.as_str(), ship.id.as_str()), ("ship", "ship", "r1__ship"));
+    let input = json!({ "order.packed": { "by": "pack" }, "order.paid": { "by": "pay" } });
+    assert_eq!(Value::Object(ship.data.clone()), json!({ "flowId": "r1", "flowName": "order", "input": input }));
+    process.work("r1", "ship");
+    process.wiring.idle().await;
+
+    let kinds = ledger.kinds("nq:flow:r1");
+    assert_eq!((kinds.len(), kinds.last().unwrap().as_str()), (13, "flow.completed"));
+    let (score, metadata) = ledger.entry("nq:flows:order", "r1").unwrap();
+    assert_eq!(score, 1000.0);
+    assert_eq!(metadata["status"], "completed");
+    assert_eq!((&metadata["stepCount"], &metadata["completedSteps"]), (&json!(4), &json!(4)));
+    assert_eq!((&metadata["startedAt"], &metadata["completedAt"]), (&json!(1000), &json!(1000)));
+    assert_eq!(metadata["emittedEvents"]["order"].as_object().unwrap().len(), 3);
+    let stats = process.wiring.stats();
+    assert_eq!((stats.persisted, stats.triggered, stats.completed, stats.failed), (12, 3, 1, 0));
+    assert_eq!((stats.lag, stats.lost, stats.errors), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn every_persisted_event_passes_the_bus_once_whoever_announces_it() {
+    for announces in [true, false] {
+        let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
+        let heard = Heard::on(&bus);
+        let store = ledger.view(announces.then(|| announce(&bus)), |_| Fault::No);
+        let process = Process::start(bus, store, &jobs, announces, FlowOptions::default()).await;
+        process.start_run("r1");
+        ["check", "pay", "pack", "ship"].iter().for_each(|step| process.work("r1", step));
+        process.wiring.idle().await;
+        assert_eq!(heard.kinds(), ledger.kinds("nq:flow:r1"), "announces: {announces}");
+        assert_eq!(count(&heard.kinds(), "flow.completed"), 1);
+    }
+}
+
+#[tokio::test]
+async fn only_events_of_runs_are_persisted() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let process = Process::plain(&ledger, &jobs).await;
+    publish(&process.bus, json!({ "type": "flow.start", "flowName": "order" }));
+    publish(&process.bus, json!({ "type": "flow.start", "runId": "", "flowName": "order" }));
+    publish(&process.bus, json!({ "type": "noted", "runId": "r1", "extra": { "kept": [1] } }));
+    process.wiring.idle().await;
+    let events = ledger.events("nq:flow:r1");
+    assert_eq!((events.len(), &events[0]["extra"]), (1, &json!({ "kept": [1] })));
+    assert_eq!(process.wiring.stats().persisted, 1);
+    assert_eq!(ledger.entry("nq:flows:order", "r1"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_of_runs_interleave_and_each_ends_once() {
+    const RUNS: usize = 300;
+    let (ledger, bus) = (Ledger::new(), Bus::new());
+    let jobs = Jobs::with(
+        {
+            let bus = bus.clone();
+            move |job| work(&bus, job.data["flowId"].as_str().unwrap(), &job.name)
+        },
+        |_| None,
+    );
+    // Fewer states than runs, so that some are folded anew.
+    let options = FlowOptions { max_resting: 20, ..FlowOptions::default() };
+    let process = Process::start(bus.clone(), ledger.announcing(&bus), &jobs, true, options).await;
+    let names: Vec<String> = (0..RUNS).map(|i| format!("run-{i}")).collect();
+    names.iter().for_each(|run| process.start_run(run));
+    for kind in ["step.started", "emit", "step.completed"] {
+        let data = json!({ "name": "order.checked", "payload": 1 });
+        names.iter().for_each(|run| process.tell(run, kind, Some("check"), data.clone()));
+    }
+    process.wiring.idle().await;
+    for run in &names {
+        let subject = format!("nq:flow:{run}");
+        let events = ledger.events(&subject);
+        let of_check: Vec<&Value> = events.iter().filter(|e| e["stepName"] == "check").map(|e| &e["type"]).collect();
+        assert_eq!(of_check, ["step.started", "emit", "step.completed"], "{run}");
+        let kinds = ledger.kinds(&subject);
+        assert_eq!((kinds.len(), count(&kinds, "flow.completed")), (13, 1), "{run}: {kinds:?}");
+        assert_eq!(status(&ledger, run), "completed", "{run}");
+    }
+    assert_eq!(jobs.all().len(), 3 * RUNS);
+    assert_eq!(process.wiring.stats().completed, RUNS as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_share_a_store_agree_on_one_end() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let (a, b) = (Process::plain(&ledger, &jobs).await, Process::plain(&ledger, &jobs).await);
+    for i in 0..100 {
+        let run = format!("run-{i}");
+        a.start_run(&run);
+        a.work(&run, "check");
+        a.wiring.idle().await;
+        a.work(&run, "pay");
+        b.work(&run, "pack");
+        a.wiring.idle().await;
+        b.wiring.idle().await;
+        // Both see the last event at the same time.
+        let (first, second) =
+            (event(&run, "step.completed", Some("ship"), json!({})), json!({ "type": "log", "runId": run }));
+        publish(&a.bus, first);
+        publish(&b.bus, second);
+        a.wiring.idle().await;
+        b.wiring.idle().await;
+        let kinds = ledger.kinds(&format!("nq:flow:{run}"));
+        assert_eq!(count(&kinds, "flow.completed"), 1, "{kinds:?}");
+        assert_eq!(status(&ledger, &run), "completed");
+    }
+    assert_eq!(jobs.all().len(), 300);
+    assert_eq!(a.wiring.stats().completed + b.wiring.stats().completed, 100);
+}
+
+#[tokio::test]
+async fn what_an_application_appends_itself_counts_as_well() {
+    let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
+    let store = ledger.announcing(&bus);
+    let process = Process::start(bus.clone(), store.clone(), &jobs, true, FlowOptions::default()).await;
+    let append = |event: Value| store.append("nq:flow:r1", NewEvent::parse(&event.to_string()).unwrap(), None);
+    append(event("r1", "flow.start", None, json!({}))).await.unwrap();
+    append(json!({ "type": "emit", "data": { "name": "order.checked" } })).await.unwrap();
+    process.wiring.idle().await;
+    assert_eq!(jobs.ids(), ["r1__pay", "r1__pack"]);
+    assert_eq!((process.wiring.stats().persisted, status(&ledger, "r1")), (0, json!("running")));
+}
+
+#[tokio::test]
+async fn persisted_events_of_other_subjects_are_none_of_its_business() {
+    let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
+    let store = ledger.announcing(&bus);
+    let process = Process::start(bus.clone(), store.clone(), &jobs, true, FlowOptions::default()).await;
+    let start = NewEvent::parse(&event("r1", "flow.start", None, json!({})).to_string()).unwrap();
+    store.append("audit:r1", start, None).await.unwrap();
+    process.wiring.idle().await;
+    assert_eq!(ledger.entry("nq:flows:order", "r1"), None);
+}
+
+#[tokio::test]
+async fn a_canceled_run_triggers_nothing_more() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let process = Process::plain(&ledger, &jobs).await;
+    process.start_run("r1");
+    process.tell("r1", "flow.cancel", None, json!({}));
+    process.work("r1", "check");
+    process.wiring.idle().await;
+    assert_eq!((status(&ledger, "r1"), jobs.calls()), (json!("canceled"), 0));
+    let kinds = ledger.kinds("nq:flow:r1");
+    assert_eq!((kinds.len(), count(&kinds, "flow.completed")), (5, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_told_once_no_retry_has_followed() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let process = Process::plain(&ledger, &jobs).await;
+    for run in ["retried", "failed"] {
+        process.start_run(run);
+        process.tell(run, "step.failed", Some("check"), json!({ "error": "no stock" }));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    process.tell("retried", "step.retry", Some("check"), json!({}));
+    process.wiring.idle().await;
+    assert_eq!((status(&ledger, "retried"), status(&ledger, "failed")), (json!("running"), json!("failed")));
+    let failed = ledger.events("nq:flow:failed").pop().unwrap();
+    assert_eq!(
+        (&failed["type"], &failed["data"]),
+        (&json!("flow.failed"), &json!({ "stepName": "check", "error": "no stock" }))
+    );
+    process.work("retried", "check");
+    process.wiring.idle().await;
+    assert_eq!(jobs.ids(), ["retried__pay", "retried__pack"]);
+    assert_eq!(process.wiring.stats().failed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_says_it_is_final_is_told_at_once() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let process = Process::plain(&ledger, &jobs).await;
+    let before = tokio::time::Instant::now();
+    process.start_run("r1");
+    process.tell("r1", "step.failed", Some("check"), json!({ "willRetry": false }));
+    process.wiring.idle().await;
+    assert_eq!((status(&ledger, "r1"), before.elapsed()), (json!("failed"), Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emit_that_comes_after_its_step_was_done_is_not_too_late() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let process = Process::plain(&ledger, &jobs).await;
+    process.start_run("r1");
+    process.tell("r1", "step.completed", Some("check"), json!({}));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    process.tell("r1", "emit", Some("check"), json!({ "name": "order.checked" }));
+    process.wiring.idle().await;
+    assert_eq!((status(&ledger, "r1"), jobs.all().len()), (json!("running"), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_store_loses_nothing_and_keeps_the_order() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let calls = Mutex::new(HashMap::<String, usize>::new());
+    // Of each kind of call two fail, then one succeeds.
+    let process = Process::faulty(&ledger, &jobs, move |what| {
+        let mut calls = calls.lock().unwrap();
+        let n = calls.entry(what.to_owned()).or_default();
+        *n += 1;
+        match *n % 3 {
+            0 => Fault::No,
+            _ => Fault::Fail(Error::unavailable("the store is away")),
+        }
+    })
+    .await;
+    process.start_run("r1");
+    ["check", "pay", "pack", "ship"].iter().for_each(|step| process.work("r1", step));
+    process.wiring.idle().await;
+    let kinds = ledger.kinds("nq:flow:r1");
+    assert_eq!((kinds.len(), kinds[0].as_str(), kinds[12].as_str()), (13, "flow.start", "flow.completed"));
+    let steps: Vec<Value> = ledger.events("nq:flow:r1").into_iter().map(|event| event["stepName"].clone()).collect();
+    assert_eq!(steps[1..4], [json!("check"), json!("check"), json!("check")]);
+    let stats = process.wiring.stats();
+    assert!(stats.retries > 0 && stats.lost == 0 && stats.errors == 0, "{stats:?}");
+    assert_eq!(status(&ledger, "r1"), "completed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_without_an_answer_is_not_repeated() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let calls = AtomicUsize::new(0);
+    let process = Process::faulty(&ledger, &jobs, move |what| match calls.fetch_add(1, Ordering::Relaxed) % 2 {
+        0 if what.starts_with("append") => Fault::LoseAnswer,
+        _ => Fault::No,
+    })
+    .await;
+    let heard = Heard::on(&process.bus);
+    process.start_run("r1");
+    // The same twice is two events.
+    process.tell("r1", "log", None, json!({ "line": 1 }));
+    process.tell("r1", "log", None, json!({ "line": 1 }));
+    ["check", "pay", "pack", "ship"].iter().for_each(|step| process.work("r1", step));
+    process.wiring.idle().await;
+    let kinds = ledger.kinds("nq:flow:r1");
+    assert_eq!((kinds.len(), count(&kinds, "log"), count(&kinds, "flow.completed")), (15, 2, 1), "{kinds:?}");
+    let mut told = heard.kinds();
+    told.sort();
+    let mut stored = kinds.clone();
+    stored.sort();
+    assert_eq!(told, stored);
+}
+
+#[tokio::test]
+async fn what_the_store_refuses_is_counted_as_lost_and_the_rest_goes_on() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let process = Process::faulty(&ledger, &jobs, |what| match what {
+        "append log" => Fault::Fail(Error::invalid("not this")),
+        _ => Fault::No,
+    })
+    .await;
+    process.start_run("r1");
+    process.tell("r1", "log", None, json!({}));
+    process.work("r1", "check");
+    process.wiring.idle().await;
+    assert_eq!((process.wiring.stats().lost, process.wiring.stats().persisted), (1, 4));
+    assert_eq!(jobs.all().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_away_is_tried_again_and_one_that_refuses_at_the_next_event() {
+    let ledger = Ledger::new();
+    let jobs = Jobs::with(
+        |_| {},
+        |call| match call {
+            1 => Some(Error::unavailable("the queue is away")),
+            3 => Some(Error::invalid("no such queue")),
+            _ => None,
+        },
+    );
+    let process = Process::plain(&ledger, &jobs).await;
+    process.start_run("r1");
+    process.tell("r1", "emit", Some("check"), json!({ "name": "order.checked" }));
+    process.wiring.idle().await;
+    assert_eq!((jobs.ids(), process.wiring.stats().errors), (vec!["r1__pay".to_owned()], 1));
+    process.tell("r1", "step.completed", Some("check"), json!({}));
+    process.wiring.idle().await;
+    assert_eq!(jobs.ids(), ["r1__pay", "r1__pack"]);
+    assert_eq!(jobs.calls(), 4, "what was enqueued is not enqueued again");
+}
+
+#[tokio::test]
+async fn a_new_process_goes_on_where_the_old_one_was_killed() {
+    let (ledger, lost_jobs) = (Ledger::new(), Jobs::new());
+    let old = Process::faulty(&ledger, &lost_jobs, |what| match what {
+        "append flow.completed" => Fault::Fail(Error::new(Code::Closed, "killed")),
+        _ => Fault::No,
+    })
+    .await;
+    for run in ["waits", "works", "is done"] {
+        old.start_run(run);
+        old.work(run, "check");
+    }
+    old.tell("works", "step.started", Some("pay"), json!({}));
+    ["pay", "pack", "ship"].iter().for_each(|step| old.work("is done", step));
+    old.wiring.idle().await;
+    drop(old);
+    assert_eq!(status(&ledger, "is done"), "running");
+
+    let jobs = Jobs::new();
+    let new = Process::plain(&ledger, &jobs).await;
+    new.wiring.idle().await;
+    let mut ids = jobs.ids();
+    ids.sort();
+    assert_eq!(ids, ["waits__pack", "waits__pay", "works__pack"]);
+    assert_eq!((status(&ledger, "is done"), new.wiring.stats().completed), (json!("completed"), 1));
+}
+
+#[tokio::test]
+async fn a_flow_that_is_defined_later_takes_up_its_runs() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let process = Process::plain(&ledger, &jobs).await;
+    process.wiring.set_flows("[]").unwrap();
+    process.start_run("r1");
+    process.work("r1", "check");
+    process.wiring.idle().await;
+    assert_eq!((jobs.all().len(), status(&ledger, "r1")), (0, json!("running")));
+    process.wiring.set_flows(FLOWS).unwrap();
+    process.wiring.idle().await;
+    assert_eq!(jobs.ids(), ["r1__pay", "r1__pack"]);
+}
+
+#[tokio::test]
+async fn stop_finishes_what_was_heard_and_a_later_start_goes_on() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let process = Process::plain(&ledger, &jobs).await;
+    process.start_run("r1");
+    process.work("r1", "check");
+    let (first, second) = (process.wiring.stop(), process.wiring.stop());
+    process.start_run("r2");
+    first.await.unwrap();
+    second.await.unwrap();
+    assert_eq!((ledger.kinds("nq:flow:r1").len(), ledger.kinds("nq:flow:r2").len()), (4, 0));
+    assert!(!process.bus.is_heard());
+    process.wiring.start().await.unwrap();
+    process.wiring.start().await.unwrap();
+    process.work("r1", "pay");
+    process.wiring.idle().await;
+    assert_eq!(ledger.kinds("nq:flow:r1").len(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_gives_up_on_a_store_that_hangs_after_its_deadline() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let process = Process::faulty(&ledger, &jobs, |what| match what.starts_with("append") {
+        true => Fault::Hang,
+        false => Fault::No,
+    })
+    .await;
+    process.start_run("r1");
+    process.start_run("r2");
+    process.tell("r2", "log", None, json!({}));
+    let before = tokio::time::Instant::now();
+    process.wiring.stop().await.unwrap();
+    assert_eq!(before.elapsed().as_secs(), 5);
+    let stats = process.wiring.stats();
+    assert_eq!((stats.lost, stats.lag), (3, 0));
+}
+
+#[tokio::test]
+async fn events_beyond_the_bound_are_lost_loudly() {
+    let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
+    let options = FlowOptions { max_ingress: 2, ..FlowOptions::default() };
+    let process = Process::start(bus.clone(), ledger.announcing(&bus), &jobs, true, options).await;
+    (0..5).for_each(|_| process.start_run("r1"));
+    assert_eq!((process.wiring.stats().lag, process.wiring.stats().lost), (2, 3));
+    process.wiring.idle().await;
+    assert_eq!((process.wiring.stats().lag, process.wiring.stats().persisted), (0, 2));
+}
+
+#[tokio::test]
+async fn subjects_of_ones_own_are_used_for_runs_and_index() {
+    let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
+    let options = FlowOptions {
+        run_subject: "app:flow:run:{runId}".into(),
+        run_index: "app:flow:runs:{flowName}".into(),
+        ..FlowOptions::default()
+    };
+    let process = Process::start(bus.clone(), ledger.announcing(&bus), &jobs, true, options).await;
+    process.start_run("r1");
+    process.wiring.idle().await;
+    assert_eq!(ledger.kinds("app:flow:run:r1"), ["flow.start"]);
+    assert!(ledger.entry("app:flow:runs:order", "r1").is_some());
+}
+
+#[tokio::test]
+async fn subjects_that_cannot_work_are_refused() {
+    for (run, index, place) in [
+        ("nq:flow", "nq:flows", "subjects.run"),
+        ("nq:{runId}:{stepName}", "nq:flows", "subjects.run"),
+        ("nq:{runId}", "nq:{runId}", "subjects.runIndex"),
+        ("nq:{runId", "nq", "subjects.run"),
+    ] {
+        let (bus, ledger) = (Bus::new(), Ledger::new());
+        let options = FlowOptions { run_subject: run.into(), run_index: index.into(), ..FlowOptions::default() };
+        let parts = FlowParts {
+            announce: announce(&bus),
+            store: ledger.announcing(&bus),
+            bus,
+            store_announces: true,
+            queue: None,
+        };
+        let error = FlowWiring::new(parts, &options, Handle::current()).err().unwrap();
+        assert!(error.code() == Code::Invalid && error.message().contains(place), "{error}");
+    }
+}
