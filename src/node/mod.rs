@@ -8,6 +8,7 @@ mod bus;
 mod reply;
 mod store;
 mod stream;
+mod wiring;
 
 use std::sync::LazyLock;
 

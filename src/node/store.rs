@@ -5,8 +5,9 @@ use std::sync::Arc;
 use napi_derive::napi;
 use serde::Deserialize;
 
+use crate::bus::Bus;
 use crate::error::{Error, Result};
-use crate::event::{EventId, NewEvent};
+use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::{DEFAULT_BUFFER, Mailbox, Overflow};
 use crate::json::{self, Filter, Json, push_string};
 use crate::node::bridge::{Bridge, Shared, Source};
@@ -23,7 +24,7 @@ use crate::topic::check_name;
 pub struct NativeStore {
     pub(super) store: Arc<dyn StoreBackend>,
     bridge: Arc<Shared>,
-    announce: Option<Announce>,
+    announce: Option<(Arc<Bus>, Announce)>,
 }
 
 /// The options of `stream.read`, checked in JavaScript for names and types.
@@ -146,10 +147,20 @@ impl NativeStore {
 
     fn with(bridge: &Bridge, bus: Option<&NativeBus>, store: Arc<dyn StoreBackend>) -> Self {
         let announce = bus.map(|bus| {
-            let bus = bus.bus.clone();
-            Arc::new(move |subject: &Arc<str>, event: &_| bus.announce(subject, event)) as Announce
+            let (bus, told) = (bus.bus.clone(), bus.bus.clone());
+            (bus, Arc::new(move |subject: &Arc<str>, event: &Event| told.announce(subject, event)) as Announce)
         });
         Self { store, bridge: bridge.shared.clone(), announce }
+    }
+
+    /// What is told about appends.
+    pub(super) fn announce(&self) -> Option<Announce> {
+        self.announce.as_ref().map(|(_, announce)| announce.clone())
+    }
+
+    /// Whether appends are announced on this bus.
+    pub(super) fn announces_on(&self, bus: &Arc<Bus>) -> bool {
+        self.announce.as_ref().is_some_and(|(own, _)| Arc::ptr_eq(own, bus))
     }
 
     /// Opens it.
@@ -189,7 +200,7 @@ impl NativeStore {
                     Some("") => Some(Expected::Empty),
                     Some(id) => position("expectedLastId", Some(id))?.map(Expected::Last),
                 };
-                Ok(self.store.append(&subject, event, expected, self.announce.clone()))
+                Ok(self.store.append(&subject, event, expected, self.announce()))
             },
             |event| Some(event.json().to_string()),
         )

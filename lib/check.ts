@@ -1,0 +1,129 @@
+import { invalid } from './errors'
+
+/** Checks arguments before they cross the boundary, where only text and numbers go. */
+
+const describe = (value: unknown): string =>
+  value === null ? 'null' : Array.isArray(value) ? 'an array' : typeof value === 'object' ? 'an object' : `${typeof value}`
+
+/** A string that UTF-8 can carry. Whether it is empty or too long is for the core to say. */
+export function text(what: string, value: unknown): string {
+  if (typeof value !== 'string') throw invalid(`${what}: expected a non-empty string, got ${describe(value)}`)
+  if (!value.isWellFormed()) throw invalid(`${what}: contains half of a surrogate pair, which has no UTF-8`)
+  return value
+}
+
+export function finite(what: string, value: unknown): number {
+  if (typeof value !== 'number' || !Number.isFinite(value)) {
+    throw invalid(`${what}: expected a finite number, got ${typeof value === 'number' ? value : describe(value)}`)
+  }
+  return value
+}
+
+export function callback<T>(what: string, value: T): T {
+  if (typeof value !== 'function') throw invalid(`${what}: expected a function, got ${describe(value)}`)
+  return value
+}
+
+export function object(what: string, value: unknown): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid(`${what}: expected an object, got ${describe(value)}`)
+  }
+  return value as Record<string, unknown>
+}
+
+type Kind = 'string' | 'number' | 'boolean' | 'object' | 'function' | 'array' | 'any'
+
+/** Checks the names and types of options; undefined counts as absent. Names what was meant by a misspelt one. */
+export function options(what: string, value: unknown, known: Record<string, Kind | Kind[]>): Record<string, any> {
+  if (value === undefined || value === null) return {}
+  const given = object(what, value)
+  for (const [name, option] of Object.entries(given)) {
+    const kinds = Object.hasOwn(known, name) ? known[name] : undefined
+    if (kinds === undefined) throw invalid(`${what}.${name} is not known${didYouMean(name, Object.keys(known))}`)
+    if (option === undefined) continue
+    const kind = Array.isArray(option) ? 'array' : typeof option
+    if (![kinds].flat().some(allowed => allowed === 'any' || (allowed === kind && option !== null))) {
+      throw invalid(`${what}.${name}: expected ${[kinds].flat().join(' or ')}, got ${describe(option)}`)
+    }
+    if (kind === 'number') finite(`${what}.${name}`, option)
+    if (kind === 'string') text(`${what}.${name}`, option)
+  }
+  return given
+}
+
+/** ": known are …", with the nearest one first where it is near. */
+export function didYouMean(name: string, known: string[]): string {
+  const nearest = known.map(candidate => ({ candidate, distance: distance(name.toLowerCase(), candidate.toLowerCase()) }))
+    .sort((a, b) => a.distance - b.distance)[0]
+  const hint = nearest && nearest.distance <= Math.max(2, name.length / 3) ? `; did you mean ${JSON.stringify(nearest.candidate)}?` : ''
+  return `${hint} (known: ${known.join(', ') || 'none'})`
+}
+
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + Number(a[i - 1] !== b[j - 1]))
+    }
+    row = next
+  }
+  return row[b.length]!
+}
+
+/** The JSON of a value, as JSON.stringify makes it. What has none is told with its path. */
+export function json(what: string, value: unknown): string {
+  let text: string | undefined
+  try {
+    text = JSON.stringify(value)
+  }
+  catch (cause) {
+    const found = culprit(what, value, [])
+    throw invalid(`${found?.path ?? what}: ${found?.why ?? `cannot be written as JSON (${String(cause)})`}`, cause)
+  }
+  if (text === undefined) throw invalid(`${what}: ${describe(value)} has no JSON`)
+  return text
+}
+
+/** The JSON of an object. */
+export function jsonObject(what: string, value: unknown): string {
+  object(what, value)
+  const text = json(what, value)
+  if (text[0] !== '{') throw invalid(`${what}: expected an object, and its toJSON returns something else`)
+  return text
+}
+
+/** Like jsonObject, with undefined written as null: in an update both delete. */
+export function jsonPatch(what: string, value: unknown): string {
+  object(what, value)
+  return jsonObject(what, withNulls(value, 0))
+}
+
+function withNulls(value: unknown, depth: number): unknown {
+  // What is deeper than any accepted value is left to JSON.stringify and to the core, which say what is wrong with it.
+  if (typeof value !== 'object' || value === null || depth > 600) return value
+  const prototype = Object.getPrototypeOf(value)
+  if (prototype !== Object.prototype && prototype !== null) return value
+  let copy: Record<string, unknown> | undefined
+  for (const [key, inner] of Object.entries(value)) {
+    const kept = inner === undefined ? null : withNulls(inner, depth + 1)
+    if (kept === inner) continue
+    copy ??= Object.assign(Object.create(null), value) as Record<string, unknown>
+    copy[key] = kept
+  }
+  return copy ?? value
+}
+
+/** Finds what keeps a value from having JSON. */
+function culprit(path: string, value: unknown, above: unknown[]): { path: string, why: string } | undefined {
+  if (typeof value === 'bigint') return { path, why: 'a BigInt has no JSON; make it a string' }
+  if (typeof value !== 'object' || value === null) return
+  if (above.includes(value)) return { path, why: 'refers back to something that contains it' }
+  if (above.length > 600) return { path, why: 'is nested too deeply' }
+  for (const [key, inner] of Object.entries(value)) {
+    const at = Array.isArray(value) ? `${path}[${key}]` : `${path}.${key}`
+    const found = culprit(at, inner, [...above, value])
+    if (found) return found
+  }
+  return undefined
+}

@@ -1,0 +1,301 @@
+import { createRequire } from 'node:module'
+import path from 'node:path'
+import { fromNative, rethrown } from './errors'
+
+/**
+ * Loads the addon and speaks with it: JSON text in, JSON text out; what takes longer comes back as a ticket and is
+ * settled in a batch. The other side is src/node/bridge.rs.
+ */
+
+/** JSON text, null for nothing, or the ticket of an operation that is settled later. */
+export type Reply = string | number | null
+
+interface NativeBridge {
+  awake(): void
+  takeSettled(): string | null
+  takeDeliveries(only?: number | null): string | null
+  hold(subscription: number): void
+  release(subscription: number, ok: boolean): void
+  takeCalls(): string | null
+  answer(call: number, ok: boolean, text: string): void
+}
+
+export interface NativeStore {
+  open(): Reply
+  close(): Reply
+  health(): Reply
+  stats(): string
+  append(subject: string, event: string, expected?: string | null): Reply
+  read(subject: string, query?: string | null): Reply
+  subscribe(subject: string): Reply
+  unsubscribe(id: number): Reply
+  deleteSubject(subject: string): Reply
+  kvGet(key: string): Reply
+  kvSet(key: string, value: string, ttl?: number | null): Reply
+  kvDelete(key: string): Reply
+  kvClear(pattern: string): Reply
+  kvIncrement(key: string, by: number): Reply
+  indexAdd(key: string, id: string, score: number, metadata?: string | null): Reply
+  indexGet(key: string, id: string): Reply
+  indexRead(key: string, query?: string | null): Reply
+  indexUpdate(key: string, id: string, patch: string, expectedVersion?: number | null): Reply
+  indexIncrement(key: string, id: string, field: string, by: number): Reply
+  indexDelete(key: string, id: string): Reply
+  docSave(collection: string, id: string, doc: string): Reply
+  docGet(collection: string, id: string): Reply
+  docList(collection: string, query?: string | null): Reply
+  docDelete(collection: string, id: string): Reply
+}
+
+export interface NativeStream {
+  open(): Reply
+  close(): Reply
+  health(): Reply
+  stats(): string
+  publish(topic: string, message: string): Reply
+  subscribe(topic: string, options: string): Reply
+  unsubscribe(id: number): Reply
+  topics(): string
+  subscriptionCount(topic: string): number
+}
+
+export interface NativeBus {
+  publish(event: string): void
+  isHeard(): boolean
+  listen(): number
+  unlisten(): void
+}
+
+export interface NativeWiring {
+  start(): Reply
+  stop(): Reply
+  stats(): string
+}
+
+interface Addon {
+  Bridge: new (onWake: () => void) => NativeBridge
+  NativeBus: new (bridge: NativeBridge) => NativeBus
+  NativeStore: {
+    memory(bridge: NativeBridge, bus: NativeBus | null): NativeStore
+  }
+  NativeStream: {
+    memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream
+  }
+  NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, stream: NativeStream | null, target: number, options: string) => NativeWiring
+  NativeFlowWiring: new (
+    bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number, queueTarget: number, options: string,
+  ) => NativeWiring & { setFlows(flows: string): void }
+}
+
+function load(): Addon {
+  const require = createRequire(__filename)
+  const target = `${process.platform}-${process.arch}`
+  const candidates = [path.join(__dirname, '..', `nvent-native.${target}.node`), `nvent-native-${target}`]
+  const tried: string[] = []
+  for (const candidate of candidates) {
+    try {
+      return require(candidate) as Addon
+    }
+    catch (error) {
+      tried.push(`  ${candidate}: ${(error as Error).message.split('\n')[0]}`)
+    }
+  }
+  throw new Error(
+    `nvent-native has no binary for ${target} (Node ${process.version}).\n${tried.join('\n')}\n`
+    + 'In a clone of the repository: install Rust (https://rustup.rs) and run `npm run build`.',
+  )
+}
+
+export const addon = load()
+
+interface Settlement { resolve: (value: any) => void, reject: (error: unknown) => void }
+interface Subscriber {
+  handle: (message: any, topic: string) => unknown
+  failed: (error: unknown) => void
+  /** One event at a time, each released: it shares its events with a group. */
+  single: boolean
+  waiting: Array<[topic: string, message: any]>
+  /** Its handler is running, or has returned a promise that is not settled. */
+  busy: boolean
+}
+
+const settlements = new Map<number, Settlement>()
+const subscribers = new Map<number, Subscriber>()
+/** Subscriptions of buses, whose handlers run before the append that they are about is settled. */
+const buses = new Set<number>()
+const targets = new Map<number, object>()
+
+export const bridge = new addon.Bridge(onWake)
+
+// The native side never keeps the process alive. While an operation is under way, which ends, this does.
+const alive = setInterval(() => {}, 0x7FFFFFFF).unref()
+
+function onWake(): void {
+  bridge.awake()
+  takeCalls()
+  takeSettled()
+  takeDeliveries()
+}
+
+function takeSettled(): void {
+  const batch = bridge.takeSettled()
+  if (batch === null) return
+  flushBuses()
+  const rows = JSON.parse(batch)
+  for (let i = 0; i < rows.length; i += 3) {
+    const settlement = settlements.get(rows[i])
+    if (!settlement) continue
+    settlements.delete(rows[i])
+    if (rows[i + 1] === 1) settlement.resolve(rows[i + 2])
+    else settlement.reject(fromNative(rows[i + 2]))
+  }
+  if (settlements.size === 0) alive.unref()
+}
+
+/** Runs a native method: its value, or a promise of it. */
+export function call<T>(method: () => Reply): T | Promise<T> {
+  const reply = now(method)
+  if (typeof reply === 'string') return JSON.parse(reply)
+  if (reply === null) return null as T
+  return new Promise<T>((resolve, reject) => {
+    if (settlements.size === 0) alive.ref()
+    settlements.set(reply, { resolve, reject })
+  })
+}
+
+/** Runs a native method that never takes longer. */
+export function now<T>(method: () => T): T {
+  try {
+    return method()
+  }
+  catch (thrown) {
+    throw rethrown(thrown)
+  }
+}
+
+let scheduled = false
+/** Delivers a batch, or all that waits for one subscription; whether there was anything. */
+function takeDeliveries(only?: number): boolean {
+  const batch = bridge.takeDeliveries(only)
+  if (batch === null) return false
+  const [messages, pairs, more] = JSON.parse(batch) as [Array<[string, any]>, number[], boolean]
+  const touched: number[] = []
+  for (let i = 0; i < pairs.length; i += 2) {
+    const id = pairs[i]!
+    const subscriber = subscribers.get(id)
+    if (!subscriber) continue
+    if (subscriber.waiting.push(messages[pairs[i + 1]!]!) === 1) touched.push(id)
+  }
+  for (const id of touched) pump(id)
+  if (more && !scheduled) {
+    scheduled = true
+    // A turn of the event loop between batches: timers and sockets get theirs.
+    setImmediate(() => {
+      scheduled = false
+      takeDeliveries()
+    })
+  }
+  return true
+}
+
+/** Runs the bus handlers for everything announced so far. */
+export function flushBuses(): void {
+  for (const id of buses) while (takeDeliveries(id));
+}
+
+/** Gives a subscriber what waits for it, in order, one at a time. */
+function pump(id: number): void {
+  const subscriber = subscribers.get(id)
+  if (!subscriber || subscriber.busy) return
+  subscriber.busy = true
+  let ok = true
+  while (subscriber.waiting.length > 0) {
+    const [topic, message] = subscriber.waiting.shift()!
+    let returned: unknown
+    ok = true
+    try {
+      returned = subscriber.handle(message, topic)
+    }
+    catch (error) {
+      ok = false
+      subscriber.failed(error)
+    }
+    if (typeof (returned as PromiseLike<unknown> | undefined)?.then === 'function') {
+      bridge.hold(id)
+      void settled(id, subscriber, returned as PromiseLike<unknown>)
+      return
+    }
+  }
+  subscriber.busy = false
+  if (subscriber.single) bridge.release(id, ok)
+}
+
+/** Waits for a handler, then goes on. */
+async function settled(id: number, subscriber: Subscriber, promise: PromiseLike<unknown>): Promise<void> {
+  let ok = true
+  try {
+    await promise
+  }
+  catch (error) {
+    ok = false
+    subscriber.failed(error)
+  }
+  subscriber.busy = false
+  if (subscriber.waiting.length > 0) pump(id)
+  if (!subscriber.busy) bridge.release(id, ok)
+}
+
+/** Calls `handle` with what is delivered to a subscription, until `unsubscribe`. */
+export function onDelivery(
+  id: number,
+  single: boolean,
+  handle: (message: any, topic: string) => unknown,
+  failed: (error: unknown) => void,
+): void {
+  subscribers.set(id, { handle, failed, single, waiting: [], busy: false })
+}
+
+/** From here on the handler is not called any more. */
+export function offDelivery(id: number): void {
+  const subscriber = subscribers.get(id)
+  if (!subscriber) return
+  subscribers.delete(id)
+  buses.delete(id)
+  subscriber.waiting.length = 0
+}
+
+/** Like onDelivery, for the handlers of a bus. */
+export function onAnnouncement(id: number, handle: (event: any) => void): void {
+  onDelivery(id, false, handle, () => {})
+  buses.add(id)
+}
+
+/** Lets native code call methods of a JavaScript object; returns its number, for `release`. */
+export function lend(target: object): number {
+  nextTarget += 1
+  targets.set(nextTarget, target)
+  return nextTarget
+}
+let nextTarget = 0
+
+export function takeBack(target: number): void {
+  targets.delete(target)
+}
+
+function takeCalls(): void {
+  const batch = bridge.takeCalls()
+  if (batch === null) return
+  for (const [id, target, method, args] of JSON.parse(batch)) void answer(id, target, method, args)
+}
+
+async function answer(id: number, target: number, method: string, args: unknown[]): Promise<void> {
+  try {
+    const receiver = targets.get(target) as Record<string, any> | undefined
+    if (!receiver) throw new Error('the object is gone')
+    const value: unknown = await receiver[method](...args)
+    bridge.answer(id, true, JSON.stringify(value) ?? 'null')
+  }
+  catch (error) {
+    bridge.answer(id, false, String((error as Error)?.message ?? error))
+  }
+}

@@ -1,0 +1,190 @@
+import { BusLink, getEventBus } from './bus'
+import { callback, finite, json, jsonObject, jsonPatch, options, text } from './check'
+import { invalid, NventError } from './errors'
+import { addon, bridge, call, flushBuses, now, offDelivery, onDelivery } from './native'
+import type { NativeStore } from './native'
+import type { EventBus, EventReadOptions, EventRecord, EventSubscription, IndexEntry, StoreAdapter, StoreOptions, StoreStats } from './types'
+import { Warnings } from './warn'
+
+const READ = { types: 'array', after: 'string', before: 'string', from: 'number', to: 'number', limit: 'number', order: 'string' } as const
+const LIST = { filter: 'object', limit: 'number', offset: 'number', sortBy: 'string', order: 'string' } as const
+const INDEX_READ = { offset: 'number', limit: 'number', filter: 'object' } as const
+
+const present = (value: unknown): boolean => value !== undefined && value !== null
+
+function readOptions(opts: EventReadOptions | undefined): string | undefined {
+  const given = options('options', opts, READ)
+  given['types']?.forEach((type: unknown, i: number) => text(`options.types[${i}]`, type))
+  return present(opts) ? json('options', given) : undefined
+}
+
+/** The bus that a store announces on. */
+function announceOn(option: EventBus | null | undefined): BusLink | undefined {
+  if (option === null) return
+  const link = new BusLink(option ?? getEventBus())
+  link.start()
+  return link
+}
+
+/** A store of any backend: both surfaces, over one native store. */
+export abstract class NventStoreAdapter implements StoreAdapter {
+  readonly native: NativeStore
+  /** Where it announces what it appended. */
+  readonly bus: EventBus | null
+  readonly stream: StoreAdapter['stream']
+  readonly kv: StoreAdapter['kv']
+  readonly index: StoreAdapter['index']
+  private readonly subscriptions = new Set<number>()
+  private readonly warnings: Warnings
+
+  protected constructor(private readonly backend: 'memory' | 'file' | 'redis', opts: StoreOptions, create: (bus: BusLink['bus']['native'] | null) => NativeStore) {
+    const link = announceOn(opts.bus)
+    this.bus = opts.bus === undefined ? getEventBus() : opts.bus
+    this.native = now(() => create(link?.bus.native ?? null))
+    this.warnings = new Warnings(`the ${backend} store`)
+    const { native } = this
+    this.stream = {
+      append: async (subject, event, opts) => {
+        const { expectedLastId } = options('options', opts, { expectedLastId: ['string', 'any'] })
+        if (expectedLastId !== undefined && expectedLastId !== null && !expectedLastId) {
+          throw invalid('options.expectedLastId: expected an event id, or null for an empty subject')
+        }
+        const expected = expectedLastId === undefined ? undefined : expectedLastId === null ? '' : text('options.expectedLastId', expectedLastId)
+        const record = call<EventRecord>(() => native.append(text('subject', subject), jsonObject('event', event), expected))
+        if (!(record instanceof Promise)) flushBuses()
+        return record
+      },
+      read: async (subject, opts) => call<EventRecord[]>(() => native.read(text('subject', subject), readOptions(opts))),
+      subscribe: async (subject, onEvent) => this.listen(subject, onEvent),
+      delete: async subject => call<boolean>(() => native.deleteSubject(text('subject', subject))),
+    }
+    this.kv = {
+      get: async <T>(key: string) => call<T | null>(() => native.kvGet(text('key', key))),
+      set: async (key, value, ttl) => {
+        await call(() => native.kvSet(text('key', key), json('value', value), present(ttl) ? finite('ttl', ttl) : undefined))
+      },
+      delete: async (key) => {
+        await call(() => native.kvDelete(text('key', key)))
+      },
+      clear: async pattern => call<number>(() => native.kvClear(text('pattern', pattern))),
+      increment: async (key, by = 1) => call<number>(() => native.kvIncrement(text('key', key), finite('by', by))),
+    }
+    this.index = {
+      add: async (key, id, score, metadata) => {
+        const meta = present(metadata) ? jsonObject('metadata', metadata) : undefined
+        await call(() => native.indexAdd(text('key', key), text('id', id), finite('score', score), meta))
+      },
+      get: async (key, id) => call<IndexEntry | null>(() => native.indexGet(text('key', key), text('id', id))),
+      read: async (key, opts) => {
+        const given = options('options', opts, INDEX_READ)
+        return call<IndexEntry[]>(() => native.indexRead(text('key', key), present(opts) ? json('options', given) : undefined))
+      },
+      update: async (key, id, metadata, opts) => {
+        const { expectedVersion } = options('options', opts, { expectedVersion: 'number' })
+        const patch = jsonPatch('metadata', metadata)
+        return call<boolean>(() => native.indexUpdate(text('key', key), text('id', id), patch, expectedVersion))
+      },
+      updateWithRetry: async (key, id, metadata) => {
+        if (await this.index.update(key, id, metadata)) return
+        throw new NventError('NVENT_NOT_FOUND', `Entry not found: ${JSON.stringify(id)} in index ${JSON.stringify(key)}`)
+      },
+      increment: async (key, id, field, by = 1) =>
+        call<number>(() => native.indexIncrement(text('key', key), text('id', id), text('field', field), finite('by', by))),
+      delete: async (key, id) => call<boolean>(() => native.indexDelete(text('key', key), text('id', id))),
+    }
+  }
+
+  async init(): Promise<void> {
+    await call(() => this.native.open())
+  }
+
+  async close(): Promise<void> {
+    for (const id of this.subscriptions) offDelivery(id)
+    this.subscriptions.clear()
+    await call(() => this.native.close())
+  }
+
+  async health(): Promise<{ ok: boolean, backend: 'memory' | 'file' | 'redis', detail?: string }> {
+    const { ok, detail } = await call<{ ok: boolean, detail?: string }>(() => this.native.health())
+    return { ok, backend: this.backend, ...(detail === undefined ? {} : { detail }) }
+  }
+
+  stats(): StoreStats {
+    return { ...JSON.parse(now(() => this.native.stats())), handlerErrors: this.warnings.count }
+  }
+
+  private async listen(subject: string, onEvent: (event: EventRecord) => void | Promise<void>): Promise<EventSubscription> {
+    callback('onEvent', onEvent)
+    const id = await call<number>(() => this.native.subscribe(text('subject', subject)))
+    onDelivery(id, false, event => onEvent(event), this.warnings.handlerFailed)
+    this.subscriptions.add(id)
+    const unsubscribe = async (): Promise<void> => {
+      offDelivery(id)
+      if (this.subscriptions.delete(id)) await call(() => this.native.unsubscribe(id))
+    }
+    return { id: String(id), subject, unsubscribe }
+  }
+
+  // The surface of nvent 0.4.1: the same operations under their older names, and documents.
+
+  async append(subject: string, event: Parameters<StoreAdapter['append']>[1]): Promise<EventRecord> {
+    return this.stream.append(subject, event)
+  }
+
+  async read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]> {
+    return this.stream.read(subject, opts)
+  }
+
+  async subscribe(subject: string, onEvent: (event: EventRecord) => void | Promise<void>): Promise<EventSubscription> {
+    return this.listen(subject, onEvent)
+  }
+
+  async save(collection: string, id: string, doc: Record<string, any>): Promise<void> {
+    const document = jsonObject('doc', doc)
+    await call(() => this.native.docSave(text('collection', collection), text('id', id), document))
+  }
+
+  async get(collection: string, id: string): Promise<Record<string, any> | null> {
+    return call(() => this.native.docGet(text('collection', collection), text('id', id)))
+  }
+
+  async list(collection: string, opts?: Parameters<StoreAdapter['list']>[1]): Promise<Array<{ id: string, doc: any }>> {
+    const given = options('options', opts, LIST)
+    return call(() => this.native.docList(text('collection', collection), present(opts) ? json('options', given) : undefined))
+  }
+
+  async delete(collection: string, id: string): Promise<void> {
+    await call(() => this.native.docDelete(text('collection', collection), text('id', id)))
+  }
+
+  async indexAdd(key: string, id: string, score: number, metadata?: Record<string, any>): Promise<void> {
+    return this.index.add(key, id, score, metadata)
+  }
+
+  async indexGet(key: string, id: string): Promise<IndexEntry | null> {
+    return this.index.get(key, id)
+  }
+
+  async indexRead(...args: Parameters<StoreAdapter['index']['read']>): Promise<IndexEntry[]> {
+    return this.index.read(...args)
+  }
+
+  async indexUpdate(...args: Parameters<StoreAdapter['index']['update']>): Promise<boolean> {
+    return this.index.update(...args)
+  }
+
+  async indexUpdateWithRetry(...args: Parameters<StoreAdapter['index']['updateWithRetry']>): Promise<void> {
+    return this.index.updateWithRetry(...args)
+  }
+
+  async indexIncrement(...args: Parameters<StoreAdapter['index']['increment']>): Promise<number> {
+    return this.index.increment(...args)
+  }
+}
+
+export class MemoryStoreAdapter extends NventStoreAdapter {
+  constructor(opts: StoreOptions = {}) {
+    options('options', opts, { bus: ['object', 'any'] })
+    super('memory', opts, bus => addon.NativeStore.memory(bridge, bus))
+  }
+}

@@ -1,0 +1,102 @@
+import { callback, jsonObject, options, text } from './check'
+import { invalid } from './errors'
+import { addon, bridge, call, now, offDelivery, onDelivery } from './native'
+import type { NativeStream } from './native'
+import type { MemoryStreamOptions, StreamAdapter, StreamEvent, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
+import { Warnings } from './warn'
+
+const SUBSCRIBE = {
+  group: 'string', filter: ['string', 'object'], fromBeginning: 'boolean', ignoreOwn: 'boolean', buffer: 'number', overflow: 'string',
+} as const
+
+function subscribeOptions(opts: SubscribeOptions | undefined): string {
+  const { filter, ...rest } = options('options', opts, SUBSCRIBE as any)
+  if (typeof filter === 'object' && !(filter instanceof RegExp)) {
+    throw invalid('options.filter: expected a glob or a RegExp, got an object')
+  }
+  const native = filter instanceof RegExp ? { source: filter.source, flags: filter.flags } : filter
+  return JSON.stringify({ ...rest, filter: native })
+}
+
+/** A stream of any backend, over one native stream. */
+export abstract class NventStreamAdapter implements StreamAdapter {
+  readonly native: NativeStream
+  private readonly subscriptions = new Map<number, string>()
+  private readonly warnings: Warnings
+  private delivered = 0
+  private gaps = 0
+
+  protected constructor(private readonly backend: 'memory' | 'redis', create: () => NativeStream) {
+    this.native = now(create)
+    this.warnings = new Warnings(`the ${backend} stream`)
+  }
+
+  async init(): Promise<void> {
+    await call(() => this.native.open())
+  }
+
+  async publish(topic: string, event: StreamEvent): Promise<void> {
+    const message = jsonObject('event', event)
+    await call(() => this.native.publish(text('topic', topic), message))
+  }
+
+  async subscribe(topic: string, handler: (event: any, topic: string) => void | Promise<void>, opts?: SubscribeOptions): Promise<SubscriptionHandle> {
+    callback('handler', handler)
+    const given = subscribeOptions(opts)
+    const [id, single] = await call<[number, boolean]>(() => this.native.subscribe(text('topic', topic), given))
+    const handle = (event: any, on: string): unknown => {
+      if (event.type === 'stream.gap') this.gaps += 1
+      else this.delivered += 1
+      return handler(event, on)
+    }
+    onDelivery(id, single, handle, this.warnings.handlerFailed)
+    this.subscriptions.set(id, topic)
+    return { id: String(id), topic, unsubscribe: () => this.end(id) }
+  }
+
+  async unsubscribe(handle: SubscriptionHandle): Promise<void> {
+    await this.end(Number(options('handle', handle, { id: 'string', topic: 'string', unsubscribe: 'function' })['id']))
+  }
+
+  private async end(id: number): Promise<void> {
+    offDelivery(id)
+    if (this.subscriptions.delete(id)) await call(() => this.native.unsubscribe(id))
+  }
+
+  async listTopics(): Promise<string[]> {
+    return JSON.parse(now(() => this.native.topics()))
+  }
+
+  async getSubscriptionCount(topic: string): Promise<number> {
+    return now(() => this.native.subscriptionCount(text('topic', topic)))
+  }
+
+  async shutdown(): Promise<void> {
+    for (const id of this.subscriptions.keys()) offDelivery(id)
+    this.subscriptions.clear()
+    await call(() => this.native.close())
+  }
+
+  async health(): Promise<{ ok: boolean, backend: 'memory' | 'redis', detail?: string }> {
+    const { ok, detail } = await call<{ ok: boolean, detail?: string }>(() => this.native.health())
+    return { ok, backend: this.backend, ...(detail === undefined ? {} : { detail }) }
+  }
+
+  stats(): StreamStats {
+    const native = JSON.parse(now(() => this.native.stats()))
+    return { ...native, delivered: this.delivered, gaps: this.gaps, handlerErrors: this.warnings.count }
+  }
+}
+
+export class MemoryStreamAdapter extends NventStreamAdapter {
+  constructor(opts: MemoryStreamOptions = {}) {
+    const { retain } = options('options', opts, { retain: 'object' })
+    const { maxEvents, maxAgeMs } = options('options.retain', retain, { maxEvents: 'number', maxAgeMs: 'number' })
+    for (const [name, value] of Object.entries({ maxEvents, maxAgeMs })) {
+      if (value !== undefined && !(Number.isInteger(value) && value > 0)) {
+        throw invalid(`options.retain.${name}: expected a whole number from 1, got ${value}`)
+      }
+    }
+    super('memory', () => addon.NativeStream.memory(bridge, retain !== undefined, maxEvents ?? null, maxAgeMs ?? null))
+  }
+}

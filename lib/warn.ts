@@ -1,0 +1,16 @@
+/** Tells about failing handlers through `process.on('warning')`: the first of each adapter, the rest is in its counters. */
+export class Warnings {
+  count = 0
+
+  constructor(private readonly what: string) {}
+
+  handlerFailed = (error: unknown): void => {
+    this.count += 1
+    if (this.count > 1) return
+    const detail = error instanceof Error ? error.stack ?? error.message : String(error)
+    process.emitWarning(
+      `a handler of ${this.what} failed; further failures are only counted (stats().handlerErrors)`,
+      { type: 'NventWarning', code: 'NVENT_HANDLER', detail },
+    )
+  }
+}

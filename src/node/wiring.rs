@@ -1,0 +1,324 @@
+//! Wiring, as JavaScript calls it. Native adapters are reached natively, JavaScript objects through the bridge.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use napi_derive::napi;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::bus::Bus;
+use crate::error::{Error, Result};
+use crate::event::{Event, NewEvent};
+use crate::json::{Json, Object, parse, push_string, to_json};
+use crate::node::bridge::{Bridge, Shared};
+use crate::node::bus::NativeBus;
+use crate::node::reply::{Reply, guard, reply};
+use crate::node::runtime;
+use crate::node::store::{NativeStore, nothing};
+use crate::node::stream::NativeStream;
+use crate::op::Op;
+use crate::store::{IndexEntry, IndexQuery};
+use crate::stream::Message;
+use crate::time::system_clock;
+use crate::wiring::channels::{ChannelDefinition, ChannelOptions};
+use crate::wiring::coordinator::{CoordinatorOptions, StreamCoordinator};
+use crate::wiring::flow::{self, FlowOptions, FlowParts, FlowQueue, FlowStore, FlowWiring};
+use crate::wiring::{Publisher, Wiring};
+
+/// A JavaScript object whose methods are called through the bridge. Its calls begin in order; when they end is its own.
+struct JsObject {
+    bridge: Arc<Shared>,
+    target: u32,
+}
+
+impl JsObject {
+    /// Calls a method and reads what it returns.
+    fn call<T: Send + 'static>(
+        &self,
+        method: &'static str,
+        args: &[&str],
+        read: impl FnOnce(&str) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        let answer = self.bridge.call(self.target, method, format!("[{}]", args.join(",")));
+        Op::pending(async move { read(&answer.await?) })
+    }
+}
+
+fn text(value: &str) -> String {
+    let mut out = String::new();
+    push_string(&mut out, value);
+    out
+}
+
+/// Reads an answer of a JavaScript object, which may be anything.
+fn answer<T: DeserializeOwned>(method: &'static str, text: &str) -> Result<T> {
+    serde_json::from_value(parse("answer", text)?)
+        .map_err(|e| Error::invalid(format!("{method}() of the JavaScript object returned something unexpected: {e}")))
+}
+
+impl Publisher for JsObject {
+    fn publish(&self, message: Message) -> Op<()> {
+        self.call("publish", &[&text(message.topic()), message.json()], |_| Ok(()))
+    }
+
+    fn keeps_order(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    id: String,
+    #[serde(default)]
+    score: f64,
+    #[serde(default)]
+    metadata: Option<Object>,
+}
+
+impl FlowStore for JsObject {
+    fn append(&self, subject: &str, event: NewEvent, after: Option<&str>) -> Op<Event> {
+        let opts = after.map_or("null".into(), |id| json!({ "expectedLastId": id }).to_string());
+        self.call("append", &[&text(subject), event.json(), &opts], Event::parse)
+    }
+
+    fn read(&self, subject: &str, after: Option<&str>) -> Op<Vec<Json>> {
+        let opts = json!({ "after": after }).to_string();
+        self.call("read", &[&text(subject), &opts], |rows| {
+            Ok(answer::<Vec<serde_json::Value>>("read", rows)?.iter().map(to_json).collect())
+        })
+    }
+
+    fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
+        self.call("indexAdd", &[&text(key), &text(id), &score.to_string(), &to_json(&metadata)], |_| Ok(()))
+    }
+
+    fn index_update(&self, key: &str, id: &str, patch: Object) -> Op<bool> {
+        self.call("indexUpdate", &[&text(key), &text(id), &to_json(&patch)], |updated| answer("indexUpdate", updated))
+    }
+
+    fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
+        let filter: serde_json::Map<_, _> = query.filter.fields().map(|(k, v)| (k.to_owned(), v.clone())).collect();
+        let opts = json!({ "offset": query.offset, "limit": query.limit, "filter": filter }).to_string();
+        self.call("indexRead", &[&text(key), &opts], |rows| {
+            Ok(answer::<Vec<Entry>>("indexRead", rows)?
+                .into_iter()
+                .map(|entry| IndexEntry {
+                    id: entry.id.into(),
+                    score: entry.score,
+                    metadata: to_json(&entry.metadata.unwrap_or_default()),
+                })
+                .collect())
+        })
+    }
+}
+
+impl FlowQueue for JsObject {
+    fn enqueue(&self, queue: &str, name: &str, data: Json, opts: Json) -> Op<String> {
+        let job = format!("{{\"name\":{},\"data\":{data},\"opts\":{opts}}}", text(name));
+        self.call("enqueue", &[&text(queue), &job], |id| answer("enqueue", id))
+    }
+}
+
+/// Options of the coordinator, as JavaScript sends them: checked there for names and types.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Coordinator {
+    enable_store_sync: Option<bool>,
+    enable_flow_events: Option<bool>,
+    enable_client_messages: Option<bool>,
+    #[serde(default)]
+    channels: Vec<Channel>,
+    flow_event_types: Option<Vec<String>>,
+    instance_id: String,
+    run_subject: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Channel {
+    name: String,
+    types: Vec<String>,
+    topic: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+impl Coordinator {
+    fn options(self) -> CoordinatorOptions {
+        let defaults = ChannelOptions::new(self.instance_id);
+        CoordinatorOptions::new(ChannelOptions {
+            store_sync: self.enable_store_sync.unwrap_or(defaults.store_sync),
+            flow_events: self.enable_flow_events.unwrap_or(defaults.flow_events),
+            client_messages: self.enable_client_messages.unwrap_or(defaults.client_messages),
+            flow_event_types: self.flow_event_types.unwrap_or(defaults.flow_event_types),
+            run_subject: self.run_subject.unwrap_or(defaults.run_subject),
+            channels: self
+                .channels
+                .into_iter()
+                .map(|row| ChannelDefinition { name: row.name, types: row.types, topic: row.topic, kind: row.kind })
+                .collect(),
+            instance_id: defaults.instance_id,
+        })
+    }
+}
+
+fn read_options<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| Error::invalid(format!("options: not usable: {e}")))
+}
+
+/// The stream coordinator.
+#[napi]
+pub struct NativeCoordinator {
+    wiring: StreamCoordinator,
+    bridge: Arc<Shared>,
+}
+
+#[napi]
+impl NativeCoordinator {
+    /// Between a bus and a native stream, or the JavaScript object `target`.
+    #[napi(constructor)]
+    pub fn new(
+        bridge: &Bridge,
+        bus: &NativeBus,
+        stream: Option<&NativeStream>,
+        target: u32,
+        options: String,
+    ) -> napi::Result<Self> {
+        guard(|| {
+            let publisher: Arc<dyn Publisher> = match stream {
+                Some(stream) => Arc::new(stream.stream.clone()),
+                None => Arc::new(JsObject { bridge: bridge.shared.clone(), target }),
+            };
+            let options = read_options::<Coordinator>(&options)?.options();
+            let wiring = StreamCoordinator::new(bus.bus.clone(), publisher, options, runtime(), system_clock())?;
+            Ok(Self { wiring, bridge: bridge.shared.clone() })
+        })
+    }
+
+    /// Begins to route.
+    #[napi]
+    pub fn start(&self) -> Reply {
+        reply(&self.bridge, || Ok(self.wiring.start()), nothing)
+    }
+
+    /// Drains what is under way, within a deadline.
+    #[napi]
+    pub fn stop(&self) -> Reply {
+        reply(&self.bridge, || Ok(self.wiring.stop()), nothing)
+    }
+
+    /// Its counters.
+    #[napi]
+    pub fn stats(&self) -> napi::Result<String> {
+        guard(|| {
+            let stats = self.wiring.stats();
+            let routed: BTreeMap<_, _> = stats.routed.iter().map(|(name, count)| (&**name, *count)).collect();
+            Ok(json!({
+                "routed": routed, "skipped": stats.skipped, "failed": stats.failed, "lag": stats.lag,
+                "dropped": stats.dropped, "retries": stats.retries, "gaps": stats.gaps,
+            })
+            .to_string())
+        })
+    }
+}
+
+impl Drop for NativeCoordinator {
+    /// The environment ended without a stop: nobody waits for what is left.
+    fn drop(&mut self) {
+        drop(self.wiring.stop());
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Subjects {
+    run: Option<String>,
+    #[serde(rename = "runIndex")]
+    run_index: Option<String>,
+}
+
+/// The flow wiring.
+#[napi]
+pub struct NativeFlowWiring {
+    wiring: FlowWiring,
+    bridge: Arc<Shared>,
+}
+
+#[napi]
+impl NativeFlowWiring {
+    /// Between a bus, a store and a queue. Those that are not native are JavaScript objects; 0 is none.
+    #[napi(constructor)]
+    pub fn new(
+        bridge: &Bridge,
+        bus: &NativeBus,
+        store: Option<&NativeStore>,
+        store_target: u32,
+        queue_target: u32,
+        subjects: String,
+    ) -> napi::Result<Self> {
+        guard(|| {
+            let object = |target| Arc::new(JsObject { bridge: bridge.shared.clone(), target });
+            let native_bus: Arc<Bus> = bus.bus.clone();
+            let announces = store.is_some_and(|store| store.announces_on(&native_bus));
+            let flow_store: Arc<dyn FlowStore> = match store {
+                Some(store) => Arc::new(flow::NativeStore::new(store.store.clone(), store.announce())),
+                None => object(store_target),
+            };
+            let defaults = FlowOptions::default();
+            let subjects: Subjects = read_options(&subjects)?;
+            let options = FlowOptions {
+                run_subject: subjects.run.unwrap_or(defaults.run_subject),
+                run_index: subjects.run_index.unwrap_or(defaults.run_index),
+                ..FlowOptions::default()
+            };
+            let announce_on = native_bus.clone();
+            let parts = FlowParts {
+                bus: native_bus,
+                store: flow_store,
+                announce: Arc::new(move |subject, event| announce_on.announce(subject, event)),
+                store_announces: announces,
+                queue: (queue_target > 0).then(|| object(queue_target) as Arc<dyn FlowQueue>),
+            };
+            Ok(Self { wiring: FlowWiring::new(parts, &options, runtime())?, bridge: bridge.shared.clone() })
+        })
+    }
+
+    /// Replaces the definitions of flows, a JSON array.
+    #[napi]
+    pub fn set_flows(&self, flows: String) -> napi::Result<()> {
+        guard(|| self.wiring.set_flows(&flows))
+    }
+
+    /// Begins, with the runs that the index has as running.
+    #[napi]
+    pub fn start(&self) -> Reply {
+        reply(&self.bridge, || Ok(self.wiring.start()), nothing)
+    }
+
+    /// Drains what is under way, within a deadline.
+    #[napi]
+    pub fn stop(&self) -> Reply {
+        reply(&self.bridge, || Ok(self.wiring.stop()), nothing)
+    }
+
+    /// Its counters.
+    #[napi]
+    pub fn stats(&self) -> napi::Result<String> {
+        guard(|| {
+            let stats = self.wiring.stats();
+            Ok(json!({
+                "persisted": stats.persisted, "triggered": stats.triggered, "completed": stats.completed,
+                "failed": stats.failed, "retries": stats.retries, "lag": stats.lag, "lost": stats.lost,
+                "errors": stats.errors,
+            })
+            .to_string())
+        })
+    }
+}
+
+impl Drop for NativeFlowWiring {
+    fn drop(&mut self) {
+        drop(self.wiring.stop());
+    }
+}
