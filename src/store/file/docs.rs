@@ -13,6 +13,9 @@ use crate::error::Result;
 use crate::json::{self, Json};
 use crate::store::{DocQuery, compare_values};
 
+/// Documents with their ids.
+pub(super) type Page = Vec<(Arc<str>, Json)>;
+
 /// Stores a document, replacing the one there.
 pub(super) fn save(tx: &mut Tx<'_>, collection: &str, id: &str, doc: &str) -> Result<()> {
     tx.execute(
@@ -45,7 +48,7 @@ pub(super) fn list(
     collection: &str,
     query: &DocQuery,
     mut budget: Budget,
-) -> Result<Option<Vec<(Arc<str>, Json)>>> {
+) -> Result<Option<Page>> {
     let limit = query.limit.unwrap_or(usize::MAX);
     let sieve = Sieve::new(&query.filter);
     let mut sorted: Vec<(Value, Arc<str>, Json)> = Vec::new();
