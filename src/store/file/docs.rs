@@ -43,12 +43,7 @@ pub(super) fn get(view: &View<'_>, collection: &str, id: &str) -> Result<Option<
 }
 
 /// Documents of a collection. None: it would cost more than the budget.
-pub(super) fn list(
-    view: &View<'_>,
-    collection: &str,
-    query: &DocQuery,
-    mut budget: Budget,
-) -> Result<Option<Page>> {
+pub(super) fn list(view: &View<'_>, collection: &str, query: &DocQuery, mut budget: Budget) -> Result<Option<Page>> {
     let limit = query.limit.unwrap_or(usize::MAX);
     let sieve = Sieve::new(&query.filter);
     let mut sorted: Vec<(Value, Arc<str>, Json)> = Vec::new();
