@@ -43,7 +43,7 @@ pub(super) fn get(view: &View<'_>, collection: &str, id: &str) -> Result<Option<
 }
 
 /// Documents of a collection. None: it would cost more than the budget.
-pub(super) fn list(view: &View<'_>, collection: &str, query: &DocQuery, mut budget: Budget) -> Result<Option<Page>> {
+pub(super) fn list(view: &View<'_>, collection: &str, query: &DocQuery, budget: Budget) -> Result<Option<Page>> {
     let limit = query.limit.unwrap_or(usize::MAX);
     let sieve = Sieve::new(&query.filter);
     let mut sorted: Vec<(Value, Arc<str>, Json)> = Vec::new();
@@ -58,7 +58,7 @@ pub(super) fn list(view: &View<'_>, collection: &str, query: &DocQuery, mut budg
     {
         let read = || Ok((row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?, row.get(2)?));
         let (id, doc, sum) = read().map_err(|e: rusqlite::Error| view.fail(&e))?;
-        if !budget.pay(doc.len()) {
+        if !budget.lasts() {
             return Ok(None);
         }
         if !sieve.matches(doc_text(doc, sum, collection, id)?)? {

@@ -172,12 +172,7 @@ fn nth_newest(view: &View<'_>, subject: i64, keep: u64) -> Result<Option<EventId
 }
 
 /// Reads records of a subject. None: it would cost more than the budget.
-pub(super) fn read(
-    view: &View<'_>,
-    subject: &str,
-    query: &EventQuery,
-    mut budget: Budget,
-) -> Result<Option<Vec<Json>>> {
+pub(super) fn read(view: &View<'_>, subject: &str, query: &EventQuery, budget: Budget) -> Result<Option<Vec<Json>>> {
     let limit = query.limit.unwrap_or(usize::MAX);
     if limit == 0 {
         return Ok(Some(Vec::new()));
@@ -198,19 +193,17 @@ pub(super) fn read(
         };
         let ts: i64 = row.get(2).map_err(|e| view.fail(&e))?;
         let in_time = query.from.is_none_or(|from| ts as f64 >= from) && query.to.is_none_or(|to| ts as f64 <= to);
-        let mut bytes = 0;
         if wanted && in_time {
             let record = row.get_ref(0).and_then(|text| Ok(text.as_str()?)).map_err(|e| view.fail(&e))?;
             let sum = row.get(3).map_err(|e| view.fail(&e))?;
             let record =
                 checked(record, sum, "events", || format!("of subject {subject:?} after {} others", found.len()))?;
-            bytes = record.len();
             found.push(Json::from(record));
         }
         if found.len() >= limit {
             break;
         }
-        if !budget.pay(bytes) {
+        if !budget.lasts() {
             return Ok(None);
         }
     }

@@ -43,12 +43,7 @@ fn entry_text<'r>(metadata: &'r str, sum: Option<i64>, key: &str, id: &str) -> R
 }
 
 /// A page of entries: highest score first, ties by id. None: it would cost more than the budget.
-pub(super) fn read(
-    view: &View<'_>,
-    key: &str,
-    query: &IndexQuery,
-    mut budget: Budget,
-) -> Result<Option<Vec<IndexEntry>>> {
+pub(super) fn read(view: &View<'_>, key: &str, query: &IndexQuery, budget: Budget) -> Result<Option<Vec<IndexEntry>>> {
     let mut found = Vec::new();
     if query.limit == 0 {
         return Ok(Some(found));
@@ -56,10 +51,8 @@ pub(super) fn read(
     let sieve = Sieve::new(&query.filter);
     // Without a filter the entries before the page are passed over in the index alone; with one each must be looked at.
     let (skip_in_sql, mut skip) = if query.filter.is_empty() { (query.offset, 0) } else { (0, query.offset) };
-    for _ in 0..skip_in_sql / 16 {
-        if !budget.pay(0) {
-            return Ok(None);
-        }
+    if !budget.lasts_for(skip_in_sql) {
+        return Ok(None);
     }
     let mut statement = view.prepare(
         "SELECT e.id, e.score, e.metadata, e.sum FROM \
@@ -81,7 +74,7 @@ pub(super) fn read(
                 }
             }
         }
-        if !budget.pay(metadata.len()) {
+        if !budget.lasts() {
             return Ok(None);
         }
     }

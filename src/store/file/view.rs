@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, Params, Row};
 use tokio::sync::oneshot;
@@ -59,16 +60,20 @@ impl Purge {
     }
 }
 
-/// How much a read may cost before it has to go on elsewhere, in bytes looked at.
-pub(super) struct Budget(Option<usize>);
+/// How long a read may take before it has to go on elsewhere.
+#[derive(Clone, Copy)]
+pub(super) struct Budget(Option<Instant>);
 
 impl Budget {
-    /// What a row costs besides its bytes.
-    const ROW: usize = 256;
+    /// What the thread of the caller, or the writer's, can spare.
+    const SHORT: Duration = Duration::from_micros(500);
 
-    /// For the thread that calls us: less than a millisecond.
+    /// Rows that can be passed over in that time.
+    const SHORT_OFFSET: usize = 2_000;
+
+    /// For a thread that others wait for.
     pub(super) fn short() -> Self {
-        Self(Some(256 * 1024))
+        Self(Some(Instant::now() + Self::SHORT))
     }
 
     /// For a thread that may take its time.
@@ -76,23 +81,19 @@ impl Budget {
         Self(None)
     }
 
-    /// Whether this is the caller's thread, where nothing long may begin.
-    pub(super) fn is_short(&self) -> bool {
+    /// Whether nothing long may begin.
+    pub(super) fn is_short(self) -> bool {
         self.0.is_some()
     }
 
-    /// Pays for a row; whether the read may go on.
-    pub(super) fn pay(&mut self, bytes: usize) -> bool {
-        match &mut self.0 {
-            None => true,
-            Some(left) => match left.checked_sub(Self::ROW + bytes) {
-                Some(rest) => {
-                    *left = rest;
-                    true
-                }
-                None => false,
-            },
-        }
+    /// Whether the read may look at another row.
+    pub(super) fn lasts(self) -> bool {
+        self.0.is_none_or(|end| Instant::now() < end)
+    }
+
+    /// Whether the read may pass over so many rows in one statement.
+    pub(super) fn lasts_for(self, offset: usize) -> bool {
+        self.0.is_none() || offset <= Self::SHORT_OFFSET
     }
 }
 
