@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::calls::Extent;
 use super::queue::Scope;
@@ -58,15 +59,24 @@ fn backup(view: &View<'_>, path: &Path) -> Result<()> {
     let partial = path.with_file_name(partial);
     let file = private_file().open(&partial).and_then(|file| file.set_len(0).map(|()| file));
     let file = file.map_err(|e| failed(&e))?;
-    let target = partial.to_str().ok_or_else(|| Error::invalid("path: expected UTF-8"))?;
-    let copied = view.conn.execute("VACUUM INTO ?1", [target]).map_err(|e| view.fail(&e));
+    let copied = copy(view.conn, &partial).map_err(|e| view.fail(&e));
     let finished =
-        copied.and_then(|_| file.sync_all().and_then(|()| std::fs::rename(&partial, path)).map_err(|e| failed(&e)));
+        copied.and_then(|()| file.sync_all().and_then(|()| std::fs::rename(&partial, path)).map_err(|e| failed(&e)));
     if finished.is_err() {
         // The error that led here is the one to tell.
         let _ = std::fs::remove_file(&partial);
     }
     finished
+}
+
+/// Copies all pages, in one step: the source stays at the moment of its view.
+fn copy(source: &Connection, path: &Path) -> rusqlite::Result<()> {
+    let mut target = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    match Backup::new(source, &mut target)?.step(-1)? {
+        StepResult::Done => Ok(()),
+        // It was not finished, and nothing said why: another program has locked the new file.
+        _ => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)),
+    }
 }
 
 fn verify(view: &View<'_>) -> Result<Verification> {
@@ -81,7 +91,22 @@ fn verify(view: &View<'_>) -> Result<Verification> {
             found.problems.push(format!("table {table}: {e}"));
         }
     }
+    if let Err(e) = copies(view.conn, &mut found) {
+        found.problems.push(format!("table events: {e}"));
+    }
     Ok(found)
+}
+
+/// What a record and the columns beside it both say must agree. Other columns are compared with their indexes by SQLite.
+fn copies(conn: &Connection, found: &mut Verification) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare(
+        "SELECT id FROM events WHERE sum IS NOT NULL AND json_valid(record) AND (json_extract(record, '$.type') IS NOT \
+         type OR json_extract(record, '$.ts') IS NOT ts OR json_extract(record, '$.id') IS NOT ms || '-' || seq)",
+    )?;
+    for row in statement.query_map([], |row| row.get::<_, i64>(0))? {
+        found.problems.push(format!("table events, row {}: a column does not fit the record", row?));
+    }
+    Ok(())
 }
 
 fn pages(conn: &Connection) -> rusqlite::Result<Vec<String>> {

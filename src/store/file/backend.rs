@@ -237,6 +237,9 @@ impl StoreBackend for FileStore {
     }
 
     fn doc_save(&self, collection: &str, id: &str, doc: Json) -> Op<()> {
+        if let Err(error) = json::parse_object("doc", &doc) {
+            return self.failed(error);
+        }
         let scope = Scope::entry("doc", collection, id);
         let (collection, id): (Arc<str>, Arc<str>) = (collection.into(), id.into());
         self.write(scope, move |tx| docs::save(tx, &collection, &id, &doc))

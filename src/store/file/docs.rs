@@ -1,6 +1,5 @@
 //! Documents in collections.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use rusqlite::params;
@@ -75,12 +74,8 @@ pub(super) fn list(view: &View<'_>, collection: &str, query: &DocQuery, budget: 
         }
     }
     if query.sort_by.is_some() {
-        // They come by id ascending, and both sorts are stable.
-        let compare = |a: &Value, b: &Value| compare_values(a, b);
-        sorted.sort_by(|(a, id_a, _), (b, id_b, _)| {
-            let by_value = if query.descending { compare(b, a) } else { compare(a, b) };
-            by_value.then_with(|| if query.descending { id_b.cmp(id_a) } else { Ordering::Equal })
-        });
+        // They come by id ascending, and stay so where the values are equal.
+        sorted.sort_by(|(a, ..), (b, ..)| if query.descending { compare_values(b, a) } else { compare_values(a, b) });
         found = sorted.into_iter().skip(query.offset).take(limit).map(|(_, id, doc)| (id, doc)).collect();
     }
     Ok(Some(found))

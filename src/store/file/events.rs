@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 
 use super::schema::checksum;
 use super::view::{Budget, SubjectState, Tx, View, checked, from_sql, to_sql};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::json::Json;
 use crate::store::{EventQuery, Expected};
@@ -19,7 +19,7 @@ pub(super) fn append(tx: &mut Tx<'_>, subject: &str, event: NewEvent, expected: 
         expected.check(subject, found.and_then(|state| state.last))?;
     }
     let now = tx.view.now_ms;
-    let id = EventId::next(found.and_then(|state| state.high), now);
+    let id = EventId::next(found.and_then(|state| state.last).max(tx.memory.id_floor), now);
     let row = match found {
         Some(state) => state.row,
         None => {
@@ -32,7 +32,7 @@ pub(super) fn append(tx: &mut Tx<'_>, subject: &str, event: NewEvent, expected: 
         "INSERT INTO events (subject, ms, seq, ts, type, record, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![row, to_sql(id.ms), to_sql(id.seq), to_sql(now), event.kind(), &**event.json(), checksum(event.json())],
     )?;
-    tx.memory.remember(subject, SubjectState { row, last: Some(id), high: Some(id) });
+    tx.memory.remember(subject, SubjectState { row, last: Some(id) });
     Ok(event)
 }
 
@@ -49,41 +49,30 @@ fn subject_state(tx: &mut Tx<'_>, subject: &str) -> Result<Option<SubjectState>>
 }
 
 fn load_state(view: &View<'_>, subject: &str) -> Result<Option<SubjectState>> {
-    let id = |ms: Option<i64>, seq: Option<i64>| {
-        ms.zip(seq).map(|(ms, seq)| EventId { ms: from_sql(ms), seq: from_sql(seq) })
-    };
-    let found = view.first("SELECT id, last_ms, last_seq FROM subjects WHERE name = ?1", [subject], |row| {
-        Ok((row.get(0)?, id(row.get(1)?, row.get(2)?)))
-    })?;
-    let Some((row, given)) = found else {
-        return Ok(None);
-    };
-    let last = view
-        .first("SELECT ms, seq FROM events WHERE subject = ?1 ORDER BY ms DESC, seq DESC LIMIT 1", [row], |row| {
-            Ok(id(row.get(0)?, row.get(1)?))
-        })?
-        .flatten();
-    Ok(Some(SubjectState { row, last, high: last.max(given) }))
+    let row = view.first("SELECT id FROM subjects WHERE name = ?1", [subject], |row| row.get(0))?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(SubjectState { row, last: nth_newest(view, row, 1)? }))
 }
 
-/// Deletes a subject: takes its name away at once, and leaves the events to [`purge`]. Whether it had any.
+/// Deletes a subject: takes its name away at once, and leaves the events to [`purge`]. Whether it was there.
 pub(super) fn delete(tx: &mut Tx<'_>, subject: &str) -> Result<bool> {
-    let Some(state) = subject_state(tx, subject)? else {
-        return Ok(false);
-    };
-    if state.last.is_none() {
-        return Ok(false);
-    }
+    let Some(state) = subject_state(tx, subject)? else { return Ok(false) };
     tx.execute("UPDATE subjects SET name = NULL WHERE id = ?1", [state.row])?;
-    let high = state.high.unwrap_or_default();
-    tx.execute(
-        "INSERT INTO subjects (name, last_ms, last_seq) VALUES (?1, ?2, ?3)",
-        params![subject, to_sql(high.ms), to_sql(high.seq)],
-    )?;
-    let row = tx.view.conn.last_insert_rowid();
-    tx.memory.remember(subject, SubjectState { row, last: None, high: state.high });
+    if state.last > tx.memory.id_floor {
+        tx.memory.id_floor = state.last;
+        let floor = state.last.unwrap_or_default().to_string();
+        tx.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('id_floor', ?1)", [floor])?;
+    }
+    tx.memory.subjects.remove(subject);
     tx.memory.purging = true;
     Ok(true)
+}
+
+/// The greatest id of any deleted subject.
+pub(super) fn id_floor(view: &View<'_>) -> Result<Option<EventId>> {
+    let text = view.first("SELECT value FROM meta WHERE name = 'id_floor'", [], |row| row.get::<_, String>(0))?;
+    text.map(|text| text.parse().map_err(|_| Error::corrupt(format!("{text:?} in table meta is no event id"))))
+        .transpose()
 }
 
 /// Removes up to `limit` events of deleted subjects. Whether nothing is left to remove.
@@ -110,55 +99,36 @@ pub(super) fn trim(
     keep: Option<u64>,
     limit: i64,
 ) -> Result<Option<i64>> {
-    let subjects = subjects_after(&tx.view, after, 64);
+    let subjects = subjects_after(&tx.view, after);
+    let subjects = tx.note(subjects)?;
+    let next = subjects.last().map(|(row, _)| *row);
     let mut left = limit;
-    for (row, name) in tx.note(subjects)? {
-        let oldest_kept = match keep {
-            Some(keep) => {
-                let found = nth_newest(&tx.view, row, keep);
-                tx.note(found)?
-            }
-            None => None,
-        };
+    for (row, name) in subjects {
+        let Some(name) = name else { continue };
         let by_age = EventId { ms: cutoff_ms.unwrap_or(0), seq: 0 };
-        let bound = oldest_kept.map_or(by_age, |id| id.max(by_age));
-        if bound == EventId::default() {
+        if subject_state(tx, &name)?.is_some_and(|state| state.last < Some(by_age)) {
+            delete(tx, &name)?;
             continue;
         }
-        // The greatest id must outlive the event that had it.
-        let state = subject_state(tx, &name)?;
-        if let Some(high) = state.and_then(|state| state.high).filter(|high| *high < bound) {
-            tx.execute(
-                "UPDATE subjects SET last_ms = ?2, last_seq = ?3 WHERE id = ?1 AND (last_ms, last_seq) IS NOT (?2, ?3)",
-                params![row, to_sql(high.ms), to_sql(high.seq)],
-            )?;
-        }
-        let removed = tx.execute(
+        let by_count = keep.map_or(Ok(None), |keep| nth_newest(&tx.view, row, keep));
+        let bound = tx.note(by_count)?.map_or(by_age, |oldest| oldest.max(by_age));
+        left -= tx.execute(
             "DELETE FROM events WHERE id IN \
              (SELECT id FROM events WHERE subject = ?1 AND (ms, seq) < (?2, ?3) ORDER BY ms, seq LIMIT ?4)",
             params![row, to_sql(bound.ms), to_sql(bound.seq), left],
         )?;
-        if removed > 0 {
-            tx.memory.subjects.remove(&*name);
-        }
-        left -= removed;
         if left == 0 {
             // This subject may have more to lose.
             return Ok(Some(row - 1));
         }
     }
-    let next = tx.view.first(
-        "SELECT max(id) FROM (SELECT id FROM subjects WHERE id > ?1 ORDER BY id LIMIT 64)",
-        [after],
-        |row| row.get::<_, Option<i64>>(0),
-    );
-    Ok(tx.note(next)?.flatten())
+    Ok(next)
 }
 
-fn subjects_after(view: &View<'_>, after: i64, limit: i64) -> Result<Vec<(i64, Arc<str>)>> {
-    let mut statement =
-        view.prepare("SELECT id, name FROM (SELECT id, name FROM subjects WHERE id > ?1 ORDER BY id LIMIT ?2) WHERE name IS NOT NULL")?;
-    let rows = statement.query_map(params![after, limit], |row| Ok((row.get(0)?, row.get(1)?)));
+/// The next few subjects; those without a name are deleted.
+fn subjects_after(view: &View<'_>, after: i64) -> Result<Vec<(i64, Option<Arc<str>>)>> {
+    let mut statement = view.prepare("SELECT id, name FROM subjects WHERE id > ?1 ORDER BY id LIMIT 64")?;
+    let rows = statement.query_map([after], |row| Ok((row.get(0)?, row.get(1)?)));
     rows.and_then(Iterator::collect).map_err(|e| view.fail(&e))
 }
 

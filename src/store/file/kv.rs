@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
-use serde_json::{Number, Value};
+use serde_json::Number;
 
 use super::schema::checksum;
 use super::view::{Clear, Tx, View, checked, from_sql, to_sql};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::json::{self, Json};
 use crate::topic::Glob;
 
@@ -88,14 +88,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, key: &str) -> Result<()> {
 pub(super) fn increment(tx: &mut Tx<'_>, key: &str, by: f64) -> Result<Number> {
     let found = find(&tx.view, key);
     let found = tx.note(found)?;
-    let old = match &found {
-        None => 0.0,
-        Some(found) => match json::parse("value", &found.value)? {
-            Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
-            _ => return Err(Error::wrong_type(format!("the value of key {key:?} is no number"))),
-        },
-    };
-    let sum = json::number(old + by)?;
+    let sum = json::add_to_text(key, found.as_ref().map(|found| &*found.value), by)?;
     let expires_ms = found.and_then(|found| found.expires_ms).map(from_sql);
     set(tx, key, &sum.to_string(), expires_ms)?;
     Ok(sum)

@@ -28,16 +28,11 @@ const STATEMENTS: usize = 64;
 const MIGRATIONS: &[&str] = &[
     // 1. `sum` is the CRC-32 of the text beside it, or NULL for a row that is not checked.
     "
+    -- id_floor: ids up to here were given in subjects that are deleted. kv_epoch: see kv. import: what was imported.
     CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
 
-    -- A deleted subject loses its name and is purged later. (last_ms, last_seq): ids up to here were given, even if no
-    -- event with them is left.
-    CREATE TABLE subjects (
-        id INTEGER PRIMARY KEY,
-        name TEXT UNIQUE,
-        last_ms INTEGER,
-        last_seq INTEGER
-    );
+    -- A deleted subject loses its name and is purged later.
+    CREATE TABLE subjects (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
     CREATE TABLE events (
         id INTEGER PRIMARY KEY,
         subject INTEGER NOT NULL,

@@ -169,14 +169,14 @@ pub(super) struct SubjectState {
     pub(super) row: i64,
     /// Its last event.
     pub(super) last: Option<EventId>,
-    /// The greatest id ever given in it.
-    pub(super) high: Option<EventId>,
 }
 
 /// What the writer remembers between transactions.
 #[derive(Default)]
 pub(super) struct Memory {
     pub(super) subjects: HashMap<Arc<str>, SubjectState>,
+    /// The greatest id of any deleted subject: one that is begun anew goes on from there.
+    pub(super) id_floor: Option<EventId>,
     /// The epoch that values are written in.
     pub(super) kv_epoch: i64,
     /// There may be deleted subjects to purge.

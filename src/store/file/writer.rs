@@ -12,7 +12,7 @@ use super::lock::DirLock;
 use super::queue::{Job, Next, Step};
 use super::registry::{self, Ended};
 use super::view::{Memory, Purge, Tx};
-use super::{fault, import, kv, schema, upkeep};
+use super::{events, fault, import, kv, schema, upkeep};
 use crate::error::{Error, Result};
 
 /// Most jobs in one transaction.
@@ -141,6 +141,7 @@ impl Core {
         let view = engine.view(&self.conn);
         let (clears, epoch) = kv::unfinished(&view)?;
         let next_expiry = kv::next_expiry(&view)?;
+        self.memory.id_floor = events::id_floor(&view)?;
         self.memory.kv_epoch = epoch;
         self.memory.next_expiry = next_expiry;
         self.memory.clears = clears.iter().cloned().map(Purge::resumed).collect();
