@@ -123,32 +123,24 @@ fn list(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
 }
 
 fn import_stream(conn: &Connection, stem: &str, text: &str, path: &Path, report: &mut Report) -> rusqlite::Result<()> {
-    let mut events = Vec::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        match parse_event(line) {
-            Ok(event) => events.push(event),
-            Err(e) => report.skip(path, format_args!("line {}: {e}", number + 1)),
-        }
-    }
-    if events.is_empty() {
-        return Ok(());
-    }
-    let subject = subject_name(stem, &events[0].1);
-    conn.prepare_cached("INSERT INTO subjects (name) VALUES (?1) ON CONFLICT (name) DO NOTHING")?
-        .execute([&subject])?;
-    let row: i64 = conn.query_row("SELECT id FROM subjects WHERE name = ?1", [&subject], |row| row.get(0))?;
     let mut insert = conn.prepare_cached(
         "INSERT INTO events (subject, ms, seq, ts, type, record, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
-    // Two files may have come to one name.
-    let mut last = conn
-        .query_row("SELECT ms, seq FROM events WHERE subject = ?1 ORDER BY ms DESC, seq DESC LIMIT 1", [row], |row| {
-            Ok(EventId { ms: from_sql(row.get(0)?), seq: from_sql(row.get(1)?) })
-        })
-        .optional()?;
-    for (ts, _, event) in events {
+    // Its row and its last event; the first event that can be read tells its name.
+    let mut subject = None;
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let (ts, fields, event) = match parse_event(line) {
+            Ok(parsed) => parsed,
+            Err(e) => {
+                report.skip(path, format_args!("line {}: {e}", number + 1));
+                continue;
+            }
+        };
+        let (row, last) = match subject {
+            Some(known) => known,
+            None => begin_subject(conn, &subject_name(stem, &fields))?,
+        };
         let id = EventId::next(last, ts);
-        last = Some(id);
         let event = event.persist(id, ts);
         insert.execute(params![
             row,
@@ -159,9 +151,22 @@ fn import_stream(conn: &Connection, stem: &str, text: &str, path: &Path, report:
             &**event.json(),
             checksum(event.json())
         ])?;
+        subject = Some((row, Some(id)));
         report.events += 1;
     }
     Ok(())
+}
+
+/// The row of a subject, and its last event: two files may have come to one name.
+fn begin_subject(conn: &Connection, name: &str) -> rusqlite::Result<(i64, Option<EventId>)> {
+    conn.execute("INSERT INTO subjects (name) VALUES (?1) ON CONFLICT (name) DO NOTHING", [name])?;
+    let row = conn.query_row("SELECT id FROM subjects WHERE name = ?1", [name], |row| row.get(0))?;
+    let last = conn
+        .query_row("SELECT ms, seq FROM events WHERE subject = ?1 ORDER BY ms DESC, seq DESC LIMIT 1", [row], |row| {
+            Ok(EventId { ms: from_sql(row.get(0)?), seq: from_sql(row.get(1)?) })
+        })
+        .optional()?;
+    Ok((row, last))
 }
 
 /// Its time, its fields, and the event without the id that nvent had given it (`<ms>-<random>`, which has no order).
