@@ -170,7 +170,7 @@ async fn one_round(dir: &Path, durability: Durability, arm: impl FnOnce()) {
     heal();
     let still = victim.append("s", event(0), None, None).await.unwrap_err();
     assert_eq!(still.code(), Code::Io);
-    assert!(still.message().contains("open it again"), "{still}");
+    assert!(still.message().contains("then open it again"), "{still}");
     victim.close().await.unwrap();
 
     let reopened = store(dir, durability);

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::calls::Extent;
 use super::queue::Scope;
-use super::schema::{DB_FILE, checksum, private_file};
+use super::schema::{DB_FILE, checksum, private_file, sync_entry};
 use super::view::View;
 use super::{FileStore, Verification, fault};
 use crate::error::{Error, Result};
@@ -60,8 +60,14 @@ fn backup(view: &View<'_>, path: &Path) -> Result<()> {
     let file = private_file().open(&partial).and_then(|file| file.set_len(0).map(|()| file));
     let file = file.map_err(|e| failed(&e))?;
     let copied = copy(view.conn, &partial).map_err(|e| view.fail(&e));
-    let finished =
-        copied.and_then(|()| file.sync_all().and_then(|()| std::fs::rename(&partial, path)).map_err(|e| failed(&e)));
+    let finished = copied.and_then(|()| {
+        let publish = || {
+            file.sync_all()?;
+            std::fs::rename(&partial, path)?;
+            sync_entry(path)
+        };
+        publish().map_err(|e| failed(&e))
+    });
     if finished.is_err() {
         // The error that led here is the one to tell.
         let _ = std::fs::remove_file(&partial);

@@ -45,7 +45,9 @@ pub(super) fn io(what: &str, path: &Path, error: &std::io::Error) -> Error {
 pub(super) fn refused(cause: &Error) -> Error {
     Error::new(
         if cause.code() == Code::Corrupt { Code::Corrupt } else { Code::Io },
-        format!("the store takes no writes since one failed; close it and open it again. It was: {cause}"),
+        format!(
+            "the store takes no writes since one failed: close every adapter on this directory, then open it again. It was: {cause}"
+        ),
     )
 }
 

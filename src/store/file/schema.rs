@@ -91,12 +91,26 @@ pub(super) fn checksum(text: &str) -> u32 {
 
 /// Creates the directory (private to the user) where it is missing; its one true path.
 pub(super) fn prepare_dir(dir: &Path) -> Result<PathBuf> {
+    let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(dir).map_err(|e| fault::io("create the data directory", dir, &e))?;
+    for created in missing {
+        sync_entry(created).map_err(|e| fault::io("sync the data directory", created, &e))?;
+    }
     dir.canonicalize().map_err(|e| fault::io("find the data directory", dir, &e))
+}
+
+/// Makes the name of a new file or directory survive power loss.
+pub(super) fn sync_entry(path: &Path) -> std::io::Result<()> {
+    // Elsewhere a directory cannot be opened, and the file system sees to it.
+    if cfg!(unix) {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Options for files that only the user may read.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::writer::Core;
@@ -11,8 +11,9 @@ use super::{events, kv};
 /// Rows that one step removes at most.
 const STEP: i64 = 500;
 
-/// How often retention looks at every subject.
-const RETENTION_INTERVAL_MS: u64 = 60_000;
+/// How long retention pauses after it has looked at every subject: this, or so many times what looking took.
+const RETENTION_PAUSE_MS: u64 = 60_000;
+const RETENTION_PAUSE_FACTOR: u32 = 20;
 
 /// No shorter sleep between two rounds of expiry.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(50);
@@ -24,6 +25,8 @@ pub(super) struct Schedule {
     retention_at_ms: u64,
     /// Where a round that is under way goes on.
     trim_after: Option<i64>,
+    /// How long it has worked in this round.
+    trim_spent: Duration,
 }
 
 impl Core {
@@ -99,13 +102,17 @@ impl Core {
         let cutoff = retention.max_age_ms.map(|age| now.saturating_sub(age));
         let after = self.upkeep.trim_after.unwrap_or(0);
         let mut next = None;
+        let started = Instant::now();
         self.step(engine, |tx| {
             next = events::trim(tx, after, cutoff, retention.max_events_per_subject, STEP)?;
             Ok(())
         });
         self.upkeep.trim_after = next;
+        self.upkeep.trim_spent += started.elapsed();
         if next.is_none() {
-            self.upkeep.retention_at_ms = now + RETENTION_INTERVAL_MS;
+            let pause = std::mem::take(&mut self.upkeep.trim_spent) * RETENTION_PAUSE_FACTOR;
+            let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX).max(RETENTION_PAUSE_MS);
+            self.upkeep.retention_at_ms = now.saturating_add(pause);
         }
     }
 }
