@@ -155,6 +155,39 @@ async fn names_that_differ_in_any_character_never_collide() {
 }
 
 #[tokio::test]
+async fn what_a_killed_process_left_half_removed_stays_gone_and_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = store(dir.path());
+    for key in ["k:1", "k:2", "other"] {
+        first.kv_set(key, "1".into(), None).await.unwrap();
+    }
+    first.append("s", NewEvent::parse(r#"{"type":"t"}"#).unwrap(), None, None).await.unwrap();
+    first.close().await.unwrap();
+    let db = dir.path().join("nvent.db");
+    // As a clear of many keys and the deletion of a long subject begin.
+    Connection::open(&db)
+        .unwrap()
+        .execute_batch(
+            "INSERT INTO kv_clears (epoch, pattern) VALUES (1, 'k:*');
+             INSERT INTO meta (name, value) VALUES ('kv_epoch', '1');
+             UPDATE subjects SET name = NULL;",
+        )
+        .unwrap();
+    let second = store(dir.path());
+    assert_eq!(second.kv_get("k:1").await.unwrap(), None);
+    assert_eq!(second.kv_increment("k:2", 5.0).await.unwrap().to_string(), "5");
+    assert_eq!(second.kv_get("other").await.unwrap().as_deref(), Some("1"));
+    assert!(second.read("s", EventQuery::default()).await.unwrap().is_empty());
+    let left = "SELECT (SELECT count(*) FROM kv) + (SELECT count(*) FROM events) + (SELECT count(*) FROM kv_clears)";
+    let reader = Connection::open(&db).unwrap();
+    while reader.query_row(left, [], |row| row.get::<_, i64>(0)).unwrap() != 2 {
+        second.kv_set("other", "2".into(), None).await.unwrap();
+    }
+    assert_eq!(second.kv_get("k:2").await.unwrap().as_deref(), Some("5"));
+    second.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_backup_taken_while_writing_is_a_whole_store() {
     let base = tempfile::tempdir().unwrap();
     let source = store(&base.path().join("source"));

@@ -7,6 +7,7 @@ use nvent_native::error::Code;
 use nvent_native::event::NewEvent;
 use nvent_native::fanout::{Delivery, Mailbox, Overflow};
 use nvent_native::json::{self, Json};
+use nvent_native::op::Op;
 use nvent_native::store::file::{Durability, FileOptions, FileStore, Retention};
 use nvent_native::store::{EventQuery, IndexQuery, StoreBackend};
 use nvent_native::time::{ManualClock, SharedClock, system_clock};
@@ -30,6 +31,10 @@ fn object(text: &str) -> json::Object {
 
 fn numbers(records: &[Json]) -> Vec<u64> {
     records.iter().map(|record| object(record)["n"].as_u64().unwrap()).collect()
+}
+
+fn stat(store: &FileStore, name: &str) -> f64 {
+    store.stats().into_iter().find(|(other, _)| *other == name).unwrap().1
 }
 
 fn index_query(limit: usize) -> IndexQuery {
@@ -166,18 +171,21 @@ async fn retention_keeps_the_newest_and_ids_go_on() {
         write.await.unwrap();
     }
     store.close().await.unwrap();
-    let retention = Retention { max_age_ms: Some(10_000), max_events_per_subject: Some(10) };
+    const AGE: u64 = 1_000_000_000;
+    let retention = Retention { max_age_ms: Some(AGE), max_events_per_subject: Some(10) };
     let store = with(FileOptions { retention, ..FileOptions::new(dir.path()) }, clock.clone());
     while store.read("s1", EventQuery::default()).await.unwrap().len() > 10 {
         tokio::task::yield_now().await;
     }
     assert_eq!(numbers(&store.read("s1", EventQuery::default()).await.unwrap())[0], 1_981);
-    clock.advance(100_000);
+    clock.advance(AGE * 10);
     store.append("s0", event(7), None, None).await.unwrap();
     while store.read("s0", EventQuery::default()).await.unwrap().len() > 1
         || !store.read("s1", EventQuery::default()).await.unwrap().is_empty()
     {
-        store.kv_set("wake", "1".into(), None).await.unwrap();
+        // On to the next round of retention, and the writer is woken to it.
+        clock.advance(60_000);
+        store.kv_clear("none").await.unwrap();
     }
     clock.set(1_000_000);
     assert_eq!(store.append("s1", event(8), None, None).await.unwrap().id(), "1000000-1000");
@@ -194,10 +202,7 @@ async fn expired_keys_are_invisible_at_once_and_removed_later() {
     assert_eq!(store.kv_increment("k", 1.0).await.unwrap().to_string(), "2");
     clock.advance(50);
     assert_eq!(store.kv_get("k").await.unwrap(), None);
-    let removed = |store: &FileStore| {
-        store.stats().into_iter().find(|(name, _)| *name == "removedInBackground").is_some_and(|(_, n)| n > 0.0)
-    };
-    while !removed(&store) {
+    while stat(&store, "removedInBackground") == 0.0 {
         store.kv_set("wake", "1".into(), None).await.unwrap();
     }
     store.close().await.unwrap();
@@ -215,8 +220,83 @@ async fn durable_writes_wait_for_the_disk_and_share_the_wait() {
     for write in writes {
         write.await.unwrap();
     }
-    let stats: std::collections::HashMap<_, _> = store.stats().into_iter().collect();
-    assert!(stats["syncs"] >= 1.0 && stats["syncs"] < 500.0, "{stats:?}");
-    assert_eq!(stats["inlineWrites"], 0.0);
+    let syncs = stat(&store, "syncs");
+    assert!((1.0..500.0).contains(&syncs), "{syncs}");
+    assert_eq!(stat(&store, "inlineWrites"), 0.0);
     store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn another_programs_lock_keeps_no_caller_waiting_and_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    // One by one, so that they are committed on this thread.
+    for _ in 0..5 {
+        store.kv_increment("k", 1.0).await.unwrap();
+    }
+    assert!(stat(&store, "inlineWrites") > 0.0);
+    let other = rusqlite::Connection::open(dir.path().join("nvent.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waiting = store.kv_increment("k", 1.0);
+    assert!(matches!(waiting, Op::Pending(_)));
+    assert_eq!(store.kv_get("other").await.unwrap(), None, "reads go on");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(waiting.await.unwrap().to_string(), "6");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_looks_at_much_is_not_done_on_the_callers_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let writes: Vec<_> = (0..20_000)
+        .map(|n| {
+            _ = store.index_add("i", &n.to_string(), 0.0, object(r#"{"a":1}"#));
+            store.append("s", event(n), None, None)
+        })
+        .collect();
+    for write in writes {
+        write.await.unwrap();
+    }
+    let filter = json::Filter::new(object(r#"{"a":2}"#));
+    let search = store.index_read("i", IndexQuery { offset: 0, limit: 1, filter });
+    let page = store.index_read("i", IndexQuery { offset: 15_000, ..index_query(1) });
+    let rare = store.read("s", EventQuery { types: Some(vec!["none".into()]), ..EventQuery::default() });
+    let all = store.read("s", EventQuery::default());
+    assert!(matches!((&search, &page), (Op::Pending(_), Op::Pending(_))));
+    assert!(matches!((&rare, &all), (Op::Pending(_), Op::Pending(_))));
+    assert!(search.await.unwrap().is_empty() && rare.await.unwrap().is_empty());
+    assert_eq!((page.await.unwrap().len(), all.await.unwrap().len()), (1, 20_000));
+    store.close().await.unwrap();
+}
+
+#[test]
+fn threads_open_and_close_the_same_store_as_they_please() {
+    const THREADS: usize = 6;
+    const ROUNDS: usize = 25;
+    let dir = tempfile::tempdir().unwrap();
+    // As hot reload does it: every worker thread has a runtime and adapters of its own, and they overlap.
+    let worker = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            for round in 0..ROUNDS {
+                let store = open(dir.path());
+                let writes = [store.kv_increment("k", 1.0), store.kv_increment("k", 1.0)];
+                for write in writes {
+                    write.await.unwrap();
+                }
+                // Every other one is only dropped.
+                if round % 2 == 0 {
+                    store.close().await.unwrap();
+                }
+            }
+        });
+    };
+    std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(worker))));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let store = open(dir.path());
+        assert_eq!(store.kv_get("k").await.unwrap().unwrap().parse(), Ok(THREADS * ROUNDS * 2));
+        store.close().await.unwrap();
+    });
 }

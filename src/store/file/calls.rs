@@ -81,13 +81,17 @@ impl FileStore {
             return Some(job);
         }
         let Ok(mut core) = engine.core.try_lock() else { return Some(job) };
-        let Some(core) = core.as_mut().filter(|core| !core.checkpoint_is_due()) else { return Some(job) };
+        let Some(core) = core.as_mut().filter(|core| core.is_quick()) else { return Some(job) };
         if !engine.queue.claim(scope) {
             return Some(job);
         }
-        engine.gauges.inline_writes.fetch_add(1, Ordering::Relaxed);
-        core.run(engine, [job].into());
-        None
+        let job = core.run_now(engine, job);
+        match &job {
+            None => _ = engine.gauges.inline_writes.fetch_add(1, Ordering::Relaxed),
+            // It gives its place back, and is queued like any other.
+            Some(_) => engine.queue.finished(1),
+        }
+        job
     }
 
     pub(super) fn job(

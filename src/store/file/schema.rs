@@ -19,7 +19,7 @@ pub(super) const VERSION: i64 = 1;
 const APPLICATION_ID: i64 = 0x6e76_6e74;
 
 /// How long to wait for another program (the sqlite3 CLI, a backup tool) that has locked the database.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Statements of one connection that stay prepared.
 const STATEMENTS: usize = 64;

@@ -161,12 +161,40 @@ impl Core {
         }
     }
 
+    /// Runs one write at once, on the thread of its caller, unless that would have to wait for a lock or the disk: then
+    /// it comes back.
+    pub(super) fn run_now(&mut self, engine: &Arc<Engine>, job: Job) -> Option<Job> {
+        let begin = || {
+            self.conn.busy_timeout(Duration::ZERO)?;
+            let begun = self.execute("BEGIN IMMEDIATE");
+            self.conn.busy_timeout(schema::BUSY_TIMEOUT)?;
+            begun
+        };
+        if begin().is_err() {
+            // The writer will meet the same, and can wait or tell.
+            return Some(job);
+        }
+        self.run_begun(engine, &mut [job].into(), false);
+        None
+    }
+
+    /// Whether a commit would neither sync anything nor be refused.
+    pub(super) fn is_quick(&self) -> bool {
+        // The first commit after a checkpoint begins the WAL anew, and syncs its header.
+        let begins_wal = self.wal_pages.load(Ordering::Relaxed) == self.checkpointed;
+        self.failed.is_none() && !self.syncs && !begins_wal && !self.checkpoint_is_due()
+    }
+
     /// One transaction, up to the first job that cannot go on in it.
     fn run_group(&mut self, engine: &Arc<Engine>, jobs: &mut VecDeque<Job>) {
         let durable = jobs.iter().any(|job| job.durable && job.writes);
-        if let Err(error) = self.begin(engine, durable) {
-            return self.run_without(engine, jobs, &error);
+        match self.begin(engine, durable) {
+            Ok(()) => self.run_begun(engine, jobs, durable),
+            Err(error) => self.run_without(engine, jobs, &error),
         }
+    }
+
+    fn run_begun(&mut self, engine: &Arc<Engine>, jobs: &mut VecDeque<Job>, durable: bool) {
         let mut finishes = Vec::with_capacity(jobs.len());
         let mut long = None;
         let outcome = self.finish(engine, durable, |tx| {
