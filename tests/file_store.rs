@@ -230,11 +230,11 @@ async fn durable_writes_wait_for_the_disk_and_share_the_wait() {
 async fn another_programs_lock_keeps_no_caller_waiting_and_ends_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    // One by one, so that they are committed on this thread.
-    for _ in 0..5 {
-        store.kv_increment("k", 1.0).await.unwrap();
+    store.open().await.unwrap();
+    // One by one, until they are committed on this thread.
+    while stat(&store, "inlineWrites") == 0.0 {
+        store.kv_set("k", "5".into(), None).await.unwrap();
     }
-    assert!(stat(&store, "inlineWrites") > 0.0);
     let other = rusqlite::Connection::open(dir.path().join("nvent.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let waiting = store.kv_increment("k", 1.0);
@@ -299,4 +299,26 @@ fn threads_open_and_close_the_same_store_as_they_please() {
         assert_eq!(store.kv_get("k").await.unwrap().unwrap().parse(), Ok(THREADS * ROUNDS * 2));
         store.close().await.unwrap();
     });
+}
+
+#[tokio::test]
+async fn what_is_deleted_on_the_callers_thread_is_removed_without_another_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    // Until the writer's thread happens to be idle, so that this one does it.
+    let mut removed = 0.0;
+    loop {
+        store.append("s", event(0), None, None).await.unwrap();
+        let inline = stat(&store, "inlineWrites");
+        store.delete_subject("s").await.unwrap();
+        // The subject and its event.
+        removed += 2.0;
+        if stat(&store, "inlineWrites") > inline {
+            break;
+        }
+    }
+    while stat(&store, "removedInBackground") < removed {
+        tokio::task::yield_now().await;
+    }
+    store.close().await.unwrap();
 }

@@ -87,7 +87,12 @@ impl FileStore {
         }
         let job = core.run_now(engine, job);
         match &job {
-            None => _ = engine.gauges.inline_writes.fetch_add(1, Ordering::Relaxed),
+            None => {
+                engine.gauges.inline_writes.fetch_add(1, Ordering::Relaxed);
+                if std::mem::take(&mut core.memory.news) {
+                    engine.queue.nudge();
+                }
+            }
             // It gives its place back, and is queued like any other.
             Some(_) => engine.queue.finished(1),
         }

@@ -65,6 +65,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, subject: &str) -> Result<bool> {
     }
     tx.memory.subjects.remove(subject);
     tx.memory.purging = true;
+    tx.memory.news = true;
     Ok(true)
 }
 

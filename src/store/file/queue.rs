@@ -83,6 +83,7 @@ struct State {
     touched: HashMap<u64, u64>,
     keys_touched: u64,
     asleep: bool,
+    nudged: bool,
     ending: bool,
     dead: Option<Error>,
 }
@@ -97,7 +98,7 @@ pub(super) struct Queue {
 pub(super) enum Next {
     /// These jobs.
     Jobs(VecDeque<Job>),
-    /// Nobody called for anything until now.
+    /// Nobody called for anything: there may be work in the background.
     Nothing,
     /// End: nobody is left who could call.
     End,
@@ -113,6 +114,7 @@ impl Queue {
                 touched: HashMap::new(),
                 keys_touched: 0,
                 asleep: false,
+                nudged: false,
                 ending: false,
                 dead: None,
             }),
@@ -175,9 +177,9 @@ impl Queue {
     /// Waits for jobs, at most so long, and takes up to `max` of them.
     pub(super) fn next(&self, patience: Option<Duration>, max: usize) -> Next {
         let mut state = self.lock();
-        if state.jobs.is_empty() && !state.ending && patience != Some(Duration::ZERO) {
+        if patience != Some(Duration::ZERO) {
             state.asleep = true;
-            let waits = |state: &mut State| state.jobs.is_empty() && !state.ending;
+            let waits = |state: &mut State| state.jobs.is_empty() && !state.ending && !state.nudged;
             state = match patience {
                 Some(patience) => {
                     self.arrival.wait_timeout_while(state, patience, waits).unwrap_or_else(PoisonError::into_inner).0
@@ -186,6 +188,7 @@ impl Queue {
             };
             state.asleep = false;
         }
+        state.nudged = false;
         if !state.jobs.is_empty() {
             if state.jobs.len() <= max {
                 return Next::Jobs(std::mem::take(&mut state.jobs));
@@ -212,6 +215,12 @@ impl Queue {
     pub(super) fn depth(&self) -> u64 {
         let state = self.lock();
         state.queued - state.done
+    }
+
+    /// Wakes the writer to look for work in the background.
+    pub(super) fn nudge(&self) {
+        self.lock().nudged = true;
+        self.arrival.notify_one();
     }
 
     /// Lets the writer end when it has done what is queued.

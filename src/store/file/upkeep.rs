@@ -35,6 +35,7 @@ impl Core {
         if self.has_failed() {
             return None;
         }
+        self.memory.news = false;
         let now = engine.clock.now_ms();
         let retention = engine.retention();
         if !self.memory.clears.is_empty() {

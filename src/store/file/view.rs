@@ -183,6 +183,8 @@ pub(super) struct Memory {
     pub(super) purging: bool,
     /// Clears to finish.
     pub(super) clears: VecDeque<Purge>,
+    /// There is work in the background that the writer did not know of when it went to sleep.
+    pub(super) news: bool,
     /// When the next key expires, as far as is known.
     pub(super) next_expiry: Option<u64>,
 }
@@ -205,7 +207,10 @@ impl Memory {
 
     /// A key expires at this time.
     pub(super) fn expires(&mut self, at_ms: u64) {
-        self.next_expiry = Some(self.next_expiry.map_or(at_ms, |known| known.min(at_ms)));
+        if self.next_expiry.is_none_or(|known| at_ms < known) {
+            self.next_expiry = Some(at_ms);
+            self.news = true;
+        }
     }
 }
 
