@@ -12,7 +12,7 @@ use crate::json::{self, Json};
 use crate::topic::Glob;
 
 /// Keys that one step of a clear looks at.
-const CLEAR_STEP: i64 = 2_000;
+const CLEAR_STEP: i64 = 500;
 
 struct Found {
     value: Json,

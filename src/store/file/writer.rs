@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::calls::gone;
 use super::engine::Engine;
 use super::lock::DirLock;
 use super::queue::{Job, Next, Step};
@@ -17,6 +18,9 @@ use crate::error::{Error, Result};
 
 /// Most jobs in one transaction.
 const MAX_GROUP: usize = 4_096;
+
+/// How long a transaction takes in more jobs: large ones come into several.
+const MAX_GROUP_TIME: Duration = Duration::from_millis(50);
 
 /// Pages in the WAL from which on they are moved into the database: less often costs latency, more often throughput.
 const CHECKPOINT_PAGES: u64 = 4_000;
@@ -66,7 +70,8 @@ struct End<'e>(&'e Arc<Engine>);
 impl Drop for End<'_> {
     fn drop(&mut self) {
         let engine = self.0;
-        let error = engine.queue.dead().unwrap_or_else(|| Error::closed("the store"));
+        let ended = || if std::thread::panicking() { gone() } else { Error::closed("the store") };
+        let error = engine.queue.dead().unwrap_or_else(ended);
         for job in engine.queue.die(error.clone()) {
             refuse(job, &error);
         }
@@ -103,7 +108,6 @@ fn run(engine: &Arc<Engine>) {
                 return;
             }
         }
-        core.checkpoint_if_due(engine);
         patience = core.maintain(engine);
     }
 }
@@ -158,6 +162,7 @@ impl Core {
                 Some(cause) => self.run_without(engine, &mut jobs, &fault::refused(&cause)),
                 None => self.run_group(engine, &mut jobs),
             }
+            self.checkpoint_if_due(engine);
         }
     }
 
@@ -195,10 +200,12 @@ impl Core {
     }
 
     fn run_begun(&mut self, engine: &Arc<Engine>, jobs: &mut VecDeque<Job>, durable: bool) {
+        let started = Instant::now();
         let mut finishes = Vec::with_capacity(jobs.len());
         let mut long = None;
         let outcome = self.finish(engine, durable, |tx| {
             while tx.broken.is_none()
+                && (finishes.is_empty() || started.elapsed() < MAX_GROUP_TIME)
                 && let Some(job) = jobs.pop_front()
             {
                 match (job.work)(Ok(tx)) {
