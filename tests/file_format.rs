@@ -180,9 +180,12 @@ async fn what_a_killed_process_left_half_removed_stays_gone_and_is_removed() {
     assert!(second.read("s", EventQuery::default()).await.unwrap().is_empty());
     let left = "SELECT (SELECT count(*) FROM kv) + (SELECT count(*) FROM events) + (SELECT count(*) FROM kv_clears)";
     let reader = Connection::open(&db).unwrap();
-    while reader.query_row(left, [], |row| row.get::<_, i64>(0)).unwrap() != 2 {
-        second.kv_set("other", "2".into(), None).await.unwrap();
-    }
+    let removal = async {
+        while reader.query_row(left, [], |row| row.get::<_, i64>(0)).unwrap() != 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), removal).await.unwrap();
     assert_eq!(second.kv_get("k:2").await.unwrap().as_deref(), Some("5"));
     second.close().await.unwrap();
 }

@@ -33,6 +33,16 @@ fn numbers(records: &[Json]) -> Vec<u64> {
     records.iter().map(|record| object(record)["n"].as_u64().unwrap()).collect()
 }
 
+/// Waits for what happens in the background, and gives up on what does not.
+async fn until(mut happened: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !happened().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.expect("it happens in the end");
+}
+
 fn stat(store: &FileStore, name: &str) -> f64 {
     store.stats().into_iter().find(|(other, _)| *other == name).unwrap().1
 }
@@ -174,19 +184,18 @@ async fn retention_keeps_the_newest_and_ids_go_on() {
     const AGE: u64 = 1_000_000_000;
     let retention = Retention { max_age_ms: Some(AGE), max_events_per_subject: Some(10) };
     let store = with(FileOptions { retention, ..FileOptions::new(dir.path()) }, clock.clone());
-    while store.read("s1", EventQuery::default()).await.unwrap().len() > 10 {
-        tokio::task::yield_now().await;
-    }
+    until(async || store.read("s1", EventQuery::default()).await.unwrap().len() == 10).await;
     assert_eq!(numbers(&store.read("s1", EventQuery::default()).await.unwrap())[0], 1_981);
     clock.advance(AGE * 10);
     store.append("s0", event(7), None, None).await.unwrap();
-    while store.read("s0", EventQuery::default()).await.unwrap().len() > 1
-        || !store.read("s1", EventQuery::default()).await.unwrap().is_empty()
-    {
+    until(async || {
         // On to the next round of retention, and the writer is woken to it.
         clock.advance(60_000);
         store.kv_clear("none").await.unwrap();
-    }
+        store.read("s0", EventQuery::default()).await.unwrap().len() == 1
+            && store.read("s1", EventQuery::default()).await.unwrap().is_empty()
+    })
+    .await;
     clock.set(1_000_000);
     assert_eq!(store.append("s1", event(8), None, None).await.unwrap().id(), "1000000-1000");
     store.close().await.unwrap();
@@ -202,9 +211,11 @@ async fn expired_keys_are_invisible_at_once_and_removed_later() {
     assert_eq!(store.kv_increment("k", 1.0).await.unwrap().to_string(), "2");
     clock.advance(50);
     assert_eq!(store.kv_get("k").await.unwrap(), None);
-    while stat(&store, "removedInBackground") == 0.0 {
+    until(async || {
         store.kv_set("wake", "1".into(), None).await.unwrap();
-    }
+        stat(&store, "removedInBackground") > 0.0
+    })
+    .await;
     store.close().await.unwrap();
     let conn = rusqlite::Connection::open(dir.path().join("nvent.db")).unwrap();
     let keys: i64 = conn.query_row("SELECT count(*) FROM kv WHERE key = 'k'", [], |row| row.get(0)).unwrap();
@@ -317,8 +328,6 @@ async fn what_is_deleted_on_the_callers_thread_is_removed_without_another_call()
             break;
         }
     }
-    while stat(&store, "removedInBackground") < removed {
-        tokio::task::yield_now().await;
-    }
+    until(async || stat(&store, "removedInBackground") == removed).await;
     store.close().await.unwrap();
 }
