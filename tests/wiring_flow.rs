@@ -4,7 +4,7 @@
 mod support;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -254,13 +254,34 @@ async fn processes_that_share_a_store_agree_on_one_end() {
 }
 
 #[tokio::test]
+async fn what_another_process_stores_meanwhile_is_not_overlooked() {
+    let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
+    let elsewhere = ledger.view(None, |_| Fault::No);
+    let once = AtomicBool::new(true);
+    // Between our reading the log and our writing the index another process cancels the run.
+    let store = ledger.view(Some(announce(&bus)), move |what| {
+        if what == "index_update" && once.swap(false, Ordering::Relaxed) {
+            let cancel = NewEvent::parse(&event("r1", "flow.cancel", None, json!({})).to_string()).unwrap();
+            drop(elsewhere.append("nq:flow:r1", cancel, None));
+        }
+        Fault::No
+    });
+    let process = Process::start(bus, store, &jobs, true, FlowOptions::default()).await;
+    process.start_run("r1");
+    process.wiring.idle().await;
+    assert_eq!(status(&ledger, "r1"), "canceled");
+}
+
+#[tokio::test]
 async fn what_an_application_appends_itself_counts_as_well() {
     let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
     let store = ledger.announcing(&bus);
     let process = Process::start(bus.clone(), store.clone(), &jobs, true, FlowOptions::default()).await;
     let append = |event: Value| store.append("nq:flow:r1", NewEvent::parse(&event.to_string()).unwrap(), None);
     append(event("r1", "flow.start", None, json!({}))).await.unwrap();
-    append(json!({ "type": "emit", "data": { "name": "order.checked" } })).await.unwrap();
+    process.wiring.idle().await;
+    // Where it is stored says which run it belongs to.
+    append(json!({ "type": "emit", "runId": "r2", "data": { "name": "order.checked" } })).await.unwrap();
     process.wiring.idle().await;
     assert_eq!(jobs.ids(), ["r1__pay", "r1__pack"]);
     assert_eq!((process.wiring.stats().persisted, status(&ledger, "r1")), (0, json!("running")));
@@ -366,10 +387,17 @@ async fn an_outage_of_the_store_loses_nothing_and_keeps_the_order() {
 #[tokio::test(start_paused = true)]
 async fn an_append_without_an_answer_is_not_repeated() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());
-    let calls = AtomicUsize::new(0);
-    let process = Process::faulty(&ledger, &jobs, move |what| match calls.fetch_add(1, Ordering::Relaxed) % 2 {
-        0 if what.starts_with("append") => Fault::LoseAnswer,
-        _ => Fault::No,
+    // The first answer of each kind is lost, and the second log line does not arrive although it might have.
+    let calls = Mutex::new(HashMap::<String, usize>::new());
+    let process = Process::faulty(&ledger, &jobs, move |what| {
+        let mut calls = calls.lock().unwrap();
+        let n = calls.entry(what.to_owned()).or_default();
+        *n += 1;
+        match (what, *n) {
+            ("append log", 2) => Fault::Fail(Error::unavailable("no answer").maybe_applied()),
+            (_, 1) if what.starts_with("append") && what != "append log" => Fault::LoseAnswer,
+            _ => Fault::No,
+        }
     })
     .await;
     let heard = Heard::on(&process.bus);
