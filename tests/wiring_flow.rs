@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use nvent_native::bus::{Bus, BusEvent, Listener};
 use nvent_native::error::{Code, Error};
-use nvent_native::event::{AnyEvent, NewEvent, parse_any};
+use nvent_native::event::{AnyEvent, Event, NewEvent, parse_any};
+use nvent_native::json::{Json, Object, parse_object, update_metadata};
+use nvent_native::op::Op;
+use nvent_native::store::{IndexEntry, IndexQuery};
 use nvent_native::wiring::Wiring;
 use nvent_native::wiring::flow::{FlowOptions, FlowParts, FlowStore, FlowWiring};
 use serde_json::{Value, json};
-use support::{Fault, Jobs, Ledger, View, announce};
+use support::{Fault, Jobs, Ledger, announce};
 use tokio::runtime::Handle;
 
 const FLOWS: &str = r#"[{
@@ -33,7 +36,13 @@ struct Process {
 }
 
 impl Process {
-    async fn start(bus: Arc<Bus>, store: Arc<View>, jobs: &Arc<Jobs>, announces: bool, options: FlowOptions) -> Self {
+    async fn start(
+        bus: Arc<Bus>,
+        store: Arc<dyn FlowStore>,
+        jobs: &Arc<Jobs>,
+        announces: bool,
+        options: FlowOptions,
+    ) -> Self {
         let parts = FlowParts {
             announce: announce(&bus),
             bus: bus.clone(),
@@ -495,6 +504,58 @@ async fn a_flow_that_is_defined_later_takes_up_its_runs() {
     assert_eq!(jobs.ids(), ["r1__pay", "r1__pack"]);
 }
 
+/// A store of someone else's: ids of its own, and no idea of `after`.
+#[derive(Default)]
+struct Foreign {
+    log: Mutex<Vec<Event>>,
+    index: Mutex<Option<Object>>,
+}
+
+impl FlowStore for Foreign {
+    fn append(&self, _subject: &str, event: NewEvent, _after: Option<&str>) -> Op<Event> {
+        let mut log = self.log.lock().unwrap();
+        let mut record = parse_object("event", event.json()).unwrap();
+        record.insert("id".into(), format!("event {}", log.len()).into());
+        record.insert("ts".into(), 5.into());
+        log.push(Event::parse(&Value::Object(record).to_string()).unwrap());
+        Op::ok(log[log.len() - 1].clone())
+    }
+
+    fn read(&self, _subject: &str, _after: Option<&str>) -> Op<Vec<Json>> {
+        Op::ok(self.log.lock().unwrap().iter().map(|event| event.json().clone()).collect())
+    }
+
+    fn index_add(&self, _key: &str, _id: &str, _score: f64, metadata: Object) -> Op<()> {
+        *self.index.lock().unwrap() = Some(metadata);
+        Op::ok(())
+    }
+
+    fn index_update(&self, _key: &str, _id: &str, patch: Object) -> Op<bool> {
+        Op::ok(self.index.lock().unwrap().as_mut().is_some_and(|metadata| update_metadata(metadata, patch, None)))
+    }
+
+    fn index_read(&self, _key: &str, _query: IndexQuery) -> Op<Vec<IndexEntry>> {
+        Op::err(Error::invalid("no such method"))
+    }
+}
+
+#[tokio::test]
+async fn a_store_with_ids_of_its_own_will_do() {
+    let (store, jobs, bus) = (Arc::new(Foreign::default()), Jobs::new(), Bus::new());
+    let heard = Heard::on(&bus);
+    let process = Process::start(bus, store.clone(), &jobs, false, FlowOptions::default()).await;
+    process.start_run("r1");
+    for step in ["check", "pay", "pack", "ship"] {
+        process.work("r1", step);
+        process.wiring.idle().await;
+    }
+    assert_eq!(jobs.ids(), ["r1__pay", "r1__pack", "r1__ship"]);
+    assert_eq!((heard.kinds().len(), count(&heard.kinds(), "flow.completed")), (13, 1));
+    let metadata = store.index.lock().unwrap().clone().unwrap();
+    assert_eq!((&metadata["status"], &metadata["completedSteps"]), (&json!("completed"), &json!(4)));
+    assert_eq!((jobs.calls(), process.wiring.stats().errors), (3, 1), "only the search for old runs failed");
+}
+
 #[tokio::test]
 async fn stop_finishes_what_was_heard_and_a_later_start_goes_on() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());
@@ -506,7 +567,7 @@ async fn stop_finishes_what_was_heard_and_a_later_start_goes_on() {
     first.await.unwrap();
     second.await.unwrap();
     assert_eq!((ledger.kinds("nq:flow:r1").len(), ledger.kinds("nq:flow:r2").len()), (4, 0));
-    assert!(!process.bus.is_heard());
+    assert!(process.bus.is_empty());
     process.wiring.start().await.unwrap();
     process.wiring.start().await.unwrap();
     process.work("r1", "pay");
