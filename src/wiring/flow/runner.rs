@@ -22,8 +22,8 @@ use crate::wiring::flow::{FlowQueue, FlowStats, FlowStore, News, Runs, Subjects,
 /// The pause before the second attempt; it doubles each time, up to [`MAX_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// Index entries that are read at a time to find runs that are under way.
-const PAGE: usize = 500;
+/// Index entries that are read at a time to find runs that are under way. Large, as pages shift when runs end meanwhile.
+const PAGE: usize = 10_000;
 
 pub(super) struct Core {
     pub(super) store: Arc<dyn FlowStore>,
