@@ -1,0 +1,54 @@
+/**
+ * Builds the package in place: the addon (Rust), the JavaScript face, the Nuxt module.
+ * `--debug` builds the addon with the dev profile, `--js` leaves it as it is.
+ */
+import { spawnSync } from 'node:child_process'
+import { copyFileSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { build } from 'esbuild'
+import { addon, root, run } from './shared.mjs'
+
+process.chdir(root)
+const flags = new Set(process.argv.slice(2))
+
+if (!flags.has('--js')) buildAddon(flags.has('--debug') ? 'debug' : 'release')
+await buildFace()
+buildNuxt()
+
+function buildAddon(profile) {
+  const found = spawnSync('cargo', ['--version'])
+  if (found.error || found.status !== 0) {
+    console.error([
+      'nvent-native is built from source here, and that needs Rust, which is not on the PATH.',
+      '  missing: cargo (Rust 1.89 or newer) and a C compiler (gcc or clang) to link with',
+      '  get it:  https://rustup.rs, or your system\'s packages; then run `npm run build`',
+    ].join('\n'))
+    process.exit(1)
+  }
+  run('cargo', ['build', '--lib', ...profile === 'release' ? ['--release'] : []])
+  const name = { darwin: 'libnvent_native.dylib', win32: 'nvent_native.dll' }[process.platform] ?? 'libnvent_native.so'
+  // Beside and then over the old one: a process that has that loaded keeps it.
+  copyFileSync(`${process.env.CARGO_TARGET_DIR ?? 'target'}/${profile}/${name}`, `${addon}.new`)
+  renameSync(`${addon}.new`, addon)
+}
+
+/** One implementation, for require; import gets the very same objects. */
+async function buildFace() {
+  await build({
+    entryPoints: ['lib/index.ts'],
+    outfile: 'dist/index.cjs',
+    bundle: true,
+    format: 'cjs',
+    platform: 'node',
+    target: 'node20',
+  })
+  const names = Object.keys(createRequire(import.meta.url)('../dist/index.cjs')).sort()
+  const lines = ['import native from \'./index.cjs\'', '', 'export const {', ...names.map(name => `  ${name},`), '} = native', '']
+  writeFileSync('dist/index.mjs', lines.join('\n'))
+}
+
+function buildNuxt() {
+  if (!existsSync('nuxt/tsconfig.json')) return
+  rmSync('dist/nuxt', { recursive: true, force: true })
+  run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'nuxt'])
+}
