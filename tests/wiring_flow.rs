@@ -515,7 +515,7 @@ impl FlowStore for Foreign {
     fn append(&self, _subject: &str, event: NewEvent, _after: Option<&str>) -> Op<Event> {
         let mut log = self.log.lock().unwrap();
         let mut record = parse_object("event", event.json()).unwrap();
-        record.insert("id".into(), format!("event {}", log.len()).into());
+        record.insert("id".into(), format!("event-{}", log.len()).into());
         record.insert("ts".into(), 5.into());
         log.push(Event::parse(&Value::Object(record).to_string()).unwrap());
         Op::ok(log[log.len() - 1].clone())
