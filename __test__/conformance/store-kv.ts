@@ -91,9 +91,8 @@ export function keys(context: StoreContext): void {
     expect(await kv.increment('n')).toBe(1)
   })
 
-  it.each(['text', '', '12', true, null, [1], { n: 1 }])('does not increment %j', async (value) => {
+  it.each(['text', '', true, null, [1], { n: 1 }])('does not increment %j', async (value) => {
     const { kv } = context.store
-    if (value === '12' && context.capabilities.backend === 'redis') return expect(await kv.set('v', value)).toBeUndefined()
     await kv.set('v', value)
     await rejects(kv.increment('v'), 'NVENT_TYPE', /"v"/)
     expect(await kv.get('v')).toEqual(value)
