@@ -45,6 +45,8 @@ export interface NativeStore {
   docGet(collection: string, id: string): Reply
   docList(collection: string, query?: string | null): Reply
   docDelete(collection: string, id: string): Reply
+  backup(path: string): Reply
+  verify(): Reply
 }
 
 export interface NativeStream {
@@ -77,6 +79,7 @@ interface Addon {
   NativeBus: new (bridge: NativeBridge) => NativeBus
   NativeStore: {
     memory(bridge: NativeBridge, bus: NativeBus | null): NativeStore
+    file(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
   }
   NativeStream: {
     memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream

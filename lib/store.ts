@@ -3,7 +3,7 @@ import { callback, finite, json, jsonObject, jsonPatch, options, text } from './
 import { invalid, NventError } from './errors'
 import { addon, bridge, call, flushBuses, now, offDelivery, onDelivery } from './native'
 import type { NativeStore } from './native'
-import type { EventBus, EventReadOptions, EventRecord, EventSubscription, IndexEntry, StoreAdapter, StoreOptions, StoreStats } from './types'
+import type { EventBus, EventReadOptions, EventRecord, EventSubscription, FileStore, FileStoreOptions, IndexEntry, StoreAdapter, StoreOptions, StoreStats } from './types'
 import { Warnings } from './warn'
 
 const READ = { types: 'array', after: 'string', before: 'string', from: 'number', to: 'number', limit: 'number', order: 'string' } as const
@@ -182,9 +182,29 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   }
 }
 
+/** A store in memory. Nothing outlives it. */
 export class MemoryStoreAdapter extends NventStoreAdapter {
   constructor(opts: StoreOptions = {}) {
     options('options', opts, { bus: ['object', 'any'] })
     super('memory', opts, bus => addon.NativeStore.memory(bridge, bus))
+  }
+}
+
+/** A store in a folder: embedded, durable, one process at a time. */
+export class FileStoreAdapter extends NventStoreAdapter implements FileStore {
+  constructor(opts: FileStoreOptions) {
+    const given = options('options', opts, { bus: ['object', 'any'], dataDir: 'string', durability: 'string', retention: 'object' })
+    if (!given['dataDir']) throw invalid('options.dataDir is missing: the folder that holds the store')
+    const retention = options('options.retention', given['retention'], { maxAgeMs: 'number', maxEventsPerSubject: 'number' })
+    const settings = JSON.stringify({ dataDir: given['dataDir'], durability: given['durability'], retention })
+    super('file', opts, bus => addon.NativeStore.file(bridge, bus, settings))
+  }
+
+  async backup(path: string): Promise<void> {
+    await call(() => this.native.backup(text('path', path)))
+  }
+
+  async verify(): Promise<{ ok: boolean, problems: string[] }> {
+    return call(() => this.native.verify())
   }
 }

@@ -88,6 +88,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   }
 }
 
+/** A stream in memory: a broker inside the process, one per adapter. */
 export class MemoryStreamAdapter extends NventStreamAdapter {
   constructor(opts: MemoryStreamOptions = {}) {
     const { retain } = options('options', opts, { retain: 'object' })

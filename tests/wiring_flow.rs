@@ -4,17 +4,20 @@
 mod support;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nvent_native::bus::{Bus, BusEvent, Listener};
 use nvent_native::error::{Code, Error};
-use nvent_native::event::{AnyEvent, NewEvent, parse_any};
+use nvent_native::event::{AnyEvent, Event, NewEvent, parse_any};
+use nvent_native::json::{Json, Object, parse_object, update_metadata};
+use nvent_native::op::Op;
+use nvent_native::store::{IndexEntry, IndexQuery};
 use nvent_native::wiring::Wiring;
 use nvent_native::wiring::flow::{FlowOptions, FlowParts, FlowStore, FlowWiring};
 use serde_json::{Value, json};
-use support::{Fault, Jobs, Ledger, View, announce};
+use support::{Fault, Jobs, Ledger, announce};
 use tokio::runtime::Handle;
 
 const FLOWS: &str = r#"[{
@@ -33,7 +36,13 @@ struct Process {
 }
 
 impl Process {
-    async fn start(bus: Arc<Bus>, store: Arc<View>, jobs: &Arc<Jobs>, announces: bool, options: FlowOptions) -> Self {
+    async fn start(
+        bus: Arc<Bus>,
+        store: Arc<dyn FlowStore>,
+        jobs: &Arc<Jobs>,
+        announces: bool,
+        options: FlowOptions,
+    ) -> Self {
         let parts = FlowParts {
             announce: announce(&bus),
             bus: bus.clone(),
@@ -254,13 +263,34 @@ async fn processes_that_share_a_store_agree_on_one_end() {
 }
 
 #[tokio::test]
+async fn what_another_process_stores_meanwhile_is_not_overlooked() {
+    let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
+    let elsewhere = ledger.view(None, |_| Fault::No);
+    let once = AtomicBool::new(true);
+    // Between our reading the log and our writing the index another process cancels the run.
+    let store = ledger.view(Some(announce(&bus)), move |what| {
+        if what == "index_update" && once.swap(false, Ordering::Relaxed) {
+            let cancel = NewEvent::parse(&event("r1", "flow.cancel", None, json!({})).to_string()).unwrap();
+            drop(elsewhere.append("nq:flow:r1", cancel, None));
+        }
+        Fault::No
+    });
+    let process = Process::start(bus, store, &jobs, true, FlowOptions::default()).await;
+    process.start_run("r1");
+    process.wiring.idle().await;
+    assert_eq!(status(&ledger, "r1"), "canceled");
+}
+
+#[tokio::test]
 async fn what_an_application_appends_itself_counts_as_well() {
     let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
     let store = ledger.announcing(&bus);
     let process = Process::start(bus.clone(), store.clone(), &jobs, true, FlowOptions::default()).await;
     let append = |event: Value| store.append("nq:flow:r1", NewEvent::parse(&event.to_string()).unwrap(), None);
     append(event("r1", "flow.start", None, json!({}))).await.unwrap();
-    append(json!({ "type": "emit", "data": { "name": "order.checked" } })).await.unwrap();
+    process.wiring.idle().await;
+    // Where it is stored says which run it belongs to.
+    append(json!({ "type": "emit", "runId": "r2", "data": { "name": "order.checked" } })).await.unwrap();
     process.wiring.idle().await;
     assert_eq!(jobs.ids(), ["r1__pay", "r1__pack"]);
     assert_eq!((process.wiring.stats().persisted, status(&ledger, "r1")), (0, json!("running")));
@@ -366,10 +396,17 @@ async fn an_outage_of_the_store_loses_nothing_and_keeps_the_order() {
 #[tokio::test(start_paused = true)]
 async fn an_append_without_an_answer_is_not_repeated() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());
-    let calls = AtomicUsize::new(0);
-    let process = Process::faulty(&ledger, &jobs, move |what| match calls.fetch_add(1, Ordering::Relaxed) % 2 {
-        0 if what.starts_with("append") => Fault::LoseAnswer,
-        _ => Fault::No,
+    // The first answer of each kind is lost, and the second log line does not arrive although it might have.
+    let calls = Mutex::new(HashMap::<String, usize>::new());
+    let process = Process::faulty(&ledger, &jobs, move |what| {
+        let mut calls = calls.lock().unwrap();
+        let n = calls.entry(what.to_owned()).or_default();
+        *n += 1;
+        match (what, *n) {
+            ("append log", 2) => Fault::Fail(Error::unavailable("no answer").maybe_applied()),
+            (_, 1) if what.starts_with("append") && what != "append log" => Fault::LoseAnswer,
+            _ => Fault::No,
+        }
     })
     .await;
     let heard = Heard::on(&process.bus);
@@ -467,6 +504,58 @@ async fn a_flow_that_is_defined_later_takes_up_its_runs() {
     assert_eq!(jobs.ids(), ["r1__pay", "r1__pack"]);
 }
 
+/// A store of someone else's: ids of its own, and no idea of `after`.
+#[derive(Default)]
+struct Foreign {
+    log: Mutex<Vec<Event>>,
+    index: Mutex<Option<Object>>,
+}
+
+impl FlowStore for Foreign {
+    fn append(&self, _subject: &str, event: NewEvent, _after: Option<&str>) -> Op<Event> {
+        let mut log = self.log.lock().unwrap();
+        let mut record = parse_object("event", event.json()).unwrap();
+        record.insert("id".into(), format!("event-{}", log.len()).into());
+        record.insert("ts".into(), 5.into());
+        log.push(Event::parse(&Value::Object(record).to_string()).unwrap());
+        Op::ok(log[log.len() - 1].clone())
+    }
+
+    fn read(&self, _subject: &str, _after: Option<&str>) -> Op<Vec<Json>> {
+        Op::ok(self.log.lock().unwrap().iter().map(|event| event.json().clone()).collect())
+    }
+
+    fn index_add(&self, _key: &str, _id: &str, _score: f64, metadata: Object) -> Op<()> {
+        *self.index.lock().unwrap() = Some(metadata);
+        Op::ok(())
+    }
+
+    fn index_update(&self, _key: &str, _id: &str, patch: Object) -> Op<bool> {
+        Op::ok(self.index.lock().unwrap().as_mut().is_some_and(|metadata| update_metadata(metadata, patch, None)))
+    }
+
+    fn index_read(&self, _key: &str, _query: IndexQuery) -> Op<Vec<IndexEntry>> {
+        Op::err(Error::invalid("no such method"))
+    }
+}
+
+#[tokio::test]
+async fn a_store_with_ids_of_its_own_will_do() {
+    let (store, jobs, bus) = (Arc::new(Foreign::default()), Jobs::new(), Bus::new());
+    let heard = Heard::on(&bus);
+    let process = Process::start(bus, store.clone(), &jobs, false, FlowOptions::default()).await;
+    process.start_run("r1");
+    for step in ["check", "pay", "pack", "ship"] {
+        process.work("r1", step);
+        process.wiring.idle().await;
+    }
+    assert_eq!(jobs.ids(), ["r1__pay", "r1__pack", "r1__ship"]);
+    assert_eq!((heard.kinds().len(), count(&heard.kinds(), "flow.completed")), (13, 1));
+    let metadata = store.index.lock().unwrap().clone().unwrap();
+    assert_eq!((&metadata["status"], &metadata["completedSteps"]), (&json!("completed"), &json!(4)));
+    assert_eq!((jobs.calls(), process.wiring.stats().errors), (3, 1), "only the search for old runs failed");
+}
+
 #[tokio::test]
 async fn stop_finishes_what_was_heard_and_a_later_start_goes_on() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());
@@ -478,7 +567,7 @@ async fn stop_finishes_what_was_heard_and_a_later_start_goes_on() {
     first.await.unwrap();
     second.await.unwrap();
     assert_eq!((ledger.kinds("nq:flow:r1").len(), ledger.kinds("nq:flow:r2").len()), (4, 0));
-    assert!(!process.bus.is_heard());
+    assert!(process.bus.is_empty());
     process.wiring.start().await.unwrap();
     process.wiring.start().await.unwrap();
     process.work("r1", "pay");

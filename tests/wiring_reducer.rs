@@ -373,6 +373,21 @@ proptest! {
     }
 
     #[test]
+    fn a_log_whose_ids_have_no_order_may_be_folded_twice(events in histories()) {
+        let mut state = RunState::default();
+        let mut fold = || {
+            for (i, text) in events.iter().enumerate() {
+                let mut event = record(i + 1, text);
+                event["id"] = format!("event-{i}").into();
+                state.fold(&event.to_string()).unwrap();
+            }
+            state.clone()
+        };
+        let once = fold();
+        prop_assert_eq!(once, fold());
+    }
+
+    #[test]
     fn a_run_never_ends_while_something_is_to_be_done(events in histories()) {
         let texts: Vec<&str> = events.iter().map(String::as_str).collect();
         let decision = fold(&texts).decide("r", &order());

@@ -1,9 +1,11 @@
 //! Stores, as JavaScript calls them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use napi_derive::napi;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::bus::Bus;
 use crate::error::{Error, Result};
@@ -13,6 +15,8 @@ use crate::json::{self, Filter, Json, push_string};
 use crate::node::bridge::{Bridge, Shared, Source};
 use crate::node::bus::NativeBus;
 use crate::node::reply::{Reply, guard, reply};
+use crate::node::runtime;
+use crate::store::file::{Durability, FileOptions, FileStore, Retention};
 use crate::store::{
     Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, MemoryStore, Stats, StoreBackend,
 };
@@ -23,6 +27,8 @@ use crate::topic::check_name;
 #[napi]
 pub struct NativeStore {
     pub(super) store: Arc<dyn StoreBackend>,
+    /// The same store, where it is a file store: what only that one can do.
+    file: Option<Arc<FileStore>>,
     bridge: Arc<Shared>,
     announce: Option<(Arc<Bus>, Announce)>,
 }
@@ -51,10 +57,26 @@ struct PageOptions {
     order: Option<String>,
 }
 
+/// The options of a file store.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct FileSettings {
+    data_dir: String,
+    durability: Option<String>,
+    retention: RetentionSettings,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RetentionSettings {
+    max_age_ms: Option<f64>,
+    max_events_per_subject: Option<f64>,
+}
+
 /// Entries of an index that are read unless a limit is given, as nvent does.
 const DEFAULT_INDEX_LIMIT: usize = 50;
 
-fn options<T: for<'a> Deserialize<'a> + Default>(text: Option<&str>) -> Result<T> {
+fn options_of<T: for<'a> Deserialize<'a> + Default>(text: Option<&str>) -> Result<T> {
     let Some(text) = text else { return Ok(T::default()) };
     json::check_depth("options", text)?;
     serde_json::from_str(text).map_err(|e| Error::invalid(format!("options: not usable: {e}")))
@@ -145,12 +167,62 @@ impl NativeStore {
         Self::with(bridge, bus, Arc::new(MemoryStore::new(system_clock())))
     }
 
+    /// A store in the files of a directory.
+    #[napi(factory)]
+    pub fn file(bridge: &Bridge, bus: Option<&NativeBus>, options: String) -> napi::Result<Self> {
+        guard(|| {
+            let given: FileSettings = options_of(Some(&options))?;
+            let mut options = FileOptions::new(&given.data_dir);
+            options.durability = match given.durability.as_deref() {
+                None | Some("os") => Durability::Os,
+                Some("disk") => Durability::Disk,
+                Some(other) => {
+                    return Err(Error::invalid(format!(
+                        "options.durability: {other:?} is not known; 'os' and 'disk' are"
+                    )));
+                }
+            };
+            options.retention = Retention {
+                max_age_ms: count("retention.maxAgeMs", given.retention.max_age_ms)?.map(|ms| ms as u64),
+                max_events_per_subject: count("retention.maxEventsPerSubject", given.retention.max_events_per_subject)?
+                    .map(|n| n as u64),
+            };
+            let store = Arc::new(FileStore::new(options, system_clock(), runtime()));
+            Ok(Self { file: Some(store.clone()), ..Self::with(bridge, bus, store) })
+        })
+    }
+
+    /// Copies a file store while it is in use.
+    #[napi]
+    pub fn backup(&self, path: String) -> Reply {
+        reply(&self.bridge, || Ok(self.files()?.backup(Path::new(&path))), nothing)
+    }
+
+    /// Reads everything in a file store and checks it.
+    #[napi]
+    pub fn verify(&self) -> Reply {
+        reply(
+            &self.bridge,
+            || Ok(self.files()?.verify()),
+            |found| {
+                Some(
+                    json!({ "ok": found.problems.is_empty(), "rows": found.rows, "problems": found.problems })
+                        .to_string(),
+                )
+            },
+        )
+    }
+
+    fn files(&self) -> Result<&Arc<FileStore>> {
+        self.file.as_ref().ok_or_else(|| Error::invalid(format!("a {} store has no files", self.store.name())))
+    }
+
     fn with(bridge: &Bridge, bus: Option<&NativeBus>, store: Arc<dyn StoreBackend>) -> Self {
         let announce = bus.map(|bus| {
             let (bus, told) = (bus.bus.clone(), bus.bus.clone());
             (bus, Arc::new(move |subject: &Arc<str>, event: &Event| told.announce(subject, event)) as Announce)
         });
-        Self { store, bridge: bridge.shared.clone(), announce }
+        Self { store, file: None, bridge: bridge.shared.clone(), announce }
     }
 
     /// What is told about appends.
@@ -213,7 +285,7 @@ impl NativeStore {
             &self.bridge,
             || {
                 check_name("subject", &subject)?;
-                let query = options::<ReadOptions>(query.as_deref())?.query()?;
+                let query = options_of::<ReadOptions>(query.as_deref())?.query()?;
                 Ok(self.store.read(&subject, query))
             },
             |rows| Some(array_json(&rows, |out, row| out.push_str(row))),
@@ -375,7 +447,7 @@ impl NativeStore {
             &self.bridge,
             || {
                 check_name("key", &key)?;
-                let page: PageOptions = options(query.as_deref())?;
+                let page: PageOptions = options_of(query.as_deref())?;
                 let query = IndexQuery {
                     offset: count("offset", page.offset)?.unwrap_or(0),
                     limit: count("limit", page.limit)?.unwrap_or(DEFAULT_INDEX_LIMIT),
@@ -468,7 +540,7 @@ impl NativeStore {
             &self.bridge,
             || {
                 check_name("collection", &collection)?;
-                let page: PageOptions = options(query.as_deref())?;
+                let page: PageOptions = options_of(query.as_deref())?;
                 let query = DocQuery {
                     filter: Filter::new(page.filter.unwrap_or_default()),
                     offset: count("offset", page.offset)?.unwrap_or(0),

@@ -3,6 +3,7 @@
 //! A store is pure storage. It knows no stream and no bus: whoever appends hands in an [`Announce`] to be told, in the
 //! order of storage, what was stored.
 
+pub mod file;
 mod memory;
 
 pub use memory::MemoryStore;

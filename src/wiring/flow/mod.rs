@@ -65,7 +65,7 @@ impl Default for FlowOptions {
         Self {
             run_subject: super::RUN_SUBJECT.into(),
             run_index: "nq:flows:{flowName}".into(),
-            settle: Duration::from_millis(200),
+            settle: Duration::from_millis(500),
             max_ingress: 100_000,
             max_resting: 1_000,
             concurrency: 64,

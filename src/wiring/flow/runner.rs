@@ -11,8 +11,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::error::{Code, Error, Result};
-use crate::event::{Event, EventId, NewEvent};
-use crate::json::{Filter, Json, Object, parse_object};
+use crate::event::{Event, NewEvent};
+use crate::json::{Filter, Object, parse_object};
 use crate::op::Op;
 use crate::store::{Announce, IndexQuery};
 use crate::wiring::flow::definition::{FlowDefinition, Flows};
@@ -22,8 +22,8 @@ use crate::wiring::flow::{FlowQueue, FlowStats, FlowStore, News, Runs, Subjects,
 /// The pause before the second attempt; it doubles each time, up to [`MAX_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// Index entries that are read at a time to find runs that are under way.
-const PAGE: usize = 500;
+/// Index entries that are read at a time to find runs that are under way. Large, as pages shift when runs end meanwhile.
+const PAGE: usize = 10_000;
 
 pub(super) struct Core {
     pub(super) store: Arc<dyn FlowStore>,
@@ -341,12 +341,8 @@ impl Core {
     async fn catch_up(&self, subject: &str, run: &mut Run) -> Result<bool> {
         let after = run.state.last_id().cloned();
         let records = self.attempt(|| self.store.read(subject, after.as_deref())).await?;
-        // Ids without an order come from a store of someone else's, which perhaps does not know `after` either.
-        let seen = after.as_deref().filter(|after| after.parse::<EventId>().is_err()).and_then(|after| {
-            let is_last = |text: &Json| Event::parse(text).is_ok_and(|event| event.id() == after);
-            records.iter().rposition(is_last)
-        });
-        for record in &records[seen.map_or(0, |seen| seen + 1)..] {
+        // A store of someone else's that knows no `after` gives the whole log: folding it again changes nothing.
+        for record in &records {
             let was_running = run.state.status() == Status::Running;
             if let Err(error) = run.state.fold(record) {
                 self.give_up("a stored event was passed over", &run.id, &error);

@@ -1,0 +1,109 @@
+import { didYouMean, object, options } from './check'
+import { invalid, NventError } from './errors'
+import { FileStoreAdapter, MemoryStoreAdapter } from './store'
+import { MemoryStreamAdapter } from './stream'
+import type { Adapters, AdaptersConfig, QueueAdapter, StoreAdapter, StreamAdapter } from './types'
+
+const key = Symbol.for('nvent-native.adapters')
+const shared = globalThis as { [key]?: Partial<Adapters> }
+/** What is current in this JavaScript environment, however often the package was loaded. */
+const current = shared[key] ??= {}
+
+const CONFIG = { store: 'object', stream: 'object', queue: 'object', connections: 'object' } as const
+const REDIS = { url: 'string', host: 'string', port: 'number', username: 'string', password: 'string', db: 'number', tls: 'boolean' } as const
+
+type Kinds = Parameters<typeof options>[2]
+
+/** The name of an adapter, checked against those that there are. */
+function adapterName(what: string, given: unknown, known: string[], fallback: string): string {
+  const name = given ?? fallback
+  if (typeof name !== 'string' || !known.includes(name)) {
+    throw invalid(`${what}.adapter: ${JSON.stringify(given)} is not known${didYouMean(String(name), known)}`)
+  }
+  return name
+}
+
+export async function createAdapters(config: AdaptersConfig = {}): Promise<Adapters> {
+  const { store, stream, queue, connections } = options('config', config, CONFIG)
+  const { redis, file } = options('config.connections', connections, { redis: 'object', file: 'object' })
+  options('config.connections.redis', redis, REDIS)
+  const base: string | undefined = options('config.connections.file', file, { dataDir: 'string' })['dataDir']
+  const section = (name: string, value: unknown, known: Kinds): Record<string, any> =>
+    options(`config.${name}`, value, { adapter: 'string', prefix: 'string', file: 'object', redis: 'object', ...known })
+  const dir = (own: { dataDir?: string } | undefined, name: string): string =>
+    own?.dataDir ?? (base === undefined ? `.data/${name}` : `${base}/${name}`)
+
+  const storeConfig = section('store', store, {})
+  const storeFile = options('config.store.file', storeConfig['file'], { dataDir: 'string', durability: 'string', retention: 'object' })
+  options('config.store.redis', storeConfig['redis'], REDIS)
+  const streamConfig = section('stream', stream, { retain: 'object' })
+  options('config.stream.redis', streamConfig['redis'], REDIS)
+  const queueConfig = section('queue', queue, { defaultJobOptions: 'object' })
+  const queueFile = options('config.queue.file', queueConfig['file'], { dataDir: 'string', durability: 'string' })
+
+  const makeStore = {
+    memory: () => new MemoryStoreAdapter(),
+    file: () => new FileStoreAdapter({ ...storeFile, dataDir: dir(storeFile, 'store') }),
+  }
+  const makeStream = { memory: () => new MemoryStreamAdapter() }
+  const chosen = {
+    store: adapterName('config.store', storeConfig['adapter'], Object.keys(makeStore), 'file') as keyof typeof makeStore,
+    stream: adapterName('config.stream', streamConfig['adapter'], Object.keys(makeStream), 'memory') as keyof typeof makeStream,
+  }
+  const adapters = { store: makeStore[chosen.store](), stream: makeStream[chosen.stream]() } as unknown as Adapters
+  try {
+    await Promise.all([adapters.store.init(), adapters.stream.init()])
+  }
+  catch (error) {
+    // Nothing half-open is left behind.
+    await shutdownAdapters(adapters).catch(() => {})
+    throw error
+  }
+  setAdapters(adapters)
+  return adapters
+}
+
+const METHODS = { store: 'stream', stream: 'publish', queue: 'enqueue' } as const
+
+export function setAdapters(adapters: Partial<Adapters>): void {
+  const given = options('adapters', adapters, { store: 'object', stream: 'object', queue: 'object' })
+  for (const [kind, adapter] of Object.entries(given)) {
+    if (adapter === undefined) continue
+    const method = METHODS[kind as keyof Adapters]
+    const has = object(`adapters.${kind}`, adapter)[method] ?? (kind === 'store' ? adapter.append : undefined)
+    if (has === undefined) throw invalid(`adapters.${kind}: is no ${kind} adapter, it has no ${method}`)
+  }
+  Object.assign(current, Object.fromEntries(Object.entries(given).filter(([, adapter]) => adapter !== undefined)))
+}
+
+/** The current adapter of a kind. */
+export function currentAdapter<K extends keyof Adapters>(kind: K): Adapters[K]
+export function currentAdapter<K extends keyof Adapters>(kind: K, needed: false): Adapters[K] | undefined
+export function currentAdapter<K extends keyof Adapters>(kind: K, needed = true): Adapters[K] | undefined {
+  const adapter = current[kind]
+  if (!adapter && needed) {
+    throw new NventError('NVENT_NOT_FOUND', `there is no ${kind} adapter yet: await createAdapters(), or call setAdapters({ ${kind} }) first`)
+  }
+  return adapter
+}
+
+export const useStoreAdapter = (): StoreAdapter => currentAdapter('store')
+export const useStreamAdapter = (): StreamAdapter => currentAdapter('stream')
+export const useQueueAdapter = (): QueueAdapter => currentAdapter('queue')
+
+/** Ends adapters, the current ones unless others are given: the queue first, as its jobs use the others. */
+export async function shutdownAdapters(adapters: Partial<Adapters> = { ...current }): Promise<void> {
+  for (const kind of ['queue', 'stream', 'store'] as const) {
+    if (current[kind] !== undefined && current[kind] === adapters[kind]) delete current[kind]
+  }
+  const failures: unknown[] = []
+  for (const end of [() => adapters.queue?.close(), () => adapters.stream?.shutdown(), () => adapters.store?.close()]) {
+    try {
+      await end()
+    }
+    catch (error) {
+      failures.push(error)
+    }
+  }
+  if (failures.length > 0) throw failures[0]
+}

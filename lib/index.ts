@@ -1,0 +1,10 @@
+/** The public surface of nvent-native. */
+export { createEventBus, getEventBus } from './bus'
+export { NventError } from './errors'
+export {
+  createAdapters, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter,
+} from './factory'
+export { FileStoreAdapter, MemoryStoreAdapter } from './store'
+export { MemoryStreamAdapter } from './stream'
+export type * from './types'
+export { createFlowWiring, createStreamCoordinator, createWiringRegistry } from './wiring'

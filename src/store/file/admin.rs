@@ -1,0 +1,143 @@
+//! Backup and verification, on a reader, while the store is in use.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, ffi};
+
+use super::calls::Extent;
+use super::queue::Scope;
+use super::schema::{DB_FILE, checksum, private_file, sync_entry};
+use super::view::View;
+use super::{FileStore, Verification, fault};
+use crate::error::{Error, Result};
+use crate::op::Op;
+
+/// The tables whose rows have a checksum, with what names a row, and the checked text.
+const CHECKED: [(&str, &str, &str); 4] = [
+    ("events", "id", "record"),
+    ("kv", "key", "value"),
+    ("index_entries", "key || ' ' || id", "metadata"),
+    ("documents", "collection || ' ' || id", "doc"),
+];
+
+/// Problems of one table that are told one by one.
+const TOLD: usize = 100;
+
+impl FileStore {
+    /// Copies the store, as it is at this moment, into a new database file; it goes on being used meanwhile. To go back
+    /// to the copy, put it into an empty data directory under the name `nvent.db`. An existing file is not replaced.
+    pub fn backup(&self, path: impl Into<PathBuf>) -> Op<()> {
+        let path = path.into();
+        self.read_view(Scope::All, Extent::Range, move |view, budget| {
+            if budget.is_short() {
+                return Ok(None);
+            }
+            backup(view, &path).map(Some)
+        })
+    }
+
+    /// Looks at every page and every row for damage. It takes as long as reading the file does, and stops nobody.
+    pub fn verify(&self) -> Op<Verification> {
+        self.read_view(Scope::All, Extent::Range, |view, budget| {
+            if budget.is_short() {
+                return Ok(None);
+            }
+            verify(view).map(Some)
+        })
+    }
+}
+
+fn backup(view: &View<'_>, path: &Path) -> Result<()> {
+    let failed = |e: &std::io::Error| fault::io("write the backup", path, e);
+    if path.exists() {
+        return Err(Error::invalid(format!("path: {} is there already: choose a new name", path.display())));
+    }
+    let name = path.file_name().ok_or_else(|| Error::invalid("path: expected the name of a new file"))?;
+    let mut partial = name.to_owned();
+    partial.push(".partial");
+    let partial = path.with_file_name(partial);
+    let file = private_file().open(&partial).and_then(|file| file.set_len(0).map(|()| file));
+    let file = file.map_err(|e| failed(&e))?;
+    let copied = copy(view.conn, &partial).map_err(|e| view.fail(&e));
+    let finished = copied.and_then(|()| {
+        let publish = || {
+            file.sync_all()?;
+            std::fs::rename(&partial, path)?;
+            sync_entry(path)
+        };
+        publish().map_err(|e| failed(&e))
+    });
+    if finished.is_err() {
+        // The error that led here is the one to tell.
+        let _ = std::fs::remove_file(&partial);
+    }
+    finished
+}
+
+/// Copies all pages, in one step: the source stays at the moment of its view.
+fn copy(source: &Connection, path: &Path) -> rusqlite::Result<()> {
+    let mut target = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    match Backup::new(source, &mut target)?.step(-1)? {
+        StepResult::Done => Ok(()),
+        // It was not finished, and nothing said why: another program has locked the new file.
+        _ => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)),
+    }
+}
+
+fn verify(view: &View<'_>) -> Result<Verification> {
+    let mut found = Verification::default();
+    match pages(view.conn) {
+        Ok(problems) => found.problems = problems,
+        Err(e) => found.problems.push(format!("{DB_FILE}: {e}")),
+    }
+    for (table, name, text) in CHECKED {
+        // A table that cannot be read to its end is told, and the next one looked at.
+        if let Err(e) = rows(view.conn, &format!("SELECT {text}, sum, {name} FROM {table}"), table, &mut found) {
+            found.problems.push(format!("table {table}: {e}"));
+        }
+    }
+    if let Err(e) = copies(view.conn, &mut found) {
+        found.problems.push(format!("table events: {e}"));
+    }
+    Ok(found)
+}
+
+/// What a record and the columns beside it both say must agree. Other columns are compared with their indexes by SQLite.
+fn copies(conn: &Connection, found: &mut Verification) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare(
+        "SELECT id FROM events WHERE sum IS NOT NULL AND json_valid(record) AND (json_extract(record, '$.type') IS NOT \
+         type OR json_extract(record, '$.ts') IS NOT ts OR json_extract(record, '$.id') IS NOT ms || '-' || seq)",
+    )?;
+    for row in statement.query_map([], |row| row.get::<_, i64>(0))? {
+        found.problems.push(format!("table events, row {}: a column does not fit the record", row?));
+    }
+    Ok(())
+}
+
+fn pages(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = conn.prepare("PRAGMA integrity_check")?;
+    let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
+    lines.filter(|line| !matches!(line, Ok(line) if line == "ok")).collect()
+}
+
+fn rows(conn: &Connection, sql: &str, table: &str, found: &mut Verification) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut wrong = 0;
+    while let Some(row) = rows.next()? {
+        found.rows += 1;
+        let fits = match row.get::<_, Option<i64>>(1)? {
+            Some(sum) => row.get_ref(0)?.as_str().is_ok_and(|text| i64::from(checksum(text)) == sum),
+            None => true,
+        };
+        if !fits {
+            wrong += 1;
+            if wrong <= TOLD {
+                let name: rusqlite::types::Value = row.get(2)?;
+                found.problems.push(format!("table {table}, row {name:?}: does not fit its checksum"));
+            }
+        }
+    }
+    Ok(())
+}

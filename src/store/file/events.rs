@@ -1,0 +1,212 @@
+//! Event subjects.
+
+use std::sync::Arc;
+
+use rusqlite::params;
+use rusqlite::types::Value;
+
+use super::schema::checksum;
+use super::view::{Budget, SubjectState, Tx, View, checked, from_sql, to_sql};
+use crate::error::{Error, Result};
+use crate::event::{Event, EventId, NewEvent};
+use crate::json::Json;
+use crate::store::{EventQuery, Expected};
+
+/// Stores an event at the end of a subject.
+pub(super) fn append(tx: &mut Tx<'_>, subject: &str, event: NewEvent, expected: Option<Expected>) -> Result<Event> {
+    let found = subject_state(tx, subject)?;
+    if let Some(expected) = expected {
+        expected.check(subject, found.and_then(|state| state.last))?;
+    }
+    let now = tx.view.now_ms;
+    let id = EventId::next(found.and_then(|state| state.last).max(tx.memory.id_floor), now);
+    let row = match found {
+        Some(state) => state.row,
+        None => {
+            tx.execute("INSERT INTO subjects (name) VALUES (?1)", [subject])?;
+            tx.view.conn.last_insert_rowid()
+        }
+    };
+    let event = event.persist(id, now);
+    tx.execute(
+        "INSERT INTO events (subject, ms, seq, ts, type, record, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![row, to_sql(id.ms), to_sql(id.seq), to_sql(now), event.kind(), &**event.json(), checksum(event.json())],
+    )?;
+    tx.memory.remember(subject, SubjectState { row, last: Some(id) });
+    Ok(event)
+}
+
+fn subject_state(tx: &mut Tx<'_>, subject: &str) -> Result<Option<SubjectState>> {
+    if let Some(state) = tx.memory.subjects.get(subject) {
+        return Ok(Some(*state));
+    }
+    let found = load_state(&tx.view, subject);
+    let found = tx.note(found)?;
+    if let Some(state) = found {
+        tx.memory.remember(subject, state);
+    }
+    Ok(found)
+}
+
+fn load_state(view: &View<'_>, subject: &str) -> Result<Option<SubjectState>> {
+    let row = view.first("SELECT id FROM subjects WHERE name = ?1", [subject], |row| row.get(0))?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(SubjectState { row, last: nth_newest(view, row, 1)? }))
+}
+
+/// Deletes a subject: takes its name away at once, and leaves the events to [`purge`]. Whether it was there.
+pub(super) fn delete(tx: &mut Tx<'_>, subject: &str) -> Result<bool> {
+    let Some(state) = subject_state(tx, subject)? else { return Ok(false) };
+    tx.execute("UPDATE subjects SET name = NULL WHERE id = ?1", [state.row])?;
+    if state.last > tx.memory.id_floor {
+        tx.memory.id_floor = state.last;
+        let floor = state.last.unwrap_or_default().to_string();
+        tx.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('id_floor', ?1)", [floor])?;
+    }
+    tx.memory.subjects.remove(subject);
+    tx.memory.purging = true;
+    tx.memory.news = true;
+    Ok(true)
+}
+
+/// The greatest id of any deleted subject.
+pub(super) fn id_floor(view: &View<'_>) -> Result<Option<EventId>> {
+    let text = view.first("SELECT value FROM meta WHERE name = 'id_floor'", [], |row| row.get::<_, String>(0))?;
+    text.map(|text| text.parse().map_err(|_| Error::corrupt(format!("{text:?} in table meta is no event id"))))
+        .transpose()
+}
+
+/// Removes up to `limit` events of deleted subjects. Whether nothing is left to remove.
+pub(super) fn purge(tx: &mut Tx<'_>, limit: i64) -> Result<bool> {
+    let dead = tx.view.first("SELECT id FROM subjects WHERE name IS NULL LIMIT 1", [], |row| row.get::<_, i64>(0));
+    let Some(dead) = tx.note(dead)? else {
+        return Ok(true);
+    };
+    let removed = tx.execute(
+        "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE subject = ?1 ORDER BY ms, seq LIMIT ?2)",
+        params![dead, limit],
+    )?;
+    if removed < limit {
+        tx.execute("DELETE FROM subjects WHERE id = ?1", [dead])?;
+    }
+    Ok(false)
+}
+
+/// Trims subjects after the one with this row, as retention asks: a bounded step. Where the next step goes on.
+pub(super) fn trim(
+    tx: &mut Tx<'_>,
+    after: i64,
+    cutoff_ms: Option<u64>,
+    keep: Option<u64>,
+    limit: i64,
+) -> Result<Option<i64>> {
+    let subjects = subjects_after(&tx.view, after);
+    let subjects = tx.note(subjects)?;
+    let next = subjects.last().map(|(row, _)| *row);
+    let mut left = limit;
+    for (row, name) in subjects {
+        let Some(name) = name else { continue };
+        let by_age = EventId { ms: cutoff_ms.unwrap_or(0), seq: 0 };
+        if subject_state(tx, &name)?.is_some_and(|state| state.last < Some(by_age)) {
+            delete(tx, &name)?;
+            continue;
+        }
+        let by_count = keep.map_or(Ok(None), |keep| nth_newest(&tx.view, row, keep));
+        let bound = tx.note(by_count)?.map_or(by_age, |oldest| oldest.max(by_age));
+        left -= tx.execute(
+            "DELETE FROM events WHERE id IN \
+             (SELECT id FROM events WHERE subject = ?1 AND (ms, seq) < (?2, ?3) ORDER BY ms, seq LIMIT ?4)",
+            params![row, to_sql(bound.ms), to_sql(bound.seq), left],
+        )?;
+        if left == 0 {
+            // This subject may have more to lose.
+            return Ok(Some(row - 1));
+        }
+    }
+    Ok(next)
+}
+
+/// The next few subjects; those without a name are deleted.
+fn subjects_after(view: &View<'_>, after: i64) -> Result<Vec<(i64, Option<Arc<str>>)>> {
+    let mut statement = view.prepare("SELECT id, name FROM subjects WHERE id > ?1 ORDER BY id LIMIT 64")?;
+    let rows = statement.query_map([after], |row| Ok((row.get(0)?, row.get(1)?)));
+    rows.and_then(Iterator::collect).map_err(|e| view.fail(&e))
+}
+
+/// The oldest of the newest `keep` events.
+fn nth_newest(view: &View<'_>, subject: i64, keep: u64) -> Result<Option<EventId>> {
+    view.first(
+        "SELECT ms, seq FROM events WHERE subject = ?1 ORDER BY ms DESC, seq DESC LIMIT 1 OFFSET ?2",
+        params![subject, to_sql(keep.max(1) - 1)],
+        |row| Ok(EventId { ms: from_sql(row.get(0)?), seq: from_sql(row.get(1)?) }),
+    )
+}
+
+/// Reads records of a subject. None: it would cost more than the budget.
+pub(super) fn read(view: &View<'_>, subject: &str, query: &EventQuery, budget: Budget) -> Result<Option<Vec<Json>>> {
+    let limit = query.limit.unwrap_or(usize::MAX);
+    if limit == 0 {
+        return Ok(Some(Vec::new()));
+    }
+    let Some((sql, params)) = event_query(subject, query) else {
+        return Ok(Some(Vec::new()));
+    };
+    let mut statement = view.prepare(&sql)?;
+    let mut rows = statement.query(rusqlite::params_from_iter(params)).map_err(|e| view.fail(&e))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(|e| view.fail(&e))? {
+        let wanted = match &query.types {
+            Some(types) => {
+                let kind = row.get_ref(1).and_then(|kind| Ok(kind.as_str()?)).map_err(|e| view.fail(&e))?;
+                types.iter().any(|wanted| wanted == kind)
+            }
+            None => true,
+        };
+        let ts: i64 = row.get(2).map_err(|e| view.fail(&e))?;
+        let in_time = query.from.is_none_or(|from| ts as f64 >= from) && query.to.is_none_or(|to| ts as f64 <= to);
+        if wanted && in_time {
+            let record = row.get_ref(0).and_then(|text| Ok(text.as_str()?)).map_err(|e| view.fail(&e))?;
+            let sum = row.get(3).map_err(|e| view.fail(&e))?;
+            let record =
+                checked(record, sum, "events", || format!("of subject {subject:?} after {} others", found.len()))?;
+            found.push(Json::from(record));
+        }
+        if found.len() >= limit {
+            break;
+        }
+        if !budget.lasts() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(found))
+}
+
+/// The statement for a query; its filters by type and time are applied to its rows. None: nothing can match.
+fn event_query(subject: &str, query: &EventQuery) -> Option<(String, Vec<Value>)> {
+    let mut sql = String::from(
+        "SELECT record, type, ts, sum FROM events WHERE subject = (SELECT id FROM subjects WHERE name = ?)",
+    );
+    let mut params = vec![Value::Text(subject.into())];
+    // No id has numbers that large.
+    let fits = |id: &EventId| i64::try_from(id.ms).is_ok();
+    let mut bound = |condition: &str, id: EventId| {
+        sql.push_str(condition);
+        params.push(Value::Integer(to_sql(id.ms)));
+        params.push(Value::Integer(to_sql(id.seq)));
+    };
+    match query.after {
+        Some(after) if !fits(&after) => return None,
+        Some(after) => bound(" AND (ms, seq) > (?, ?)", after),
+        None => {}
+    }
+    if let Some(before) = query.before.filter(fits) {
+        bound(" AND (ms, seq) < (?, ?)", before);
+    }
+    // An id's milliseconds are never before the event's time, so the time bounds the ids from below.
+    if let Some(from) = query.from.filter(|from| *from >= 1.0) {
+        bound(" AND (ms, seq) >= (?, ?)", EventId { ms: from as u64, seq: 0 });
+    }
+    let order = if query.descending { " ORDER BY ms DESC, seq DESC" } else { " ORDER BY ms, seq" };
+    sql.push_str(order);
+    Some((sql, params))
+}

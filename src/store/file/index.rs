@@ -1,0 +1,132 @@
+//! Sorted indexes of entries with metadata.
+
+use std::sync::Arc;
+
+use rusqlite::params;
+use serde_json::Number;
+
+use super::filter::Sieve;
+use super::schema::checksum;
+use super::view::{Budget, Tx, View, checked};
+use crate::error::{Error, Result};
+use crate::json::{self, Object};
+use crate::store::{IndexEntry, IndexQuery, entry_not_found};
+
+/// Adds or replaces an entry.
+pub(super) fn add(tx: &mut Tx<'_>, key: &str, id: &str, score: f64, metadata: &str) -> Result<()> {
+    if score.is_nan() {
+        return Err(Error::invalid("score: expected a number, got NaN"));
+    }
+    tx.execute(
+        "INSERT INTO index_entries (key, id, score, metadata, sum) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (key, id) \
+         DO UPDATE SET score = excluded.score, metadata = excluded.metadata, sum = excluded.sum",
+        params![key, id, score, metadata, checksum(metadata)],
+    )?;
+    Ok(())
+}
+
+/// One entry.
+pub(super) fn get(view: &View<'_>, key: &str, id: &str) -> Result<Option<IndexEntry>> {
+    let mut statement = view.prepare("SELECT score, metadata, sum FROM index_entries WHERE key = ?1 AND id = ?2")?;
+    let mut rows = statement.query([key, id]).map_err(|e| view.fail(&e))?;
+    let Some(row) = rows.next().map_err(|e| view.fail(&e))? else {
+        return Ok(None);
+    };
+    let read = || Ok((row.get(0)?, row.get_ref(1)?.as_str()?, row.get(2)?));
+    let (score, metadata, sum) = read().map_err(|e: rusqlite::Error| view.fail(&e))?;
+    let metadata = entry_text(metadata, sum, key, id)?.into();
+    Ok(Some(IndexEntry { id: id.into(), score, metadata }))
+}
+
+fn entry_text<'r>(metadata: &'r str, sum: Option<i64>, key: &str, id: &str) -> Result<&'r str> {
+    checked(metadata, sum, "index_entries", || format!("of key {key:?}, id {id:?}"))
+}
+
+/// A page of entries: highest score first, ties by id. None: it would cost more than the budget.
+pub(super) fn read(view: &View<'_>, key: &str, query: &IndexQuery, budget: Budget) -> Result<Option<Vec<IndexEntry>>> {
+    let mut found = Vec::new();
+    if query.limit == 0 {
+        return Ok(Some(found));
+    }
+    let sieve = Sieve::new(&query.filter);
+    // Without a filter the entries before the page are passed over in the index alone; with one each must be looked at.
+    let (skip_in_sql, mut skip) = if query.filter.is_empty() { (query.offset, 0) } else { (0, query.offset) };
+    if !budget.lasts_for(skip_in_sql) {
+        return Ok(None);
+    }
+    let mut statement = view.prepare(
+        "SELECT e.id, e.score, e.metadata, e.sum FROM \
+         (SELECT row FROM index_entries WHERE key = ?1 ORDER BY score DESC, id LIMIT -1 OFFSET ?2) page \
+         CROSS JOIN index_entries e ON e.row = page.row",
+    )?;
+    let offset = i64::try_from(skip_in_sql).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![key, offset]).map_err(|e| view.fail(&e))?;
+    while let Some(row) = rows.next().map_err(|e| view.fail(&e))? {
+        let read = || Ok((row.get_ref(0)?.as_str()?, row.get(1)?, row.get_ref(2)?.as_str()?, row.get(3)?));
+        let (id, score, metadata, sum) = read().map_err(|e: rusqlite::Error| view.fail(&e))?;
+        if sieve.matches(entry_text(metadata, sum, key, id)?)? {
+            if skip > 0 {
+                skip -= 1;
+            } else {
+                found.push(IndexEntry { id: Arc::from(id), score, metadata: metadata.into() });
+                if found.len() >= query.limit {
+                    break;
+                }
+            }
+        }
+        if !budget.lasts() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(found))
+}
+
+/// Reads, changes and writes back the metadata of one entry. None: there is none.
+fn change<T>(
+    tx: &mut Tx<'_>,
+    key: &str,
+    id: &str,
+    f: impl FnOnce(&mut Object) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    let found =
+        tx.view.first("SELECT row, metadata, sum FROM index_entries WHERE key = ?1 AND id = ?2", [key, id], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get(2)?))
+        });
+    let Some((row, metadata, sum)) = tx.note(found)? else {
+        return Ok(None);
+    };
+    let mut metadata = json::parse_object("metadata", entry_text(&metadata, sum, key, id)?)?;
+    let Some(outcome) = f(&mut metadata)? else {
+        return Ok(None);
+    };
+    let metadata = json::to_json(&metadata);
+    tx.execute(
+        "UPDATE index_entries SET metadata = ?2, sum = ?3 WHERE row = ?1",
+        params![row, &*metadata, checksum(&metadata)],
+    )?;
+    Ok(Some(outcome))
+}
+
+/// One deep merge. False: no such entry, or another version.
+pub(super) fn update(
+    tx: &mut Tx<'_>,
+    key: &str,
+    id: &str,
+    patch: Object,
+    expected_version: Option<i64>,
+) -> Result<bool> {
+    let changed =
+        change(tx, key, id, |metadata| Ok(json::update_metadata(metadata, patch, expected_version).then_some(())))?;
+    Ok(changed.is_some())
+}
+
+/// Adds to the number at a dotted path.
+pub(super) fn increment(tx: &mut Tx<'_>, key: &str, id: &str, field: &str, by: f64) -> Result<Number> {
+    change(tx, key, id, |metadata| json::increment_metadata(metadata, field, by).map(Some))?
+        .ok_or_else(|| entry_not_found(key, id))
+}
+
+/// Deletes an entry; whether it was there.
+pub(super) fn delete(tx: &mut Tx<'_>, key: &str, id: &str) -> Result<bool> {
+    Ok(tx.execute("DELETE FROM index_entries WHERE key = ?1 AND id = ?2", [key, id])? > 0)
+}

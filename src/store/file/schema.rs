@@ -1,0 +1,198 @@
+//! The database file: how it is opened, its tables, and how older versions become this one.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::fault;
+use crate::error::{Error, Result};
+
+/// The database's name in its directory.
+pub(super) const DB_FILE: &str = "nvent.db";
+
+/// The version of the tables that this code reads and writes.
+pub(super) const VERSION: i64 = 1;
+
+/// `nvnt`, in the file's header: whose file this is.
+const APPLICATION_ID: i64 = 0x6e76_6e74;
+
+/// How long to wait for another program (the sqlite3 CLI, a backup tool) that has locked the database.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Statements of one connection that stay prepared.
+const STATEMENTS: usize = 64;
+
+/// One step per version: `MIGRATIONS[n]` makes version n + 1 of version n.
+const MIGRATIONS: &[&str] = &[
+    // 1. `sum` is the CRC-32 of the text beside it, or NULL for a row that is not checked.
+    "
+    -- id_floor: ids up to here were given in subjects that are deleted. kv_epoch: see kv. import: what was imported.
+    CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
+
+    -- A deleted subject loses its name and is purged later.
+    CREATE TABLE subjects (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY,
+        subject INTEGER NOT NULL,
+        ms INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        ts INTEGER NOT NULL,
+        type TEXT NOT NULL,
+        record TEXT NOT NULL,
+        sum INTEGER
+    );
+    CREATE UNIQUE INDEX events_by_id ON events (subject, ms, seq);
+
+    -- `epoch` is what kv_epoch of meta was when the value was written: a clear kills what is older than itself.
+    CREATE TABLE kv (
+        id INTEGER PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,
+        value TEXT NOT NULL,
+        expires_ms INTEGER,
+        epoch INTEGER NOT NULL,
+        sum INTEGER
+    );
+    CREATE INDEX kv_by_expiry ON kv (expires_ms) WHERE expires_ms IS NOT NULL;
+    CREATE TABLE kv_clears (epoch INTEGER PRIMARY KEY, pattern TEXT NOT NULL);
+
+    CREATE TABLE index_entries (
+        row INTEGER PRIMARY KEY,
+        key TEXT NOT NULL,
+        id TEXT NOT NULL,
+        score REAL NOT NULL,
+        metadata TEXT NOT NULL,
+        sum INTEGER,
+        UNIQUE (key, id)
+    );
+    CREATE INDEX index_entries_by_score ON index_entries (key, score DESC, id);
+
+    CREATE TABLE documents (
+        row INTEGER PRIMARY KEY,
+        collection TEXT NOT NULL,
+        id TEXT NOT NULL,
+        doc TEXT NOT NULL,
+        sum INTEGER,
+        UNIQUE (collection, id)
+    );
+
+    -- For people with the sqlite3 CLI.
+    CREATE VIEW event_log AS
+        SELECT s.name AS subject, e.ms || '-' || e.seq AS id, datetime(e.ts / 1000, 'unixepoch') AS time, e.type, e.record
+        FROM events e JOIN subjects s ON s.id = e.subject ORDER BY e.id;
+    ",
+];
+
+/// The checksum kept beside a text.
+pub(super) fn checksum(text: &str) -> u32 {
+    crc32fast::hash(text.as_bytes())
+}
+
+/// Creates the directory (private to the user) where it is missing; its one true path.
+pub(super) fn prepare_dir(dir: &Path) -> Result<PathBuf> {
+    let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(|e| fault::io("create the data directory", dir, &e))?;
+    for created in missing {
+        sync_entry(created).map_err(|e| fault::io("sync the data directory", created, &e))?;
+    }
+    dir.canonicalize().map_err(|e| fault::io("find the data directory", dir, &e))
+}
+
+/// Makes the name of a new file or directory survive power loss.
+pub(super) fn sync_entry(path: &Path) -> std::io::Result<()> {
+    // Elsewhere a directory cannot be opened, and the file system sees to it.
+    if cfg!(unix) {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Options for files that only the user may read.
+pub(super) fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Opens the connection that writes, and brings the tables up to date.
+pub(super) fn open_writer(dir: &Path) -> Result<Connection> {
+    let path = dir.join(DB_FILE);
+    // SQLite would create it readable by everyone; its WAL takes the permissions over from here.
+    private_file().open(&path).map_err(|e| fault::io("open the database", &path, &e))?;
+    let sql = |e: rusqlite::Error| fault::sql(dir, &e);
+    let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(sql)?;
+    configure(&conn).map_err(sql)?;
+    check_owner(&conn, &path)?;
+    // A page of events holds a dozen: 4 kB pages, 16 MB of them in the writer's cache at most.
+    conn.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -16384; \
+         PRAGMA journal_size_limit = 67108864; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;",
+    )
+    .map_err(sql)?;
+    migrate(&conn).map_err(sql)?;
+    Ok(conn)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn open_reader(dir: &Path) -> Result<Connection, rusqlite::Error> {
+    let conn = Connection::open_with_flags(
+        dir.join(DB_FILE),
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    configure(&conn)?;
+    Ok(conn)
+}
+
+fn configure(conn: &Connection) -> Result<(), rusqlite::Error> {
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")
+}
+
+/// Refuses what is not ours, or newer than we are, before anything is changed.
+fn check_owner(conn: &Connection, path: &Path) -> Result<()> {
+    let dir = path.parent().unwrap_or(path);
+    let pragma = |name: &str| -> Result<i64> {
+        conn.pragma_query_value(None, name, |row| row.get(0)).map_err(|e| fault::sql(dir, &e))
+    };
+    let (owner, version) = (pragma("application_id")?, pragma("user_version")?);
+    if version > VERSION && owner == APPLICATION_ID {
+        return Err(Error::corrupt(format!(
+            "{}: written by a newer nvent-native (schema {version}, this one knows up to {VERSION}): \
+             upgrade nvent-native, or use another dataDir",
+            path.display()
+        )));
+    }
+    let tables: i64 =
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(|e| fault::sql(dir, &e))?;
+    if owner != APPLICATION_ID && tables > 0 {
+        return Err(Error::corrupt(format!(
+            "{}: this is a database of another program: use another dataDir",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Each step in a transaction of its own, with the version that it makes.
+fn migrate(conn: &Connection) -> Result<(), rusqlite::Error> {
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let done = usize::try_from(version).unwrap_or(0);
+    for (step, sql) in MIGRATIONS.iter().enumerate().skip(done) {
+        let transaction = conn.unchecked_transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", i64::try_from(step + 1).unwrap_or(i64::MAX))?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
