@@ -1,5 +1,6 @@
 import { didYouMean, object, options } from './check'
 import { invalid, NventError } from './errors'
+import { FileQueueAdapter, MemoryQueueAdapter } from './queue'
 import { FileStoreAdapter, MemoryStoreAdapter } from './store'
 import { MemoryStreamAdapter } from './stream'
 import type { Adapters, AdaptersConfig, QueueAdapter, StoreAdapter, StreamAdapter } from './types'
@@ -46,13 +47,22 @@ export async function createAdapters(config: AdaptersConfig = {}): Promise<Adapt
     file: () => new FileStoreAdapter({ ...storeFile, dataDir: dir(storeFile, 'store') }),
   }
   const makeStream = { memory: () => new MemoryStreamAdapter() }
+  const defaults = queueConfig['defaultJobOptions'] === undefined ? {} : { defaultJobOptions: queueConfig['defaultJobOptions'] }
+  if (queueConfig['adapter'] === 'redis') {
+    throw invalid('config.queue.adapter: there is no native queue on Redis; use BullMQ, through nvent\'s own queue package or an object with the same methods: setAdapters({ queue })')
+  }
+  const makeQueue = {
+    memory: () => new MemoryQueueAdapter(defaults),
+    file: () => new FileQueueAdapter({ ...defaults, ...queueFile, dataDir: dir(queueFile, 'queue') }),
+  }
   const chosen = {
     store: adapterName('config.store', storeConfig['adapter'], Object.keys(makeStore), 'file') as keyof typeof makeStore,
     stream: adapterName('config.stream', streamConfig['adapter'], Object.keys(makeStream), 'memory') as keyof typeof makeStream,
+    queue: adapterName('config.queue', queueConfig['adapter'], Object.keys(makeQueue), 'file') as keyof typeof makeQueue,
   }
-  const adapters = { store: makeStore[chosen.store](), stream: makeStream[chosen.stream]() } as unknown as Adapters
+  const adapters: Adapters = { store: makeStore[chosen.store](), stream: makeStream[chosen.stream](), queue: makeQueue[chosen.queue]() }
   try {
-    await Promise.all([adapters.store.init(), adapters.stream.init()])
+    await Promise.all([adapters.store.init(), adapters.stream.init(), adapters.queue.init()])
   }
   catch (error) {
     // Nothing half-open is left behind.
@@ -97,7 +107,8 @@ export async function shutdownAdapters(adapters: Partial<Adapters> = { ...curren
     if (current[kind] !== undefined && current[kind] === adapters[kind]) delete current[kind]
   }
   const failures: unknown[] = []
-  for (const end of [() => adapters.queue?.close(), () => adapters.stream?.shutdown(), () => adapters.store?.close()]) {
+  // An adapter of a user's own may have nothing to end.
+  for (const end of [() => adapters.queue?.close?.(), () => adapters.stream?.shutdown?.(), () => adapters.store?.close?.()]) {
     try {
       await end()
     }

@@ -61,6 +61,29 @@ export interface NativeStream {
   subscriptionCount(topic: string): number
 }
 
+export interface NativeQueue {
+  open(): Reply
+  enqueue(queue: string, job: string): Reply
+  schedule(queue: string, job: string, options: string): Reply
+  job(queue: string, id: string): Reply
+  jobs(queue: string, states: string[], offset: number, limit?: number | null): Reply
+  counts(queue: string): Reply
+  scheduled(queue: string): Reply
+  removeScheduled(id: string): Reply
+  removeJob(queue: string, id: string): Reply
+  isPaused(queue: string): Reply
+  pause(queue: string): Reply
+  resume(queue: string): Reply
+  on(queue: string, event: string): Reply
+  off(id: number): Reply
+  registerWorker(queue: string, jobName: string, options: string): Reply
+  start(queue: string): Reply
+  complete(token: number, result: string): Reply
+  fail(token: number, reason: string): Reply
+  progress(token: number, progress: string): Reply
+  close(limitMs: number): Reply
+}
+
 export interface NativeBus {
   publish(event: string): void
   isHeard(): boolean
@@ -84,6 +107,7 @@ interface Addon {
   NativeStream: {
     memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream
   }
+  NativeQueue: new (bridge: NativeBridge, options: string) => NativeQueue
   NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, stream: NativeStream | null, target: number, options: string) => NativeWiring
   NativeFlowWiring: new (
     bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number, queueTarget: number, options: string,
@@ -256,6 +280,7 @@ export function onDelivery(
   failed: (error: unknown) => void,
 ): void {
   subscribers.set(id, { handle, failed, single, waiting: [], busy: false })
+  bridge.release(id, true)
 }
 
 /** From here on the handler is not called any more. */

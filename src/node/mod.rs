@@ -5,6 +5,7 @@
 
 mod bridge;
 mod bus;
+mod queue;
 mod reply;
 mod store;
 mod stream;

@@ -135,11 +135,11 @@ pub(super) fn stats_json(stats: Stats) -> String {
     json::to_json(&stats.into_iter().collect::<std::collections::BTreeMap<_, _>>()).to_string()
 }
 
-fn optional_json(value: Option<Json>) -> Option<String> {
+pub(super) fn optional_json(value: Option<Json>) -> Option<String> {
     value.map(|json| json.to_string())
 }
 
-fn array_json<T>(rows: &[T], push: impl Fn(&mut String, &T)) -> String {
+pub(super) fn array_json<T>(rows: &[T], push: impl Fn(&mut String, &T)) -> String {
     let mut out = String::from("[");
     for (index, row) in rows.iter().enumerate() {
         out.push_str(if index == 0 { "" } else { "," });
@@ -303,8 +303,7 @@ impl NativeStore {
                 let mailbox = Arc::new(Mailbox::new(DEFAULT_BUFFER, Overflow::DropOldest));
                 Ok(self.store.subscribe(&subject, mailbox.clone()).map(move |id| {
                     let wake = bridge.subscribe(id, subject.into(), Source::Store(mailbox.clone()), false);
-                    mailbox.add_wake(id, wake.clone());
-                    wake();
+                    mailbox.add_wake(id, wake);
                     id
                 }))
             },

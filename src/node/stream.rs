@@ -111,8 +111,7 @@ impl NativeStream {
                 Ok(self.stream.subscribe(&topic, options.spec()?, None).map(move |subscription| {
                     let source = Source::Stream(subscription.mailbox.clone());
                     let wake = bridge.subscribe(subscription.id, subscription.topic, source, subscription.shared);
-                    subscription.mailbox.add_wake(subscription.id, wake.clone());
-                    wake();
+                    subscription.mailbox.add_wake(subscription.id, wake);
                     (subscription.id, subscription.shared)
                 }))
             },
