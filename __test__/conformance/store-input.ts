@@ -1,0 +1,145 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import { rejects } from '../support/until'
+import { noJson, noNames, noNumbers, noObjects, odd, shown, throughJson } from '../support/values'
+import type { StoreContext } from './store'
+
+export function badInput(context: StoreContext): void {
+  afterEach(() => {
+    expect(({} as any).polluted).toBeUndefined()
+    expect(Object.keys(Object.prototype)).toEqual([])
+  })
+
+  const named: Array<[what: string, argument: string, call: (name: any) => Promise<unknown>]> = [
+    ['stream.append', 'subject', name => context.store.stream.append(name, { type: 'x' })],
+    ['stream.read', 'subject', name => context.store.stream.read(name)],
+    ['stream.subscribe', 'subject', name => context.store.stream.subscribe(name, () => {})],
+    ['stream.delete', 'subject', name => context.store.stream.delete(name)],
+    ['append', 'subject', name => context.store.append(name, { type: 'x' })],
+    ['kv.get', 'key', name => context.store.kv.get(name)],
+    ['kv.set', 'key', name => context.store.kv.set(name, 1)],
+    ['kv.delete', 'key', name => context.store.kv.delete(name)],
+    ['kv.clear', 'pattern', name => context.store.kv.clear(name)],
+    ['kv.increment', 'key', name => context.store.kv.increment(name)],
+    ['index.add', 'key', name => context.store.index.add(name, 'id', 1)],
+    ['index.add', 'id', name => context.store.index.add('k', name, 1)],
+    ['index.get', 'id', name => context.store.index.get('k', name)],
+    ['index.read', 'key', name => context.store.index.read(name)],
+    ['index.update', 'id', name => context.store.index.update('k', name, { a: 1 })],
+    ['index.updateWithRetry', 'key', name => context.store.index.updateWithRetry(name, 'id', { a: 1 })],
+    ['index.increment', 'field', name => context.store.index.increment('k', 'id', name)],
+    ['index.delete', 'key', name => context.store.index.delete(name, 'id')],
+    ['save', 'collection', name => context.store.save(name, 'id', {})],
+    ['get', 'id', name => context.store.get('c', name)],
+    ['list', 'collection', name => context.store.list(name)],
+    ['delete', 'id', name => context.store.delete('c', name)],
+  ]
+  it.each(named)('%s refuses what is no name as its %s', async (_method, argument, call) => {
+    await context.store.index.add('k', 'id', 1)
+    for (const name of noNames) await rejects(call(name), 'NVENT_INVALID', new RegExp(`\\b${argument}\\b`))
+  })
+
+  const objects: Array<[what: string, argument: string, call: (value: any) => Promise<unknown>]> = [
+    ['append', 'event', value => context.store.append('s', value)],
+    ['save', 'doc', value => context.store.save('c', 'id', value)],
+    ['index.update', 'metadata', value => context.store.index.update('k', 'id', value)],
+    ['index.updateWithRetry', 'metadata', value => context.store.index.updateWithRetry('k', 'id', value)],
+  ]
+  it.each(objects)('%s refuses what is no object as its %s', async (_method, argument, call) => {
+    await context.store.index.add('k', 'id', 1)
+    for (const value of noObjects) await rejects(call(value), 'NVENT_INVALID', new RegExp(argument))
+  })
+
+  it('refuses events without a type', async () => {
+    for (const type of [undefined, null, 1, '', {}, []]) await rejects(context.store.append('s', { type } as any), 'NVENT_INVALID', /type/)
+    expect(await context.store.read('s')).toEqual([])
+  })
+
+  describe.each(noJson)('%s', (_what, value, path) => {
+    it('is refused with its path', async () => {
+      const { store } = context
+      await store.index.add('k', 'id', 1)
+      const at = (argument: string): RegExp => new RegExp(`${argument}${path}`.replaceAll(/[.[\]]/g, '\\$&'))
+      await rejects(store.append('s', { type: 'x', data: value }), 'NVENT_INVALID', path ? at('event.data') : /event/)
+      await rejects(store.kv.set('key', value), 'NVENT_INVALID', at('value'))
+      await rejects(store.index.add('k', 'id', 1, value), 'NVENT_INVALID', at('metadata'))
+      await rejects(store.index.update('k', 'id', value), 'NVENT_INVALID', at('metadata'))
+      await rejects(store.save('c', 'id', value), 'NVENT_INVALID', at('doc'))
+      expect(await store.kv.get('key')).toBeNull()
+      expect((await store.index.get('k', 'id'))!.metadata).toEqual({ version: 0 })
+    })
+  })
+
+  it.each([undefined, () => 1, Symbol('s'), 1n].map(value => [shown(value), value] as const))('kv.set refuses %s', async (_what, value) => {
+    await rejects(context.store.kv.set('key', value), 'NVENT_INVALID', /value/)
+  })
+
+  it.each(odd)('%s become what JSON makes of them', async (_what, value) => {
+    const { store } = context
+    const expected = throughJson(value)
+    const record = await store.append('s', { type: 'x', data: value })
+    expect(record.data).toEqual(expected)
+    expect((await store.read('s'))[0]!.data).toEqual(expected)
+    await store.kv.set('key', value)
+    const got = await store.kv.get('key')
+    expect(got).toEqual(expected)
+    expect(JSON.stringify(got)).toBe(JSON.stringify(expected))
+    await store.save('c', 'id', value)
+    expect(await store.get('c', 'id')).toEqual(expected)
+    await store.index.add('k', 'id', 1, { value })
+    expect(JSON.stringify((await store.index.get('k', 'id'))!.metadata.value)).toBe(JSON.stringify(expected))
+  })
+
+  it('never lets a key reach a prototype', async () => {
+    const { index } = context.store
+    await index.add('k', 'id', 1, JSON.parse('{"__proto__.polluted":1,"constructor.prototype.polluted":1}'))
+    await index.update('k', 'id', JSON.parse('{"__proto__":{"polluted":2},"constructor":{"prototype":{"polluted":2}}}'))
+    await index.increment('k', 'id', '__proto__.polluted')
+    await index.increment('k', 'id', 'constructor.prototype.polluted')
+    const { metadata } = (await index.get('k', 'id'))!
+    expect(Object.getPrototypeOf(metadata)).toBe(Object.prototype)
+    expect(metadata.constructor.prototype.polluted).toBe(3)
+    expect(Object.getOwnPropertyDescriptor(metadata, '__proto__')!.value).toEqual({ polluted: 3 })
+  })
+
+  it('refuses numbers that are none', async () => {
+    const { store } = context
+    await store.index.add('k', 'id', 1)
+    for (const value of noNumbers as any[]) {
+      await rejects(store.kv.increment('key', value), 'NVENT_INVALID', /by/)
+      await rejects(store.index.increment('k', 'id', 'n', value), 'NVENT_INVALID', /by/)
+      await rejects(store.index.add('k', 'id', value), 'NVENT_INVALID', /score/)
+      if (value !== null) await rejects(store.kv.set('key', 1, value), 'NVENT_INVALID', /ttl/)
+    }
+    for (const ttl of [0, -1]) await rejects(store.kv.set('key', 1, ttl), 'NVENT_INVALID', /ttl/)
+    await rejects(store.index.add('k', 'id', undefined as any), 'NVENT_INVALID', /score/)
+    expect(await store.kv.get('key')).toBeNull()
+  })
+
+  it('refuses options of other types and names, and says which are known', async () => {
+    const { store } = context
+    const bad: Array<[any, RegExp]> = [
+      [{ limt: 1 }, /limt.*limit/], [{ limit: '1' }, /limit/], [{ limit: -1 }, /limit/], [{ limit: 1.5 }, /limit/], [{ order: 'up' }, /order/],
+      [{ types: 'x' }, /types/], [{ types: [1] }, /types/], [{ from: '0' }, /from/], [{ to: Number.NaN }, /to/], [{ after: 5 }, /after/], ['text', /options/], [[], /options/],
+    ]
+    for (const [options, message] of bad) await rejects(store.read('s', options), 'NVENT_INVALID', message)
+    for (const options of [{ ofset: 1 }, { offset: -1 }, { limit: Number.NaN }, { filter: 'x' }, { filter: [] }] as any[]) {
+      await rejects(store.index.read('k', options), 'NVENT_INVALID', /options/)
+    }
+    for (const options of [{ sort: 'x' }, { sortBy: 1 }, { order: 'up' }, { limit: -1 }] as any[]) await rejects(store.list('c', options), 'NVENT_INVALID', /options/)
+    await rejects(store.index.update('k', 'id', {}, { expectedVersion: '0' } as any), 'NVENT_INVALID', /expectedVersion/)
+    await rejects(store.stream.append('s', { type: 'x' }, { expectedLastId: 5 } as any), 'NVENT_INVALID', /expectedLastId/)
+  })
+
+  it('refuses handlers that are no functions', async () => {
+    for (const handler of [undefined, null, {}, 'text'] as any[]) await rejects(context.store.subscribe('s', handler), 'NVENT_INVALID', /onEvent/)
+  })
+
+  it('rejects rather than throws', () => {
+    const calls = [() => context.store.append(1 as any, 1 as any), () => context.store.kv.get(1 as any), () => context.store.list({} as any)]
+    for (const call of calls) {
+      const promise = call()
+      expect(promise).toBeInstanceOf(Promise)
+      promise.catch(() => {})
+    }
+  })
+}

@@ -1,0 +1,98 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import {
+  createAdapters, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter,
+} from 'nvent-native'
+import type { AdaptersConfig, QueueAdapter } from 'nvent-native'
+import { afterEach, beforeEach, expect, it } from 'vitest'
+import { rejects } from './support/until'
+
+let dir: string
+const memory: AdaptersConfig = { store: { adapter: 'memory' }, stream: { adapter: 'memory' }, queue: { adapter: 'memory' } }
+
+beforeEach(async () => { dir = await mkdtemp(path.join(tmpdir(), 'nvent-factory-')) })
+afterEach(async () => {
+  await shutdownAdapters()
+  await rm(dir, { recursive: true })
+})
+
+it('says what to do where nothing is current', async () => {
+  for (const use of [useStoreAdapter, useStreamAdapter, useQueueAdapter]) await rejects(use, 'NVENT_NOT_FOUND', /createAdapters.*setAdapters/)
+})
+
+it('creates, opens and makes current what is configured', async () => {
+  const adapters = await createAdapters(memory)
+  expect(useStoreAdapter()).toBe(adapters.store)
+  expect(useStreamAdapter()).toBe(adapters.stream)
+  expect(useQueueAdapter()).toBe(adapters.queue)
+  expect(await adapters.store.health()).toMatchObject({ ok: true, backend: 'memory' })
+  expect(await adapters.stream.health()).toMatchObject({ ok: true, backend: 'memory' })
+})
+
+it('takes the file store unless told, and puts it where connections say', async () => {
+  const adapters = await createAdapters({ connections: { file: { dataDir: dir } } })
+  expect(await adapters.store.health()).toMatchObject({ ok: true, backend: 'file' })
+  expect(await adapters.stream.health()).toMatchObject({ ok: true, backend: 'memory' })
+  await adapters.store.append('s', { type: 'x' })
+  expect(await readdir(path.join(dir, 'store'))).not.toEqual([])
+})
+
+it('shuts down what is current, which is then gone', async () => {
+  const { store, stream } = await createAdapters(memory)
+  await shutdownAdapters()
+  await rejects(store.read('s'), 'NVENT_CLOSED')
+  await rejects(stream.publish('t', { type: 'x', data: 1 }), 'NVENT_CLOSED')
+  await rejects(useStoreAdapter, 'NVENT_NOT_FOUND')
+  await shutdownAdapters()
+})
+
+it('shuts down those that are given, and leaves the current ones', async () => {
+  const { store } = await createAdapters(memory)
+  const other = new MemoryStoreAdapter()
+  await shutdownAdapters({ store: other })
+  await rejects(other.read('s'), 'NVENT_CLOSED')
+  expect(useStoreAdapter()).toBe(store)
+  expect(await store.read('s')).toEqual([])
+})
+
+it('sets one kind and leaves the others', async () => {
+  const { stream } = await createAdapters(memory)
+  const store = new MemoryStoreAdapter()
+  const before = useStoreAdapter()
+  setAdapters({ store })
+  expect(useStoreAdapter()).toBe(store)
+  expect(useStreamAdapter()).toBe(stream)
+  await before.close()
+})
+
+it('closes every kind although one fails', async () => {
+  const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
+  const queue = { enqueue: async () => '', close: async () => { throw new Error('stuck') } } as unknown as QueueAdapter
+  setAdapters({ store, stream, queue })
+  await expect(shutdownAdapters()).rejects.toThrow('stuck')
+  await rejects(store.read('s'), 'NVENT_CLOSED')
+  await rejects(stream.publish('t', { type: 'x', data: 1 }), 'NVENT_CLOSED')
+})
+
+it.each<[string, any, RegExp]>([
+  ['an unknown store', { store: { adapter: 'fiel' } }, /store\.adapter.*fiel.*did you mean "file".*memory/],
+  ['an unknown stream', { stream: { adapter: 'kafka' } }, /stream\.adapter.*kafka.*memory/],
+  ['an unknown queue', { queue: { adapter: 'filee' } }, /queue\.adapter.*filee.*file/],
+  ['a misspelt section', { stor: {} }, /stor.*did you mean "store"/],
+  ['a misspelt option', { store: { adaptor: 'memory' } }, /config\.store\.adaptor.*did you mean "adapter"/],
+  ['a misspelt option further in', { store: { adapter: 'file', file: { datadir: 'x' } } }, /datadir.*did you mean "dataDir"/],
+  ['a misspelt connection', { connections: { redis: { hots: 'x' } } }, /hots.*did you mean "host"/],
+  ['another type', { stream: { adapter: 'memory', prefix: 5 } }, /prefix/],
+  ['a name that is none', { store: { adapter: 5 } }, /adapter/],
+  ['no configuration at all', 'memory', /config/],
+])('refuses %s and says what is known', async (_what, config, message) => {
+  await rejects(createAdapters(config), 'NVENT_INVALID', message)
+  await rejects(useStoreAdapter, 'NVENT_NOT_FOUND')
+})
+
+it('refuses to make current what is no adapter', async () => {
+  for (const adapters of [{ store: {} }, { stream: {} }, { queue: {} }, { stor: new MemoryStoreAdapter() }, 5] as any[]) {
+    await rejects(() => setAdapters(adapters), 'NVENT_INVALID', /adapters/)
+  }
+})

@@ -1,0 +1,7 @@
+import { MemoryStoreAdapter } from 'nvent-native'
+import { storeConformance } from './conformance/store'
+
+storeConformance('memory', async () => ({
+  open: options => new MemoryStoreAdapter(options),
+  dispose: async () => {},
+}), { backend: 'memory', durable: false })

@@ -1,0 +1,168 @@
+import {
+  createAdapters, createWiringRegistry, getEventBus, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdownAdapters, useStoreAdapter, useStreamAdapter,
+} from 'nvent-native'
+import type { QueueAdapter, StreamAdapter, Wiring } from 'nvent-native'
+import { afterEach, describe, expect, it } from 'vitest'
+import { Inbox, rejects, until } from './support/until'
+
+const stops: Array<() => unknown> = []
+const later = (stop: () => unknown): void => void stops.unshift(stop)
+afterEach(async () => {
+  for (const stop of stops.splice(0)) await stop()
+})
+const queue = { enqueue: async () => 'id' } as unknown as QueueAdapter
+
+describe('the usage examples of the architecture', () => {
+  it('routes what is appended right after start, without an await', async () => {
+    const store = new MemoryStoreAdapter()
+    const stream = new MemoryStreamAdapter()
+    setAdapters({ store, stream, queue })
+    later(() => shutdownAdapters({ store, stream }))
+    const inbox = new Inbox()
+    await stream.subscribe('store-sync:append:*', inbox.take)
+
+    const wiring = createWiringRegistry({
+      streamCoordinator: { enableStoreSync: true },
+    })
+    later(() => wiring.stop())
+    wiring.start()
+
+    await store.append('nq:flow:abc-123', { type: 'step.completed', data: { result: 42 } })
+
+    const [event] = await inbox.atLeast(1)
+    expect(event.data).toMatchObject({ subject: 'nq:flow:abc-123', event: { type: 'step.completed', data: { result: 42 } } })
+  })
+
+  it('serves cache invalidation, coordination and clients', async () => {
+    setAdapters({ store: new MemoryStoreAdapter(), stream: new MemoryStreamAdapter(), queue })
+    later(() => shutdownAdapters())
+    const wiring = createWiringRegistry({ streamCoordinator: { enableStoreSync: true, enableFlowEvents: true, enableClientMessages: true } })
+    later(() => wiring.stop())
+    wiring.start()
+    const stream = useStreamAdapter()
+    const [invalidated, completed, client] = [new Inbox<string>(), new Inbox<string>(), new Inbox()]
+    await stream.subscribe('store-sync:append:*', async (event) => {
+      invalidated.take(event.data.subject)
+    })
+    await stream.subscribe('flow:event:*', async (event) => {
+      if (event.type === 'flow.completed') completed.take(event.data.flowName)
+    })
+    await stream.subscribe('client:flow:abc-123', async (event) => {
+      client.take(event.data.event)
+    })
+
+    const store = useStoreAdapter()
+    const stored = await store.append('nq:flow:abc-123', { type: 'flow.completed', runId: 'abc-123', flowName: 'process-order' })
+
+    expect(await invalidated.atLeast(1)).toEqual(['nq:flow:abc-123'])
+    expect(await completed.atLeast(1)).toEqual(['process-order'])
+    expect(await client.atLeast(1)).toEqual([stored])
+  })
+
+  it('lets a user\'s own wiring subscribe to the bus and publish to the stream', async () => {
+    setAdapters({ store: new MemoryStoreAdapter(), stream: new MemoryStreamAdapter(), queue })
+    later(() => shutdownAdapters())
+    function createWebhookWiring(): Wiring {
+      const bus = getEventBus()
+      const stream = useStreamAdapter()
+      let off = (): void => {}
+      return {
+        start() {
+          off = bus.onType('flow.completed', async (e) => {
+            await stream.publish(`webhook:${e.flowName}`, { type: 'webhook.trigger', data: { event: e } })
+          })
+        },
+        stop: () => off(),
+      }
+    }
+    const wiring = createWiringRegistry({ wirings: [createWebhookWiring()] })
+    later(() => wiring.stop())
+    await wiring.start()
+    const inbox = new Inbox()
+    await useStreamAdapter().subscribe('webhook:*', inbox.take)
+    const event = await useStoreAdapter().append('nq:flow:r', { type: 'flow.completed', runId: 'r', flowName: 'order' })
+    expect(await inbox.atLeast(1)).toEqual([{ type: 'webhook.trigger', data: { event } }])
+  })
+})
+
+it('works from what createAdapters made current', async () => {
+  await createAdapters({ store: { adapter: 'memory' }, stream: { adapter: 'memory' }, queue: { adapter: 'memory' } })
+  later(() => shutdownAdapters())
+  const wiring = createWiringRegistry()
+  later(() => wiring.stop())
+  await wiring.start()
+  const inbox = new Inbox()
+  await useStreamAdapter().subscribe('flow:event:*', inbox.take)
+  getEventBus().publish({ type: 'flow.start', runId: 'r', flowName: 'order' })
+  expect((await inbox.atLeast(1))[0].data).toMatchObject({ runId: 'r', flowName: 'order' })
+  expect(await useStoreAdapter().read('nq:flow:r')).toMatchObject([{ type: 'flow.start' }])
+  await until('both counted', () => wiring.stats().streamCoordinator.routed.flow === 1 && wiring.stats().flow.persisted === 1)
+})
+
+it('leaves flow wiring out where told to', async () => {
+  const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
+  later(() => shutdownAdapters({ store, stream }))
+  const wiring = createWiringRegistry({ store, stream, flow: false })
+  later(() => wiring.stop())
+  await wiring.start()
+  getEventBus().publish({ type: 'flow.start', runId: 'r', flowName: 'order' })
+  await store.append('nq:flow:r', { type: 'note' })
+  await wiring.stop()
+  expect((await store.read('nq:flow:r')).map(event => event.type)).toEqual(['note'])
+})
+
+it('starts wirings of one\'s own after the built-in ones, and stops them before, last first', async () => {
+  const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
+  later(() => shutdownAdapters({ store, stream }))
+  const inbox = new Inbox()
+  await stream.subscribe('store-sync:*', inbox.take)
+  const told: string[] = []
+  const own = (name: string): Wiring => ({
+    start: async () => {
+      await store.append(name, { type: 'started' })
+      told.push(`start ${name}`)
+    },
+    stop: async () => {
+      await store.append(name, { type: 'stopped' })
+      told.push(`stop ${name}`)
+    },
+  })
+  const wiring = createWiringRegistry({ store, stream, wirings: [own('a'), own('b')] })
+  await wiring.start()
+  await wiring.start()
+  await wiring.stop()
+  await wiring.stop()
+  expect(told).toEqual(['start a', 'start b', 'stop b', 'stop a'])
+  expect((await inbox.atLeast(4)).map(event => event.data.event.type)).toEqual(['started', 'started', 'stopped', 'stopped'])
+})
+
+it('stops what it has started when a later one fails, and can be started again', async () => {
+  const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
+  later(() => shutdownAdapters({ store, stream }))
+  const told: string[] = []
+  let broken = true
+  const wiring = createWiringRegistry({
+    store, stream,
+    wirings: [
+      { start: () => void told.push('start'), stop: () => void told.push('stop') },
+      { start: () => { if (broken) throw new Error('not today') }, stop: () => {} },
+    ],
+  })
+  await expect(Promise.resolve(wiring.start())).rejects.toThrow('not today')
+  expect(told).toEqual(['start', 'stop'])
+  broken = false
+  await wiring.start()
+  await wiring.stop()
+  expect(told).toEqual(['start', 'stop', 'start', 'stop'])
+})
+
+it.each<[string, any, RegExp]>([
+  ['a misspelt option', { streamCordinator: {} }, /streamCordinator.*streamCoordinator/],
+  ['a misspelt option of the coordinator', { streamCoordinator: { enableStoresync: true } }, /enableStoresync.*enableStoreSync/],
+  ['flow: true', { flow: true }, /flow/],
+  ['a wiring that is none', { wirings: [{ start() {} }] }, /wirings\[0\]\.stop/],
+])('refuses %s', async (_what, opts, message) => {
+  const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
+  later(() => shutdownAdapters({ store, stream }))
+  await rejects(async () => createWiringRegistry({ store, stream: stream as StreamAdapter, ...opts }).start(), 'NVENT_INVALID', message)
+})

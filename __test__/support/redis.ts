@@ -1,0 +1,42 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+/** A redis-server of its own on a free port, that keeps nothing on disk. */
+export class RedisServer {
+  private constructor(readonly port: number, private child: ChildProcess) {}
+
+  static async start(port?: number): Promise<RedisServer> {
+    const chosen = port ?? await freePort()
+    const child = spawn('redis-server', ['--port', String(chosen), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+    await new Promise<void>((resolve, reject) => {
+      child.once('error', error => reject(new Error('the tests need redis-server on the PATH', { cause: error })))
+      child.once('exit', code => reject(new Error(`redis-server ended with code ${code} before it was ready`)))
+      child.stdout!.setEncoding('utf8').on('data', (text: string) => {
+        if (text.includes('Ready to accept connections')) resolve()
+      })
+    })
+    return new RedisServer(chosen, child)
+  }
+
+  get connection(): { host: string, port: number } {
+    return { host: '127.0.0.1', port: this.port }
+  }
+
+  async stop(): Promise<void> {
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return
+    this.child.kill('SIGKILL')
+    await once(this.child, 'exit')
+  }
+}
