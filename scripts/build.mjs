@@ -1,44 +1,54 @@
-// Builds the addon with cargo and the JavaScript face with esbuild. `--debug`: an addon that is quick to build.
+/**
+ * Builds the package in place: the addon (Rust), the JavaScript face, the Nuxt module.
+ * `--debug` builds the addon with the dev profile, `--js` leaves it as it is.
+ */
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, mkdirSync, renameSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import path from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
+import { addon, root, run } from './shared.mjs'
 
-const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
-const debug = process.argv.includes('--debug')
+process.chdir(root)
+const flags = new Set(process.argv.slice(2))
 
-if (spawnSync('cargo', ['--version']).status !== 0) {
-  console.error([
-    'nvent-native is built from source here, and `cargo` was not found.',
-    'Install Rust 1.89 or later from https://rustup.rs and a C compiler (Debian: apt install build-essential),',
-    'then run `npm run build`.',
-  ].join('\n'))
-  process.exit(1)
+if (!flags.has('--js')) buildAddon(flags.has('--debug') ? 'debug' : 'release')
+await buildFace()
+buildNuxt()
+
+function buildAddon(profile) {
+  const found = spawnSync('cargo', ['--version'])
+  if (found.error || found.status !== 0) {
+    console.error([
+      'nvent-native is built from source here, and that needs Rust, which is not on the PATH.',
+      '  missing: cargo (Rust 1.89 or newer) and a C compiler (gcc or clang) to link with',
+      '  get it:  https://rustup.rs, or your system\'s packages; then run `npm run build`',
+    ].join('\n'))
+    process.exit(1)
+  }
+  run('cargo', ['build', '--lib', ...profile === 'release' ? ['--release'] : []])
+  const name = { darwin: 'libnvent_native.dylib', win32: 'nvent_native.dll' }[process.platform] ?? 'libnvent_native.so'
+  // Beside and then over the old one: a process that has that loaded keeps it.
+  copyFileSync(`${process.env.CARGO_TARGET_DIR ?? 'target'}/${profile}/${name}`, `${addon}.new`)
+  renameSync(`${addon}.new`, addon)
 }
 
-const cargo = spawnSync('cargo', ['build', '--lib', ...debug ? [] : ['--release']], { cwd: root, stdio: 'inherit' })
-if (cargo.status !== 0) process.exit(cargo.status ?? 1)
+/** One implementation, for require; import gets the very same objects. */
+async function buildFace() {
+  await build({
+    entryPoints: ['lib/index.ts'],
+    outfile: 'dist/index.cjs',
+    bundle: true,
+    format: 'cjs',
+    platform: 'node',
+    target: 'node20',
+  })
+  const names = Object.keys(createRequire(import.meta.url)('../dist/index.cjs')).sort()
+  const lines = ['import native from \'./index.cjs\'', '', 'export const {', ...names.map(name => `  ${name},`), '} = native', '']
+  writeFileSync('dist/index.mjs', lines.join('\n'))
+}
 
-const library = { win32: 'nvent_native.dll', darwin: 'libnvent_native.dylib' }[process.platform] ?? 'libnvent_native.so'
-const target = path.join(process.env.CARGO_TARGET_DIR ?? path.join(root, 'target'), debug ? 'debug' : 'release', library)
-const addon = path.join(root, `nvent-native.${process.platform}-${process.arch}.node`)
-// Renamed into place: a process that has the old one loaded keeps it.
-copyFileSync(target, `${addon}.new`)
-renameSync(`${addon}.new`, addon)
-
-const { build } = await import('esbuild')
-mkdirSync(path.join(root, 'dist'), { recursive: true })
-await build({
-  absWorkingDir: root,
-  entryPoints: ['lib/index.ts'],
-  outfile: 'dist/index.cjs',
-  bundle: true,
-  platform: 'node',
-  target: 'node20',
-  format: 'cjs',
-  logLevel: 'warning',
-})
-// One implementation for both: a bus or an adapter made by `require` is the one that `import` sees.
-const names = Object.keys(createRequire(import.meta.url)(path.join(root, 'dist/index.cjs'))).sort()
-writeFileSync(path.join(root, 'dist/index.mjs'), `import api from './index.cjs'\n\nexport const { ${names.join(', ')} } = api\n`)
+function buildNuxt() {
+  if (!existsSync('nuxt/tsconfig.json')) return
+  rmSync('dist/nuxt', { recursive: true, force: true })
+  run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'nuxt'])
+}

@@ -18,6 +18,7 @@ pub mod json;
 #[cfg(feature = "node")]
 pub mod node;
 pub mod op;
+pub mod queue;
 pub mod store;
 pub mod stream;
 pub mod time;

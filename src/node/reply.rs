@@ -12,8 +12,9 @@ use crate::node::bridge::Shared;
 use crate::node::runtime;
 use crate::op::Op;
 
-/// JSON text (null for nothing), or the ticket of an operation that is settled later. Errors are thrown.
-pub(super) type Reply = napi::Result<Option<Either<u32, String>>>;
+/// JSON text (null for nothing), or the ticket of an operation that is settled later. Methods return it in a
+/// `napi::Result` that is spelt out: behind an alias the macro would return an error rather than throw it.
+pub(super) type Reply = Option<Either<u32, String>>;
 
 /// An error as JSON, for the JavaScript face to make an `NventError` of.
 pub(super) fn error_json(error: &Error) -> String {
@@ -38,7 +39,7 @@ pub(super) fn reply<T: Send + 'static>(
     bridge: &Arc<Shared>,
     start: impl FnOnce() -> Result<Op<T>>,
     to_json: fn(T) -> Option<String>,
-) -> Reply {
+) -> napi::Result<Reply> {
     match guard(start)? {
         Op::Ready(Ok(value)) => Ok(to_json(value).map(Either::B)),
         Op::Ready(Err(error)) => Err(throw(&error)),

@@ -194,13 +194,13 @@ impl NativeStore {
 
     /// Copies a file store while it is in use.
     #[napi]
-    pub fn backup(&self, path: String) -> Reply {
+    pub fn backup(&self, path: String) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.files()?.backup(Path::new(&path))), nothing)
     }
 
     /// Reads everything in a file store and checks it.
     #[napi]
-    pub fn verify(&self) -> Reply {
+    pub fn verify(&self) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || Ok(self.files()?.verify()),
@@ -237,19 +237,19 @@ impl NativeStore {
 
     /// Opens it.
     #[napi]
-    pub fn open(&self) -> Reply {
+    pub fn open(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.store.open()), nothing)
     }
 
     /// Closes it.
     #[napi]
-    pub fn close(&self) -> Reply {
+    pub fn close(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.store.close()), nothing)
     }
 
     /// Whether it is usable.
     #[napi]
-    pub fn health(&self) -> Reply {
+    pub fn health(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.store.health()), health_json)
     }
 
@@ -261,7 +261,7 @@ impl NativeStore {
 
     /// Appends an event. `expected` is absent, `""` for an empty subject, or the id that the subject must end with.
     #[napi]
-    pub fn append(&self, subject: String, event: String, expected: Option<String>) -> Reply {
+    pub fn append(&self, subject: String, event: String, expected: Option<String>) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -280,7 +280,7 @@ impl NativeStore {
 
     /// Reads records.
     #[napi]
-    pub fn read(&self, subject: String, query: Option<String>) -> Reply {
+    pub fn read(&self, subject: String, query: Option<String>) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -294,7 +294,7 @@ impl NativeStore {
 
     /// Subscribes to what is appended; replies with the id.
     #[napi]
-    pub fn subscribe(&self, subject: String) -> Reply {
+    pub fn subscribe(&self, subject: String) -> napi::Result<Reply> {
         let bridge = self.bridge.clone();
         reply(
             &self.bridge,
@@ -314,14 +314,14 @@ impl NativeStore {
 
     /// Ends a subscription.
     #[napi]
-    pub fn unsubscribe(&self, id: f64) -> Reply {
+    pub fn unsubscribe(&self, id: f64) -> napi::Result<Reply> {
         self.bridge.unsubscribe(id as u64);
         reply(&self.bridge, || Ok(self.store.unsubscribe(id as u64)), nothing)
     }
 
     /// Deletes a subject.
     #[napi]
-    pub fn delete_subject(&self, subject: String) -> Reply {
+    pub fn delete_subject(&self, subject: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -334,7 +334,7 @@ impl NativeStore {
 
     /// Reads a key.
     #[napi]
-    pub fn kv_get(&self, key: String) -> Reply {
+    pub fn kv_get(&self, key: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -347,7 +347,7 @@ impl NativeStore {
 
     /// Sets a key; the time to live is in seconds.
     #[napi]
-    pub fn kv_set(&self, key: String, value: String, ttl: Option<f64>) -> Reply {
+    pub fn kv_set(&self, key: String, value: String, ttl: Option<f64>) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -368,7 +368,7 @@ impl NativeStore {
 
     /// Deletes a key.
     #[napi]
-    pub fn kv_delete(&self, key: String) -> Reply {
+    pub fn kv_delete(&self, key: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -381,7 +381,7 @@ impl NativeStore {
 
     /// Deletes the keys that a glob matches.
     #[napi]
-    pub fn kv_clear(&self, pattern: String) -> Reply {
+    pub fn kv_clear(&self, pattern: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -394,7 +394,7 @@ impl NativeStore {
 
     /// Adds to a number.
     #[napi]
-    pub fn kv_increment(&self, key: String, by: f64) -> Reply {
+    pub fn kv_increment(&self, key: String, by: f64) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -407,7 +407,7 @@ impl NativeStore {
 
     /// Adds or replaces an entry of an index.
     #[napi]
-    pub fn index_add(&self, key: String, id: String, score: f64, metadata: Option<String>) -> Reply {
+    pub fn index_add(&self, key: String, id: String, score: f64, metadata: Option<String>) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -422,7 +422,7 @@ impl NativeStore {
 
     /// Reads an entry of an index.
     #[napi]
-    pub fn index_get(&self, key: String, id: String) -> Reply {
+    pub fn index_get(&self, key: String, id: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -442,7 +442,7 @@ impl NativeStore {
 
     /// Reads a page of an index.
     #[napi]
-    pub fn index_read(&self, key: String, query: Option<String>) -> Reply {
+    pub fn index_read(&self, key: String, query: Option<String>) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -461,7 +461,13 @@ impl NativeStore {
 
     /// Merges into an entry of an index.
     #[napi]
-    pub fn index_update(&self, key: String, id: String, patch: String, expected_version: Option<f64>) -> Reply {
+    pub fn index_update(
+        &self,
+        key: String,
+        id: String,
+        patch: String,
+        expected_version: Option<f64>,
+    ) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -477,7 +483,7 @@ impl NativeStore {
 
     /// Adds to a number in an entry of an index.
     #[napi]
-    pub fn index_increment(&self, key: String, id: String, field: String, by: f64) -> Reply {
+    pub fn index_increment(&self, key: String, id: String, field: String, by: f64) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -492,7 +498,7 @@ impl NativeStore {
 
     /// Deletes an entry of an index.
     #[napi]
-    pub fn index_delete(&self, key: String, id: String) -> Reply {
+    pub fn index_delete(&self, key: String, id: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -506,7 +512,7 @@ impl NativeStore {
 
     /// Stores a document.
     #[napi]
-    pub fn doc_save(&self, collection: String, id: String, doc: String) -> Reply {
+    pub fn doc_save(&self, collection: String, id: String, doc: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -521,7 +527,7 @@ impl NativeStore {
 
     /// Reads a document.
     #[napi]
-    pub fn doc_get(&self, collection: String, id: String) -> Reply {
+    pub fn doc_get(&self, collection: String, id: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -535,7 +541,7 @@ impl NativeStore {
 
     /// Lists documents.
     #[napi]
-    pub fn doc_list(&self, collection: String, query: Option<String>) -> Reply {
+    pub fn doc_list(&self, collection: String, query: Option<String>) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -564,7 +570,7 @@ impl NativeStore {
 
     /// Deletes a document.
     #[napi]
-    pub fn doc_delete(&self, collection: String, id: String) -> Reply {
+    pub fn doc_delete(&self, collection: String, id: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {

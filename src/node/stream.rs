@@ -81,13 +81,13 @@ impl NativeStream {
 
     /// Opens it.
     #[napi]
-    pub fn open(&self) -> Reply {
+    pub fn open(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.stream.open()), nothing)
     }
 
     /// Publishes a message.
     #[napi]
-    pub fn publish(&self, topic: String, message: String) -> Reply {
+    pub fn publish(&self, topic: String, message: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
             || {
@@ -100,7 +100,7 @@ impl NativeStream {
 
     /// Subscribes; replies with `[id, single]`.
     #[napi]
-    pub fn subscribe(&self, topic: String, options: String) -> Reply {
+    pub fn subscribe(&self, topic: String, options: String) -> napi::Result<Reply> {
         let bridge = self.bridge.clone();
         reply(
             &self.bridge,
@@ -122,7 +122,7 @@ impl NativeStream {
 
     /// Ends a subscription.
     #[napi]
-    pub fn unsubscribe(&self, id: f64) -> Reply {
+    pub fn unsubscribe(&self, id: f64) -> napi::Result<Reply> {
         self.bridge.unsubscribe(id as u64);
         reply(&self.bridge, || Ok(self.stream.unsubscribe(id as u64)), nothing)
     }
@@ -141,7 +141,7 @@ impl NativeStream {
 
     /// Whether it is usable.
     #[napi]
-    pub fn health(&self) -> Reply {
+    pub fn health(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.stream.health()), health_json)
     }
 
@@ -153,7 +153,7 @@ impl NativeStream {
 
     /// Closes it.
     #[napi]
-    pub fn close(&self) -> Reply {
+    pub fn close(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.stream.close()), nothing)
     }
 }

@@ -198,13 +198,13 @@ impl NativeCoordinator {
 
     /// Begins to route.
     #[napi]
-    pub fn start(&self) -> Reply {
+    pub fn start(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.wiring.start()), nothing)
     }
 
     /// Drains what is under way, within a deadline.
     #[napi]
-    pub fn stop(&self) -> Reply {
+    pub fn stop(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.wiring.stop()), nothing)
     }
 
@@ -292,13 +292,13 @@ impl NativeFlowWiring {
 
     /// Begins, with the runs that the index has as running.
     #[napi]
-    pub fn start(&self) -> Reply {
+    pub fn start(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.wiring.start()), nothing)
     }
 
     /// Drains what is under way, within a deadline.
     #[napi]
-    pub fn stop(&self) -> Reply {
+    pub fn stop(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.wiring.stop()), nothing)
     }
 

@@ -1,0 +1,161 @@
+//! Closing, and everything at once.
+
+use super::*;
+
+suite! {
+    closing_gives_back_what_has_not_begun_and_waits_for_the_rest,
+    closing_does_not_wait_for_ever,
+    after_close_every_call_says_so,
+    a_closed_mailbox_gives_its_job_back,
+    defaults_are_for_options_that_a_job_does_not_have,
+    async_workers_run_everything_once,
+    random_operations_keep_counts_and_states_true,
+}
+
+async fn closing_gives_back_what_has_not_begun_and_waits_for_the_rest(place: Place) {
+    let queue = place.open();
+    let hands = Hands::on(&queue, "q", &["a"], 2).await;
+    for id in ["begun", "not", "never"] {
+        queue.enqueue("q", job("a", json!({"jobId": id}))).await.unwrap();
+    }
+    let (begun, not) = (hands.begun(&queue), hands.taken().unwrap());
+    let closing = queue.close(CLOSE_LIMIT);
+    let again = queue.close(CLOSE_LIMIT);
+    assert!(queue.complete(begun.token, "1".into()).await.unwrap());
+    assert_eq!(closing.await.unwrap(), 0);
+    assert_eq!(again.await.unwrap(), 0);
+    assert!(!queue.begin(&not) && hands.taken().is_none());
+    if place.dir.is_some() {
+        let queue = place.open();
+        assert_eq!(state(&queue, "q", "begun").await.as_deref(), Some("completed"));
+        let given_back = queue.job("q", "not").await.unwrap().unwrap();
+        assert_eq!((field(&given_back, "state"), field(&given_back, "attemptsMade")), (json!("waiting"), json!(0)));
+        assert_eq!(Hands::on(&queue, "q", &["a"], 2).await.ids(), ["not", "never"]);
+    }
+}
+
+async fn closing_does_not_wait_for_ever(place: Place) {
+    let queue = place.open();
+    let hands = Hands::on(&queue, "q", &["a"], 2).await;
+    queue.enqueue("q", job("a", json!({"jobId": "x", "attempts": 2}))).await.unwrap();
+    let run = hands.begun(&queue);
+    assert_eq!(queue.close(Duration::from_millis(1)).await.unwrap(), 1);
+    assert!(queue.complete(run.token, "1".into()).await.is_ok_and(|counted| !counted) || place.dir.is_some());
+    if place.dir.is_some() {
+        let queue = place.open();
+        let job = queue.job("q", "x").await.unwrap().unwrap();
+        assert_eq!((field(&job, "state"), field(&job, "attemptsMade")), (json!("waiting"), json!(1)));
+    }
+}
+
+async fn after_close_every_call_says_so(place: Place) {
+    let queue = place.open();
+    queue.enqueue("q", job("a", json!({}))).await.unwrap();
+    queue.close(CLOSE_LIMIT).await.unwrap();
+    let errors = [
+        queue.open().await.unwrap_err(),
+        queue.enqueue("q", job("a", json!({}))).await.unwrap_err(),
+        queue.counts("q").await.unwrap_err(),
+        queue.on("q", EventKind::Active, Arc::new(Mailbox::new(1, Overflow::DropOldest))).await.unwrap_err(),
+        queue.start("q").await.unwrap_err(),
+    ];
+    assert!(errors.iter().all(|error| error.code() == Code::Closed), "{errors:?}");
+}
+
+async fn a_closed_mailbox_gives_its_job_back(place: Place) {
+    let queue = place.open();
+    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+    hands.0.close();
+    queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap();
+    assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("waiting"));
+    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+    assert_eq!(field(&hands.begun(&queue).job, "attemptsMade"), 0);
+}
+
+async fn defaults_are_for_options_that_a_job_does_not_have(place: Place) {
+    let queue = place.open_with(JobOptions::parse("defaults", r#"{"attempts":4,"backoff":10,"jobId":"no"}"#).unwrap());
+    let id = queue.enqueue("q", job("a", json!({"attempts": 2}))).await.unwrap();
+    let opts = field(&queue.job("q", &id).await.unwrap().unwrap(), "opts");
+    assert_eq!(opts, json!({"attempts": 2, "backoff": {"type": "fixed", "delay": 10}}));
+    assert_ne!(&*id, "no");
+    let error = queue.enqueue("", job("a", json!({}))).await.unwrap_err();
+    assert!(error.code() == Code::Invalid && error.message().starts_with("queue:"));
+}
+
+async fn async_workers_run_everything_once(place: Place) {
+    let queue = place.open();
+    let done = Arc::new(Mailbox::new(10_000, Overflow::DropOldest));
+    queue.on("q", EventKind::Completed, done.clone()).await.unwrap();
+    let options = WorkerOptions { concurrency: 8, ..WorkerOptions::default() };
+    queue.work("q", "a", options, async |run: Run| {
+        tokio::task::yield_now().await;
+        Ok(field(&run.job, "attemptsMade").to_string().into())
+    });
+    queue.start("q").await.unwrap();
+    let enqueued: Vec<_> = (0..500).map(|n| queue.enqueue("q", job("a", json!({"jobId": n.to_string()})))).collect();
+    for op in enqueued {
+        op.await.unwrap();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 500 {
+        let Some(Delivery::Item(event)) = done.recv().await else { panic!("an event is missing") };
+        assert!(seen.insert(field(&event.payload, "jobId").to_string()), "{event:?} was told twice");
+    }
+    assert_eq!(queue.close(CLOSE_LIMIT).await.unwrap(), 0);
+}
+
+/// What must hold after whatever was done: counts are what pages show, and nobody runs more than allowed.
+async fn random_operations_keep_counts_and_states_true(place: Place) {
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    let mut queue = place.open();
+    let mut hands = Hands::on(&queue, "q", &["a", "b"], 3).await;
+    let mut running: Vec<Run> = Vec::new();
+    for step in 0..1_500 {
+        let some_id = format!("id{}", next(60));
+        match next(12) {
+            0..=3 => {
+                let keep = [json!(true), json!(3), json!(false)];
+                let opts = json!({
+                    "jobId": some_id, "priority": next(3), "attempts": 1 + next(3), "delay": 50 * (next(3) / 2),
+                    "backoff": next(100), "timeout": 100 + next(200), "removeOnComplete": keep.get(next(3) as usize),
+                });
+                queue.enqueue("q", job(["a", "b", "nobody"][next(3) as usize], opts)).await.unwrap();
+            }
+            4..=6 if !running.is_empty() => {
+                let run = running.swap_remove(next(running.len() as u64) as usize);
+                match next(4) {
+                    0 => _ = queue.fail(run.token, "no").await.unwrap(),
+                    1 => _ = queue.complete(run.token, r#"{"awaiting":true}"#.into()).await.unwrap(),
+                    _ => _ = queue.complete(run.token, "1".into()).await.unwrap(),
+                }
+            }
+            7 => _ = queue.remove_job("q", &some_id).await.unwrap(),
+            8 => queue.pause("q").await.unwrap(),
+            9 => queue.resume("q").await.unwrap(),
+            10 if next(8) == 0 && place.dir.is_some() => {
+                queue.close(Duration::ZERO).await.unwrap();
+                running.clear();
+                queue = place.open();
+                hands = Hands::on(&queue, "q", &["a", "b"], 3).await;
+            }
+            _ => place.advance(&queue, next(120)).await,
+        }
+        while let Some(run) = hands.taken() {
+            assert!(queue.begin(&run));
+            running.push(run);
+        }
+        let counts = queue.counts("q").await.unwrap();
+        assert!(counts.get(JobState::Active) <= 3, "step {step}");
+        for state in JobState::ALL {
+            let jobs = queue.jobs("q", &[state], 0, None).await.unwrap();
+            assert_eq!(jobs.len() as u64, counts.get(state), "step {step}: {state:?}");
+            assert!(jobs.iter().all(|job| field(job, "state") == state.as_str()), "step {step}: {state:?}");
+        }
+    }
+}

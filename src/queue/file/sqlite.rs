@@ -1,0 +1,346 @@
+//! Jobs in SQLite, in one file that one process has open.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params};
+
+use super::super::job::{Job, State};
+use super::super::options::{JobOptions, Repeat};
+use super::super::schedule::Schedule;
+use super::super::storage::{JobStorage, QueueRow};
+use crate::error::{Code, Error, Result};
+use crate::json::Json;
+
+/// The version of the schema, in `user_version`.
+const VERSION: i64 = 1;
+
+/// Job data lives apart: it can be large, and a job changes several times while its data never does.
+const SCHEMA: &str = "
+CREATE TABLE queues (
+  key INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, paused INTEGER NOT NULL, next INTEGER NOT NULL,
+  waiting INTEGER NOT NULL, delayed INTEGER NOT NULL, active INTEGER NOT NULL, completed INTEGER NOT NULL,
+  failed INTEGER NOT NULL
+) STRICT;
+CREATE TABLE jobs (
+  seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, options TEXT NOT NULL,
+  timestamp INTEGER NOT NULL, state INTEGER NOT NULL, order1 INTEGER NOT NULL, order2 INTEGER NOT NULL,
+  processed_on INTEGER, finished_on INTEGER, attempts_made INTEGER NOT NULL, begun INTEGER NOT NULL,
+  stalls INTEGER NOT NULL, progress TEXT, returnvalue TEXT, failed_reason TEXT
+) STRICT;
+CREATE UNIQUE INDEX jobs_by_id ON jobs (queue, id);
+CREATE INDEX jobs_by_state ON jobs (queue, state, order1, order2);
+CREATE INDEX jobs_waiting ON jobs (queue, name, order1, order2) WHERE state = 0;
+CREATE INDEX jobs_delayed ON jobs (order1, order2) WHERE state = 1;
+CREATE TABLE job_data (seq INTEGER PRIMARY KEY, data TEXT NOT NULL) STRICT;
+CREATE TABLE schedules (
+  id TEXT PRIMARY KEY, queue TEXT NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, options TEXT NOT NULL,
+  pattern TEXT NOT NULL, tz TEXT, repeat_limit INTEGER, fired INTEGER NOT NULL, next INTEGER NOT NULL
+) STRICT;
+";
+
+const JOB: &str = "seq, queue, id, name, options, timestamp, state, order1, order2, processed_on, finished_on, \
+                   attempts_made, begun, stalls, progress, returnvalue, failed_reason";
+
+pub(super) struct SqliteStorage {
+    connection: Connection,
+    in_step: bool,
+    path: Arc<Path>,
+    /// Held while the storage is open. The system lets go of it when the process dies.
+    _lock: File,
+}
+
+impl SqliteStorage {
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir)
+            .map_err(|e| Error::io(format!("the directory {} cannot be created: {e}", dir.display())))?;
+        let lock = lock_directory(dir)?;
+        let path: Arc<Path> = dir.join("queue.db").into();
+        let opened = || -> rusqlite::Result<(Connection, i64)> {
+            let connection = Connection::open(&path)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            connection.set_prepared_statement_cache_capacity(64);
+            // Exclusive: nobody else may open it, so neither shared memory nor a lock per step is needed.
+            connection.pragma_update(None, "locking_mode", "exclusive")?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            // What is committed survives the process, and the file stays whole whatever happens.
+            connection.pragma_update(None, "synchronous", "normal")?;
+            let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            Ok((connection, version))
+        };
+        let (connection, version) = opened().map_err(|e| failure(&path, &e))?;
+        match version {
+            0 => {
+                let schema = format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;");
+                connection.execute_batch(&schema).map_err(|e| failure(&path, &e))?;
+            }
+            VERSION => {}
+            newer => {
+                return Err(Error::corrupt(format!(
+                    "{} has version {newer}, this package knows up to {VERSION}: update the package",
+                    path.display()
+                )));
+            }
+        }
+        Ok(Self { connection, in_step: false, path, _lock: lock })
+    }
+
+    fn execute(&mut self, sql: &str, params: impl Params) -> Result<()> {
+        let done = self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute(params));
+        done.map(|_| ()).map_err(|e| failure(&self.path, &e))
+    }
+
+    fn rows<T>(
+        &mut self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let rows = self
+            .connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_map(params, read)?.collect::<rusqlite::Result<Vec<T>>>());
+        rows.map_err(|e| failure(&self.path, &e))
+    }
+
+    fn row<T>(
+        &mut self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
+        let row =
+            self.connection.prepare_cached(sql).and_then(|mut statement| statement.query_row(params, read).optional());
+        row.map_err(|e| failure(&self.path, &e))
+    }
+}
+
+/// Takes the lock of a directory, which one process has at a time.
+fn lock_directory(dir: &Path) -> Result<File> {
+    let path = dir.join("queue.lock");
+    let failed = |e: std::io::Error| Error::io(format!("{} cannot be locked: {e}", path.display()));
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::new(
+            Code::Locked,
+            format!("another process has the queue in {} open: stop it, or use another dataDir", dir.display()),
+        )),
+        Err(TryLockError::Error(e)) => Err(failed(e)),
+    }
+}
+
+fn failure(path: &Path, error: &rusqlite::Error) -> Error {
+    let message = format!("{}: {error}", path.display());
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::corrupt(message),
+        Some(_) => Error::io(message),
+        // No error of SQLite itself: a value that cannot be what is stored there.
+        None => Error::corrupt(message),
+    }
+}
+
+fn invalid<E: std::error::Error + Send + Sync + 'static>(column: usize, error: E) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
+
+fn options(column: usize, row: &Row<'_>) -> rusqlite::Result<JobOptions> {
+    let text = row.get_ref(column)?.as_str()?;
+    JobOptions::parse("options", text).map_err(|e| invalid(column, e))
+}
+
+fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
+    let state: usize = row.get(6)?;
+    let state = State::ALL.get(state).copied().ok_or(rusqlite::Error::IntegralValueOutOfRange(6, state as i64))?;
+    Ok(Job {
+        seq: row.get(0)?,
+        queue: row.get(1)?,
+        id: row.get(2)?,
+        name: row.get(3)?,
+        options: Arc::new(options(4, row)?),
+        timestamp: row.get(5)?,
+        state,
+        order: (row.get(7)?, row.get(8)?),
+        processed_on: row.get(9)?,
+        finished_on: row.get(10)?,
+        attempts_made: row.get(11)?,
+        begun: row.get(12)?,
+        stalls: row.get(13)?,
+        progress: row.get(14)?,
+        returnvalue: row.get(15)?,
+        failed_reason: row.get(16)?,
+    })
+}
+
+fn queue(row: &Row<'_>) -> rusqlite::Result<QueueRow> {
+    let counts = [row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?, row.get(8)?];
+    Ok(QueueRow { key: row.get(0)?, name: row.get(1)?, paused: row.get(2)?, next: row.get(3)?, counts })
+}
+
+fn schedule(row: &Row<'_>) -> rusqlite::Result<Schedule> {
+    Ok(Schedule {
+        id: row.get(0)?,
+        queue: row.get(1)?,
+        name: row.get(2)?,
+        data: row.get(3)?,
+        options: options(4, row)?,
+        repeat: Repeat { pattern: row.get(5)?, tz: row.get(6)?, limit: row.get(7)? },
+        fired: row.get(8)?,
+        next: row.get(9)?,
+    })
+}
+
+impl JobStorage for SqliteStorage {
+    fn queues(&mut self) -> Result<Vec<QueueRow>> {
+        let sql = "SELECT key, name, paused, next, waiting, delayed, active, completed, failed FROM queues";
+        self.rows(sql, [], queue)
+    }
+
+    fn add_queue(&mut self, name: &Arc<str>) -> Result<QueueRow> {
+        self.execute("INSERT INTO queues VALUES (NULL, ?1, 0, 1, 0, 0, 0, 0, 0)", [name])?;
+        let key = self.connection.last_insert_rowid();
+        Ok(QueueRow { key, name: name.clone(), paused: false, counts: [0; 5], next: 1 })
+    }
+
+    fn save_queue(&mut self, queue: &QueueRow) -> Result<()> {
+        let [waiting, delayed, active, completed, failed] = queue.counts;
+        self.execute(
+            "UPDATE queues SET paused = ?2, next = ?3, waiting = ?4, delayed = ?5, active = ?6, completed = ?7, \
+             failed = ?8 WHERE key = ?1",
+            params![queue.key, queue.paused, queue.next, waiting, delayed, active, completed, failed],
+        )
+    }
+
+    fn insert(&mut self, job: &Job, data: &Json) -> Result<i64> {
+        self.execute(
+            "INSERT INTO jobs VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL, NULL, 0, 0, 0, NULL, NULL, NULL)",
+            params![
+                job.queue,
+                job.id,
+                job.name,
+                job.options.to_json(),
+                job.timestamp,
+                job.state as i64,
+                job.order.0,
+                job.order.1
+            ],
+        )?;
+        let seq = self.connection.last_insert_rowid();
+        self.execute("INSERT INTO job_data VALUES (?1, ?2)", params![seq, data])?;
+        Ok(seq)
+    }
+
+    fn update(&mut self, job: &Job) -> Result<()> {
+        self.execute(
+            "UPDATE jobs SET state = ?2, order1 = ?3, order2 = ?4, processed_on = ?5, finished_on = ?6, \
+             attempts_made = ?7, begun = ?8, stalls = ?9, progress = ?10, returnvalue = ?11, failed_reason = ?12 \
+             WHERE seq = ?1",
+            params![
+                job.seq,
+                job.state as i64,
+                job.order.0,
+                job.order.1,
+                job.processed_on,
+                job.finished_on,
+                job.attempts_made,
+                job.begun,
+                job.stalls,
+                job.progress,
+                job.returnvalue,
+                job.failed_reason
+            ],
+        )
+    }
+
+    fn begin(&mut self, job: &Job) -> Result<()> {
+        self.execute("UPDATE jobs SET begun = 1 WHERE seq = ?1", [job.seq])
+    }
+
+    fn delete(&mut self, job: &Job) -> Result<()> {
+        self.execute("DELETE FROM jobs WHERE seq = ?1", [job.seq])?;
+        self.execute("DELETE FROM job_data WHERE seq = ?1", [job.seq])
+    }
+
+    fn find(&mut self, queue: i64, id: &str) -> Result<Option<Job>> {
+        self.row(&format!("SELECT {JOB} FROM jobs WHERE queue = ?1 AND id = ?2"), params![queue, id], job)
+    }
+
+    fn data(&mut self, seq: i64) -> Result<Json> {
+        let data = self.row("SELECT data FROM job_data WHERE seq = ?1", [seq], |row| row.get(0))?;
+        data.ok_or_else(|| Error::corrupt(format!("{}: job {seq} has no data", self.path.display())))
+    }
+
+    fn page(&mut self, queue: i64, state: State, newest_first: bool, offset: u64, limit: u64) -> Result<Vec<Job>> {
+        let order = if newest_first { "order1 DESC, order2 DESC, seq DESC" } else { "order1, order2, seq" };
+        let sql = format!("SELECT {JOB} FROM jobs WHERE queue = ?1 AND state = ?2 ORDER BY {order} LIMIT ?3 OFFSET ?4");
+        let bound = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.rows(&sql, params![queue, state as i64, bound(limit), bound(offset)], job)
+    }
+
+    fn first_waiting(&mut self, queue: i64, name: &str) -> Result<Option<Job>> {
+        let sql = format!(
+            "SELECT {JOB} FROM jobs WHERE queue = ?1 AND name = ?2 AND state = 0 ORDER BY order1, order2 LIMIT 1"
+        );
+        self.row(&sql, params![queue, name], job)
+    }
+
+    fn due(&mut self, now_ms: u64, limit: u64) -> Result<Vec<Job>> {
+        let sql = format!("SELECT {JOB} FROM jobs WHERE state = 1 AND order1 <= ?1 ORDER BY order1, order2 LIMIT ?2");
+        self.rows(&sql, params![now_ms, limit], job)
+    }
+
+    fn next_due(&mut self) -> Result<Option<u64>> {
+        self.row("SELECT order1 FROM jobs WHERE state = 1 ORDER BY order1 LIMIT 1", [], |row| row.get(0))
+    }
+
+    fn schedules(&mut self) -> Result<Vec<Schedule>> {
+        let sql = "SELECT id, queue, name, data, options, pattern, tz, repeat_limit, fired, next FROM schedules";
+        self.rows(sql, [], schedule)
+    }
+
+    fn save_schedule(&mut self, schedule: &Schedule) -> Result<()> {
+        self.execute(
+            "INSERT OR REPLACE INTO schedules VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                schedule.id,
+                schedule.queue,
+                schedule.name,
+                schedule.data,
+                schedule.options.to_json(),
+                schedule.repeat.pattern,
+                schedule.repeat.tz,
+                schedule.repeat.limit,
+                schedule.fired,
+                schedule.next
+            ],
+        )
+    }
+
+    fn delete_schedule(&mut self, id: &str) -> Result<()> {
+        self.execute("DELETE FROM schedules WHERE id = ?1", [id])
+    }
+
+    fn begin_step(&mut self) -> Result<()> {
+        if !self.in_step {
+            self.execute("BEGIN", [])?;
+            self.in_step = true;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        if self.in_step {
+            self.execute("COMMIT", [])?;
+            self.in_step = false;
+        }
+        Ok(())
+    }
+
+    fn survive_power_loss(&mut self) -> Result<()> {
+        // The setting takes effect between steps only.
+        self.commit()?;
+        self.execute("PRAGMA synchronous = full", [])
+    }
+}

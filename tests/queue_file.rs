@@ -1,0 +1,171 @@
+//! What only a queue on disk has: restarts, and several adapters of one process on one directory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nvent_native::Code;
+use nvent_native::fanout::{Delivery, Mailbox};
+use nvent_native::queue::{CLOSE_LIMIT, Durability, JobOptions, JobState, NewJob, Queue, Run, ScheduleOptions};
+use nvent_native::queue::{WorkerOptions, worker_mailbox};
+use nvent_native::time::{ManualClock, SharedClock};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+fn open(dir: &Path, clock: SharedClock) -> Queue {
+    Queue::file(dir, Durability::Disk, JobOptions::default(), clock, Handle::current())
+}
+
+fn job(id: &str, opts: Value) -> NewJob {
+    let mut job = json!({"name": "step", "data": {"für": "später"}, "opts": opts});
+    job["opts"]["jobId"] = id.into();
+    NewJob::parse("job", &job.to_string()).unwrap()
+}
+
+async fn work(queue: &Queue, concurrency: usize) -> Arc<Mailbox<Run>> {
+    let mailbox = worker_mailbox();
+    let options = WorkerOptions { concurrency, ..WorkerOptions::default() };
+    queue.register_worker("q", "step", options, mailbox.clone()).await.unwrap();
+    queue.start("q").await.unwrap();
+    mailbox
+}
+
+async fn next(mailbox: &Mailbox<Run>) -> Run {
+    match tokio::time::timeout(Duration::from_secs(20), mailbox.recv()).await.expect("a job comes") {
+        Some(Delivery::Item(run)) => run,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn id(run: &Run) -> String {
+    serde_json::from_str::<Value>(&run.job).unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_restart_keeps_jobs_delays_pauses_and_schedules() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let queue = open(dir.path(), clock.clone());
+    let mailbox = work(&queue, 1).await;
+    queue.enqueue("q", job("done", json!({"attempts": 3}))).await.unwrap();
+    let run = next(&mailbox).await;
+    assert!(queue.begin(&run));
+    queue.complete(run.token, r#"{"a":[1.50]}"#.into()).await.unwrap();
+    queue.enqueue("q", job("delayed", json!({"delay": 1_000, "priority": 3}))).await.unwrap();
+    let hourly = ScheduleOptions::parse("opts", r#"{"cron":"0 * * * *","repeat":{"tz":"UTC","limit":2}}"#).unwrap();
+    queue.schedule("q", job("hourly", json!({})), hourly).await.unwrap();
+    queue.pause("q").await.unwrap();
+    queue.enqueue("q", job("paused", json!({}))).await.unwrap();
+    let before = queue.jobs("q", &[], 0, None).await.unwrap();
+    let scheduled = queue.scheduled("q").await.unwrap();
+    queue.close(CLOSE_LIMIT).await.unwrap();
+
+    let queue = open(dir.path(), clock.clone());
+    assert_eq!(queue.jobs("q", &[], 0, None).await.unwrap(), before);
+    assert_eq!(queue.scheduled("q").await.unwrap(), scheduled);
+    assert!(queue.is_paused("q").await.unwrap());
+    queue.close(CLOSE_LIMIT).await.unwrap();
+
+    // Five hours later, all that time asleep.
+    clock.advance(5 * 3_600_000);
+    let queue = open(dir.path(), clock.clone());
+    let mailbox = work(&queue, 10).await;
+    assert!(mailbox.is_empty());
+    queue.resume("q").await.unwrap();
+    let mut ran = [next(&mailbox).await, next(&mailbox).await, next(&mailbox).await].map(|run| id(&run));
+    ran.sort();
+    assert_eq!(ran, ["delayed", "hourly:1767229200000", "paused"]);
+    let counts = queue.counts("q").await.unwrap();
+    assert_eq!((counts.get(JobState::Active), counts.get(JobState::Completed)), (3, 1));
+    assert!(mailbox.is_empty());
+}
+
+#[tokio::test]
+async fn adapters_on_one_directory_share_it_and_the_newest_gets_the_jobs() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let old = open(&dir.path().join("."), clock.clone());
+    let old_jobs = work(&old, 2).await;
+    old.enqueue("q", job("1", json!({}))).await.unwrap();
+    let first = next(&old_jobs).await;
+    assert!(old.begin(&first));
+    // A hot reload: the new code is there before the old one is gone.
+    let new = open(dir.path(), clock.clone());
+    let new_jobs = work(&new, 5).await;
+    for id in ["2", "3"] {
+        old.enqueue("q", job(id, json!({}))).await.unwrap();
+    }
+    assert_eq!(id(&next(&new_jobs).await), "2");
+    assert!(old_jobs.is_empty() && new_jobs.is_empty(), "two at a time: the first worker has decided");
+    let closing = old.close(CLOSE_LIMIT);
+    assert!(old.complete(first.token, "1".into()).await.unwrap());
+    closing.await.unwrap();
+    assert_eq!(id(&next(&new_jobs).await), "3");
+    assert_eq!(old.open().await.unwrap_err().code(), Code::Closed);
+    for id in ["4", "5", "6", "7"] {
+        new.enqueue("q", job(id, json!({}))).await.unwrap();
+    }
+    let counts = new.counts("q").await.unwrap();
+    assert_eq!((counts.get(JobState::Active), counts.get(JobState::Waiting)), (5, 1));
+}
+
+#[tokio::test]
+async fn an_adapter_opens_while_the_last_one_still_closes() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    for round in 0..20 {
+        let queue = open(dir.path(), clock.clone());
+        assert_eq!(queue.counts("q").await.unwrap().get(JobState::Waiting), round);
+        queue.enqueue("q", job(&round.to_string(), json!({}))).await.unwrap();
+        // Nobody waits for it.
+        drop(queue.close(CLOSE_LIMIT));
+    }
+}
+
+#[tokio::test]
+async fn an_adapter_that_is_dropped_lets_go_of_its_directory_and_its_jobs() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let queue = open(dir.path(), clock.clone());
+    let mailbox = work(&queue, 1).await;
+    queue.enqueue("q", job("x", json!({}))).await.unwrap();
+    next(&mailbox).await;
+    drop(queue);
+    let queue = open(dir.path(), clock);
+    let mailbox = work(&queue, 1).await;
+    assert_eq!(id(&next(&mailbox).await), "x");
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_told_and_opening_can_be_tried_again() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let path = dir.path().join("queue.db");
+    std::fs::write(&path, "this is a letter, and a rather long one, not a database at all".repeat(100)).unwrap();
+    let queue = open(dir.path(), clock);
+    let mailbox = worker_mailbox();
+    queue.register_worker("q", "step", WorkerOptions::default(), mailbox.clone()).await.unwrap();
+    let error = queue.start("q").await.unwrap_err();
+    assert!(error.code() == Code::Corrupt && error.message().contains("queue.db"), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    queue.enqueue("q", job("x", json!({}))).await.unwrap();
+    assert_eq!(id(&next(&mailbox).await), "x");
+}
+
+#[tokio::test]
+async fn a_step_that_cannot_be_stored_is_told_and_stops_the_queue() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let queue = open(dir.path(), clock.clone());
+    let acknowledged = queue.enqueue("q", job("kept", json!({}))).await.unwrap();
+    queue.close(CLOSE_LIMIT).await.unwrap();
+    // The next job meets an index that refuses it, as a full disk would.
+    let database = rusqlite::Connection::open(dir.path().join("queue.db")).unwrap();
+    let refuse = "CREATE TRIGGER full BEFORE INSERT ON job_data BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+    database.execute_batch(refuse).unwrap();
+    drop(database);
+    let queue = open(dir.path(), clock.clone());
+    let error = queue.enqueue("q", job("lost", json!({}))).await.unwrap_err();
+    assert!(error.code() == Code::Io && error.message().contains("the disk is full"), "{error}");
+    let error = queue.counts("q").await.unwrap_err();
+    assert!(error.code() == Code::Io && error.message().contains("stopped"), "{error}");
+    queue.close(CLOSE_LIMIT).await.unwrap();
+    let queue = open(dir.path(), clock);
+    let ids: Vec<_> = queue.jobs("q", &[], 0, None).await.unwrap();
+    assert!(ids.len() == 1 && ids[0].contains(&*acknowledged), "{ids:?}");
+}
