@@ -53,7 +53,6 @@ export const noStrings: unknown[] = [undefined, null, 1, true, {}, [], () => 1, 
 export const noNames: unknown[] = [...noStrings, '', 'half a pair \uD800', 'x'.repeat(9_000)]
 export const noNumbers: unknown[] = [null, '1', true, {}, [], Number.NaN, Number.POSITIVE_INFINITY, 1n]
 
-export const shown = (value: unknown): string =>
 /** For the title of a test. */
 export function shown(value: unknown): string {
   if (typeof value === 'string' && value.length > 20) return `a string of ${value.length}`
