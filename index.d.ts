@@ -873,6 +873,44 @@ declare const useQueueAdapter: () => QueueAdapter;
 /** Ends adapters, the current ones unless others are given: the queue first, as its jobs use the others. */
 declare function shutdownAdapters(adapters?: Partial<Adapters>): Promise<void>;
 
+/** Queues of any backend, over native ones. */
+declare abstract class NventQueueAdapter implements QueueAdapter {
+    private readonly native;
+    private readonly subscriptions;
+    private readonly warnings;
+    protected constructor(backend: 'memory' | 'file', settings: object);
+    init(): Promise<void>;
+    enqueue(queue: string, job: NewJob): Promise<string>;
+    schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string>;
+    getJob(queue: string, id: string): Promise<Job | null>;
+    getJobs(queue: string, query?: JobQuery): Promise<Job[]>;
+    getJobCounts(queue: string): Promise<Record<JobState, number>>;
+    getScheduledJobs(queue: string): Promise<any[]>;
+    removeScheduledJob(scheduleId: string): Promise<boolean>;
+    removeJob(queue: string, jobId: string): Promise<boolean>;
+    isPaused(queue: string): Promise<boolean>;
+    pause(queue: string): Promise<void>;
+    resume(queue: string): Promise<void>;
+    on(queue: string, event: QueueEvent, listener: (payload: any) => void): () => void;
+    registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void;
+    startProcessingQueue(queue: string): void;
+    close(): Promise<void>;
+    /** Runs a handler and tells the queue how it ended. */
+    private run;
+    /** Subscribes, perhaps a moment later; returns what ends it. */
+    private subscribe;
+    /** For calls that return nothing: what fails at once is thrown, what fails later is a warning. */
+    private later;
+}
+/** Queues in memory. Nothing outlives them. */
+declare class MemoryQueueAdapter extends NventQueueAdapter {
+    constructor(opts?: QueueOptions);
+}
+/** Queues in a folder: jobs survive the process. One process at a time. */
+declare class FileQueueAdapter extends NventQueueAdapter {
+    constructor(opts: FileQueueOptions);
+}
+
 /** A store of any backend: both surfaces, over one native store. */
 declare abstract class NventStoreAdapter implements StoreAdapter {
     private readonly backend;
@@ -967,5 +1005,5 @@ declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
     stats(): any;
 };
 
-export { FileStoreAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, getEventBus, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter };
+export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, getEventBus, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter };
 export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, FileQueueOptions, FileStore, FileStoreOptions, FlowDefinition, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeyValues, ListOptions, MemoryStreamOptions, NewEvent, NewJob, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, ScheduleOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
