@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{Parser, Value};
+use ::redis::{Cmd, Parser, Value};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -142,6 +142,15 @@ impl Link {
                 Ok(_) => self.replies.feed(&buffer, |value| self.ready.push_back(value))?,
                 Err(e) => return Err(lost(&self.address, &e)),
             }
+        }
+    }
+
+    /// Sends a command and waits for its reply, as long as that takes.
+    pub(crate) async fn call(&mut self, what: &str, cmd: &Cmd) -> Result<Value> {
+        self.write(&cmd.get_packed_command()).await?;
+        match self.next().await? {
+            Value::ServerError(error) => Err(server_error(what, &error)),
+            value => Ok(value),
         }
     }
 

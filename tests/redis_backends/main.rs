@@ -1,6 +1,7 @@
 //! The Redis backends against a real redis-server that each test starts for itself.
 
 mod store;
+mod stream;
 #[path = "../support/redis.rs"]
 mod support;
 
