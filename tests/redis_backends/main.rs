@@ -1,5 +1,9 @@
 //! The Redis backends against a real redis-server that each test starts for itself.
 
+mod contention;
+mod globs;
+mod interop;
+mod outage;
 mod store;
 mod stream;
 #[path = "../support/redis.rs"]

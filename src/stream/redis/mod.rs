@@ -140,6 +140,8 @@ impl Shared {
     }
 }
 
+type GroupKey = (Arc<str>, Arc<str>);
+
 enum Member {
     Alone(Arc<Sub>),
     OfGroup(Arc<Group>),
@@ -148,7 +150,8 @@ enum Member {
 #[derive(Default)]
 struct Members {
     members: HashMap<u64, Member>,
-    groups: HashMap<(Arc<str>, Arc<str>), (Arc<Group>, usize)>,
+    /// By topic and name, with how many members there are here.
+    groups: HashMap<GroupKey, (Arc<Group>, usize)>,
 }
 
 impl Members {
