@@ -1,7 +1,7 @@
 //! The Redis stream: pub/sub between processes, and topics that are also kept.
 //!
 //! Channels are named like topics and carry the event's JSON, as with nvent's own adapter, so old and new instances hear
-//! each other. Topics that match [`Retain::topics`] are also kept in a Redis stream, and on those nothing is lost:
+//! each other. Topics that match [`RetainTopics::topics`] are also kept in a Redis stream, and on those nothing is lost:
 //! subscribers catch up after an outage, can begin at the beginning, and groups get each message once and acknowledge it.
 //! That holds for what native instances with the same `retain` publish; others publish without keeping.
 //!
