@@ -992,6 +992,15 @@ declare class MemoryStreamAdapter extends NventStreamAdapter {
     constructor(opts?: MemoryStreamOptions);
 }
 
+/** A store on Redis, for apps that outgrow one machine: drop-in beside nvent's own. */
+declare class RedisStoreAdapter extends NventStoreAdapter {
+    constructor(opts?: RedisStoreOptions);
+}
+/** A stream on Redis: pub/sub, and Redis Streams for the topics that are retained. */
+declare class RedisStreamAdapter extends NventStreamAdapter {
+    constructor(opts?: RedisStreamOptions);
+}
+
 declare function createStreamCoordinator(opts?: StreamCoordinatorOptions & {
     bus?: EventBus;
     stream?: StreamAdapter;
@@ -1005,5 +1014,5 @@ declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
     stats(): any;
 };
 
-export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, getEventBus, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter };
+export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, getEventBus, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter };
 export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, FileQueueOptions, FileStore, FileStoreOptions, FlowDefinition, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeyValues, ListOptions, MemoryStreamOptions, NewEvent, NewJob, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, ScheduleOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };

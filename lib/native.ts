@@ -103,9 +103,11 @@ interface Addon {
   NativeStore: {
     memory(bridge: NativeBridge, bus: NativeBus | null): NativeStore
     file(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
+    redis(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
   }
   NativeStream: {
     memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream
+    redis(bridge: NativeBridge, options: string): NativeStream
   }
   NativeQueue: new (bridge: NativeBridge, options: string) => NativeQueue
   NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, stream: NativeStream | null, target: number, options: string) => NativeWiring

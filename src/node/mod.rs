@@ -6,6 +6,7 @@
 mod bridge;
 mod bus;
 mod queue;
+mod redis;
 mod reply;
 mod store;
 mod stream;

@@ -14,11 +14,13 @@ use crate::fanout::{DEFAULT_BUFFER, Mailbox, Overflow};
 use crate::json::{self, Filter, Json, push_string};
 use crate::node::bridge::{Bridge, Shared, Source};
 use crate::node::bus::NativeBus;
+use crate::node::redis::store_options;
 use crate::node::reply::{Reply, guard, reply};
 use crate::node::runtime;
 use crate::store::file::{Durability, FileOptions, FileStore, Retention};
 use crate::store::{
-    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, MemoryStore, Stats, StoreBackend,
+    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, MemoryStore, RedisStore, Stats,
+    StoreBackend,
 };
 use crate::time::system_clock;
 use crate::topic::check_name;
@@ -190,6 +192,12 @@ impl NativeStore {
             let store = Arc::new(FileStore::new(options, system_clock(), runtime()));
             Ok(Self { file: Some(store.clone()), ..Self::with(bridge, bus, store) })
         })
+    }
+
+    /// A store on Redis.
+    #[napi(factory)]
+    pub fn redis(bridge: &Bridge, bus: Option<&NativeBus>, options: String) -> napi::Result<Self> {
+        guard(|| Ok(Self::with(bridge, bus, Arc::new(RedisStore::new(store_options(&options)?, runtime())))))
     }
 
     /// Copies a file store while it is in use.

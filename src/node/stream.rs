@@ -9,9 +9,11 @@ use crate::error::{Error, Result};
 use crate::fanout::{Overflow, check_buffer};
 use crate::json::to_json;
 use crate::node::bridge::{Bridge, Shared, Source};
+use crate::node::redis::stream_options;
 use crate::node::reply::{Reply, guard, reply};
+use crate::node::runtime;
 use crate::node::store::{health_json, nothing, stats_json};
-use crate::stream::{MemoryStream, Message, Retain, StreamBackend, SubscribeSpec, TypeFilter};
+use crate::stream::{MemoryStream, Message, RedisStream, Retain, StreamBackend, SubscribeSpec, TypeFilter};
 use crate::time::system_clock;
 use crate::topic::check_name;
 
@@ -80,6 +82,15 @@ impl NativeStream {
             .then(|| Retain { max_events: max_events.map(|n| n as usize), max_age_ms: max_age_ms.map(|ms| ms as u64) });
         let stream = Arc::new(MemoryStream::new(retain, system_clock()));
         Self { stream, bridge: bridge.shared.clone() }
+    }
+
+    /// A stream on Redis.
+    #[napi(factory)]
+    pub fn redis(bridge: &Bridge, options: String) -> napi::Result<Self> {
+        guard(|| {
+            let stream = Arc::new(RedisStream::new(stream_options(&options)?, runtime()));
+            Ok(Self { stream, bridge: bridge.shared.clone() })
+        })
     }
 
     /// Opens it.
