@@ -96,7 +96,15 @@ export function jsonObject(what: string, value: unknown): string {
 /** Like jsonObject, with undefined written as null: in an update both delete. */
 export function jsonPatch(what: string, value: unknown): string {
   object(what, value)
-  return jsonObject(what, withNulls(value, 0))
+  let patch: unknown
+  try {
+    patch = withNulls(value, 0)
+  }
+  catch {
+    // A getter that throws: told with its path by what follows.
+    patch = value
+  }
+  return jsonObject(what, patch)
 }
 
 function withNulls(value: unknown, depth: number): unknown {
@@ -120,8 +128,15 @@ function culprit(path: string, value: unknown, above: unknown[]): { path: string
   if (typeof value !== 'object' || value === null) return
   if (above.includes(value)) return { path, why: 'refers back to something that contains it' }
   if (above.length > 600) return { path, why: 'is nested too deeply' }
-  for (const [key, inner] of Object.entries(value)) {
+  for (const key of Object.keys(value)) {
     const at = Array.isArray(value) ? `${path}[${key}]` : `${path}.${key}`
+    let inner: unknown
+    try {
+      inner = (value as Record<string, unknown>)[key]
+    }
+    catch (error) {
+      return { path: at, why: `its getter throws (${String(error)})` }
+    }
     const found = culprit(at, inner, [...above, value])
     if (found) return found
   }

@@ -190,6 +190,16 @@ export function call<T>(method: () => Reply): T | Promise<T> {
   })
 }
 
+/** How an adapter is. It never rejects: what keeps it from telling is the detail. */
+export async function healthOf(native: { health(): Reply }): Promise<{ ok: boolean, detail?: string }> {
+  try {
+    return await call(() => native.health())
+  }
+  catch (error) {
+    return { ok: false, detail: (error as Error).message }
+  }
+}
+
 /** Runs a native method that never takes longer. */
 export function now<T>(method: () => T): T {
   try {
@@ -207,11 +217,17 @@ function takeDeliveries(only?: number): boolean {
   if (batch === null) return false
   const [messages, pairs, more] = JSON.parse(batch) as [Array<[string, any]>, number[], boolean]
   const touched: number[] = []
+  const given = new Set<number>()
   for (let i = 0; i < pairs.length; i += 2) {
     const id = pairs[i]!
     const subscriber = subscribers.get(id)
     if (!subscriber) continue
-    if (subscriber.waiting.push(messages[pairs[i + 1]!]!) === 1) touched.push(id)
+    const index = pairs[i + 1]!
+    const [topic, message] = messages[index]!
+    // Each handler gets an object of its own: what one changes, no other sees.
+    const own = given.has(index) ? clone(message) : message
+    given.add(index)
+    if (subscriber.waiting.push([topic, own]) === 1) touched.push(id)
   }
   for (const id of touched) pump(id)
   if (more && !scheduled) {
@@ -223,6 +239,18 @@ function takeDeliveries(only?: number): boolean {
     })
   }
   return true
+}
+
+/** A copy of what JSON.parse returned, for less than structuredClone. */
+function clone(value: any): any {
+  if (typeof value !== 'object' || value === null) return value
+  if (Array.isArray(value)) return value.map(clone)
+  const copy: Record<string, any> = {}
+  for (const key in value) {
+    if (key === '__proto__') Object.defineProperty(copy, key, { value: clone(value[key]), configurable: true, enumerable: true, writable: true })
+    else copy[key] = clone(value[key])
+  }
+  return copy
 }
 
 /** Runs the bus handlers for everything announced so far. */

@@ -1,7 +1,7 @@
 import { BusLink, getEventBus } from './bus'
 import { callback, finite, json, jsonObject, jsonPatch, options, text } from './check'
 import { invalid, NventError } from './errors'
-import { addon, bridge, call, flushBuses, now, offDelivery, onDelivery } from './native'
+import { addon, bridge, call, flushBuses, healthOf, now, offDelivery, onDelivery } from './native'
 import type { NativeStore } from './native'
 import type { EventBus, EventReadOptions, EventRecord, EventSubscription, FileStore, FileStoreOptions, IndexEntry, StoreAdapter, StoreOptions, StoreStats } from './types'
 import { Warnings } from './warn'
@@ -107,8 +107,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   }
 
   async health(): Promise<{ ok: boolean, backend: 'memory' | 'file' | 'redis', detail?: string }> {
-    const { ok, detail } = await call<{ ok: boolean, detail?: string }>(() => this.native.health())
-    return { ok, backend: this.backend, ...(detail === undefined ? {} : { detail }) }
+    return { backend: this.backend, ...await healthOf(this.native) }
   }
 
   stats(): StoreStats {

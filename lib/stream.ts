@@ -1,6 +1,6 @@
-import { callback, jsonObject, options, text } from './check'
+import { callback, jsonObject, object, options, text } from './check'
 import { invalid } from './errors'
-import { addon, bridge, call, now, offDelivery, onDelivery } from './native'
+import { addon, bridge, call, healthOf, now, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
 import type { MemoryStreamOptions, StreamAdapter, StreamEvent, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
 import { Warnings } from './warn'
@@ -57,7 +57,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   }
 
   async unsubscribe(handle: SubscriptionHandle): Promise<void> {
-    await this.end(Number(options('handle', handle, { id: 'string', topic: 'string', unsubscribe: 'function' })['id']))
+    await this.end(Number(text('handle.id', object('handle', handle)['id'])))
   }
 
   private async end(id: number): Promise<void> {
@@ -80,8 +80,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   }
 
   async health(): Promise<{ ok: boolean, backend: 'memory' | 'redis', detail?: string }> {
-    const { ok, detail } = await call<{ ok: boolean, detail?: string }>(() => this.native.health())
-    return { ok, backend: this.backend, ...(detail === undefined ? {} : { detail }) }
+    return { backend: this.backend, ...await healthOf(this.native) }
   }
 
   stats(): StreamStats {

@@ -89,6 +89,16 @@ export function badInput(context: StoreContext): void {
     expect(JSON.stringify((await store.index.get('k', 'id'))!.metadata.value)).toBe(JSON.stringify(expected))
   })
 
+  it('keeps half of a surrogate pair in events and keys, and refuses it where it would have to look inside', async () => {
+    const { store } = context
+    const value = { text: '\uD800x' }
+    expect((await store.append('s', { type: 'x', data: value })).data).toEqual(value)
+    await store.kv.set('key', value)
+    expect(await store.kv.get('key')).toEqual(value)
+    await rejects(store.save('c', 'id', value), 'NVENT_INVALID', /doc/)
+    await rejects(store.index.add('k', 'id', 1, value), 'NVENT_INVALID', /metadata/)
+  })
+
   it('never lets a key reach a prototype', async () => {
     const { index } = context.store
     await index.add('k', 'id', 1, JSON.parse('{"__proto__.polluted":1,"constructor.prototype.polluted":1}'))

@@ -44,6 +44,9 @@ enum Filter {
 impl Options {
     fn spec(self) -> Result<SubscribeSpec> {
         let defaults = SubscribeSpec::default();
+        if let Some(group) = &self.group {
+            check_name("options.group", group)?;
+        }
         Ok(SubscribeSpec {
             group: self.group.map(Into::into),
             filter: match self.filter {
