@@ -1,58 +1,6 @@
 // Generated from lib by `npm run types`.
 
 /**
- * Loads the addon and speaks with it: JSON text in, JSON text out; what takes longer comes back as a ticket and is
- * settled in a batch. The other side is src/node/bridge.rs.
- */
-/** JSON text, null for nothing, or the ticket of an operation that is settled later. */
-type Reply = string | number | null;
-interface NativeStore {
-    open(): Reply;
-    close(): Reply;
-    health(): Reply;
-    stats(): string;
-    append(subject: string, event: string, expected?: string | null): Reply;
-    read(subject: string, query?: string | null): Reply;
-    subscribe(subject: string): Reply;
-    unsubscribe(id: number): Reply;
-    deleteSubject(subject: string): Reply;
-    kvGet(key: string): Reply;
-    kvSet(key: string, value: string, ttl?: number | null): Reply;
-    kvDelete(key: string): Reply;
-    kvClear(pattern: string): Reply;
-    kvIncrement(key: string, by: number): Reply;
-    indexAdd(key: string, id: string, score: number, metadata?: string | null): Reply;
-    indexGet(key: string, id: string): Reply;
-    indexRead(key: string, query?: string | null): Reply;
-    indexUpdate(key: string, id: string, patch: string, expectedVersion?: number | null): Reply;
-    indexIncrement(key: string, id: string, field: string, by: number): Reply;
-    indexDelete(key: string, id: string): Reply;
-    docSave(collection: string, id: string, doc: string): Reply;
-    docGet(collection: string, id: string): Reply;
-    docList(collection: string, query?: string | null): Reply;
-    docDelete(collection: string, id: string): Reply;
-    backup(path: string): Reply;
-    verify(): Reply;
-}
-interface NativeStream {
-    open(): Reply;
-    close(): Reply;
-    health(): Reply;
-    stats(): string;
-    publish(topic: string, message: string): Reply;
-    subscribe(topic: string, options: string): Reply;
-    unsubscribe(id: number): Reply;
-    topics(): string;
-    subscriptionCount(topic: string): number;
-}
-interface NativeBus {
-    publish(event: string): void;
-    isHeard(): boolean;
-    listen(): number;
-    unlisten(): void;
-}
-
-/**
  * The public surface of nvent-native. `index.d.ts` at the root of the package is generated from here and from the
  * classes that implement it (`npm run types`).
  *
@@ -188,7 +136,7 @@ interface EventStreams {
      * Calls `onEvent` with what is appended from now on, in order. `subject` may be a glob. Sees appends of this process
      * on memory and file; of every process on Redis, where it resumes after an outage from the last id it has seen.
      */
-    subscribe(subject: string, onEvent: (event: EventRecord) => void | Promise<void>): Promise<EventSubscription>;
+    subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>;
     /** Removes a subject with all its events. Whether there was anything. */
     delete(subject: string): Promise<boolean>;
 }
@@ -249,7 +197,7 @@ interface StoreAdapter {
     /** {@link EventStreams.read}. nvent 0.4.1. */
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
     /** {@link EventStreams.subscribe}. nvent 0.4.1. */
-    subscribe(subject: string, onEvent: (event: EventRecord) => void | Promise<void>): Promise<EventSubscription>;
+    subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>;
     /** Stores a document, replacing one of the same id. nvent 0.4.1. */
     save(collection: string, id: string, doc: Record<string, any>): Promise<void>;
     /** A document, or null. nvent 0.4.1. */
@@ -411,7 +359,7 @@ interface StreamAdapter {
     /** Sends any JSON object, whole. Resolves when the broker has it; a failing handler never fails a publish. */
     publish(topic: string, event: StreamEvent): Promise<void>;
     /** Calls `handler` with what is published to a topic, or to every topic that a Redis glob matches (`*` crosses colons). */
-    subscribe(topic: string, handler: (event: StreamEvent, topic: string) => void | Promise<void>, opts?: SubscribeOptions): Promise<SubscriptionHandle>;
+    subscribe(topic: string, handler: (event: StreamEvent, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle>;
     /** Ends a subscription. After it resolves the handler is not called again. */
     unsubscribe(handle: SubscriptionHandle): Promise<void>;
     /** Topics and globs that handlers of this adapter are subscribed to, each once. */
@@ -456,9 +404,9 @@ interface EventBus {
         type: string;
     }): void;
     /** Registers a handler for a type; `'*'` is every type. The returned function ends it. */
-    onType(type: string, handler: (event: any) => void | Promise<void>): () => void;
+    onType(type: string, handler: (event: any) => unknown): () => void;
     /** Registers a handler for the events of one run. The returned function ends it. */
-    subscribeRunId(runId: string, handler: (event: any) => void | Promise<void>): () => void;
+    subscribeRunId(runId: string, handler: (event: any) => unknown): () => void;
 }
 /** A part that connects adapters while it runs. Your own can be given to the registry. */
 interface Wiring {
@@ -815,39 +763,9 @@ interface Adapters {
  */
 type ErrorCode = 'NVENT_INVALID' | 'NVENT_TYPE' | 'NVENT_NOT_FOUND' | 'NVENT_CONFLICT' | 'NVENT_CLOSED' | 'NVENT_LOCKED' | 'NVENT_CORRUPT' | 'NVENT_UNAVAILABLE' | 'NVENT_IO';
 
-type Handler = (event: any) => void | Promise<void>;
-/** The event bus: JavaScript handlers here, native listeners (stores, wiring) on its native side. */
-declare class NventEventBus implements EventBus {
-    readonly native: NativeBus;
-    private readonly types;
-    private readonly runs;
-    private readonly warnings;
-    private registrations;
-    private order;
-    private subscription;
-    publish(event: any): void;
-    onType(type: string, handler: Handler): () => void;
-    subscribeRunId(runId: string, handler: Handler): () => void;
-    private register;
-    private dispatch;
-}
 /** The event bus of this JavaScript environment, the same however often the package was loaded. */
 declare const getEventBus: () => EventBus;
 declare const createEventBus: () => EventBus;
-/**
- * A native bus that speaks with a JavaScript one: what is published there is heard here, and what is announced here is
- * published there. Nothing is heard twice, also where the other bus calls both a type's handlers and those of '*'.
- */
-declare class BusLink {
-    private readonly other;
-    private readonly types;
-    readonly bus: NventEventBus;
-    private readonly seen;
-    private stops;
-    constructor(other: EventBus, types?: string[]);
-    start(): void;
-    stop(): void;
-}
 
 /** Every rejection of this package. */
 declare class NventError extends Error {
@@ -878,7 +796,6 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     private readonly native;
     private readonly subscriptions;
     private readonly warnings;
-    protected constructor(backend: 'memory' | 'file', settings: object);
     init(): Promise<void>;
     enqueue(queue: string, job: NewJob): Promise<string>;
     schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string>;
@@ -914,7 +831,6 @@ declare class FileQueueAdapter extends NventQueueAdapter {
 /** A store of any backend: both surfaces, over one native store. */
 declare abstract class NventStoreAdapter implements StoreAdapter {
     private readonly backend;
-    readonly native: NativeStore;
     /** Where it announces what it appended. */
     readonly bus: EventBus | null;
     readonly stream: StoreAdapter['stream'];
@@ -922,7 +838,6 @@ declare abstract class NventStoreAdapter implements StoreAdapter {
     readonly index: StoreAdapter['index'];
     private readonly subscriptions;
     private readonly warnings;
-    protected constructor(backend: 'memory' | 'file' | 'redis', opts: StoreOptions, create: (bus: BusLink['bus']['native'] | null) => NativeStore);
     init(): Promise<void>;
     close(): Promise<void>;
     health(): Promise<{
@@ -934,7 +849,7 @@ declare abstract class NventStoreAdapter implements StoreAdapter {
     private listen;
     append(subject: string, event: Parameters<StoreAdapter['append']>[1]): Promise<EventRecord>;
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
-    subscribe(subject: string, onEvent: (event: EventRecord) => void | Promise<void>): Promise<EventSubscription>;
+    subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>;
     save(collection: string, id: string, doc: Record<string, any>): Promise<void>;
     get(collection: string, id: string): Promise<Record<string, any> | null>;
     list(collection: string, opts?: Parameters<StoreAdapter['list']>[1]): Promise<Array<{
@@ -966,15 +881,13 @@ declare class FileStoreAdapter extends NventStoreAdapter implements FileStore {
 /** A stream of any backend, over one native stream. */
 declare abstract class NventStreamAdapter implements StreamAdapter {
     private readonly backend;
-    readonly native: NativeStream;
     private readonly subscriptions;
     private readonly warnings;
     private delivered;
     private gaps;
-    protected constructor(backend: 'memory' | 'redis', create: () => NativeStream);
     init(): Promise<void>;
     publish(topic: string, event: StreamEvent): Promise<void>;
-    subscribe(topic: string, handler: (event: any, topic: string) => void | Promise<void>, opts?: SubscribeOptions): Promise<SubscriptionHandle>;
+    subscribe(topic: string, handler: (event: any, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle>;
     unsubscribe(handle: SubscriptionHandle): Promise<void>;
     private end;
     listTopics(): Promise<string[]>;

@@ -1,12 +1,11 @@
 /**
  * Orders run end to end, through bus, store, coordinator, stream and queue, with the public API only.
  *
- *   npm run demo             the store is files in .data/demo: start it twice, and the runs of the first are still there
+ *   npm run demo             store and queue are files in .data/demo: start it twice, and the runs of the first are still there
  *   npm run demo -- --memory nothing is kept
  */
 import { createAdapters, createWiringRegistry, shutdownAdapters } from 'nvent-native'
 import { orders, registerSteps, startOrder } from './orders.mjs'
-import { LocalQueue } from './queue.mjs'
 import { bold, dim, heading, message, percentile, row, say } from './terminal.mjs'
 
 const RUNS = 3
@@ -16,14 +15,14 @@ const MEASURED = 1_000
 const alive = setInterval(() => {}, 60_000)
 
 const memory = process.argv.includes('--memory')
-const adapters = await createAdapters({
-  store: memory ? { adapter: 'memory' } : { adapter: 'file', file: { dataDir: '.data/demo/store' } },
+const adapter = memory ? 'memory' : 'file'
+const { store, stream, queue } = await createAdapters({
+  store: { adapter },
   stream: { adapter: 'memory' },
+  queue: { adapter },
+  connections: { file: { dataDir: '.data/demo' } },
 })
-const { store, stream } = adapters
-const queue = new LocalQueue()
 const wiring = createWiringRegistry({
-  queue,
   flow: { flows: [orders] },
   streamCoordinator: { enableClientMessages: true },
 })
@@ -70,6 +69,7 @@ row('p50', `${percentile(durations, 0.5).toFixed(3)} ms`)
 row('p99', `${percentile(durations, 0.99).toFixed(3)} ms`)
 
 heading('Stats')
+row('jobs', shortly(await queue.getJobCounts('orders')))
 const { streamCoordinator, flow } = wiring.stats()
 for (const [name, stats] of Object.entries({ coordinator: streamCoordinator, flow, store: store.stats(), stream: stream.stats() })) {
   row(name, shortly(stats))

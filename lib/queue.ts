@@ -23,6 +23,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   private readonly subscriptions = new Set<number>()
   private readonly warnings: Warnings
 
+  /** @internal */
   protected constructor(backend: 'memory' | 'file', settings: object) {
     this.native = now(() => new addon.NativeQueue(bridge, json('options', settings)))
     this.warnings = new Warnings(`the ${backend} queue`)

@@ -28,6 +28,7 @@ function announceOn(option: EventBus | null | undefined): BusLink | undefined {
 
 /** A store of any backend: both surfaces, over one native store. */
 export abstract class NventStoreAdapter implements StoreAdapter {
+  /** @internal */
   readonly native: NativeStore
   /** Where it announces what it appended. */
   readonly bus: EventBus | null
@@ -37,6 +38,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   private readonly subscriptions = new Set<number>()
   private readonly warnings: Warnings
 
+  /** @internal */
   protected constructor(private readonly backend: 'memory' | 'file' | 'redis', opts: StoreOptions, create: (bus: BusLink['bus']['native'] | null) => NativeStore) {
     const link = announceOn(opts.bus)
     this.bus = opts.bus === undefined ? getEventBus() : opts.bus
@@ -112,7 +114,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
     return { ...JSON.parse(now(() => this.native.stats())), handlerErrors: this.warnings.count }
   }
 
-  private async listen(subject: string, onEvent: (event: EventRecord) => void | Promise<void>): Promise<EventSubscription> {
+  private async listen(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription> {
     callback('onEvent', onEvent)
     const id = await call<number>(() => this.native.subscribe(text('subject', subject)))
     onDelivery(id, false, event => onEvent(event), this.warnings.handlerFailed)
@@ -134,7 +136,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
     return this.stream.read(subject, opts)
   }
 
-  async subscribe(subject: string, onEvent: (event: EventRecord) => void | Promise<void>): Promise<EventSubscription> {
+  async subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription> {
     return this.listen(subject, onEvent)
   }
 

@@ -20,12 +20,14 @@ function subscribeOptions(opts: SubscribeOptions | undefined): string {
 
 /** A stream of any backend, over one native stream. */
 export abstract class NventStreamAdapter implements StreamAdapter {
+  /** @internal */
   readonly native: NativeStream
   private readonly subscriptions = new Map<number, string>()
   private readonly warnings: Warnings
   private delivered = 0
   private gaps = 0
 
+  /** @internal */
   protected constructor(private readonly backend: 'memory' | 'redis', create: () => NativeStream) {
     this.native = now(create)
     this.warnings = new Warnings(`the ${backend} stream`)
@@ -40,7 +42,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
     await call(() => this.native.publish(text('topic', topic), message))
   }
 
-  async subscribe(topic: string, handler: (event: any, topic: string) => void | Promise<void>, opts?: SubscribeOptions): Promise<SubscriptionHandle> {
+  async subscribe(topic: string, handler: (event: any, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle> {
     callback('handler', handler)
     const given = subscribeOptions(opts)
     const [id, single] = await call<[number, boolean]>(() => this.native.subscribe(text('topic', topic), given))
