@@ -36,7 +36,7 @@ const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
       )
       if (!withNvent) {
         runtimeConfig.nvent = adaptersConfig(section)
-        addServerImports(COMPOSABLES.map(name => ({ name, from: NATIVE })))
+        addServerImports(COMPOSABLES.map(name => ({ name, from: resolve('./runtime/composables') })))
       }
       addTypes(resolve('./types'), withNvent)
 

@@ -52,7 +52,7 @@ export async function startMonitor({ store, stream, queue, wiring }: Adapters & 
   }
 }
 
-export const history = () => samples
+export const recentSamples = (): Sample[] => samples
 
 export function listen(listener: Listener): () => void {
   listeners.add(listener)

@@ -1,4 +1,3 @@
-import type { NewEvent } from 'nvent-native/native'
 import { FLOW, orderFlow, STEPS, type Step } from '#shared/order'
 
 export interface OrderJob {
@@ -29,7 +28,7 @@ export async function runStep(step: Step, job: OrderJob): Promise<void> {
   const runId = job.data.flowId
   const subject = subjectOf(runId)
   const attempt = job.attemptsMade + 1
-  const append = (event: Pick<NewEvent, 'type' | 'data'>) => store.append(subject, {
+  const append = (event: { type: string, data?: unknown }) => store.append(subject, {
     runId,
     flowName: FLOW,
     stepName: step,
