@@ -38,6 +38,7 @@ export async function runStep(step: Step, job: OrderJob): Promise<void> {
     ...event,
   })
 
+  if (step === 'validate') await ensureStarted(runId)
   const past = (await store.read(subject)).filter(event => event.stepName === step)
   if (past.some(event => event.type === 'step.completed')) return
 
@@ -56,19 +57,23 @@ export async function runStep(step: Step, job: OrderJob): Promise<void> {
   await append({ type: 'step.completed' })
 }
 
-/** Starts a run: its first event goes over the bus, its entry step into the queue; the wiring does the rest. */
+/** Starts a run: its entry step into the queue, its first event into the store; the wiring does the rest. */
 export async function startOrder(): Promise<string> {
   const runId = crypto.randomUUID()
-  getEventBus().publish({ type: 'flow.start', runId, flowName: FLOW, sentAt: preciseNow() })
-  await enqueueEntry(runId)
-  return runId
-}
-
-export async function enqueueEntry(runId: string): Promise<void> {
   await useQueueAdapter().enqueue('orders', {
     name: 'validate',
     data: { flowId: runId, flowName: FLOW, input: {} },
     opts: { jobId: `${runId}__validate`, attempts: 3 },
+  })
+  await ensureStarted(runId)
+  return runId
+}
+
+/** The job is the promise that the run happens: where the process died right after it, the entry step makes up for it. */
+async function ensureStarted(runId: string): Promise<void> {
+  const start = { type: 'flow.start', runId, flowName: FLOW, sentAt: preciseNow() }
+  await useStoreAdapter().stream.append(subjectOf(runId), start, { expectedLastId: null }).catch((error) => {
+    if (error.code !== 'NVENT_CONFLICT') throw error
   })
 }
 
