@@ -147,8 +147,12 @@ export function options(context: StreamContext): void {
       await stream.subscribe('t:a', all.take, { fromBeginning: true })
       await stream.subscribe('t:*', odd.take, { fromBeginning: true, filter: 'odd' })
       await stream.publish('t:a', { type: 'odd', data: 'live' })
-      expect(data(await all.atLeast(6))).toEqual([3, 4, 5, 6, 7, 'live'])
-      expect(data(await odd.atLeast(4))).toEqual([3, 5, 7, 'live'])
+      const [whole, filtered] = [[3, 4, 5, 6, 7, 'live'], [3, 5, 7, 'live']]
+      await until('the live one', () => [all, odd].every(inbox => data(inbox.items).includes('live')))
+      // Redis trims in steps: it may keep some more.
+      const exact = context.capabilities.backend !== 'redis'
+      expect(data(all.items).slice(exact ? 0 : -whole.length)).toEqual(whole)
+      expect(data(odd.items).slice(exact ? 0 : -filtered.length)).toEqual(filtered)
     })
   })
 
