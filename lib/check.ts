@@ -120,8 +120,15 @@ function culprit(path: string, value: unknown, above: unknown[]): { path: string
   if (typeof value !== 'object' || value === null) return
   if (above.includes(value)) return { path, why: 'refers back to something that contains it' }
   if (above.length > 600) return { path, why: 'is nested too deeply' }
-  for (const [key, inner] of Object.entries(value)) {
+  for (const key of Object.keys(value)) {
     const at = Array.isArray(value) ? `${path}[${key}]` : `${path}.${key}`
+    let inner: unknown
+    try {
+      inner = (value as Record<string, unknown>)[key]
+    }
+    catch (error) {
+      return { path: at, why: `cannot be read (${String(error)})` }
+    }
     const found = culprit(at, inner, [...above, value])
     if (found) return found
   }

@@ -1,4 +1,4 @@
-import { callback, jsonObject, options, text } from './check'
+import { callback, jsonObject, object, options, text } from './check'
 import { invalid } from './errors'
 import { addon, bridge, call, now, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
@@ -14,6 +14,7 @@ function subscribeOptions(opts: SubscribeOptions | undefined): string {
   if (typeof filter === 'object' && !(filter instanceof RegExp)) {
     throw invalid('options.filter: expected a glob or a RegExp, got an object')
   }
+  if (rest['group'] === '') throw invalid('options.group: expected a non-empty string')
   const native = filter instanceof RegExp ? { source: filter.source, flags: filter.flags } : filter
   return JSON.stringify({ ...rest, filter: native })
 }
@@ -55,7 +56,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   }
 
   async unsubscribe(handle: SubscriptionHandle): Promise<void> {
-    await this.end(Number(options('handle', handle, { id: 'string', topic: 'string', unsubscribe: 'function' })['id']))
+    await this.end(Number(text('handle.id', object('handle', handle)['id'])))
   }
 
   private async end(id: number): Promise<void> {

@@ -12,7 +12,7 @@ cyclic.deep.list.push(cyclic)
 export const noJson: Array<[what: string, value: any, path: string]> = [
   ['a cycle', cyclic, '.deep.list[1]'],
   ['a BigInt', { list: [{ n: 1n }] }, '.list[0].n'],
-  ['a getter that throws', { get bad() { throw new Error('from the getter') } }, ''],
+  ['a getter that throws', { get bad() { throw new Error('from the getter') } }, '.bad'],
   ['nesting of 10,000 levels', nested(10_000), ''],
 ]
 
@@ -37,7 +37,6 @@ export const odd: Array<[what: string, value: any]> = [
   ['getters', { get computed() { return 5 } }],
   ['sparse arrays', { list: Object.assign([], { 2: 1 }) }],
   ['NUL, quotes and astral text', { '\u0000': '\u0000"\\\u2028', 'ä😀': '😀' }],
-  ['half of a surrogate pair', { text: '\uD800x' }],
   ['keys that prototypes have', JSON.parse('{"constructor":{"prototype":{"polluted":1}},"toString":1,"hasOwnProperty":2}')],
   ['__proto__ as a key', JSON.parse('{"__proto__":{"polluted":true},"deep":{"__proto__":{"polluted":true}}}')],
   ['500 levels', nested(500)],
