@@ -2,7 +2,7 @@ import js from '@eslint/js'
 import ts from 'typescript-eslint'
 
 export default ts.config(
-  { ignores: ['dist', 'target', 'index.d.ts', '**/node_modules', '**/.nuxt', '**/.output', '**/.data', 'bench/.*'] },
+  { ignores: ['dist', 'target', 'index.d.ts', '**/node_modules', '**/.nuxt', '**/.output', '**/.data'] },
   js.configs.recommended,
   ts.configs.recommended,
   {

@@ -110,6 +110,7 @@ it('persists each ingress event once, and tells each persisted one once', async 
   await enqueued('r1__pay', 'r1__pack')
   await worker(async () => (await entry('r1'))?.status === 'completed')
   const persisted = await store.read('nq:flow:r1')
+  await until('all of them are heard', () => heard.length >= persisted.length)
   expect(heard).toEqual(persisted)
   expect(persisted.map(event => event.type)).toEqual([...new Set(persisted)].map(event => event.type))
   const count = (type: string): number => persisted.filter(event => event.type === type).length

@@ -1,5 +1,5 @@
 import { MemoryStreamAdapter } from 'nvent-native'
-import { expect, it } from 'vitest'
+import { it } from 'vitest'
 import { streamConformance } from './conformance/stream'
 import { Inbox, rejects, until } from './support/until'
 

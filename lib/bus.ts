@@ -5,11 +5,12 @@ import type { NativeBus } from './native'
 import type { EventBus } from './types'
 import { Warnings } from './warn'
 
-type Handler = (event: any) => void | Promise<void>
+type Handler = (event: any) => unknown
 interface Registration { order: number, handler: Handler }
 
 /** The event bus: JavaScript handlers here, native listeners (stores, wiring) on its native side. */
 export class NventEventBus implements EventBus {
+  /** @internal */
   readonly native: NativeBus = new addon.NativeBus(bridge)
   private readonly types = new Map<string, Registration[]>()
   private readonly runs = new Map<string, Registration[]>()
@@ -64,7 +65,7 @@ export class NventEventBus implements EventBus {
     const all = lists.length === 1 ? lists[0]! : lists.flat().sort((a, b) => a.order - b.order)
     for (const { handler } of all) {
       try {
-        const returned = handler(event)
+        const returned = handler(event) as PromiseLike<unknown> | undefined
         if (typeof returned?.then === 'function') returned.then(undefined, this.warnings.handlerFailed)
       }
       catch (error) {

@@ -96,7 +96,15 @@ export function jsonObject(what: string, value: unknown): string {
 /** Like jsonObject, with undefined written as null: in an update both delete. */
 export function jsonPatch(what: string, value: unknown): string {
   object(what, value)
-  return jsonObject(what, withNulls(value, 0))
+  let patch: unknown
+  try {
+    patch = withNulls(value, 0)
+  }
+  catch {
+    // A getter that throws: told with its path by what follows.
+    patch = value
+  }
+  return jsonObject(what, patch)
 }
 
 function withNulls(value: unknown, depth: number): unknown {
@@ -127,7 +135,7 @@ function culprit(path: string, value: unknown, above: unknown[]): { path: string
       inner = (value as Record<string, unknown>)[key]
     }
     catch (error) {
-      return { path: at, why: `cannot be read (${String(error)})` }
+      return { path: at, why: `its getter throws (${String(error)})` }
     }
     const found = culprit(at, inner, [...above, value])
     if (found) return found

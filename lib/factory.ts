@@ -1,8 +1,10 @@
 import { didYouMean, object, options } from './check'
 import { invalid, NventError } from './errors'
+import { FileQueueAdapter, MemoryQueueAdapter } from './queue'
+import { checkConnection, RedisStoreAdapter, RedisStreamAdapter } from './redis'
 import { FileStoreAdapter, MemoryStoreAdapter } from './store'
 import { MemoryStreamAdapter } from './stream'
-import type { Adapters, AdaptersConfig, QueueAdapter, StoreAdapter, StreamAdapter } from './types'
+import type { Adapters, AdaptersConfig, QueueAdapter, RedisConnection, StoreAdapter, StreamAdapter } from './types'
 
 const key = Symbol.for('nvent-native.adapters')
 const shared = globalThis as { [key]?: Partial<Adapters> }
@@ -10,7 +12,6 @@ const shared = globalThis as { [key]?: Partial<Adapters> }
 const current = shared[key] ??= {}
 
 const CONFIG = { store: 'object', stream: 'object', queue: 'object', connections: 'object' } as const
-const REDIS = { url: 'string', host: 'string', port: 'number', username: 'string', password: 'string', db: 'number', tls: 'boolean' } as const
 
 type Kinds = Parameters<typeof options>[2]
 
@@ -26,7 +27,7 @@ function adapterName(what: string, given: unknown, known: string[], fallback: st
 export async function createAdapters(config: AdaptersConfig = {}): Promise<Adapters> {
   const { store, stream, queue, connections } = options('config', config, CONFIG)
   const { redis, file } = options('config.connections', connections, { redis: 'object', file: 'object' })
-  options('config.connections.redis', redis, REDIS)
+  checkConnection('config.connections.redis', redis)
   const base: string | undefined = options('config.connections.file', file, { dataDir: 'string' })['dataDir']
   const section = (name: string, value: unknown, known: Kinds): Record<string, any> =>
     options(`config.${name}`, value, { adapter: 'string', prefix: 'string', file: 'object', redis: 'object', ...known })
@@ -35,24 +36,42 @@ export async function createAdapters(config: AdaptersConfig = {}): Promise<Adapt
 
   const storeConfig = section('store', store, {})
   const storeFile = options('config.store.file', storeConfig['file'], { dataDir: 'string', durability: 'string', retention: 'object' })
-  options('config.store.redis', storeConfig['redis'], REDIS)
+  checkConnection('config.store.redis', storeConfig['redis'])
   const streamConfig = section('stream', stream, { retain: 'object' })
-  options('config.stream.redis', streamConfig['redis'], REDIS)
+  checkConnection('config.stream.redis', streamConfig['redis'])
   const queueConfig = section('queue', queue, { defaultJobOptions: 'object' })
   const queueFile = options('config.queue.file', queueConfig['file'], { dataDir: 'string', durability: 'string' })
 
+  const onRedis = (own: Record<string, any>): { connection?: RedisConnection, prefix?: string } =>
+    ({ connection: own['redis'] ?? redis, prefix: own['prefix'] })
   const makeStore = {
     memory: () => new MemoryStoreAdapter(),
     file: () => new FileStoreAdapter({ ...storeFile, dataDir: dir(storeFile, 'store') }),
+    redis: () => new RedisStoreAdapter(onRedis(storeConfig)),
   }
-  const makeStream = { memory: () => new MemoryStreamAdapter() }
+  const makeStream = {
+    memory: () => {
+      if (streamConfig['retain'] !== undefined) throw invalid('config.stream.retain: is for the adapter "redis"; a memory stream gets it as an option of MemoryStreamAdapter')
+      return new MemoryStreamAdapter()
+    },
+    redis: () => new RedisStreamAdapter({ ...onRedis(streamConfig), retain: streamConfig['retain'] }),
+  }
+  const defaults = queueConfig['defaultJobOptions'] === undefined ? {} : { defaultJobOptions: queueConfig['defaultJobOptions'] }
+  if (queueConfig['adapter'] === 'redis') {
+    throw invalid('config.queue.adapter: there is no native queue on Redis; use BullMQ, through nvent\'s own queue package or an object with the same methods: setAdapters({ queue })')
+  }
+  const makeQueue = {
+    memory: () => new MemoryQueueAdapter(defaults),
+    file: () => new FileQueueAdapter({ ...defaults, ...queueFile, dataDir: dir(queueFile, 'queue') }),
+  }
   const chosen = {
     store: adapterName('config.store', storeConfig['adapter'], Object.keys(makeStore), 'file') as keyof typeof makeStore,
     stream: adapterName('config.stream', streamConfig['adapter'], Object.keys(makeStream), 'memory') as keyof typeof makeStream,
+    queue: adapterName('config.queue', queueConfig['adapter'], Object.keys(makeQueue), 'file') as keyof typeof makeQueue,
   }
-  const adapters = { store: makeStore[chosen.store](), stream: makeStream[chosen.stream]() } as unknown as Adapters
+  const adapters: Adapters = { store: makeStore[chosen.store](), stream: makeStream[chosen.stream](), queue: makeQueue[chosen.queue]() }
   try {
-    await Promise.all([adapters.store.init(), adapters.stream.init()])
+    await Promise.all([adapters.store.init(), adapters.stream.init(), adapters.queue.init()])
   }
   catch (error) {
     // Nothing half-open is left behind.
@@ -97,7 +116,8 @@ export async function shutdownAdapters(adapters: Partial<Adapters> = { ...curren
     if (current[kind] !== undefined && current[kind] === adapters[kind]) delete current[kind]
   }
   const failures: unknown[] = []
-  for (const end of [() => adapters.queue?.close(), () => adapters.stream?.shutdown(), () => adapters.store?.close()]) {
+  // An adapter of a user's own may have nothing to end.
+  for (const end of [() => adapters.queue?.close?.(), () => adapters.stream?.shutdown?.(), () => adapters.store?.close?.()]) {
     try {
       await end()
     }

@@ -4,6 +4,8 @@ export { NventError } from './errors'
 export {
   createAdapters, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter,
 } from './factory'
+export { FileQueueAdapter, MemoryQueueAdapter } from './queue'
+export { RedisStoreAdapter, RedisStreamAdapter } from './redis'
 export { FileStoreAdapter, MemoryStoreAdapter } from './store'
 export { MemoryStreamAdapter } from './stream'
 export type * from './types'

@@ -61,6 +61,29 @@ export interface NativeStream {
   subscriptionCount(topic: string): number
 }
 
+export interface NativeQueue {
+  open(): Reply
+  enqueue(queue: string, job: string): Reply
+  schedule(queue: string, job: string, options: string): Reply
+  job(queue: string, id: string): Reply
+  jobs(queue: string, states: string[], offset: number, limit?: number | null): Reply
+  counts(queue: string): Reply
+  scheduled(queue: string): Reply
+  removeScheduled(id: string): Reply
+  removeJob(queue: string, id: string): Reply
+  isPaused(queue: string): Reply
+  pause(queue: string): Reply
+  resume(queue: string): Reply
+  on(queue: string, event: string): Reply
+  off(id: number): Reply
+  registerWorker(queue: string, jobName: string, options: string): Reply
+  start(queue: string): Reply
+  complete(token: number, result: string): Reply
+  fail(token: number, reason: string): Reply
+  progress(token: number, progress: string): Reply
+  close(limitMs: number): Reply
+}
+
 export interface NativeBus {
   publish(event: string): void
   isHeard(): boolean
@@ -80,10 +103,13 @@ interface Addon {
   NativeStore: {
     memory(bridge: NativeBridge, bus: NativeBus | null): NativeStore
     file(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
+    redis(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
   }
   NativeStream: {
     memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream
+    redis(bridge: NativeBridge, options: string): NativeStream
   }
+  NativeQueue: new (bridge: NativeBridge, options: string) => NativeQueue
   NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, stream: NativeStream | null, target: number, options: string) => NativeWiring
   NativeFlowWiring: new (
     bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number, queueTarget: number, options: string,
@@ -166,6 +192,16 @@ export function call<T>(method: () => Reply): T | Promise<T> {
   })
 }
 
+/** How an adapter is. It never rejects: what keeps it from telling is the detail. */
+export async function healthOf(native: { health(): Reply }): Promise<{ ok: boolean, detail?: string }> {
+  try {
+    return await call(() => native.health())
+  }
+  catch (error) {
+    return { ok: false, detail: (error as Error).message }
+  }
+}
+
 /** Runs a native method that never takes longer. */
 export function now<T>(method: () => T): T {
   try {
@@ -183,11 +219,17 @@ function takeDeliveries(only?: number): boolean {
   if (batch === null) return false
   const [messages, pairs, more] = JSON.parse(batch) as [Array<[string, any]>, number[], boolean]
   const touched: number[] = []
+  const given = new Set<number>()
   for (let i = 0; i < pairs.length; i += 2) {
     const id = pairs[i]!
     const subscriber = subscribers.get(id)
     if (!subscriber) continue
-    if (subscriber.waiting.push(messages[pairs[i + 1]!]!) === 1) touched.push(id)
+    const index = pairs[i + 1]!
+    const [topic, message] = messages[index]!
+    // Each handler gets an object of its own: what one changes, no other sees.
+    const own = given.has(index) ? clone(message) : message
+    given.add(index)
+    if (subscriber.waiting.push([topic, own]) === 1) touched.push(id)
   }
   for (const id of touched) pump(id)
   if (more && !scheduled) {
@@ -199,6 +241,18 @@ function takeDeliveries(only?: number): boolean {
     })
   }
   return true
+}
+
+/** A copy of what JSON.parse returned, for less than structuredClone. */
+function clone(value: any): any {
+  if (typeof value !== 'object' || value === null) return value
+  if (Array.isArray(value)) return value.map(clone)
+  const copy: Record<string, any> = {}
+  for (const key in value) {
+    if (key === '__proto__') Object.defineProperty(copy, key, { value: clone(value[key]), configurable: true, enumerable: true, writable: true })
+    else copy[key] = clone(value[key])
+  }
+  return copy
 }
 
 /** Runs the bus handlers for everything announced so far. */
@@ -256,6 +310,7 @@ export function onDelivery(
   failed: (error: unknown) => void,
 ): void {
   subscribers.set(id, { handle, failed, single, waiting: [], busy: false })
+  bridge.release(id, true)
 }
 
 /** From here on the handler is not called any more. */

@@ -1,7 +1,7 @@
 import { BusLink, getEventBus } from './bus'
 import { callback, finite, json, jsonObject, jsonPatch, options, text } from './check'
 import { invalid, NventError } from './errors'
-import { addon, bridge, call, flushBuses, now, offDelivery, onDelivery } from './native'
+import { addon, bridge, call, flushBuses, healthOf, now, offDelivery, onDelivery } from './native'
 import type { NativeStore } from './native'
 import type { EventBus, EventReadOptions, EventRecord, EventSubscription, FileStore, FileStoreOptions, IndexEntry, StoreAdapter, StoreOptions, StoreStats } from './types'
 import { Warnings } from './warn'
@@ -28,6 +28,7 @@ function announceOn(option: EventBus | null | undefined): BusLink | undefined {
 
 /** A store of any backend: both surfaces, over one native store. */
 export abstract class NventStoreAdapter implements StoreAdapter {
+  /** @internal */
   readonly native: NativeStore
   /** Where it announces what it appended. */
   readonly bus: EventBus | null
@@ -37,6 +38,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   private readonly subscriptions = new Set<number>()
   private readonly warnings: Warnings
 
+  /** @internal */
   protected constructor(private readonly backend: 'memory' | 'file' | 'redis', opts: StoreOptions, create: (bus: BusLink['bus']['native'] | null) => NativeStore) {
     const link = announceOn(opts.bus)
     this.bus = opts.bus === undefined ? getEventBus() : opts.bus
@@ -105,15 +107,14 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   }
 
   async health(): Promise<{ ok: boolean, backend: 'memory' | 'file' | 'redis', detail?: string }> {
-    const { ok, detail } = await call<{ ok: boolean, detail?: string }>(() => this.native.health())
-    return { ok, backend: this.backend, ...(detail === undefined ? {} : { detail }) }
+    return { backend: this.backend, ...await healthOf(this.native) }
   }
 
   stats(): StoreStats {
     return { ...JSON.parse(now(() => this.native.stats())), handlerErrors: this.warnings.count }
   }
 
-  private async listen(subject: string, onEvent: (event: EventRecord) => void | Promise<void>): Promise<EventSubscription> {
+  private async listen(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription> {
     callback('onEvent', onEvent)
     const id = await call<number>(() => this.native.subscribe(text('subject', subject)))
     onDelivery(id, false, event => onEvent(event), this.warnings.handlerFailed)
@@ -135,7 +136,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
     return this.stream.read(subject, opts)
   }
 
-  async subscribe(subject: string, onEvent: (event: EventRecord) => void | Promise<void>): Promise<EventSubscription> {
+  async subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription> {
     return this.listen(subject, onEvent)
   }
 

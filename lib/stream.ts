@@ -1,6 +1,6 @@
 import { callback, jsonObject, object, options, text } from './check'
 import { invalid } from './errors'
-import { addon, bridge, call, now, offDelivery, onDelivery } from './native'
+import { addon, bridge, call, healthOf, now, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
 import type { MemoryStreamOptions, StreamAdapter, StreamEvent, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
 import { Warnings } from './warn'
@@ -14,19 +14,20 @@ function subscribeOptions(opts: SubscribeOptions | undefined): string {
   if (typeof filter === 'object' && !(filter instanceof RegExp)) {
     throw invalid('options.filter: expected a glob or a RegExp, got an object')
   }
-  if (rest['group'] === '') throw invalid('options.group: expected a non-empty string')
   const native = filter instanceof RegExp ? { source: filter.source, flags: filter.flags } : filter
   return JSON.stringify({ ...rest, filter: native })
 }
 
 /** A stream of any backend, over one native stream. */
 export abstract class NventStreamAdapter implements StreamAdapter {
+  /** @internal */
   readonly native: NativeStream
   private readonly subscriptions = new Map<number, string>()
   private readonly warnings: Warnings
   private delivered = 0
   private gaps = 0
 
+  /** @internal */
   protected constructor(private readonly backend: 'memory' | 'redis', create: () => NativeStream) {
     this.native = now(create)
     this.warnings = new Warnings(`the ${backend} stream`)
@@ -41,7 +42,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
     await call(() => this.native.publish(text('topic', topic), message))
   }
 
-  async subscribe(topic: string, handler: (event: any, topic: string) => void | Promise<void>, opts?: SubscribeOptions): Promise<SubscriptionHandle> {
+  async subscribe(topic: string, handler: (event: any, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle> {
     callback('handler', handler)
     const given = subscribeOptions(opts)
     const [id, single] = await call<[number, boolean]>(() => this.native.subscribe(text('topic', topic), given))
@@ -79,8 +80,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   }
 
   async health(): Promise<{ ok: boolean, backend: 'memory' | 'redis', detail?: string }> {
-    const { ok, detail } = await call<{ ok: boolean, detail?: string }>(() => this.native.health())
-    return { ok, backend: this.backend, ...(detail === undefined ? {} : { detail }) }
+    return { backend: this.backend, ...await healthOf(this.native) }
   }
 
   stats(): StreamStats {

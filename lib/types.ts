@@ -150,7 +150,7 @@ export interface EventStreams {
    * Calls `onEvent` with what is appended from now on, in order. `subject` may be a glob. Sees appends of this process
    * on memory and file; of every process on Redis, where it resumes after an outage from the last id it has seen.
    */
-  subscribe(subject: string, onEvent: (event: EventRecord) => void | Promise<void>): Promise<EventSubscription>
+  subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>
   /** Removes a subject with all its events. Whether there was anything. */
   delete(subject: string): Promise<boolean>
 }
@@ -216,7 +216,7 @@ export interface StoreAdapter {
   /** {@link EventStreams.read}. nvent 0.4.1. */
   read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>
   /** {@link EventStreams.subscribe}. nvent 0.4.1. */
-  subscribe(subject: string, onEvent: (event: EventRecord) => void | Promise<void>): Promise<EventSubscription>
+  subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>
   /** Stores a document, replacing one of the same id. nvent 0.4.1. */
   save(collection: string, id: string, doc: Record<string, any>): Promise<void>
   /** A document, or null. nvent 0.4.1. */
@@ -383,7 +383,7 @@ export interface StreamAdapter {
   /** Sends any JSON object, whole. Resolves when the broker has it; a failing handler never fails a publish. */
   publish(topic: string, event: StreamEvent): Promise<void>
   /** Calls `handler` with what is published to a topic, or to every topic that a Redis glob matches (`*` crosses colons). */
-  subscribe(topic: string, handler: (event: StreamEvent, topic: string) => void | Promise<void>, opts?: SubscribeOptions): Promise<SubscriptionHandle>
+  subscribe(topic: string, handler: (event: StreamEvent, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle>
   /** Ends a subscription. After it resolves the handler is not called again. */
   unsubscribe(handle: SubscriptionHandle): Promise<void>
   /** Topics and globs that handlers of this adapter are subscribed to, each once. */
@@ -431,9 +431,9 @@ export interface EventBus {
   /** Tells every handler of the type, of `'*'` and of the event's run. An event without id and ts is ingress: flow wiring persists it. */
   publish(event: Partial<EventRecord> & { type: string }): void
   /** Registers a handler for a type; `'*'` is every type. The returned function ends it. */
-  onType(type: string, handler: (event: any) => void | Promise<void>): () => void
+  onType(type: string, handler: (event: any) => unknown): () => void
   /** Registers a handler for the events of one run. The returned function ends it. */
-  subscribeRunId(runId: string, handler: (event: any) => void | Promise<void>): () => void
+  subscribeRunId(runId: string, handler: (event: any) => unknown): () => void
 }
 
 // ───────────────────────────── wiring ─────────────────────────────

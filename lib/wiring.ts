@@ -163,8 +163,17 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
   const builtIn: Wiring[] = flowWiring ? [coordinator, flowWiring] : [coordinator]
   const all = [...builtIn, ...wirings] as Wiring[]
   let started: Wiring[] = []
-  let turn: Promise<void> = Promise.resolve()
-  const inTurn = (work: () => Promise<void>): Promise<void> => turn = turn.then(work, work)
+  let turn: Promise<void> | undefined
+  /** One start or stop after the other; the first at once, so that what is appended right after `start()` is routed. */
+  const inTurn = (work: () => Promise<void>): Promise<void> => {
+    const mine: Promise<void> = turn ? turn.then(work, work) : work()
+    turn = mine
+    const over = (): void => {
+      if (turn === mine) turn = undefined
+    }
+    mine.then(over, over)
+    return mine
+  }
   const stop = async (): Promise<void> => {
     const stopping = started.reverse()
     started = []
@@ -179,20 +188,22 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
     }
     if (failures.length > 0) throw failures[0]
   }
+  const start = async (): Promise<void> => {
+    if (started.length > 0) return
+    try {
+      const starting = all.map((wiring) => {
+        started.push(wiring)
+        return wiring.start()
+      })
+      await Promise.all(starting)
+    }
+    catch (error) {
+      await stop().catch(() => {})
+      throw error
+    }
+  }
   return {
-    start: () => inTurn(async () => {
-      if (started.length > 0) return
-      try {
-        for (const wiring of all) {
-          await wiring.start()
-          started.push(wiring)
-        }
-      }
-      catch (error) {
-        await stop().catch(() => {})
-        throw error
-      }
-    }),
+    start: () => inTurn(start),
     stop: () => inTurn(stop),
     stats: () => ({ streamCoordinator: coordinator.stats(), ...(flowWiring ? { flow: flowWiring.stats() } : {}) }),
   }

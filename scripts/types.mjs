@@ -5,7 +5,7 @@ import { dts } from 'rollup-plugin-dts'
 import { root } from './shared.mjs'
 
 process.chdir(root)
-const bundle = await rollup({ input: 'lib/index.ts', plugins: [dts()], external: /^node:/ })
+const bundle = await rollup({ input: 'lib/index.ts', plugins: [dts({ compilerOptions: { stripInternal: true } })], external: /^node:/ })
 const { output } = await bundle.generate({ format: 'es' })
 const types = `// Generated from lib by \`npm run types\`.\n\n${output[0].code}`
 

@@ -232,6 +232,11 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// How many items may wait.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Items that wait.
     pub fn len(&self) -> usize {
         lock(&self.state).items.len()

@@ -19,6 +19,7 @@ pub mod json;
 pub mod node;
 pub mod op;
 pub mod queue;
+pub mod redis;
 pub mod store;
 pub mod stream;
 pub mod time;

@@ -29,6 +29,19 @@ export function delivery(context: StreamContext): void {
     expect(await inbox.atLeast(5)).toEqual(events.map(throughJson))
   })
 
+  it('gives each handler a copy of its own', async () => {
+    const { stream } = context
+    const [first, second] = [new Inbox(), new Inbox()]
+    await stream.subscribe('t', (event) => {
+      event.data.list.push('changed')
+      first.take(event)
+    })
+    await stream.subscribe('t', second.take)
+    await stream.publish('t', { type: 'x', data: { list: [] } })
+    await first.atLeast(1)
+    expect((await second.atLeast(1))[0].data.list).toEqual([])
+  })
+
   it('keeps the order of the publishes for every subscriber, without an await between them', async () => {
     const { stream } = context
     const [exact, glob] = [new Inbox(), new Inbox()]

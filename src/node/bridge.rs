@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use napi::bindgen_prelude::Function;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::fanout::{Delivery, Gap, Mailbox, Wake};
 use crate::json::{Json, push_string};
 use crate::node::reply::error_json;
+use crate::queue::{Queue, QueueEvent, Run};
 use crate::store::Stored;
 use crate::stream::{Ack, Incoming, Message};
 use crate::time::{Clock, SystemClock};
@@ -44,6 +45,10 @@ pub(super) enum Source {
     Store(Arc<Mailbox<Stored>>),
     /// A bus.
     Bus(Arc<Mailbox<Json>>),
+    /// Events of a queue.
+    QueueEvents(Arc<Mailbox<QueueEvent>>),
+    /// Jobs for a worker.
+    Runs(Arc<Mailbox<Run>>, Weak<Queue>),
 }
 
 /// A subscription whose handler is a JavaScript function.
@@ -55,7 +60,7 @@ struct Subscription {
     single: bool,
     /// In the list of those that have something.
     queued: AtomicBool,
-    /// Its handler is still busy with what it was given.
+    /// Its handler is not there yet, or still busy with what it was given.
     held: AtomicBool,
     /// Its handler has been seen to take its time: one event at a time from then on, so that the rest waits in the
     /// bounded mailbox.
@@ -142,7 +147,8 @@ impl Shared {
             source,
             single,
             queued: AtomicBool::new(false),
-            held: AtomicBool::new(false),
+            // Until JavaScript has a handler for it and says so with `release`.
+            held: AtomicBool::new(true),
             slow: AtomicBool::new(false),
             ack: Mutex::default(),
         });
@@ -238,6 +244,21 @@ impl Subscription {
             Source::Bus(mailbox) => take_from(mailbox, max, |delivery| match delivery {
                 Delivery::Gap(it) => gap(batch, it),
                 Delivery::Item(json) => batch.push(self.id, "", &json),
+            }),
+            Source::QueueEvents(mailbox) => take_from(mailbox, max, |delivery| {
+                // What a listener missed is in the queue's counts; there is no place for a gap among these events.
+                if let Delivery::Item(event) = delivery {
+                    batch.push(self.id, &event.queue, &event.payload);
+                }
+            }),
+            Source::Runs(mailbox, queue) => take_from(mailbox, max, |delivery| {
+                // Begun as it is handed over: its handler is called in this turn of the event loop.
+                if let Delivery::Item(run) = delivery
+                    && queue.upgrade().is_some_and(|queue| queue.begin(&run))
+                {
+                    let json: Json = format!("{{\"token\":{},\"job\":{}}}", run.token, run.job).into();
+                    batch.push(self.id, &run.queue, &json);
+                }
             }),
         }
     }
@@ -343,7 +364,7 @@ impl Bridge {
         }
     }
 
-    /// A handler is done with what it was given, successfully or not.
+    /// A handler is there, or is done with what it was given, successfully or not.
     #[napi]
     pub fn release(&self, subscription: f64, ok: bool) {
         let Some(subscription) = self.shared.lock().subscriptions.get(&(subscription as u64)).cloned() else { return };

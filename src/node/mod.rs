@@ -5,6 +5,8 @@
 
 mod bridge;
 mod bus;
+mod queue;
+mod redis;
 mod reply;
 mod store;
 mod stream;

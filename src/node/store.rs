@@ -14,11 +14,13 @@ use crate::fanout::{DEFAULT_BUFFER, Mailbox, Overflow};
 use crate::json::{self, Filter, Json, push_string};
 use crate::node::bridge::{Bridge, Shared, Source};
 use crate::node::bus::NativeBus;
+use crate::node::redis::store_options;
 use crate::node::reply::{Reply, guard, reply};
 use crate::node::runtime;
 use crate::store::file::{Durability, FileOptions, FileStore, Retention};
 use crate::store::{
-    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, MemoryStore, Stats, StoreBackend,
+    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, MemoryStore, RedisStore, Stats,
+    StoreBackend,
 };
 use crate::time::system_clock;
 use crate::topic::check_name;
@@ -135,11 +137,11 @@ pub(super) fn stats_json(stats: Stats) -> String {
     json::to_json(&stats.into_iter().collect::<std::collections::BTreeMap<_, _>>()).to_string()
 }
 
-fn optional_json(value: Option<Json>) -> Option<String> {
+pub(super) fn optional_json(value: Option<Json>) -> Option<String> {
     value.map(|json| json.to_string())
 }
 
-fn array_json<T>(rows: &[T], push: impl Fn(&mut String, &T)) -> String {
+pub(super) fn array_json<T>(rows: &[T], push: impl Fn(&mut String, &T)) -> String {
     let mut out = String::from("[");
     for (index, row) in rows.iter().enumerate() {
         out.push_str(if index == 0 { "" } else { "," });
@@ -190,6 +192,12 @@ impl NativeStore {
             let store = Arc::new(FileStore::new(options, system_clock(), runtime()));
             Ok(Self { file: Some(store.clone()), ..Self::with(bridge, bus, store) })
         })
+    }
+
+    /// A store on Redis.
+    #[napi(factory)]
+    pub fn redis(bridge: &Bridge, bus: Option<&NativeBus>, options: String) -> napi::Result<Self> {
+        guard(|| Ok(Self::with(bridge, bus, Arc::new(RedisStore::new(store_options(&options)?, runtime())))))
     }
 
     /// Copies a file store while it is in use.
@@ -303,8 +311,7 @@ impl NativeStore {
                 let mailbox = Arc::new(Mailbox::new(DEFAULT_BUFFER, Overflow::DropOldest));
                 Ok(self.store.subscribe(&subject, mailbox.clone()).map(move |id| {
                     let wake = bridge.subscribe(id, subject.into(), Source::Store(mailbox.clone()), false);
-                    mailbox.add_wake(id, wake.clone());
-                    wake();
+                    mailbox.add_wake(id, wake);
                     id
                 }))
             },

@@ -9,9 +9,11 @@ use crate::error::{Error, Result};
 use crate::fanout::{Overflow, check_buffer};
 use crate::json::to_json;
 use crate::node::bridge::{Bridge, Shared, Source};
+use crate::node::redis::stream_options;
 use crate::node::reply::{Reply, guard, reply};
+use crate::node::runtime;
 use crate::node::store::{health_json, nothing, stats_json};
-use crate::stream::{MemoryStream, Message, Retain, StreamBackend, SubscribeSpec, TypeFilter};
+use crate::stream::{MemoryStream, Message, RedisStream, Retain, StreamBackend, SubscribeSpec, TypeFilter};
 use crate::time::system_clock;
 use crate::topic::check_name;
 
@@ -44,6 +46,9 @@ enum Filter {
 impl Options {
     fn spec(self) -> Result<SubscribeSpec> {
         let defaults = SubscribeSpec::default();
+        if let Some(group) = &self.group {
+            check_name("options.group", group)?;
+        }
         Ok(SubscribeSpec {
             group: self.group.map(Into::into),
             filter: match self.filter {
@@ -79,6 +84,15 @@ impl NativeStream {
         Self { stream, bridge: bridge.shared.clone() }
     }
 
+    /// A stream on Redis.
+    #[napi(factory)]
+    pub fn redis(bridge: &Bridge, options: String) -> napi::Result<Self> {
+        guard(|| {
+            let stream = Arc::new(RedisStream::new(stream_options(&options)?, runtime()));
+            Ok(Self { stream, bridge: bridge.shared.clone() })
+        })
+    }
+
     /// Opens it.
     #[napi]
     pub fn open(&self) -> napi::Result<Reply> {
@@ -111,8 +125,7 @@ impl NativeStream {
                 Ok(self.stream.subscribe(&topic, options.spec()?, None).map(move |subscription| {
                     let source = Source::Stream(subscription.mailbox.clone());
                     let wake = bridge.subscribe(subscription.id, subscription.topic, source, subscription.shared);
-                    subscription.mailbox.add_wake(subscription.id, wake.clone());
-                    wake();
+                    subscription.mailbox.add_wake(subscription.id, wake);
                     (subscription.id, subscription.shared)
                 }))
             },

@@ -171,7 +171,8 @@ impl StoreBackend for MemoryStore {
     }
 
     fn open(&self) -> Op<()> {
-        self.read_with(|_| Ok(()))
+        let closed = self.state.lock().unwrap_or_else(PoisonError::into_inner).closed;
+        if closed { Op::err(Error::closed("the memory store")) } else { Op::ok(()) }
     }
 
     fn close(&self) -> Op<()> {

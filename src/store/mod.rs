@@ -5,8 +5,10 @@
 
 pub mod file;
 mod memory;
+mod redis;
 
 pub use memory::MemoryStore;
+pub use redis::{RedisStore, RedisStoreOptions, Trim};
 
 use std::sync::Arc;
 

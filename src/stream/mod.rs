@@ -1,8 +1,10 @@
 //! Streams: publish and subscribe. One contract, one file per backend.
 
 mod memory;
+mod redis;
 
 pub use memory::{MemoryStream, Retain};
+pub use redis::{GroupOptions, RedisStream, RedisStreamOptions, RetainTopics};
 
 use std::sync::Arc;
 

@@ -119,7 +119,8 @@ impl Counters {
         vec![
             ("appends", get(&self.appends)),
             ("reads", get(&self.reads)),
-            ("writes", get(&self.writes)),
+            // What the writer counts includes the appends.
+            ("writes", get(&self.writes) - get(&self.appends)),
             ("errors", get(&self.errors)),
         ]
     }

@@ -1,0 +1,175 @@
+import { callback, json, jsonObject, options, text } from './check'
+import { invalid } from './errors'
+import { addon, bridge, call, now, offDelivery, onDelivery } from './native'
+import type { NativeQueue, Reply } from './native'
+import type {
+  FileQueueOptions, Job, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, QueueOptions, ScheduleOptions, WorkerOptions,
+} from './types'
+import { Warnings } from './warn'
+
+/** How long `close` waits for handlers, in ms. */
+const CLOSE_LIMIT_MS = 30_000
+
+const STATES: JobState[] = ['waiting', 'active', 'completed', 'failed', 'delayed', 'paused']
+
+const whole = (what: string, value: number | undefined): number | undefined => {
+  if (value !== undefined && !(Number.isInteger(value) && value >= 0)) throw invalid(`${what}: expected a whole number from 0, got ${value}`)
+  return value
+}
+
+/** Queues of any backend, over native ones. */
+export abstract class NventQueueAdapter implements QueueAdapter {
+  private readonly native: NativeQueue
+  private readonly subscriptions = new Set<number>()
+  private readonly warnings: Warnings
+
+  /** @internal */
+  protected constructor(backend: 'memory' | 'file', settings: object) {
+    this.native = now(() => new addon.NativeQueue(bridge, json('options', settings)))
+    this.warnings = new Warnings(`the ${backend} queue`)
+  }
+
+  async init(): Promise<void> {
+    await call(() => this.native.open())
+  }
+
+  async enqueue(queue: string, job: NewJob): Promise<string> {
+    return call(() => this.native.enqueue(text('queue', queue), jsonObject('job', job)))
+  }
+
+  async schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string> {
+    return call(() => this.native.schedule(text('queue', queue), jsonObject('job', job), jsonObject('options', opts ?? {})))
+  }
+
+  async getJob(queue: string, id: string): Promise<Job | null> {
+    return call(() => this.native.job(text('queue', queue), text('id', id)))
+  }
+
+  async getJobs(queue: string, query?: JobQuery): Promise<Job[]> {
+    const { state = STATES, limit, offset = 0 } = options('query', query, { state: 'array', limit: 'number', offset: 'number' })
+    state.forEach((name: unknown, i: number) => text(`query.state[${i}]`, name))
+    whole('query.limit', limit)
+    whole('query.offset', offset)
+    return call(() => this.native.jobs(text('queue', queue), state, offset, limit))
+  }
+
+  async getJobCounts(queue: string): Promise<Record<JobState, number>> {
+    return call(() => this.native.counts(text('queue', queue)))
+  }
+
+  async getScheduledJobs(queue: string): Promise<any[]> {
+    return call(() => this.native.scheduled(text('queue', queue)))
+  }
+
+  async removeScheduledJob(scheduleId: string): Promise<boolean> {
+    return call(() => this.native.removeScheduled(text('scheduleId', scheduleId)))
+  }
+
+  async removeJob(queue: string, jobId: string): Promise<boolean> {
+    return call(() => this.native.removeJob(text('queue', queue), text('jobId', jobId)))
+  }
+
+  async isPaused(queue: string): Promise<boolean> {
+    return call(() => this.native.isPaused(text('queue', queue)))
+  }
+
+  async pause(queue: string): Promise<void> {
+    await call(() => this.native.pause(text('queue', queue)))
+  }
+
+  async resume(queue: string): Promise<void> {
+    await call(() => this.native.resume(text('queue', queue)))
+  }
+
+  on(queue: string, event: QueueEvent, listener: (payload: any) => void): () => void {
+    callback('callback', listener)
+    return this.subscribe(() => this.native.on(text('queue', queue), text('event', event)), payload => listener(payload))
+  }
+
+  registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void {
+    callback('handler', handler)
+    const settings = jsonObject('options', opts ?? {})
+    this.subscribe(
+      () => this.native.registerWorker(text('queue', queue), text('jobName', jobName), settings),
+      // Not awaited: the queue itself says how many of its jobs run at a time.
+      ({ token, job }: { token: number, job: Job }) => void this.run(token, job, handler),
+    )
+  }
+
+  startProcessingQueue(queue: string): void {
+    this.later(() => this.native.start(text('queue', queue)))
+  }
+
+  async close(): Promise<void> {
+    await call(() => this.native.close(CLOSE_LIMIT_MS))
+    for (const id of this.subscriptions) offDelivery(id)
+    this.subscriptions.clear()
+  }
+
+  /** Runs a handler and tells the queue how it ended. */
+  private async run(token: number, job: Job, handler: (job: any, ctx: any) => Promise<any>): Promise<void> {
+    const progress = async (value: unknown): Promise<void> => {
+      await call(() => this.native.progress(token, json('progress', value)))
+    }
+    let settle: () => Reply
+    try {
+      const result = json('result', await handler(job, { progress }) ?? null)
+      settle = () => this.native.complete(token, result)
+    }
+    catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      settle = () => this.native.fail(token, reason)
+    }
+    try {
+      await call(settle)
+    }
+    catch (error) {
+      // The outcome could not be stored. The job is still active there, and runs again when the queue is opened anew.
+      this.warnings.handlerFailed(error)
+    }
+  }
+
+  /** Subscribes, perhaps a moment later; returns what ends it. */
+  private subscribe(begin: () => Reply, handle: (message: any) => void): () => void {
+    let ended = false
+    let id: number | undefined
+    const end = (subscription: number): void => {
+      offDelivery(subscription)
+      if (this.subscriptions.delete(subscription)) this.later(() => this.native.off(subscription))
+    }
+    this.later(begin, (subscription: number) => {
+      id = subscription
+      this.subscriptions.add(subscription)
+      onDelivery(subscription, false, handle, this.warnings.handlerFailed)
+      if (ended) end(subscription)
+    })
+    return () => {
+      if (ended) return
+      ended = true
+      if (id !== undefined) end(id)
+    }
+  }
+
+  /** For calls that return nothing: what fails at once is thrown, what fails later is a warning. */
+  private later<T>(begin: () => Reply, then: (value: T) => void = () => {}): void {
+    const started = call<T>(begin)
+    if (started instanceof Promise) started.then(then).catch(this.warnings.handlerFailed)
+    else then(started)
+  }
+}
+
+/** Queues in memory. Nothing outlives them. */
+export class MemoryQueueAdapter extends NventQueueAdapter {
+  constructor(opts: QueueOptions = {}) {
+    super('memory', options('options', opts, { defaultJobOptions: 'object' }))
+  }
+}
+
+/** Queues in a folder: jobs survive the process. One process at a time. */
+export class FileQueueAdapter extends NventQueueAdapter {
+  constructor(opts: FileQueueOptions) {
+    const given = options('options', opts, { dataDir: 'string', durability: 'string', defaultJobOptions: 'object' })
+    if (!given['dataDir']) throw invalid('options.dataDir is missing: the folder that holds the queues')
+    super('file', given)
+  }
+}

@@ -1,0 +1,42 @@
+import { options, text } from './check'
+import { invalid } from './errors'
+import { addon, bridge } from './native'
+import { NventStoreAdapter } from './store'
+import { NventStreamAdapter } from './stream'
+import type { RedisConnection, RedisStoreOptions, RedisStreamOptions } from './types'
+
+const CONNECTION = { url: 'string', host: 'string', port: 'number', username: 'string', password: 'string', db: 'number', tls: 'boolean' } as const
+
+/** Checks where Redis is. No message ever quotes a value of it. */
+export const checkConnection = (what: string, connection: RedisConnection | undefined): RedisConnection =>
+  options(what, connection, CONNECTION)
+
+/** A store on Redis, for apps that outgrow one machine: drop-in beside nvent's own. */
+export class RedisStoreAdapter extends NventStoreAdapter {
+  constructor(opts: RedisStoreOptions = {}) {
+    const { connection, prefix, streams } = options('options', opts, {
+      bus: ['object', 'any'], connection: 'object', prefix: 'string', streams: 'object',
+    })
+    const { trim } = options('options.streams', streams, { trim: 'object' })
+    const settings = JSON.stringify({
+      connection: checkConnection('options.connection', connection),
+      prefix,
+      trim: options('options.streams.trim', trim, { maxLen: 'number', approx: 'boolean' }),
+    })
+    super('redis', opts, bus => addon.NativeStore.redis(bridge, bus, settings))
+  }
+}
+
+/** A stream on Redis: pub/sub, and Redis Streams for the topics that are retained. */
+export class RedisStreamAdapter extends NventStreamAdapter {
+  constructor(opts: RedisStreamOptions = {}) {
+    const { connection, prefix, retain } = options('options', opts, { connection: 'object', prefix: 'string', retain: 'object' })
+    if (retain !== undefined) {
+      const { topics } = options('options.retain', retain, { topics: 'array', maxLen: 'number' })
+      if (topics === undefined) throw invalid('options.retain.topics is missing: the topics (globs) to keep')
+      topics.forEach((topic: unknown, i: number) => text(`options.retain.topics[${i}]`, topic))
+    }
+    const settings = JSON.stringify({ connection: checkConnection('options.connection', connection), prefix, retain })
+    super('redis', () => addon.NativeStream.redis(bridge, settings))
+  }
+}

@@ -1,0 +1,259 @@
+//! Queues, as JavaScript calls them. Jobs come to JavaScript handlers like deliveries, and their outcome comes back by
+//! token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use napi_derive::napi;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::fanout::{Mailbox, Overflow};
+use crate::json::to_json;
+use crate::node::bridge::{Bridge, Shared, Source};
+use crate::node::reply::{Reply, guard, reply};
+use crate::node::runtime;
+use crate::node::store::{array_json, nothing, optional_json};
+use crate::queue::{
+    Durability, EventKind, JobOptions, JobState, NewJob, Queue, ScheduleOptions, WorkerOptions, worker_mailbox,
+};
+use crate::time::system_clock;
+
+/// Events of a queue that may wait for one listener.
+const EVENT_BUFFER: usize = 100_000;
+
+/// The queues of one adapter.
+#[napi]
+pub struct NativeQueue {
+    queue: Arc<Queue>,
+    bridge: Arc<Shared>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Settings {
+    data_dir: Option<String>,
+    durability: Option<String>,
+    default_job_options: Option<Box<RawValue>>,
+}
+
+impl Settings {
+    fn parse(text: &str) -> Result<(Self, JobOptions)> {
+        let settings: Self =
+            serde_json::from_str(text).map_err(|e| Error::invalid(format!("options: not usable: {e}")))?;
+        let defaults = settings.default_job_options.as_ref().map_or_else(
+            || Ok(JobOptions::default()),
+            |raw| JobOptions::parse("options.defaultJobOptions", raw.get()),
+        )?;
+        Ok((settings, defaults))
+    }
+}
+
+#[napi]
+impl NativeQueue {
+    /// Queues in memory, or in the directory that the options name.
+    #[napi(constructor)]
+    pub fn new(bridge: &Bridge, options: String) -> napi::Result<Self> {
+        guard(|| {
+            let (settings, defaults) = Settings::parse(&options)?;
+            let queue = match settings.data_dir {
+                None => Queue::memory(defaults, system_clock(), runtime()),
+                Some(dir) => {
+                    let durability = match settings.durability.as_deref() {
+                        None | Some("os") => Durability::Os,
+                        Some("disk") => Durability::Disk,
+                        Some(other) => {
+                            return Err(Error::invalid(format!(
+                                "options.durability: {other:?} is not known; 'os' and 'disk' are"
+                            )));
+                        }
+                    };
+                    Queue::file(dir, durability, defaults, system_clock(), runtime())
+                }
+            };
+            Ok(Self { queue: Arc::new(queue), bridge: bridge.shared.clone() })
+        })
+    }
+
+    /// Opens it.
+    #[napi]
+    pub fn open(&self) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.open()), nothing)
+    }
+
+    /// Adds a job; replies with its id.
+    #[napi]
+    pub fn enqueue(&self, queue: String, job: String) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || Ok(self.queue.enqueue(&queue, NewJob::parse("job", &job)?)),
+            |id| Some(to_json(&*id).to_string()),
+        )
+    }
+
+    /// Adds a job for later, or again and again; replies with the id of the schedule.
+    #[napi]
+    pub fn schedule(&self, queue: String, job: String, options: String) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || {
+                let when = ScheduleOptions::parse("options", &options)?;
+                Ok(self.queue.schedule(&queue, NewJob::parse("job", &job)?, when))
+            },
+            |id| Some(to_json(&*id).to_string()),
+        )
+    }
+
+    /// Reads a job.
+    #[napi]
+    pub fn job(&self, queue: String, id: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.job(&queue, &id)), optional_json)
+    }
+
+    /// A page of the jobs in these states.
+    #[napi]
+    pub fn jobs(&self, queue: String, states: Vec<String>, offset: f64, limit: Option<f64>) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || {
+                let states: Vec<_> =
+                    states.iter().map(|name| JobState::parse("query.state", name)).collect::<Result<_>>()?;
+                Ok(self.queue.jobs(&queue, &states, offset as u64, limit.map(|n| n as u64)))
+            },
+            |jobs| Some(array_json(&jobs, |out, job| out.push_str(job))),
+        )
+    }
+
+    /// How many jobs are in each state.
+    #[napi]
+    pub fn counts(&self, queue: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.counts(&queue)), |counts| Some(counts.to_json().to_string()))
+    }
+
+    /// The schedules of a queue.
+    #[napi]
+    pub fn scheduled(&self, queue: String) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || Ok(self.queue.scheduled(&queue)),
+            |rows| Some(array_json(&rows, |out, row| out.push_str(row))),
+        )
+    }
+
+    /// Ends a schedule.
+    #[napi]
+    pub fn remove_scheduled(&self, id: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.remove_scheduled(&id)), |removed| Some(removed.to_string()))
+    }
+
+    /// Removes a job.
+    #[napi]
+    pub fn remove_job(&self, queue: String, id: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.remove_job(&queue, &id)), |removed| Some(removed.to_string()))
+    }
+
+    /// Whether a queue is paused.
+    #[napi]
+    pub fn is_paused(&self, queue: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.is_paused(&queue)), |paused| Some(paused.to_string()))
+    }
+
+    /// Pauses a queue.
+    #[napi]
+    pub fn pause(&self, queue: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.pause(&queue)), nothing)
+    }
+
+    /// Goes on with a queue.
+    #[napi]
+    pub fn resume(&self, queue: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.resume(&queue)), nothing)
+    }
+
+    /// Delivers events of a queue; replies with the id of the subscription.
+    #[napi]
+    pub fn on(&self, queue: String, event: String) -> napi::Result<Reply> {
+        let bridge = self.bridge.clone();
+        reply(
+            &self.bridge,
+            || {
+                let kind = EventKind::parse("event", &event)?;
+                let mailbox = Arc::new(Mailbox::new(EVENT_BUFFER, Overflow::DropOldest));
+                Ok(self.queue.on(&queue, kind, mailbox.clone()).map(move |id| {
+                    let wake = bridge.subscribe(id, queue.into(), Source::QueueEvents(mailbox.clone()), false);
+                    mailbox.add_wake(id, wake);
+                    id
+                }))
+            },
+            |id| Some(id.to_string()),
+        )
+    }
+
+    /// Ends what `on` began.
+    #[napi]
+    pub fn off(&self, id: f64) -> napi::Result<Reply> {
+        self.bridge.unsubscribe(id as u64);
+        reply(&self.bridge, || Ok(self.queue.off(id as u64)), nothing)
+    }
+
+    /// Delivers jobs of a name, as `{ token, job }`, to be answered by `complete` or `fail`; replies with the id of the
+    /// subscription.
+    #[napi]
+    pub fn register_worker(&self, queue: String, job_name: String, options: String) -> napi::Result<Reply> {
+        let bridge = self.bridge.clone();
+        let owner = Arc::downgrade(&self.queue);
+        reply(
+            &self.bridge,
+            || {
+                let options = WorkerOptions::parse("options", &options)?;
+                let mailbox = worker_mailbox();
+                Ok(self.queue.register_worker(&queue, &job_name, options, mailbox.clone()).map(move |id| {
+                    let source = Source::Runs(mailbox.clone(), owner);
+                    let wake = bridge.subscribe(id, queue.into(), source, false);
+                    mailbox.add_wake(id, wake);
+                    id
+                }))
+            },
+            |id| Some(id.to_string()),
+        )
+    }
+
+    /// Lets the workers of a queue work.
+    #[napi]
+    pub fn start(&self, queue: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.start(&queue)), nothing)
+    }
+
+    /// A handler succeeded.
+    #[napi]
+    pub fn complete(&self, token: f64, result: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.complete(token as u64, result.into())), |known| Some(known.to_string()))
+    }
+
+    /// A handler failed.
+    #[napi]
+    pub fn fail(&self, token: f64, reason: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.fail(token as u64, &reason)), |known| Some(known.to_string()))
+    }
+
+    /// A handler tells how far it is.
+    #[napi]
+    pub fn progress(&self, token: f64, progress: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.progress(token as u64, progress.into())), |known| Some(known.to_string()))
+    }
+
+    /// Ends it; handlers have so many ms.
+    #[napi]
+    pub fn close(&self, limit_ms: f64) -> napi::Result<Reply> {
+        let limit = Duration::from_millis(limit_ms as u64);
+        reply(&self.bridge, || Ok(self.queue.close(limit)), |interrupted| Some(interrupted.to_string()))
+    }
+}
+
+impl Drop for NativeQueue {
+    /// The environment ended without a close: nobody can answer for the jobs that it had.
+    fn drop(&mut self) {
+        drop(self.queue.close(Duration::ZERO));
+    }
+}

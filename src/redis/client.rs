@@ -1,0 +1,514 @@
+//! One multiplexed connection: commands go out in the order of the calls, many per write, and replies come back.
+//!
+//! A call is queued by the time [`Client::submit`] returns. One task owns the connection. While there is none, calls
+//! wait for it, at most [`RedisConfig::queue_timeout`]; the task tries again without end. When a connection breaks, what
+//! was never sent waits for the next one in its old order, and what was sent fails: a write then says that it may have
+//! been applied.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ::redis::{Cmd, Value};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::config::RedisConfig;
+use super::link::{Link, ended, lost};
+use super::reply::server_error;
+use super::{Backoff, Script};
+use crate::error::{Error, Result};
+use crate::op::Op;
+
+/// What runs on the connection's task when the reply is there, in the order of replies. It must not block.
+type Done = Box<dyn FnOnce(Result<Value>) + Send>;
+
+/// A command to send.
+pub struct Request {
+    cmd: Cmd,
+    /// Names the command in errors.
+    what: &'static str,
+    /// Whether it changes anything.
+    write: bool,
+    script: Option<&'static Script>,
+}
+
+impl Request {
+    /// A command that changes nothing.
+    pub fn read(what: &'static str, cmd: Cmd) -> Self {
+        Self { cmd, what, write: false, script: None }
+    }
+
+    /// A command that changes something: if it is sent and not answered, it may have been applied.
+    pub fn write(what: &'static str, cmd: Cmd) -> Self {
+        Self { write: true, ..Self::read(what, cmd) }
+    }
+
+    /// The command is a call of this script.
+    #[must_use]
+    pub fn of(self, script: &'static Script) -> Self {
+        Self { script: Some(script), ..self }
+    }
+}
+
+/// A place among the calls that may wait, given back when dropped.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Call {
+    request: Request,
+    done: Done,
+    since: Instant,
+    _slot: Slot,
+}
+
+impl Call {
+    fn fail(self, error: &Error, sent: bool) {
+        let error = Error::unavailable(format!("{}: {}", self.request.what, error.message()));
+        (self.done)(Err(if sent && self.request.write { error.maybe_applied() } else { error }));
+    }
+
+    fn fail_with(self, error: Error) {
+        (self.done)(Err(error));
+    }
+}
+
+enum Message {
+    Call(Call),
+    Close(oneshot::Sender<()>),
+}
+
+/// What others may see of the connection.
+#[derive(Default)]
+struct Shared {
+    closed: AtomicBool,
+    connected: AtomicBool,
+    connects: AtomicU64,
+    last_error: Mutex<Option<Error>>,
+}
+
+/// A handle to the connection. It opens with the first call.
+pub struct Client {
+    config: Arc<RedisConfig>,
+    sender: mpsc::UnboundedSender<Message>,
+    shared: Arc<Shared>,
+    pending: Arc<AtomicUsize>,
+    name: &'static str,
+}
+
+impl Client {
+    /// A client whose connection lives on `runtime` and loads `scripts` whenever it is made. `name` is what is closed
+    /// after [`Client::close`], in errors.
+    pub fn new(config: Arc<RedisConfig>, scripts: Vec<&'static Script>, name: &'static str, runtime: &Handle) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::default());
+        let driver =
+            Driver { config: config.clone(), scripts, receiver, shared: shared.clone(), waiting: VecDeque::new() };
+        runtime.spawn(driver.run());
+        Self { config, sender, shared, pending: Arc::default(), name }
+    }
+
+    /// Queues a command and calls `done` with what became of it.
+    pub fn submit(&self, request: Request, done: impl FnOnce(Result<Value>) + Send + 'static) {
+        if self.is_closed() {
+            return done(Err(Error::closed(self.name)));
+        }
+        let waiting = self.pending.fetch_add(1, Ordering::Relaxed);
+        let slot = Slot(self.pending.clone());
+        if waiting >= self.config.max_pending {
+            return done(Err(Error::unavailable(format!(
+                "{}: {waiting} calls wait for {} already: slow down and try again",
+                request.what,
+                self.config.address()
+            ))));
+        }
+        let call = Call { request, done: Box::new(done), since: Instant::now(), _slot: slot };
+        if let Err(mpsc::error::SendError(Message::Call(call))) = self.sender.send(Message::Call(call)) {
+            call.fail_with(Error::closed(self.name));
+        }
+    }
+
+    /// Queues a command; its reply is the operation's value. What `convert` does runs where the operation is awaited.
+    pub fn call<T: Send + 'static>(
+        &self,
+        request: Request,
+        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.submit(request, move |result| _ = sender.send(result));
+        let name = self.name;
+        Op::pending(async move { convert(receiver.await.unwrap_or_else(|_| Err(Error::closed(name)))?) })
+    }
+
+    /// How many calls wait for a reply or a connection.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// How often a connection was made after the first.
+    pub fn reconnects(&self) -> u64 {
+        self.shared.connects.load(Ordering::Relaxed).saturating_sub(1)
+    }
+
+    /// Whether there is a connection now.
+    pub fn is_connected(&self) -> bool {
+        self.shared.connected.load(Ordering::Relaxed)
+    }
+
+    /// Why there is none.
+    pub fn last_error(&self) -> Option<Error> {
+        self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether [`Client::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
+    /// Refuses further calls, lets those made before end (those that wait for a connection fail), and says goodbye.
+    pub fn close(&self) -> Op<()> {
+        self.shared.closed.store(true, Ordering::Release);
+        let (sender, receiver) = oneshot::channel();
+        if self.sender.send(Message::Close(sender)).is_err() {
+            return Op::ok(());
+        }
+        Op::pending(async move {
+            // The sender is dropped where another close was first, when that one is over.
+            _ = receiver.await;
+            Ok(())
+        })
+    }
+}
+
+/// How a connection ended.
+enum End {
+    Lost(Error),
+    Closed(Option<oneshot::Sender<()>>),
+}
+
+/// A command that was handed to the connection; `start` is where its bytes begin in everything ever written.
+struct Sent {
+    /// None for the connection's own commands.
+    call: Option<Call>,
+    start: u64,
+}
+
+struct Driver {
+    config: Arc<RedisConfig>,
+    scripts: Vec<&'static Script>,
+    receiver: mpsc::UnboundedReceiver<Message>,
+    shared: Arc<Shared>,
+    /// Calls that are not sent, oldest first.
+    waiting: VecDeque<Call>,
+}
+
+impl Driver {
+    async fn run(mut self) {
+        // Lazily: an adapter that is never used never connects.
+        match self.receiver.recv().await {
+            Some(Message::Call(call)) => self.waiting.push_back(call),
+            Some(Message::Close(sender)) => {
+                drop(self);
+                _ = sender.send(());
+                return;
+            }
+            None => return,
+        }
+        let closer = loop {
+            let link = match self.connect().await {
+                Ok(link) => link,
+                Err(closer) => break closer,
+            };
+            self.shared.connected.store(true, Ordering::Relaxed);
+            self.shared.connects.fetch_add(1, Ordering::Relaxed);
+            let end = Connection::new(&mut self, link).serve().await;
+            self.shared.connected.store(false, Ordering::Relaxed);
+            match end {
+                End::Lost(error) => {
+                    tracing::warn!(error = %error, "Redis: reconnecting");
+                    self.note(error);
+                }
+                End::Closed(closer) => break closer,
+            }
+        };
+        let error = Error::unavailable("closed before the server could be reached");
+        self.waiting.drain(..).for_each(|call| call.fail(&error, false));
+        // Dropping the receiver lets go whoever closed at the same time.
+        drop(self);
+        if let Some(closer) = closer {
+            _ = closer.send(());
+        }
+    }
+
+    fn note(&self, error: Error) {
+        *self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    /// Tries without end. Err: asked to close.
+    async fn connect(&mut self) -> Result<Link, Option<oneshot::Sender<()>>> {
+        let mut backoff = Backoff::new(self.config.max_reconnect_delay);
+        let config = self.config.clone();
+        loop {
+            match self.meanwhile(Link::open(&config)).await? {
+                Ok(link) => return Ok(link),
+                Err(error) => {
+                    tracing::debug!(error = %error, "Redis: not connected");
+                    if !error.is_retryable() {
+                        // Waiting would not help these; an operator may help later ones.
+                        self.waiting.drain(..).for_each(|call| call.fail_with(error.clone()));
+                    }
+                    self.note(error);
+                }
+            }
+            self.meanwhile(tokio::time::sleep(backoff.delay())).await?;
+        }
+    }
+
+    /// Takes in calls, and fails those that waited too long, until `until` is over.
+    async fn meanwhile<T>(&mut self, until: impl Future<Output = T>) -> Result<T, Option<oneshot::Sender<()>>> {
+        tokio::pin!(until);
+        loop {
+            let oldest = self.waiting.front().map(|call| call.since + self.config.queue_timeout);
+            tokio::select! {
+                out = &mut until => return Ok(out),
+                message = self.receiver.recv() => match message {
+                    Some(Message::Call(call)) => self.waiting.push_back(call),
+                    Some(Message::Close(closer)) => return Err(Some(closer)),
+                    None => return Err(None),
+                },
+                () = tokio::time::sleep_until(oldest.unwrap_or_else(Instant::now)), if oldest.is_some() => {
+                    if let Some(call) = self.waiting.pop_front() {
+                        let error = Error::unavailable(format!(
+                            "no connection to {} for {:?}{}",
+                            self.config.address(),
+                            self.config.queue_timeout,
+                            self.shared
+                                .last_error
+                                .lock()
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .as_ref()
+                                .map_or_else(String::new, |e| format!(": {e}"))
+                        ));
+                        call.fail(&error, false);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One connection and what is under way on it.
+struct Connection<'a> {
+    driver: &'a mut Driver,
+    link: Link,
+    out: Vec<u8>,
+    /// How much of `out` is written.
+    written: usize,
+    /// Where `out` begins in everything ever written.
+    base: u64,
+    sent: VecDeque<Sent>,
+    /// When the server last owed nothing, or last said something.
+    progress: Instant,
+    /// Some: no further calls, end when nothing is owed.
+    closing: Option<Option<oneshot::Sender<()>>>,
+    /// A replica answered: reconnect when nothing is owed.
+    leaving: Option<Error>,
+}
+
+impl<'a> Connection<'a> {
+    /// More than this waits in memory rather than in `out`.
+    const HIGH_WATER: usize = 1 << 20;
+
+    fn new(driver: &'a mut Driver, link: Link) -> Self {
+        Self {
+            driver,
+            link,
+            out: Vec::new(),
+            written: 0,
+            base: 0,
+            sent: VecDeque::new(),
+            progress: Instant::now(),
+            closing: None,
+            leaving: None,
+        }
+    }
+
+    async fn serve(mut self) -> End {
+        for script in self.driver.scripts.clone() {
+            self.push(None, &script.load());
+        }
+        while let Some(call) = self.driver.waiting.pop_front() {
+            self.send(call);
+        }
+        let error = match self.exchange().await {
+            Ok(()) if self.closing.is_some() => {
+                self.link.quit().await;
+                return End::Closed(self.closing.flatten());
+            }
+            Ok(()) => self.leaving.take().unwrap_or_else(|| ended(&self.driver.config.address())),
+            Err(error) => error,
+        };
+        self.give_up(&error);
+        match self.closing {
+            Some(closer) => End::Closed(closer),
+            None => End::Lost(error),
+        }
+    }
+
+    /// Reads and writes until nothing is owed and the connection shall end, or until it breaks.
+    async fn exchange(&mut self) -> Result<()> {
+        let address = self.driver.config.address();
+        let (mut inbox, mut messages) = (Vec::with_capacity(64 * 1024), Vec::new());
+        let timer = tokio::time::sleep_until(self.deadline());
+        tokio::pin!(timer);
+        loop {
+            let ending = self.closing.is_some() || self.leaving.is_some();
+            if ending && self.sent.is_empty() {
+                return Ok(());
+            }
+            let unwritten = self.out.len() - self.written;
+            tokio::select! {
+                read = self.link.reader.read_buf(&mut inbox) => {
+                    if read.map_err(|e| lost(&address, &e))? == 0 {
+                        return Err(ended(&address));
+                    }
+                    self.progress = Instant::now();
+                    let mut values = Vec::new();
+                    let parsed = self.link.replies.feed(&inbox, |value| values.push(value));
+                    inbox.clear();
+                    values.into_iter().for_each(|value| self.answer(value));
+                    parsed?;
+                }
+                written = self.link.writer.write(&self.out[self.written..]), if unwritten > 0 => {
+                    self.written += written.map_err(|e| lost(&address, &e))?;
+                    if self.written == self.out.len() {
+                        self.base += self.written as u64;
+                        (self.written, self.out) = (0, std::mem::take(&mut self.out));
+                        self.out.clear();
+                    }
+                }
+                n = self.driver.receiver.recv_many(&mut messages, 1024), if !ending && unwritten < Self::HIGH_WATER => {
+                    if n == 0 {
+                        self.closing = Some(None);
+                    }
+                    for message in messages.drain(..) {
+                        match message {
+                            Message::Call(call) => self.send(call),
+                            Message::Close(closer) => self.closing = Some(Some(closer)),
+                        }
+                    }
+                }
+                () = &mut timer => {
+                    if Instant::now() >= self.deadline() {
+                        self.overdue(&address)?;
+                    }
+                    timer.as_mut().reset(self.deadline());
+                }
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let config = &self.driver.config;
+        self.progress + if self.sent.is_empty() { config.ping_interval } else { config.response_timeout }
+    }
+
+    /// The server was silent too long: dead if it owes a reply, else asked for a sign of life.
+    fn overdue(&mut self, address: &str) -> Result<()> {
+        if !self.sent.is_empty() {
+            let silence = self.driver.config.response_timeout;
+            return Err(Error::unavailable(format!("{address} owes a reply and has been silent for {silence:?}")));
+        }
+        self.push(None, &::redis::cmd("PING"));
+        Ok(())
+    }
+
+    fn send(&mut self, call: Call) {
+        let start = self.begin();
+        call.request.cmd.write_packed_command(&mut self.out);
+        self.sent.push_back(Sent { call: Some(call), start });
+    }
+
+    fn push(&mut self, call: Option<Call>, cmd: &Cmd) {
+        let start = self.begin();
+        cmd.write_packed_command(&mut self.out);
+        self.sent.push_back(Sent { call, start });
+    }
+
+    /// Where the next command begins. The clock of a server that owed nothing starts now.
+    fn begin(&mut self) -> u64 {
+        if self.sent.is_empty() {
+            self.progress = Instant::now();
+        }
+        self.base + self.out.len() as u64
+    }
+
+    fn answer(&mut self, value: Value) {
+        let Some(Sent { call: Some(call), .. }) = self.sent.pop_front() else { return };
+        let result = match value {
+            Value::ServerError(error) => {
+                if let (Some(script), "NOSCRIPT") = (call.request.script, error.code()) {
+                    // The server was told to forget its scripts. Sending this one whole teaches it again.
+                    let whole = script.whole(&call.request.cmd);
+                    return self.push(Some(call), &whole);
+                }
+                let error = server_error(call.request.what, &error);
+                if error.message().contains("READONLY") {
+                    self.leaving = Some(error.clone());
+                }
+                Err(error)
+            }
+            value => Ok(value),
+        };
+        (call.done)(result);
+    }
+
+    /// What was not sent waits for the next connection; what was sent has failed.
+    fn give_up(&mut self, error: &Error) {
+        let written = self.base + self.written as u64;
+        let first_unsent = self.sent.iter().position(|sent| sent.start >= written).unwrap_or(self.sent.len());
+        let unsent = self.sent.split_off(first_unsent).into_iter().filter_map(|sent| sent.call);
+        unsent.rev().for_each(|call| self.driver.waiting.push_front(call));
+        self.sent.drain(..).filter_map(|sent| sent.call).for_each(|call| call.fail(error, true));
+    }
+}
+
+/// How long a health check waits: shorter than a call, as whoever asks wants to know now.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whether the server can be written to: round-trip time and role. Never fails, never takes longer than
+/// [`HEALTH_TIMEOUT`].
+pub fn health(client: &Client) -> Op<(bool, String)> {
+    if client.is_closed() {
+        return Op::ok((false, "closed".into()));
+    }
+    let asked = Instant::now();
+    let address = client.config.address();
+    let role = client.call(Request::read("ROLE", ::redis::cmd("ROLE")), move |reply| {
+        let role = super::reply::list(reply)?.into_iter().next().map(super::reply::text).transpose()?;
+        Ok((role.unwrap_or_default(), asked.elapsed()))
+    });
+    let shared = client.shared.clone();
+    Op::pending(async move {
+        Ok(match tokio::time::timeout(HEALTH_TIMEOUT, role.into_future()).await {
+            Ok(Ok((role, time))) => {
+                let ms = time.as_secs_f64() * 1e3;
+                (role == "master", format!("{address}: round trip {ms:.2} ms, role {role}"))
+            }
+            Ok(Err(error)) => (false, error.message().to_owned()),
+            Err(_) => {
+                let last = shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let why = last.map_or_else(String::new, |e| format!(": {e}"));
+                (false, format!("{address}: no answer within {HEALTH_TIMEOUT:?}{why}"))
+            }
+        })
+    })
+}

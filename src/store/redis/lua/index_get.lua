@@ -1,0 +1,9 @@
+-- One entry of an index.
+-- KEYS    the index (sorted set) | metadata of the entry (hash)
+-- ARGV    id
+-- returns { score, { field, text, ... } }, or nothing
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score then
+  return false
+end
+return { score, redis.call('HGETALL', KEYS[2]) }

@@ -1,0 +1,7 @@
+-- Deletes a kv value, and nothing else that may have this name.
+-- KEYS    the key
+-- returns 1 if there was a value, else 0
+if redis.call('TYPE', KEYS[1]).ok ~= 'string' then
+  return 0
+end
+return redis.call('UNLINK', KEYS[1])

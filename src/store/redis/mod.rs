@@ -1,0 +1,462 @@
+//! The Redis store: for apps that outgrow one machine, on keys that nvent's own adapters read and write.
+//!
+//! # What is interchangeable
+//!
+//! | what | where | how |
+//! |---|---|---|
+//! | events | stream `<subject>` | one field per field of the record, values as text ([`text`]), `ts` a field, the id the stream's |
+//! | kv | string `<key>` | the value as text ([`text`]); `PX` with a time to live |
+//! | index | sorted set `<key>` and hash `<key>:meta:<id>` | metadata flattened to dotted fields ([`meta`]), `version` a field |
+//!
+//! nvent's adapters read all of it right, and what they write is read right, with two limits that are theirs: their
+//! readers take `"00123"` in an index for a number, and do not see the null and `{}` that [`meta::TAGS`] keeps there.
+//! What they change in an entry with tags is seen, and the tags that no longer fit are ignored.
+//!
+//! # What only native instances see
+//!
+//! Documents (`<prefix>:~documents:<collection>`, a hash from id to JSON), the last id of a deleted subject
+//! (`<prefix>:~deleted:<subject>`, a hash that stays for a day), and the channel that tells followers of an append
+//! (`<prefix>:~appended:<subject>`).
+//!
+//! # Atomicity and order
+//!
+//! Each call is one command or one script, sent in the order of the calls over one connection. When a server was told to
+//! forget its scripts (`SCRIPT FLUSH`), the calls under way are sent again whole; those among them may then be
+//! overtaken by other calls that were under way with them.
+
+mod follow;
+mod keys;
+mod meta;
+mod record;
+mod scripts;
+mod text;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ::redis::{Cmd, Value, cmd};
+use serde_json::Number;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use self::follow::Followers;
+use self::keys::Keys;
+use super::{
+    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Stats, StoreBackend, Stored,
+    entry_not_found, select_docs,
+};
+use crate::error::{Error, Result};
+use crate::event::{Event, EventId, NewEvent};
+use crate::fanout::Mailbox;
+use crate::json::{self, Json, Object, to_json};
+use crate::op::Op;
+use crate::redis::client::{self, Client, Request};
+use crate::redis::{RedisConfig, reply};
+use crate::time::{SharedClock, system_clock};
+
+/// How streams are kept short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trim {
+    /// About how many events a subject keeps; None keeps all.
+    pub max_len: Option<u64>,
+    /// Whether Redis may keep some more, which costs it less.
+    pub approx: bool,
+}
+
+impl Default for Trim {
+    fn default() -> Self {
+        Self { max_len: Some(10_000), approx: true }
+    }
+}
+
+/// How to make a [`RedisStore`].
+#[derive(Clone)]
+pub struct RedisStoreOptions {
+    /// Where the server is.
+    pub connection: RedisConfig,
+    /// What the store's own keys begin with. Subjects, kv keys and index keys are used as they are given.
+    pub prefix: String,
+    /// How long streams get.
+    pub trim: Trim,
+    /// Gives `ts`.
+    pub clock: SharedClock,
+}
+
+impl Default for RedisStoreOptions {
+    fn default() -> Self {
+        Self {
+            connection: RedisConfig::default(),
+            prefix: "nvent".into(),
+            trim: Trim::default(),
+            clock: system_clock(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Counters {
+    appends: AtomicU64,
+    reads: AtomicU64,
+    writes: AtomicU64,
+    errors: Arc<AtomicU64>,
+}
+
+/// A store on a Redis server.
+pub struct RedisStore {
+    client: Arc<Client>,
+    followers: Followers,
+    keys: Keys,
+    trim: Trim,
+    clock: SharedClock,
+    counters: Counters,
+}
+
+impl RedisStore {
+    /// A store whose connections live on `runtime`. It connects with the first call.
+    pub fn new(options: RedisStoreOptions, runtime: Handle) -> Self {
+        let config = Arc::new(options.connection);
+        let keys = Keys::new(&options.prefix);
+        let client = Arc::new(Client::new(config.clone(), scripts::all(), "the Redis store", &runtime));
+        let followers = Followers::new(config, client.clone(), keys.clone(), &runtime);
+        Self { client, followers, keys, trim: options.trim, clock: options.clock, counters: Counters::default() }
+    }
+
+    /// Sends a request; its errors are counted.
+    fn call<T: Send + 'static>(
+        &self,
+        request: Request,
+        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        let errors = self.counters.errors.clone();
+        let op = self.client.call(request, convert);
+        Op::pending(async move { op.await.inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)) })
+    }
+
+    fn read_call<T: Send + 'static>(
+        &self,
+        request: Request,
+        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        self.call(request, convert)
+    }
+
+    fn write_call<T: Send + 'static>(
+        &self,
+        request: Request,
+        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        self.counters.writes.fetch_add(1, Ordering::Relaxed);
+        self.call(request, convert)
+    }
+}
+
+fn done(_: Value) -> Result<()> {
+    Ok(())
+}
+
+fn yes(value: Value) -> Result<bool> {
+    reply::int(value).map(|n| n != 0)
+}
+
+fn number(text: &str) -> Result<Number> {
+    let odd = || Error::corrupt(format!("Redis sent {text:?} where a number was expected"));
+    json::number(text.parse().map_err(|_| odd())?)
+}
+
+/// A number as the scripts take it: the shortest text that reads back the same.
+fn decimal(number: f64) -> String {
+    format!("{number:?}")
+}
+
+fn index_entry(id: &str, score: Value, fields: Value) -> Result<IndexEntry> {
+    let score = reply::text(score)?;
+    let score = score.parse().map_err(|_| Error::corrupt(format!("Redis sent the score {score:?}")))?;
+    Ok(IndexEntry { id: id.into(), score, metadata: to_json(&meta::assemble(reply::pairs(fields)?)) })
+}
+
+fn index_entries(value: Value) -> Result<Vec<IndexEntry>> {
+    let entry = |value| {
+        let mut parts = reply::list(value)?.into_iter();
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(id), Some(score), Some(fields)) => index_entry(&reply::text(id)?, score, fields),
+            _ => Err(Error::corrupt("Redis sent an index entry with something missing")),
+        }
+    };
+    reply::list(value)?.into_iter().map(entry).collect()
+}
+
+impl StoreBackend for RedisStore {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn open(&self) -> Op<()> {
+        self.call(Request::read("PING", cmd("PING")), done)
+    }
+
+    fn close(&self) -> Op<()> {
+        let (followers, client) = (self.followers.close(), self.client.close());
+        Op::pending(async move {
+            followers.await?;
+            client.await
+        })
+    }
+
+    fn health(&self) -> Op<Health> {
+        client::health(&self.client).map(|(ok, detail)| Health { ok, detail: Some(detail) })
+    }
+
+    fn stats(&self) -> Stats {
+        let Counters { appends, reads, writes, errors } = &self.counters;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        vec![
+            ("appends", count(appends)),
+            ("reads", count(reads)),
+            ("writes", count(writes)),
+            ("errors", count(errors)),
+            ("pending", self.client.pending() as f64),
+            ("reconnects", self.client.reconnects() as f64),
+        ]
+    }
+
+    fn append(
+        &self,
+        subject: &str,
+        event: NewEvent,
+        expected: Option<Expected>,
+        announce: Option<Announce>,
+    ) -> Op<Event> {
+        self.counters.appends.fetch_add(1, Ordering::Relaxed);
+        let ts = self.clock.now_ms();
+        let fields = match record::fields(&event, ts) {
+            Ok(fields) => fields,
+            Err(error) => return Op::err(error),
+        };
+        let mut call = scripts::APPEND.call(&[subject, &self.keys.deleted(subject)]);
+        call.arg(match expected {
+            None => String::new(),
+            Some(Expected::Empty) => "empty".into(),
+            Some(Expected::Last(id)) => id.to_string(),
+        });
+        call.arg(self.trim.max_len.map_or_else(String::new, |n| n.to_string()));
+        call.arg(if self.trim.approx { "~" } else { "=" }).arg(self.keys.appended(subject));
+        for (name, text) in &fields {
+            call.arg(name).arg(text);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let (subject, errors) = (Arc::<str>::from(subject), self.counters.errors.clone());
+        // Announced where replies come in, one after the other: in the order of storage, before the caller knows.
+        let stored = move |value| match value {
+            Value::Array(last) => {
+                let last = last.into_iter().next().map(reply::text).transpose()?.filter(|last| !last.is_empty());
+                let last = last.map(|last| last.parse()).transpose()?;
+                expected.unwrap_or(Expected::Empty).check(&subject, last)?;
+                Err(Error::corrupt("Redis found that the subject does not end as it does"))
+            }
+            id => {
+                let event = event.persist(reply::text(id)?.parse()?, ts);
+                if let Some(announce) = announce {
+                    announce(&subject, &event);
+                }
+                Ok(event)
+            }
+        };
+        self.client.submit(Request::write("append", call).of(&scripts::APPEND), move |result| {
+            let result = result.and_then(stored).inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed));
+            _ = sender.send(result);
+        });
+        Op::pending(async move { receiver.await.unwrap_or_else(|_| Err(Error::closed("the Redis store"))) })
+    }
+
+    fn read(&self, subject: &str, query: EventQuery) -> Op<Vec<Json>> {
+        let nothing = query.limit == Some(0)
+            || query.after == Some(EventId { ms: u64::MAX, seq: u64::MAX })
+            || query.before == Some(EventId::default());
+        if nothing {
+            return Op::ok(Vec::new());
+        }
+        let first = query.after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
+        let last = query.before.map_or_else(|| "+".to_owned(), |id| format!("({id}"));
+        let limit = query.limit.map(|n| n.to_string());
+        if query.types.is_none() && query.from.is_none() && query.to.is_none() {
+            let mut range = match query.descending {
+                true => cmd("XREVRANGE").arg(subject).arg(last).arg(first).take(),
+                false => cmd("XRANGE").arg(subject).arg(first).arg(last).take(),
+            };
+            if let Some(limit) = limit {
+                range.arg("COUNT").arg(limit);
+            }
+            return self.read_call(Request::read("read", range), record::records);
+        }
+        let bound = |bound: Option<f64>| bound.map_or_else(String::new, decimal);
+        let mut call = scripts::READ.call(&[subject]);
+        call.arg(first).arg(last).arg(limit.unwrap_or_default());
+        call.arg(if query.descending { "desc" } else { "asc" }).arg(bound(query.from)).arg(bound(query.to));
+        if let Some(types) = query.types {
+            if types.is_empty() {
+                return Op::ok(Vec::new());
+            }
+            for kind in types {
+                // As we write it, and as it stands where somebody else did.
+                call.arg(&*text::to_text(&to_json(&kind))).arg(kind);
+            }
+        }
+        self.read_call(Request::read("read", call).of(&scripts::READ), record::records)
+    }
+
+    fn subscribe(&self, pattern: &str, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
+        self.followers.follow(pattern, mailbox)
+    }
+
+    fn unsubscribe(&self, id: u64) -> Op<()> {
+        self.followers.unfollow(id);
+        Op::ok(())
+    }
+
+    fn delete_subject(&self, subject: &str) -> Op<bool> {
+        let call = scripts::DELETE_SUBJECT.call(&[subject, &self.keys.deleted(subject)]);
+        self.write_call(Request::write("delete", call).of(&scripts::DELETE_SUBJECT), yes)
+    }
+
+    fn kv_get(&self, key: &str) -> Op<Option<Json>> {
+        self.read_call(Request::read("kv.get", cmd("GET").arg(key).take()), |value| {
+            Ok(reply::optional_text(value)?.map(|text| text::to_json(&text).into()))
+        })
+    }
+
+    fn kv_set(&self, key: &str, value: Json, ttl_ms: Option<u64>) -> Op<()> {
+        let mut set = cmd("SET");
+        set.arg(key).arg(&*text::to_text(&value));
+        if let Some(ms) = ttl_ms {
+            set.arg("PX").arg(ms.max(1));
+        }
+        self.write_call(Request::write("kv.set", set), done)
+    }
+
+    fn kv_delete(&self, key: &str) -> Op<()> {
+        let call = scripts::KV_DELETE.call(&[key]);
+        self.write_call(Request::write("kv.delete", call).of(&scripts::KV_DELETE), done)
+    }
+
+    fn kv_clear(&self, pattern: &str) -> Op<u64> {
+        let mut call = scripts::KV_CLEAR.call(&[]);
+        call.arg(pattern);
+        self.write_call(Request::write("kv.clear", call).of(&scripts::KV_CLEAR), |value| {
+            reply::int(value).map(|n| u64::try_from(n).unwrap_or(0))
+        })
+    }
+
+    fn kv_increment(&self, key: &str, by: f64) -> Op<Number> {
+        let mut call = scripts::KV_INCREMENT.call(&[key]);
+        call.arg(decimal(by));
+        self.write_call(Request::write("kv.increment", call).of(&scripts::KV_INCREMENT), |sum| {
+            number(&reply::text(sum)?)
+        })
+    }
+
+    fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
+        let mut call = scripts::INDEX_ADD.call(&[key, &Keys::meta(key, id)]);
+        call.arg(id).arg(decimal(score));
+        for (path, text) in meta::flatten(&json::fresh_metadata(metadata)) {
+            call.arg(path).arg(text);
+        }
+        self.write_call(Request::write("index.add", call).of(&scripts::INDEX_ADD), done)
+    }
+
+    fn index_get(&self, key: &str, id: &str) -> Op<Option<IndexEntry>> {
+        let mut call = scripts::INDEX_GET.call(&[key, &Keys::meta(key, id)]);
+        call.arg(id);
+        let id = id.to_owned();
+        self.read_call(Request::read("index.get", call).of(&scripts::INDEX_GET), move |value| {
+            let mut parts = reply::list(value)?.into_iter();
+            parts.next().zip(parts.next()).map(|(score, fields)| index_entry(&id, score, fields)).transpose()
+        })
+    }
+
+    fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
+        if query.limit == 0 {
+            return Op::ok(Vec::new());
+        }
+        let (conditions, rest) = meta::split_filter(&query.filter);
+        // What text cannot decide is decided here, and only then counts.
+        let (offset, limit) = if rest.is_empty() { (query.offset, query.limit) } else { (0, i32::MAX as usize) };
+        let mut call = scripts::INDEX_READ.call(&[key]);
+        call.arg(offset).arg(limit.min(i32::MAX as usize)).arg(&*to_json(&conditions));
+        self.read_call(Request::read("index.read", call).of(&scripts::INDEX_READ), move |value| {
+            let entries = index_entries(value)?;
+            if rest.is_empty() {
+                return Ok(entries);
+            }
+            let mut found = Vec::new();
+            for entry in entries {
+                if rest.matches(&json::parse_object("metadata", &entry.metadata)?) {
+                    found.push(entry);
+                }
+            }
+            Ok(found.into_iter().skip(query.offset).take(query.limit).collect())
+        })
+    }
+
+    fn index_update(&self, key: &str, id: &str, mut patch: Object, expected_version: Option<i64>) -> Op<bool> {
+        patch.shift_remove(json::VERSION);
+        let mut call = scripts::INDEX_UPDATE.call(&[key, &Keys::meta(key, id)]);
+        call.arg(id).arg(expected_version.map_or_else(String::new, |version| version.to_string()));
+        for (kind, path, text) in meta::steps(&patch) {
+            call.arg(kind).arg(path).arg(text);
+        }
+        self.write_call(Request::write("index.update", call).of(&scripts::INDEX_UPDATE), yes)
+    }
+
+    fn index_increment(&self, key: &str, id: &str, field: &str, by: f64) -> Op<Number> {
+        // The checks that need no entry, on an empty one.
+        if let Err(error) = json::increment_metadata(&mut Object::new(), field, by) {
+            return Op::err(error);
+        }
+        let mut call = scripts::INDEX_INCREMENT.call(&[key, &Keys::meta(key, id)]);
+        call.arg(id).arg(field).arg(decimal(by));
+        let (key, id) = (key.to_owned(), id.to_owned());
+        self.write_call(Request::write("index.increment", call).of(&scripts::INDEX_INCREMENT), move |sum| {
+            number(&reply::optional_text(sum)?.ok_or_else(|| entry_not_found(&key, &id))?)
+        })
+    }
+
+    fn index_delete(&self, key: &str, id: &str) -> Op<bool> {
+        let mut call = scripts::INDEX_DELETE.call(&[key, &Keys::meta(key, id)]);
+        call.arg(id);
+        self.write_call(Request::write("index.delete", call).of(&scripts::INDEX_DELETE), yes)
+    }
+
+    fn doc_save(&self, collection: &str, id: &str, doc: Json) -> Op<()> {
+        let set = document("HSET", &self.keys, collection).arg(id).arg(&*doc).take();
+        self.write_call(Request::write("save", set), done)
+    }
+
+    fn doc_get(&self, collection: &str, id: &str) -> Op<Option<Json>> {
+        let get = document("HGET", &self.keys, collection).arg(id).take();
+        self.read_call(Request::read("get", get), |value| Ok(reply::optional_text(value)?.map(Into::into)))
+    }
+
+    fn doc_list(&self, collection: &str, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
+        self.read_call(Request::read("list", document("HGETALL", &self.keys, collection)), move |value| {
+            page_of_documents(reply::pairs(value)?, &query)
+        })
+    }
+
+    fn doc_delete(&self, collection: &str, id: &str) -> Op<()> {
+        let delete = document("HDEL", &self.keys, collection).arg(id).take();
+        self.write_call(Request::write("delete", delete), done)
+    }
+}
+
+fn document(command: &str, keys: &Keys, collection: &str) -> Cmd {
+    cmd(command).arg(keys.documents(collection)).take()
+}
+
+/// The page of documents that a query asks for.
+fn page_of_documents(mut documents: Vec<(String, String)>, query: &DocQuery) -> Result<Vec<(Arc<str>, Json)>> {
+    documents.sort_unstable();
+    let parsed = documents.iter().map(|(_, doc)| json::parse_object("document", doc)).collect::<Result<Vec<_>>>()?;
+    let rows = documents.iter().zip(&parsed).map(|((id, doc), object)| (id.as_str(), object, doc.as_str()));
+    Ok(select_docs(rows, query).into_iter().map(|(id, doc)| (id.into(), doc.into())).collect())
+}

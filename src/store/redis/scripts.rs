@@ -1,0 +1,33 @@
+//! The store's Lua scripts. What each takes and returns stands in its file.
+
+use std::sync::LazyLock;
+
+use crate::redis::Script;
+
+macro_rules! scripts {
+    ($($name:ident = $($file:literal),+;)+) => {
+        $(pub(super) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(concat!($(include_str!(concat!("lua/", $file, ".lua"))),+)));)+
+
+        /// All of them, for the connection to load.
+        pub(super) fn all() -> Vec<&'static Script> {
+            vec![$(&*$name),+]
+        }
+    };
+}
+
+scripts! {
+    APPEND = "append";
+    READ = "read";
+    DELETE_SUBJECT = "delete_subject";
+    POSITIONS = "positions";
+    KV_DELETE = "kv_delete";
+    KV_CLEAR = "kv_clear";
+    KV_INCREMENT = "number", "kv_increment";
+    INDEX_ADD = "index_add";
+    INDEX_GET = "index_get";
+    INDEX_READ = "number", "index_read";
+    INDEX_UPDATE = "index_update";
+    INDEX_INCREMENT = "number", "index_increment";
+    INDEX_DELETE = "index_delete";
+}

@@ -1,0 +1,112 @@
+//! Values as text, as nvent's adapters keep them in stream entries and plain keys: strings as they are, the rest as JSON.
+//!
+//! Their readers take whatever parses as JSON for JSON, so a string such as `true`, `12` or the empty one would come back
+//! as something else. We write such strings as JSON string literals: every reader, theirs too, then gets the string.
+//! That makes the encoding unambiguous with nothing beside it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::json::{check_depth, push_string};
+
+/// The text of a JSON value.
+pub(super) fn to_text(json: &str) -> Cow<'_, str> {
+    let json = json.trim();
+    if !json.starts_with('"') {
+        return json.into();
+    }
+    match serde_json::from_str::<String>(json) {
+        Ok(text) if !text.is_empty() && !is_json(&text) => text.into(),
+        // Empty, ambiguous, or not expressible in UTF-8 (half a surrogate pair): the literal itself.
+        _ => json.into(),
+    }
+}
+
+/// Appends the JSON value of a text.
+pub(super) fn push_json(out: &mut String, text: &str) {
+    if is_json(text) { out.push_str(text.trim()) } else { push_string(out, text) }
+}
+
+/// The JSON value of a text.
+pub(super) fn to_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    push_json(&mut out, text);
+    out
+}
+
+/// Whether the text is JSON.
+pub(super) fn is_json(text: &str) -> bool {
+    // Most strings are told by their first byte.
+    let begins = text.trim_start_matches([' ', '\t', '\n', '\r']).bytes().next();
+    matches!(begins, Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n'))
+        && check_depth("value", text).is_ok()
+        && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+/// The fields of a JSON object in their order, each value as its raw text.
+pub(super) fn fields(json: &str) -> Result<Vec<(String, &RawValue)>> {
+    struct Fields;
+    impl<'de> Visitor<'de> for Fields {
+        type Value = Vec<(String, &'de RawValue)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields = Vec::new();
+            while let Some(field) = map.next_entry()? {
+                fields.push(field);
+            }
+            Ok(fields)
+        }
+    }
+    serde_json::Deserializer::from_str(json)
+        .deserialize_map(Fields)
+        .map_err(|e| Error::invalid(format!("event: not usable as JSON: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_json_value_survives_the_way_through_text() {
+        for json in [
+            "0",
+            "-1.5e3",
+            "9007199254740991",
+            "true",
+            "false",
+            "null",
+            "{}",
+            "[null,{}]",
+            r#"{"a.b":[1]}"#,
+            r#""""#,
+            r#""true""#,
+            r#""00123""#,
+            r#""123""#,
+            r#""null""#,
+            r#""{}""#,
+            r#""\"quoted\"""#,
+            r#"" 5 ""#,
+            r#""plain""#,
+            r#""line\nbreak""#,
+            r#""\ud800""#,
+            r#""[1""#,
+        ] {
+            assert_eq!(to_json(&to_text(json)), json);
+        }
+    }
+
+    #[test]
+    fn ordinary_strings_are_kept_as_they_are() {
+        for text in ["hello", "00123", "nan", "[1", "step.completed"] {
+            assert_eq!(to_text(&format!("\"{text}\"")), text);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+-- Where retained topics end now: where a subscription begins.
+-- KEYS    the retained topics (set)
+-- ARGV    what their streams' keys begin with | a topic, or '' for all
+-- returns { topic, last id, ... }, without topics that have nothing
+local topics = ARGV[2] ~= '' and { ARGV[2] } or redis.call('SMEMBERS', KEYS[1])
+local found = {}
+for _, topic in ipairs(topics) do
+  local last = redis.call('XREVRANGE', ARGV[1] .. topic, '+', '-', 'COUNT', 1)[1]
+  if last then
+    found[#found + 1] = topic
+    found[#found + 1] = last[1]
+  end
+end
+return found

@@ -1,0 +1,57 @@
+//! The Redis backends against a real redis-server that each test starts for itself.
+
+mod contention;
+mod globs;
+mod interop;
+mod outage;
+mod store;
+mod stream;
+#[path = "../support/redis.rs"]
+mod support;
+
+use std::time::Duration;
+
+use nvent_native::event::NewEvent;
+use nvent_native::json::{Json, Object, parse_object};
+use nvent_native::redis::RedisConfig;
+use nvent_native::store::{RedisStore, RedisStoreOptions};
+use serde_json::Value;
+use tokio::runtime::Handle;
+
+/// The options of a connection for ordinary tests.
+fn patient(port: u16) -> RedisConfig {
+    RedisConfig { port, ..Default::default() }
+}
+
+/// Short timeouts, for tests that wait for them.
+fn impatient(port: u16) -> RedisConfig {
+    RedisConfig {
+        port,
+        connect_timeout: Duration::from_millis(800),
+        queue_timeout: Duration::from_millis(1_500),
+        response_timeout: Duration::from_millis(800),
+        ping_interval: Duration::from_millis(300),
+        max_reconnect_delay: Duration::from_millis(200),
+        ..Default::default()
+    }
+}
+
+fn store_on(connection: RedisConfig) -> RedisStore {
+    RedisStore::new(RedisStoreOptions { connection, ..Default::default() }, Handle::current())
+}
+
+fn event(text: &str) -> NewEvent {
+    NewEvent::parse(text).unwrap()
+}
+
+fn object(value: Value) -> Object {
+    parse_object("test", &value.to_string()).unwrap()
+}
+
+fn value(json: &Json) -> Value {
+    serde_json::from_str(json).unwrap()
+}
+
+fn json(value: Value) -> Json {
+    value.to_string().into()
+}

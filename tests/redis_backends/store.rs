@@ -1,0 +1,374 @@
+//! The store where it is its own: scripts, order, keys that it shares with others, subscriptions across processes.
+
+use std::sync::{Arc, Mutex};
+
+use nvent_native::Code;
+use nvent_native::event::EventId;
+use nvent_native::fanout::{Delivery, Mailbox, Overflow};
+use nvent_native::json::Filter;
+use nvent_native::store::{EventQuery, IndexQuery, StoreBackend, Stored};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Value, json};
+
+use crate::support::TestRedis;
+use crate::{event, json as text, object, patient, store_on, value};
+
+fn mailbox() -> Arc<Mailbox<Stored>> {
+    Arc::new(Mailbox::new(10_000, Overflow::DropOldest))
+}
+
+async fn next(mailbox: &Mailbox<Stored>) -> (String, Value) {
+    match mailbox.recv().await.unwrap() {
+        Delivery::Item(stored) => (stored.subject.to_string(), value(stored.event.json())),
+        Delivery::Gap(gap) => panic!("{gap:?}"),
+    }
+}
+
+fn page(offset: usize, limit: usize, filter: Value) -> IndexQuery {
+    IndexQuery { offset, limit, filter: Filter::new(object(filter)) }
+}
+
+#[tokio::test]
+async fn calls_take_effect_in_the_order_in_which_they_were_made() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    // None is awaited before the next is made, and the connection is not there yet.
+    let set = store.kv_set("k", text(json!(1)), None);
+    let add = store.kv_increment("k", 2.0);
+    let clear = store.kv_clear("k*");
+    let again = store.kv_set("k", text(json!("x")), None);
+    let get = store.kv_get("k");
+    assert_eq!(get.await.unwrap().as_deref(), Some("\"x\""));
+    set.await.unwrap();
+    assert_eq!(add.await.unwrap().to_string(), "3");
+    assert_eq!(clear.await.unwrap(), 1);
+    again.await.unwrap();
+}
+
+#[tokio::test]
+async fn appends_are_announced_in_the_order_of_storage_before_they_are_acknowledged() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let announce: nvent_native::store::Announce = {
+        let heard = heard.clone();
+        Arc::new(move |_, event| heard.lock().unwrap().push(event.id().parse::<EventId>().unwrap()))
+    };
+    let appends: Vec<_> = (0..500)
+        .map(|n| store.append("s", event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, Some(announce.clone())))
+        .collect();
+    for (n, append) in appends.into_iter().enumerate() {
+        let stored = append.await.unwrap();
+        assert_eq!(heard.lock().unwrap()[n].to_string(), stored.id());
+    }
+    assert!(heard.lock().unwrap().is_sorted());
+    let records = store.read("s", EventQuery::default()).await.unwrap();
+    assert!(records.iter().enumerate().all(|(n, record)| value(record)["n"] == n));
+}
+
+#[tokio::test]
+async fn each_call_is_one_command_however_much_it_touches() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    for n in 0..100 {
+        store.index_add("i", &format!("{n:03}"), 1.0, object(json!({"n": n, "odd": n % 2 == 1}))).await.unwrap();
+    }
+    let calls_of = |name: &str| {
+        let line = redis.info(&format!("cmdstat_{name}"));
+        let calls = line.split(',').find_map(|part| part.strip_prefix("calls=")).map(str::to_owned);
+        calls.map_or(0, |calls| calls.parse::<u64>().unwrap())
+    };
+    let before = calls_of("evalsha");
+    assert_eq!(store.index_read("i", page(0, 50, json!({}))).await.unwrap().len(), 50);
+    assert_eq!(store.index_read("i", page(0, 50, json!({"odd": true}))).await.unwrap().len(), 50);
+    assert!(store.index_update("i", "001", object(json!({"a": {"b": 1}})), None).await.unwrap());
+    store.index_increment("i", "001", "a.b", 1.0).await.unwrap();
+    store.index_get("i", "001").await.unwrap();
+    assert_eq!(calls_of("evalsha") - before, 5);
+}
+
+#[tokio::test]
+async fn scripts_survive_being_forgotten() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    store.index_add("i", "a", 1.0, object(json!({"n": 0}))).await.unwrap();
+    redis.raw(&["SCRIPT", "FLUSH"]);
+    let increments: Vec<_> = (0..100).map(|_| store.index_increment("i", "a", "n", 1.0)).collect();
+    for increment in increments {
+        increment.await.unwrap();
+    }
+    assert_eq!(value(&store.index_get("i", "a").await.unwrap().unwrap().metadata), json!({"n": 100, "version": 100}));
+    assert_eq!(store.stats().iter().find(|(name, _)| *name == "reconnects").unwrap().1, 0.0);
+}
+
+#[tokio::test]
+async fn equal_scores_are_ordered_by_id_on_every_page() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    let mut expected = Vec::new();
+    for (score, ids) in [(9.5, 0..3), (7.0, 3..4), (5.0, 4..20), (1.0, 20..22), (-2.5, 22..30)] {
+        for id in ids.rev() {
+            let add = store.index_add("i", &format!("{id:02}"), score, object(json!({"even": id % 2 == 0})));
+            add.await.unwrap();
+        }
+    }
+    expected.extend((0..30).map(|id| format!("{id:02}")));
+    for offset in 0..31 {
+        for limit in [1, 2, 3, 7, 50] {
+            let read = store.index_read("i", page(offset, limit, json!({}))).await.unwrap();
+            let ids: Vec<_> = read.iter().map(|entry| entry.id.to_string()).collect();
+            assert_eq!(ids, expected.iter().skip(offset).take(limit).cloned().collect::<Vec<_>>(), "{offset} {limit}");
+        }
+    }
+    let read = store.index_read("i", page(2, 3, json!({"even": true}))).await.unwrap();
+    assert_eq!(read.iter().map(|entry| &*entry.id).collect::<Vec<_>>(), ["04", "06", "08"]);
+}
+
+#[tokio::test]
+async fn filters_mean_the_same_as_in_memory() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    let values = [
+        json!(null),
+        json!(0),
+        json!(1),
+        json!(1.5),
+        json!(-0.00001),
+        json!(1e21),
+        json!(true),
+        json!(false),
+        json!(""),
+        json!("1"),
+        json!("true"),
+        json!("null"),
+        json!("x"),
+        json!("[1]"),
+        json!([1]),
+        json!([]),
+        json!(["x", null]),
+        json!({}),
+        json!({"y": 1}),
+        json!("{}"),
+        json!("00123"),
+        json!(9007199254740991_i64),
+    ];
+    let entries: Vec<_> = values.iter().map(|v| object(json!({"v": v, "deep": {"v": v}, "version": 0}))).collect();
+    for (n, entry) in entries.iter().enumerate() {
+        store.index_add("i", &format!("{n:02}"), 0.0, entry.clone()).await.unwrap();
+    }
+    store.index_add("i", "none", 0.0, object(json!({}))).await.unwrap();
+    for path in ["v", "deep.v", "deep", "version", "v.y"] {
+        for wanted in
+            values.iter().cloned().chain([json!(["x", 1, null]), json!([[1], {}]), json!({"v": 1}), json!([true, "1"])])
+        {
+            let query = page(0, 100, json!({ path: wanted }));
+            let mut expected: Vec<_> =
+                (0..entries.len()).filter(|n| query.filter.matches(&entries[*n])).map(|n| format!("{n:02}")).collect();
+            if query.filter.matches(&object(json!({"version": 0}))) {
+                expected.push("none".into());
+            }
+            let read = store.index_read("i", query).await.unwrap();
+            let found: Vec<_> = read.iter().map(|entry| entry.id.to_string()).collect();
+            assert_eq!(found, expected, "{path} {wanted}");
+        }
+    }
+}
+
+/// Any JSON value whose objects have no dots in their keys, with all that text could be taken for.
+fn any_value() -> impl Strategy<Value = Value> {
+    let text = prop_oneof![
+        "[a-z\u{e4}\"]{0,5}",
+        "-?[0-9]{1,4}",
+        "(true|false|null|\\[1\\]|\\{\\}|1e5|0x10| 5 |-0|00123|Infinity|NaN|~nvent)",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-5_i64..5).prop_map(Value::from),
+        prop::num::f64::NORMAL.prop_map(Value::from),
+        text.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec(("[a-c]", inner), 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+/// A property over a real server: proptest is synchronous, so each case blocks on the runtime.
+fn property<S: Strategy>(cases: u32, strategy: S, test: impl AsyncFn(S::Value)) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    runner
+        .run(&strategy, |value| {
+            runtime.block_on(test(value));
+            Ok(())
+        })
+        .unwrap();
+}
+
+fn store_of(redis: &TestRedis) -> nvent_native::store::RedisStore {
+    // Made inside the runtime of the property.
+    store_on(patient(redis.port()))
+}
+
+#[test]
+fn every_json_value_comes_back_from_another_instance() {
+    let redis = TestRedis::start();
+    property(150, any_value(), async |v| {
+        let (one, other) = (store_of(&redis), store_of(&redis));
+        one.kv_set("k", text(v.clone()), None).await.unwrap();
+        assert_eq!(value(&other.kv_get("k").await.unwrap().unwrap()), v);
+        let body = json!({"type": "t", "data": v, "a.b": v, "": v, "~nvent": v});
+        let stored = one.append("s", event(&body.to_string()), None, None).await.unwrap();
+        let read =
+            other.read("s", EventQuery { limit: Some(1), descending: true, ..Default::default() }).await.unwrap();
+        assert_eq!(value(&read[0]), value(stored.json()));
+        one.index_add("i", "a", 1.0, object(json!({"v": v, "deep": {"~nvent": v}}))).await.unwrap();
+        let got = other.index_get("i", "a").await.unwrap().unwrap();
+        assert_eq!(value(&got.metadata), json!({"v": v, "deep": {"~nvent": v}, "version": 0}));
+        one.close().await.unwrap();
+        other.close().await.unwrap();
+    });
+}
+
+#[test]
+fn updates_on_the_server_merge_as_in_memory() {
+    let redis = TestRedis::start();
+    let patches = prop::collection::vec(prop::collection::vec(("[ab]", any_value()), 0..3), 1..4);
+    property(150, (prop::collection::vec(("[ab]", any_value()), 0..3), patches), async |(first, patches)| {
+        let store = store_of(&redis);
+        let build = |fields: Vec<(String, Value)>| object(Value::Object(fields.into_iter().collect()));
+        let mut expected = nvent_native::json::fresh_metadata(build(first.clone()));
+        store.index_add("i", "a", 1.0, build(first.clone())).await.unwrap();
+        for patch in patches.clone() {
+            nvent_native::json::update_metadata(&mut expected, build(patch.clone()), None);
+            assert!(store.index_update("i", "a", build(patch), None).await.unwrap());
+            let got = value(&store.index_get("i", "a").await.unwrap().unwrap().metadata);
+            assert!(
+                nvent_native::json::equal(&got, &Value::Object(expected.clone())),
+                "{first:?} {patches:?}: {got} instead of {expected:?}"
+            );
+            for path in ["a", "a.b", "b.a.c", "c"] {
+                let mut copy = expected.clone();
+                let wanted = nvent_native::json::increment_metadata(&mut copy, path, 1.5);
+                let sum = store.index_increment("i", "a", path, 1.5).await;
+                assert_eq!(
+                    wanted.as_ref().map_err(|e| e.code()),
+                    sum.as_ref().map_err(|e| e.code()),
+                    "{path} in {expected:?}"
+                );
+                if wanted.is_ok() {
+                    expected = copy;
+                }
+            }
+        }
+        store.close().await.unwrap();
+    });
+}
+
+#[tokio::test]
+async fn clear_touches_nothing_but_kv_values() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    store.append("x:stream", event(r#"{"type":"t"}"#), None, None).await.unwrap();
+    store.append("x:gone", event(r#"{"type":"t"}"#), None, None).await.unwrap();
+    store.delete_subject("x:gone").await.unwrap();
+    store.index_add("x:index", "a", 1.0, object(json!({"n": 1}))).await.unwrap();
+    store.doc_save("x:docs", "a", text(json!({}))).await.unwrap();
+    for n in 0..2_500 {
+        let set = store.kv_set(&format!("x:{n}"), text(json!(n)), None);
+        if n == 2_499 {
+            set.await.unwrap();
+        }
+    }
+    store.kv_delete("x:stream").await.unwrap();
+    assert_eq!(store.kv_clear("*").await.unwrap(), 2_500);
+    assert_eq!(store.read("x:stream", EventQuery::default()).await.unwrap().len(), 1);
+    assert!(store.index_get("x:index", "a").await.unwrap().is_some());
+    assert!(store.doc_get("x:docs", "a").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn ids_increase_when_a_subject_is_deleted_and_appended_to_again() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    let mut last = EventId::default();
+    for _ in 0..200 {
+        let append = store.append("s", event(r#"{"type":"t"}"#), None, None);
+        let delete = store.delete_subject("s");
+        let id = append.await.unwrap().id().parse().unwrap();
+        assert!(id > last && delete.await.unwrap());
+        last = id;
+    }
+    // A server whose clock goes back by a century.
+    redis.raw(&["HSET", "nvent:~deleted:s", "last", "4900000000000-7"]);
+    assert_eq!(store.append("s", event(r#"{"type":"t"}"#), None, None).await.unwrap().id(), "4900000000000-8");
+}
+
+#[tokio::test]
+async fn a_key_of_another_kind_is_told() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    redis.raw(&["SADD", "set", "x"]);
+    assert_eq!(store.append("set", event(r#"{"type":"t"}"#), None, None).await.unwrap_err().code(), Code::Type);
+    assert_eq!(store.kv_increment("set", 1.0).await.unwrap_err().code(), Code::Type);
+    store.kv_set("text", text(json!("12")), None).await.unwrap();
+    assert_eq!(store.kv_increment("text", 1.0).await.unwrap_err().code(), Code::Type);
+}
+
+#[tokio::test]
+async fn a_time_to_live_is_kept_to_the_millisecond_and_through_increments() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    store.kv_set("k", text(json!(1)), Some(90_500)).await.unwrap();
+    store.kv_increment("k", 1.0).await.unwrap();
+    let redis::Value::Int(left) = redis.raw(&["PTTL", "k"]) else { panic!("no TTL") };
+    assert!((80_000..=90_500).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn subscribers_see_the_appends_of_every_process_in_order() {
+    let redis = TestRedis::start();
+    let (one, other) = (store_on(patient(redis.port())), store_on(patient(redis.port())));
+    one.append("run:old", event(r#"{"type":"before"}"#), None, None).await.unwrap();
+    let (exact, glob) = (mailbox(), mailbox());
+    one.subscribe("run:old", exact.clone()).await.unwrap();
+    one.subscribe("run:*", glob.clone()).await.unwrap();
+    for n in 0..700 {
+        let append = other.append("run:old", event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None);
+        if n == 699 {
+            append.await.unwrap();
+        }
+    }
+    // An instance that gives no hints.
+    redis.raw(&["XADD", "run:new", "*", "type", "foreign", "ts", "5", "data", "{\"k\":1}"]);
+    for n in 0..700 {
+        assert_eq!(next(&exact).await.1["n"], n);
+    }
+    let (mut known, mut foreign) = (0, 0);
+    for _ in 0..701 {
+        let (subject, event) = next(&glob).await;
+        if subject == "run:new" {
+            assert_eq!(
+                (&event["type"], &event["ts"], &event["data"]),
+                (&json!("foreign"), &json!(5), &json!({"k": 1}))
+            );
+            foreign += 1;
+        } else {
+            assert_eq!(event["n"], known);
+            known += 1;
+        }
+    }
+    assert_eq!((known, foreign), (700, 1));
+    // One that comes later gets only what comes later.
+    let late = mailbox();
+    let id = one.subscribe("run:*", late.clone()).await.unwrap();
+    other.append("run:third", event(r#"{"type":"late"}"#), None, None).await.unwrap();
+    assert_eq!(next(&late).await.1["type"], "late");
+    one.unsubscribe(id).await.unwrap();
+    assert!(late.recv().await.is_none());
+}

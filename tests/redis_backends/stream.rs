@@ -1,0 +1,355 @@
+//! The stream: live, retained, and in groups.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nvent_native::Code;
+use nvent_native::fanout::{Delivery, GapReason, Mailbox};
+use nvent_native::redis::RedisConfig;
+use nvent_native::stream::{
+    GroupOptions, Incoming, Message, RedisStream, RedisStreamOptions, RetainTopics, StreamBackend, SubscribeSpec,
+};
+use tokio::runtime::Handle;
+
+use crate::support::{Proxy, Raw, TestRedis, eventually};
+use crate::{impatient, patient};
+
+fn stream_on(connection: RedisConfig) -> RedisStream {
+    let retain = RetainTopics { topics: vec!["kept:*".into()], max_len: 10_000 };
+    let groups = GroupOptions {
+        takeover: Duration::from_millis(600),
+        retry_delay: Duration::from_millis(20),
+        max_deliveries: 3,
+    };
+    let options = RedisStreamOptions { connection, retain: Some(retain), groups, ..Default::default() };
+    RedisStream::new(options, Handle::current())
+}
+
+fn message(topic: &str, n: usize) -> Message {
+    Message::parse(topic, &format!(r#"{{"type":"t","data":{n}}}"#)).unwrap()
+}
+
+async fn item(mailbox: &Mailbox<Incoming>) -> Incoming {
+    match mailbox.recv().await.unwrap() {
+        Delivery::Item(incoming) => incoming,
+        Delivery::Gap(gap) => panic!("{gap:?}"),
+    }
+}
+
+async fn json(mailbox: &Mailbox<Incoming>) -> String {
+    item(mailbox).await.message.json().to_string()
+}
+
+async fn number(mailbox: &Mailbox<Incoming>) -> usize {
+    let json = json(mailbox).await;
+    json.trim_start_matches(r#"{"type":"t","data":"#).trim_end_matches('}').parse().unwrap()
+}
+
+async fn is_reconnect_gap(mailbox: &Mailbox<Incoming>) -> bool {
+    matches!(mailbox.recv().await, Some(Delivery::Gap(gap)) if gap.reason == GapReason::Reconnect)
+}
+
+fn from_beginning() -> SubscribeSpec {
+    SubscribeSpec { from_beginning: true, ..Default::default() }
+}
+
+fn in_group(name: &str) -> SubscribeSpec {
+    SubscribeSpec { group: Some(name.into()), ..Default::default() }
+}
+
+fn stat(stream: &RedisStream, name: &str) -> f64 {
+    stream.stats().into_iter().find(|(n, _)| *n == name).unwrap().1
+}
+
+#[tokio::test]
+async fn instances_hear_each_other_by_name_and_by_pattern() {
+    let redis = TestRedis::start();
+    let (one, other) = (stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    let exact = one.subscribe("a:b", SubscribeSpec::default(), None).await.unwrap();
+    let glob = one.subscribe("a:*", SubscribeSpec::default(), None).await.unwrap();
+    let twin = one.subscribe("a:*", SubscribeSpec::default(), None).await.unwrap();
+    for n in 0..100 {
+        other.publish(message("a:b", n)).await.unwrap();
+    }
+    for subscription in [&exact, &glob, &twin] {
+        for n in 0..100 {
+            assert_eq!(number(&subscription.mailbox).await, n);
+        }
+    }
+    one.unsubscribe(twin.id).await.unwrap();
+    assert!(twin.mailbox.recv().await.is_none());
+    assert_eq!((one.subscription_count("a:*"), one.topics().len()), (1, 2));
+    other.publish(message("a:c", 7)).await.unwrap();
+    assert_eq!(number(&glob.mailbox).await, 7);
+    assert!(exact.mailbox.is_empty());
+}
+
+#[tokio::test]
+async fn a_message_is_on_the_wire_as_others_expect_it_and_theirs_are_heard() {
+    let redis = TestRedis::start();
+    let stream = stream_on(patient(redis.port()));
+    let mut raw = Raw::connect(redis.port());
+    raw.call(&["SUBSCRIBE", "topic"]);
+    let text = r#"{"id":"x","metadata":{"deep":[null]},"~":""}"#;
+    stream.publish(Message::parse("topic", text).unwrap()).await.unwrap();
+    let redis::Value::Array(parts) = raw.receive() else { panic!("no message") };
+    assert_eq!(parts[2], redis::Value::BulkString(text.into()));
+
+    let heard = stream.subscribe("topic", SubscribeSpec::default(), None).await.unwrap();
+    redis.raw(&["PUBLISH", "topic", "no JSON"]);
+    redis.raw(&["PUBLISH", "topic", r#"{"type":"old","data":{"event":1},"timestamp":5}"#]);
+    assert_eq!(json(&heard.mailbox).await, r#"{"type":"old","data":{"event":1},"timestamp":5}"#);
+}
+
+#[tokio::test]
+async fn who_ignores_its_own_hears_others_only_and_nobody_sees_the_signature() {
+    let redis = TestRedis::start();
+    let (one, other) = (stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    for topic in ["t", "kept:t"] {
+        let spec = SubscribeSpec { ignore_own: true, ..Default::default() };
+        let deaf = one.subscribe(topic, spec, None).await.unwrap();
+        let all = one.subscribe(topic, SubscribeSpec::default(), None).await.unwrap();
+        one.publish(message(topic, 1)).await.unwrap();
+        other.publish(message(topic, 2)).await.unwrap();
+        assert_eq!((number(&all.mailbox).await, number(&all.mailbox).await), (1, 2), "{topic}");
+        assert_eq!(json(&deaf.mailbox).await, r#"{"type":"t","data":2}"#, "{topic}");
+    }
+}
+
+#[tokio::test]
+async fn what_needs_retaining_says_so() {
+    let redis = TestRedis::start();
+    let stream = stream_on(patient(redis.port()));
+    for spec in [from_beginning(), in_group("g")] {
+        let error = stream.subscribe("fleeting", spec, None).await.err().unwrap();
+        assert_eq!(error.code(), Code::Invalid);
+        assert!(error.message().contains("retain"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn from_the_beginning_meets_live_without_hole_or_duplicate() {
+    let redis = TestRedis::start();
+    let (one, other) = (stream_on(patient(redis.port())), Arc::new(stream_on(patient(redis.port()))));
+    for n in 0..1_500 {
+        let publish = other.publish(message("kept:a", n));
+        if n == 1_499 {
+            publish.await.unwrap();
+        }
+    }
+    let publishing = tokio::spawn({
+        let other = other.clone();
+        async move {
+            for n in 1_500..3_000 {
+                other.publish(message("kept:a", n)).await.unwrap();
+            }
+        }
+    });
+    let spec = SubscribeSpec { buffer: 64, ..from_beginning() };
+    let exact = one.subscribe("kept:a", from_beginning(), None).await.unwrap();
+    let glob = one.subscribe("kept:*", from_beginning(), None).await.unwrap();
+    let slow = one
+        .subscribe("kept:a", SubscribeSpec { overflow: nvent_native::fanout::Overflow::Block, ..spec }, None)
+        .await
+        .unwrap();
+    for subscription in [exact, glob] {
+        for n in 0..3_000 {
+            assert_eq!(number(&subscription.mailbox).await, n);
+        }
+    }
+    // Its buffer is small, and the replay waits for it.
+    for n in 0..1_000 {
+        assert_eq!(number(&slow.mailbox).await, n);
+    }
+    publishing.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_interrupted_subscriber_is_told_once_and_hears_again() {
+    let mut redis = TestRedis::start();
+    let (one, other) = (stream_on(impatient(redis.port())), stream_on(impatient(redis.port())));
+    let before = one.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
+    let pattern = one.subscribe("t*", SubscribeSpec::default(), None).await.unwrap();
+    redis.kill();
+    eventually("the outage is noticed", || stat(&other, "pending") == 0.0).await;
+    let during = one.subscribe("t?", SubscribeSpec::default(), None).await.unwrap();
+    redis.restart();
+    eventually("all are live again", || {
+        redis.raw(&["PUBSUB", "NUMPAT"]) == redis::Value::Int(2)
+            && redis.raw(&["PUBSUB", "NUMSUB", "t"])
+                == redis::Value::Array(vec![redis::Value::BulkString(b"t".into()), redis::Value::Int(1)])
+    })
+    .await;
+    other.publish(message("t", 1)).await.unwrap();
+    other.publish(message("t2", 2)).await.unwrap();
+    assert!(is_reconnect_gap(&before.mailbox).await);
+    assert_eq!(number(&before.mailbox).await, 1);
+    assert!(is_reconnect_gap(&pattern.mailbox).await);
+    assert_eq!((number(&pattern.mailbox).await, number(&pattern.mailbox).await), (1, 2));
+    assert!(is_reconnect_gap(&during.mailbox).await);
+    assert_eq!(number(&during.mailbox).await, 2);
+}
+
+#[tokio::test]
+async fn a_killed_subscriber_connection_comes_back() {
+    let redis = TestRedis::start();
+    let stream = stream_on(impatient(redis.port()));
+    let subscription = stream.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
+    redis.raw(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert!(is_reconnect_gap(&subscription.mailbox).await);
+    stream.publish(message("t", 1)).await.unwrap();
+    assert_eq!(number(&subscription.mailbox).await, 1);
+}
+
+#[tokio::test]
+async fn a_silent_network_is_noticed_and_what_was_retained_is_caught_up_with() {
+    let redis = TestRedis::start();
+    let proxy = Proxy::to(redis.port()).await;
+    let (one, other) = (stream_on(impatient(proxy.port())), stream_on(patient(redis.port())));
+    let kept = one.subscribe("kept:a", SubscribeSpec::default(), None).await.unwrap();
+    let globbed = one.subscribe("kept:*", SubscribeSpec::default(), None).await.unwrap();
+    let fleeting = one.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
+    other.publish(message("kept:a", 0)).await.unwrap();
+    assert_eq!((number(&kept.mailbox).await, number(&globbed.mailbox).await), (0, 0));
+    proxy.silence(true);
+    for n in 1..700 {
+        other.publish(message("kept:a", n)).await.unwrap();
+    }
+    other.publish(message("t", 1)).await.unwrap();
+    let reconnects = stat(&one, "reconnects");
+    eventually("the silence is noticed", || redis.connections_named("nvent-native") > 0 && fleeting.mailbox.is_empty())
+        .await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    proxy.silence(false);
+    for n in 1..700 {
+        assert_eq!(number(&kept.mailbox).await, n);
+        assert_eq!(number(&globbed.mailbox).await, n);
+    }
+    assert!(is_reconnect_gap(&fleeting.mailbox).await);
+    assert!(stat(&one, "reconnects") > reconnects);
+}
+
+#[tokio::test]
+async fn retained_messages_that_a_server_lost_are_told_as_a_gap() {
+    let mut redis = TestRedis::start();
+    let (one, other) = (stream_on(impatient(redis.port())), stream_on(impatient(redis.port())));
+    let kept = one.subscribe("kept:a", SubscribeSpec::default(), None).await.unwrap();
+    other.publish(message("kept:a", 0)).await.unwrap();
+    assert_eq!(number(&kept.mailbox).await, 0);
+    // It keeps nothing on disk.
+    redis.restart();
+    assert!(is_reconnect_gap(&kept.mailbox).await);
+    other.publish(message("kept:a", 1)).await.unwrap();
+    assert_eq!(number(&kept.mailbox).await, 1);
+}
+
+fn acknowledge(incoming: &Incoming, succeeded: bool) {
+    (incoming.ack.as_ref().unwrap().0)(succeeded);
+}
+
+fn data(incoming: &Incoming) -> usize {
+    let value: serde_json::Value = serde_json::from_str(incoming.message.json()).unwrap();
+    value["data"].as_u64().unwrap() as usize
+}
+
+#[tokio::test]
+async fn each_message_goes_to_exactly_one_member() {
+    let redis = TestRedis::start();
+    let (one, two, publisher) =
+        (stream_on(patient(redis.port())), stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    let members = [
+        one.subscribe("kept:jobs", in_group("g"), None).await.unwrap(),
+        two.subscribe("kept:jobs", in_group("g"), None).await.unwrap(),
+    ];
+    for n in 0..300 {
+        publisher.publish(message("kept:jobs", n)).await.unwrap();
+    }
+    let mut got = Vec::new();
+    while got.len() < 300 {
+        tokio::select! {
+            incoming = item(&members[0].mailbox) => { acknowledge(&incoming, true); got.push(data(&incoming)); }
+            incoming = item(&members[1].mailbox) => { acknowledge(&incoming, true); got.push(data(&incoming)); }
+        }
+    }
+    got.sort_unstable();
+    assert!(got.into_iter().eq(0..300));
+    let none_pending = |redis: &TestRedis| {
+        let redis::Value::Array(pending) = redis.raw(&["XPENDING", "nvent:~retained:kept:jobs", "g"]) else {
+            return false;
+        };
+        pending[0] == redis::Value::Int(0)
+    };
+    eventually("all are acknowledged", || none_pending(&redis)).await;
+}
+
+#[tokio::test]
+async fn what_fails_is_tried_again_then_parked_and_can_be_replayed() {
+    let redis = TestRedis::start();
+    let stream = stream_on(patient(redis.port()));
+    let member = stream.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
+    stream.publish(message("kept:jobs", 7)).await.unwrap();
+    for _ in 0..3 {
+        let incoming = item(&member.mailbox).await;
+        assert_eq!(data(&incoming), 7);
+        acknowledge(&incoming, false);
+    }
+    let parked = || redis.raw(&["XLEN", "nvent:~parked:g:kept:jobs"]);
+    eventually("it is parked", || parked() == redis::Value::Int(1)).await;
+    assert_eq!(stream.replay_parked("kept:jobs", "g").await.unwrap(), 1);
+    let incoming = item(&member.mailbox).await;
+    assert_eq!(data(&incoming), 7);
+    acknowledge(&incoming, true);
+    assert_eq!(parked(), redis::Value::Int(0));
+}
+
+#[tokio::test]
+async fn a_dead_member_is_taken_over_from_and_a_slow_one_is_not() {
+    let redis = TestRedis::start();
+    let proxy = Proxy::to(redis.port()).await;
+    let (dying, alive, publisher) =
+        (stream_on(impatient(proxy.port())), stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    let lost = dying.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
+    publisher.publish(message("kept:jobs", 1)).await.unwrap();
+    assert_eq!(data(&item(&lost.mailbox).await), 1);
+    proxy.silence(true);
+    let heir = alive.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
+    let incoming = item(&heir.mailbox).await;
+    assert_eq!(data(&incoming), 1);
+    // Its handler takes longer than others wait for a member that is gone.
+    let third = stream_on(patient(redis.port()));
+    let idle = third.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(idle.mailbox.is_empty());
+    acknowledge(&incoming, true);
+}
+
+#[tokio::test]
+async fn who_leaves_leaves_its_messages_to_others_at_once() {
+    let redis = TestRedis::start();
+    let (one, two) = (stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    let leaving = one.subscribe("kept:*", in_group("g"), None).await.unwrap();
+    one.publish(message("kept:new", 5)).await.unwrap();
+    eventually("it arrives", || !leaving.mailbox.is_empty()).await;
+    one.unsubscribe(leaving.id).await.unwrap();
+    let heir = two.subscribe("kept:*", in_group("g"), None).await.unwrap();
+    assert_eq!(data(&item(&heir.mailbox).await), 5);
+}
+
+#[tokio::test]
+async fn closing_ends_everything_also_while_the_server_is_down() {
+    let mut redis = TestRedis::start();
+    let stream = stream_on(impatient(redis.port()));
+    let alone = stream.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
+    let member = stream.subscribe("kept:t", in_group("g"), None).await.unwrap();
+    stream.publish(message("kept:t", 1)).await.unwrap();
+    stream.close().await.unwrap();
+    assert_eq!(redis.connections_named("nvent-native"), 0);
+    assert!(alone.mailbox.recv().await.is_none() && member.mailbox.recv().await.is_none());
+    assert_eq!(stream.publish(message("t", 1)).await.unwrap_err().code(), Code::Closed);
+    let down = stream_on(impatient(redis.port()));
+    let alone = down.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
+    down.subscribe("kept:t", in_group("g"), None).await.unwrap();
+    redis.kill();
+    down.close().await.unwrap();
+    assert!(alone.mailbox.recv().await.is_none());
+}
