@@ -34,6 +34,12 @@ export class RedisServer {
     return { host: '127.0.0.1', port: this.port }
   }
 
+  /** Empties a database. */
+  async flush(db: number): Promise<void> {
+    const cli = spawn('redis-cli', ['-p', String(this.port), '-n', String(db), 'flushdb'], { stdio: 'ignore' })
+    await once(cli, 'exit')
+  }
+
   async stop(): Promise<void> {
     if (this.child.exitCode !== null || this.child.signalCode !== null) return
     this.child.kill('SIGKILL')

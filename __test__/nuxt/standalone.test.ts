@@ -1,0 +1,101 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { App, eventually, type Built, type Server } from './app.js'
+
+const SLOW = 240_000
+
+describe('an app without nvent, configured as the architecture document prints it', () => {
+  let app: App, built: Built, server: Server
+
+  beforeAll(async () => {
+    app = await App.create('standalone')
+    built = await app.build()
+    server = await built.start()
+  }, SLOW)
+  afterAll(async () => {
+    await server?.stop('SIGKILL')
+    await built?.remove()
+    await app?.remove()
+  })
+
+  test('runs a flow from the bus over the queue to its end', async () => {
+    await server.post('/api/start', { runId: 'one' })
+    const { run, events } = await completed('one')
+    expect(run.metadata).toMatchObject({ status: 'completed' })
+    expect(events.filter((event: any) => event.type === 'flow.completed')).toHaveLength(1)
+  })
+
+  test('routes what is stored to the channels that the configuration enables', async () => {
+    await server.post('/api/append', { subject: 'nq:flow:two', type: 'flow.completed', runId: 'two', flowName: 'other' })
+    const topics = await eventually(async () => {
+      const { seen } = await server.get('/api/state?runId=two')
+      const topics = seen.map((one: any) => one.topic).filter((topic: string) => topic.includes('two'))
+      return topics.length >= 2 && topics
+    }, 'both channels')
+    expect(topics.sort()).toEqual(['flow:event:two', 'store-sync:append:nq:flow:two'])
+  })
+
+  test('keeps everything when the process is killed', async () => {
+    await server.stop('SIGKILL')
+    server = await built.start()
+    const { run, events, store } = await server.get('/api/state?runId=one')
+    expect(run.metadata.status).toBe('completed')
+    expect(events[0].type).toBe('flow.start')
+    expect(store).toMatchObject({ ok: true, backend: 'file' })
+  })
+
+  test('closes cleanly on SIGTERM, and its data directory is free for the next', async () => {
+    expect(await server.stop('SIGTERM')).toBe(0)
+    server = await built.start()
+    expect((await server.get('/api/state?runId=one')).run.metadata.status).toBe('completed')
+    expect(server.output).not.toContain('NVENT_')
+  })
+
+  test('takes its adapters from the environment without a rebuild', async () => {
+    const other = await built.start({ NUXT_NVENT_STORE_ADAPTER: 'memory', NUXT_NVENT_QUEUE_ADAPTER: 'memory' })
+    const { store, run } = await other.get('/api/state?runId=one')
+    expect(store.backend).toBe('memory')
+    expect(run).toBeNull()
+    await other.stop()
+  })
+
+  test('says what is wrong, and goes on by itself, when another process holds the directory', async () => {
+    const second = await built.start()
+    await expect(second.get('/api/state?runId=one')).rejects.toThrow('500')
+    expect(second.output).toContain('NVENT_LOCKED')
+    await server.stop()
+    expect((await second.get('/api/state?runId=one')).run.metadata.status).toBe('completed')
+    server = second
+  })
+
+  const completed = (runId: string) => eventually(async () => {
+    const state = await server.get(`/api/state?runId=${runId}`)
+    return state.run?.metadata.status === 'completed' && state
+  }, `the end of ${runId}`)
+})
+
+describe('a wrong option', () => {
+  const build = async (config: string) => {
+    const app = await App.create('standalone', { config })
+    const failure = await app.nuxi('prepare').then(() => 'it built', error => `${error.stdout}${error.stderr}`)
+    await app.remove()
+    return failure
+  }
+
+  test('fails the build, with the nearest right one, and every one at once', async () => {
+    const told = await build(`{
+      modules: ['nvent-native'],
+      nvent: { store: { adapter: 'fille', file: { datadir: 'x' } }, stram: {}, wiring: { streamCoordinator: { enableStoreSync: 'yes' } } },
+      nventNative: { durability: 'disc' },
+    }`)
+    expect(told).toContain(`nvent.store.adapter is "fille": did you mean 'file'?`)
+    expect(told).toContain(`nvent.store.file.datadir is not an option: did you mean 'dataDir'?`)
+    expect(told).toContain(`nvent.stram is not an option: did you mean 'stream'?`)
+    expect(told).toContain(`nvent.wiring.streamCoordinator.enableStoreSync is "yes", but must be a boolean`)
+    expect(told).toContain(`nventNative.durability is "disc": did you mean 'disk'?`)
+  }, SLOW)
+
+  test('says of a queue on Redis which ones there are', async () => {
+    expect(await build(`{ modules: ['nvent-native'], nvent: { queue: { adapter: 'redis' } } }`))
+      .toContain('nvent.queue.adapter is "redis": Known: memory, file')
+  }, SLOW)
+})
