@@ -1,4 +1,4 @@
-//! The contracts of stores and streams over the backends that need nothing but this process.
+//! The contract of stores over the backends that need nothing but this process.
 
 mod conformance;
 

@@ -1,6 +1,6 @@
-//! The contracts of stores and streams, as tests over every backend.
+//! The contract of stores, as tests over every backend.
 //!
-//! A backend is added with one line: `store_conformance!(name, fresh)` or `stream_conformance!(name, fresh)`, where
+//! A backend is added with one line, `store_conformance!(name, fresh)`, where
 //! `fresh` is an async function that gives an empty backend of its own.
 
 use std::any::Any;
