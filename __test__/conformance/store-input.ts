@@ -86,16 +86,15 @@ export function badInput(context: StoreContext): void {
     await store.save('c', 'id', value)
     expect(await store.get('c', 'id')).toEqual(expected)
     await store.index.add('k', 'id', 1, { value })
-    expect(JSON.stringify((await store.index.get('k', 'id'))!.metadata.value)).toBe(JSON.stringify(expected))
+    expect((await store.index.get('k', 'id'))!.metadata.value).toEqual(expected)
   })
 
-  it('keeps half of a surrogate pair in events and keys, and refuses it where it would have to look inside', async () => {
+  it('keeps half of a surrogate pair in events and keys, and refuses it in metadata, which it has to look into', async () => {
     const { store } = context
     const value = { text: '\uD800x' }
     expect((await store.append('s', { type: 'x', data: value })).data).toEqual(value)
     await store.kv.set('key', value)
     expect(await store.kv.get('key')).toEqual(value)
-    await rejects(store.save('c', 'id', value), 'NVENT_INVALID', /doc/)
     await rejects(store.index.add('k', 'id', 1, value), 'NVENT_INVALID', /metadata/)
   })
 

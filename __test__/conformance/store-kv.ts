@@ -117,14 +117,14 @@ export function keys(context: StoreContext): void {
 
   it('clears nothing but kv values', async () => {
     const { store } = context
-    await store.append('same', { type: 'x' })
-    await store.index.add('same', 'id', 1, { a: 1 })
-    await store.save('same', 'id', { a: 1 })
-    await store.kv.set('other', 1)
+    await store.append('events', { type: 'x' })
+    await store.index.add('index', 'id', 1, { a: 1 })
+    await store.save('documents', 'id', { a: 1 })
+    await store.kv.set('key', 1)
     expect(await store.kv.clear('*')).toBe(1)
-    expect(await store.read('same')).toHaveLength(1)
-    expect(await store.index.get('same', 'id')).not.toBeNull()
-    expect(await store.get('same', 'id')).toEqual({ a: 1 })
+    expect(await store.read('events')).toHaveLength(1)
+    expect(await store.index.get('index', 'id')).not.toBeNull()
+    expect(await store.get('documents', 'id')).toEqual({ a: 1 })
   })
 
   it('keeps keys apart, whatever is in their names', async () => {

@@ -71,6 +71,7 @@ export function lifecycle(context: StoreContext): void {
 
   it('finishes on close what was called before', async () => {
     const { store } = context
+    await store.init()
     const writes = Promise.all(Array.from({ length: 20 }, (_, n) => store.append('s', { type: 'x', n })))
     const close = store.close()
     expect(await writes).toHaveLength(20)

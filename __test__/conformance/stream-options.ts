@@ -13,7 +13,7 @@ export function options(context: StreamContext): void {
     ['a RegExp', /^flow\.(start|failed)$/, ['flow.start']],
     ['a RegExp anywhere in the type', /compl/, ['step.completed', 'flow.completed']],
     ['a RegExp with flags', /^FLOW/i, ['flow.start', 'flow.completed']],
-    ['a sticky RegExp\'s cousin, global', /flow/g, ['flow.start', 'flow.completed']],
+    ['a global RegExp', /flow/g, ['flow.start', 'flow.completed']],
   ])('filters by %s on the type', async (_what, filter, expected) => {
     const { stream } = context
     const [inbox, all] = [new Inbox(), new Inbox()]
@@ -147,14 +147,18 @@ export function options(context: StreamContext): void {
       await stream.subscribe('t:a', all.take, { fromBeginning: true })
       await stream.subscribe('t:*', odd.take, { fromBeginning: true, filter: 'odd' })
       await stream.publish('t:a', { type: 'odd', data: 'live' })
-      expect(data(await all.atLeast(6))).toEqual([3, 4, 5, 6, 7, 'live'])
-      expect(data(await odd.atLeast(4))).toEqual([3, 5, 7, 'live'])
+      const [whole, filtered] = [[3, 4, 5, 6, 7, 'live'], [3, 5, 7, 'live']]
+      await until('the live one', () => [all, odd].every(inbox => data(inbox.items).includes('live')))
+      // Redis trims in steps: it may keep some more.
+      const exact = context.capabilities.backend !== 'redis'
+      expect(data(all.items).slice(exact ? 0 : -whole.length)).toEqual(whole)
+      expect(data(odd.items).slice(exact ? 0 : -filtered.length)).toEqual(filtered)
     })
   })
 
   describe('buffer and overflow', () => {
-    /** A subscriber that is busy with its first event while `count` more come. */
-    async function overflowing(stream: StreamAdapter, opts: Parameters<StreamAdapter['subscribe']>[2], count: number): Promise<any[]> {
+    /** What a subscriber gets that is busy with its first event while `count` more come. */
+    async function overflowing(stream: StreamAdapter, opts: Parameters<StreamAdapter['subscribe']>[2], count: number, expected: number): Promise<any[]> {
       const { opened, open } = gate()
       const inbox = new Inbox()
       await stream.subscribe('t', async (event) => {
@@ -168,35 +172,33 @@ export function options(context: StreamContext): void {
       await send(stream, 't', count)
       await arrived.atLeast(count + 1)
       open()
-      await until('all that was kept is through', () => (stream.stats()['waiting'] ?? 0) === 0)
-      await until('a last one is through', async () => {
-        await stream.publish('t', { type: 'x', data: 'last' })
-        return inbox.items.some(event => event.data === 'last')
-      })
-      return inbox.items.map(event => event.type === 'stream.gap' ? event : event.data).filter(item => item !== 'last')
+      await inbox.atLeast(expected)
+      await stream.publish('t', { type: 'x', data: 'last' })
+      await until('the last one', () => inbox.items.at(-1).data === 'last')
+      return inbox.items.slice(0, -1).map(event => event.type === 'stream.gap' ? event : event.data)
     }
 
     it('drops the oldest unless told otherwise, and tells of the gap before what follows', async () => {
       const { stream } = context
-      const items = await overflowing(stream, { buffer: 4 }, 10)
+      const items = await overflowing(stream, { buffer: 4 }, 10, 6)
       const gap = { type: 'stream.gap', data: { reason: 'overflow', topic: 't', missed: 6 }, timestamp: expect.any(Number) }
       expect(items).toEqual(['first', gap, 6, 7, 8, 9])
       expect(stream.stats()).toMatchObject({ dropped: 6, gaps: 1 })
     })
 
     it('drops the newest where told to', async () => {
-      const items = await overflowing(context.stream, { buffer: 4, overflow: 'drop-newest' }, 10)
+      const items = await overflowing(context.stream, { buffer: 4, overflow: 'drop-newest' }, 10, 6)
       expect(items.filter(item => typeof item === 'number')).toEqual([0, 1, 2, 3])
       expect(items.find(item => item.type === 'stream.gap')!.data).toEqual({ reason: 'overflow', topic: 't', missed: 6 })
     })
 
     it('has the gap pass every filter', async () => {
-      const items = await overflowing(context.stream, { buffer: 2, filter: /^x$/ }, 5)
+      const items = await overflowing(context.stream, { buffer: 2, filter: /^x$/ }, 5, 4)
       expect(items.map(item => item.type ?? item)).toEqual(['first', 'stream.gap', 3, 4])
     })
 
     it('loses nothing where nothing overflows', async () => {
-      const items = await overflowing(context.stream, { buffer: 100 }, 50)
+      const items = await overflowing(context.stream, { buffer: 100 }, 50, 51)
       expect(items).toEqual(['first', ...range(0, 50)])
       expect(context.stream.stats()).toMatchObject({ dropped: 0, gaps: 0 })
     })

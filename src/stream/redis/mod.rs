@@ -436,7 +436,9 @@ impl StreamBackend for RedisStream {
             };
             Request::write("publish", publish)
         };
-        self.published.fetch_add(1, Ordering::Relaxed);
+        if !self.shared.client.is_closed() {
+            self.published.fetch_add(1, Ordering::Relaxed);
+        }
         let sent = self.shared.client.call(request, |_| Ok(()));
         let full = self.shared.matching(&topic, |sub| sub.overflow == Overflow::Block);
         if full.is_empty() {

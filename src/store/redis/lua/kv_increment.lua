@@ -4,11 +4,11 @@
 -- returns the sum as text
 local old = redis.call('GET', KEYS[1]) or '0'
 if not is_number(old) then
-  return redis.error_reply('NVENT_TYPE key ' .. KEYS[1] .. ': the value there is no number')
+  return redis.error_reply('NVENT_TYPE key "' .. KEYS[1] .. '": the value there is no number')
 end
 local sum = number_text(tonumber(old) + tonumber(ARGV[1]))
 if not sum then
-  return redis.error_reply('NVENT_TYPE key ' .. KEYS[1] .. ': the sum is not a finite number')
+  return redis.error_reply('NVENT_TYPE key "' .. KEYS[1] .. '": the sum is not a finite number')
 end
 redis.call('SET', KEYS[1], sum, 'KEEPTTL')
 return sum
