@@ -56,19 +56,19 @@ export async function runInstance(name, peer, port) {
     message('store', `nq:flow:${event.runId}`, describe(event), lead)
   })
 
-  // Both listen before either begins, and neither leaves before both have heard everything.
-  await meet()
+  await meet() // Both listen before either begins,
   await startOrder(queue, run, { items: 2 })
   await end
+  await meet() // neither stops before both have heard everything,
+  await wiring.stop()
   peer.off('disconnect', lost)
-  await meet()
+  await meet() // and what both have written is there to be read.
 
   const runs = await store.index.read('nq:flows:order')
   say()
   row(`${name} heard`, Object.entries(heard).map(([source, count]) => `${source} ${count}`).join(', '))
   row(`${name} finds`, runs.map(({ id, metadata }) => `${id} ${metadata.status}`).join(', '))
 
-  await wiring.stop()
   await shutdownAdapters()
 }
 
