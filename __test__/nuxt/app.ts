@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
+import { promisify, stripVTControlCharacters } from 'node:util'
 
 const run = promisify(execFile)
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
@@ -86,7 +86,7 @@ export class Server {
       for (const stream of [child.stdout, child.stderr]) {
         createInterface(stream).on('line', (line) => {
           lines.push(line)
-          const found = ready.exec(line.replace(/\u001B\[\d+m/g, ''))
+          const found = ready.exec(stripVTControlCharacters(line))
           if (found) resolve(found[1]!)
         })
       }
@@ -106,7 +106,7 @@ export class Server {
     })
     const text = await response.text()
     if (!response.ok) throw new Error(`${path}: ${response.status} ${text}\n${this.output}`)
-    return text ? JSON.parse(text) : undefined
+    return (text ? JSON.parse(text) : undefined) as T
   }
 
   post = <T = any>(path: string, body: unknown) => this.get<T>(path, { body })
