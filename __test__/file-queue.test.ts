@@ -1,13 +1,78 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
 import { FileQueueAdapter } from 'nvent-native'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { queueConformance } from './conformance/queue'
+import { Inbox, rejects } from './support/until'
+
+const makeDir = (): Promise<string> => mkdtemp(path.join(tmpdir(), 'nvent-queue-'))
 
 queueConformance('file', async () => {
-  const dataDir = await mkdtemp(path.join(tmpdir(), 'nvent-queue-'))
+  const dataDir = await makeDir()
   return {
-    open: options => new FileQueueAdapter({ ...options as any, dataDir }),
+    open: options => new FileQueueAdapter({ ...options, dataDir }),
     dispose: () => rm(dataDir, { recursive: true }),
   }
 }, { durable: true })
+
+describe('file queue', () => {
+  let dataDir: string
+  beforeEach(async () => { dataDir = await makeDir() })
+  afterEach(() => rm(dataDir, { recursive: true }))
+
+  it('runs every job to its end after kill -9 with jobs in flight, and meanwhile lets in nobody else', async () => {
+    const [jobs, concurrency] = [60, 50]
+    const script = fileURLToPath(new URL('fixtures/works-until-killed.mjs', import.meta.url))
+    const child = spawn(process.execPath, [script, dataDir, String(jobs), String(concurrency)], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const begun = new Inbox<string>()
+    createInterface(child.stdout).on('line', begun.take)
+    try {
+      await begun.atLeast(concurrency)
+      await rejects(new FileQueueAdapter({ dataDir }).init(), 'NVENT_LOCKED', new RegExp(path.basename(dataDir)))
+    }
+    finally {
+      child.kill('SIGKILL')
+      await once(child, 'close')
+    }
+    expect(begun.items).toHaveLength(concurrency)
+
+    const queue = new FileQueueAdapter({ dataDir })
+    const [ran, completed] = [new Inbox(), new Inbox()]
+    queue.on('q', 'completed', completed.take)
+    queue.registerWorker('q', 'a', async job => ran.take(job), { concurrency })
+    queue.startProcessingQueue('q')
+    await completed.atLeast(jobs)
+    expect(await queue.getJobCounts('q')).toEqual({ waiting: 0, active: 0, completed: jobs, failed: 0, delayed: 0, paused: 0 })
+    expect(new Set(ran.items.map(job => job.id)).size).toBe(jobs)
+    expect(ran.items).toHaveLength(jobs)
+    // An attempt counts where its handler had begun.
+    for (const { id, attemptsMade } of ran.items) expect([id, attemptsMade]).toEqual([id, begun.items.includes(id) ? 1 : 0])
+    await queue.close()
+  })
+
+  it('is shared by the adapters of one process', async () => {
+    const [one, other] = [new FileQueueAdapter({ dataDir }), new FileQueueAdapter({ dataDir })]
+    const completed = new Inbox()
+    one.on('q', 'completed', completed.take)
+    other.registerWorker('q', 'a', async job => job.data)
+    other.startProcessingQueue('q')
+    await one.enqueue('q', { name: 'a', data: 7 })
+    expect(await completed.atLeast(1)).toMatchObject([{ returnvalue: 7 }])
+    await Promise.all([one.close(), other.close()])
+  })
+
+  it.each<[string, any, RegExp]>([
+    ['no folder', {}, /dataDir/],
+    ['an empty folder', { dataDir: '' }, /dataDir/],
+    ['no options', undefined, /dataDir/],
+    ['an unknown durability', { dataDir: 'x', durability: 'ram' }, /ram.*os.*disk/],
+    ['a misspelt option', { datadir: 'x' }, /datadir.*did you mean "dataDir"/],
+  ])('refuses %s', async (_what, options, message) => {
+    await rejects(() => new FileQueueAdapter(options), 'NVENT_INVALID', message)
+  })
+})

@@ -2,6 +2,6 @@ import { MemoryQueueAdapter } from 'nvent-native'
 import { queueConformance } from './conformance/queue'
 
 queueConformance('memory', async () => ({
-  open: options => new MemoryQueueAdapter(options as any),
+  open: options => new MemoryQueueAdapter(options),
   dispose: async () => {},
 }), { durable: false })

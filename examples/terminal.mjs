@@ -4,7 +4,7 @@ const paint = code => text => colours ? `\u001B[${code}m${text}\u001B[0m` : text
 
 export const bold = paint(1)
 export const dim = paint(2)
-export const channelColour = { 'store-sync': paint(36), 'flow': paint(33), 'client': paint(35) }
+const channelColour = { 'store-sync': paint(36), 'flow': paint(33), 'client': paint(35), 'store': paint(32) }
 
 export const say = (text = '') => console.log(text)
 export const heading = text => say(`\n${bold(text)}`)
@@ -12,10 +12,12 @@ export const row = (name, text) => say(`  ${dim(name.padEnd(18))} ${text}`)
 
 const began = performance.now()
 
+/** Since the start. */
+const elapsed = () => dim(`${(performance.now() - began).toFixed(0)} ms`.padStart(8))
+
 /** One message of a channel, as it arrives. */
-export function message(channel, topic, text) {
-  const ms = `${(performance.now() - began).toFixed(0)} ms`.padStart(8)
-  say(`${dim(ms)}  ${channelColour[channel](channel.padEnd(10))}  ${topic.padEnd(42)} ${text}`)
+export function message(channel, topic, text, lead = elapsed()) {
+  say(`${lead}  ${channelColour[channel](channel.padEnd(10))}  ${topic.padEnd(42)} ${text}`)
 }
 
 /** A share of some durations, such as 0.99 for the one that 99 of 100 are not above. */

@@ -17,6 +17,16 @@ const whole = (what: string, value: number | undefined): number | undefined => {
   return value
 }
 
+/** What a handler failed with, as text. It may have thrown anything, also what cannot be read. */
+function reasonOf(error: unknown): string {
+  try {
+    return String(error instanceof Error ? error.message : error)
+  }
+  catch {
+    return 'the handler threw what has no text'
+  }
+}
+
 /** Queues of any backend, over native ones. */
 export abstract class NventQueueAdapter implements QueueAdapter {
   private readonly native: NativeQueue
@@ -117,7 +127,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
       settle = () => this.native.complete(token, result)
     }
     catch (error) {
-      const reason = error instanceof Error ? error.message : String(error)
+      const reason = reasonOf(error)
       settle = () => this.native.fail(token, reason)
     }
     try {

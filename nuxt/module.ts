@@ -6,7 +6,9 @@
  */
 import { addServerImports, addTypeTemplate, createResolver, defineNuxtModule, hasNuxtModule, resolveModule } from 'nuxt/kit'
 import type { Nuxt, NuxtHooks, NuxtModule } from 'nuxt/schema'
-import { realpathSync } from 'node:fs'
+import { existsSync, realpathSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { check, withDefaults } from './options.js'
 import type { ModuleOptions, NventSection } from './options.js'
 
@@ -74,12 +76,23 @@ function keepExternal(nitro: NitroConfig) {
   const file = realpathSync(resolveModule(NATIVE, { url: new URL(import.meta.url) }))
   if (file.split(/[\\/]/).includes('node_modules')) {
     const isNative = (id: string) => id === NATIVE || id === file.replaceAll('\\', '/')
-    nitro.externals = { ...nitro.externals, external: [...nitro.externals?.external ?? [], isNative] }
+    nitro.externals = {
+      ...nitro.externals,
+      external: [...nitro.externals?.external ?? [], isNative],
+      traceInclude: [...nitro.externals?.traceInclude ?? [], addonOf(file)],
+    }
   }
   else {
     // A linked checkout: Nitro copies only what lies in node_modules, so the server loads it from where it is.
     nitro.rollupConfig = { ...nitro.rollupConfig, external: [NATIVE] } as NitroConfig['rollupConfig']
   }
+}
+
+/** The addon is loaded by a name made at run time, which no tracing sees: a file of the package, or a package of its own. */
+function addonOf(entry: string): string {
+  const target = `${process.platform}-${process.arch}`
+  const beside = join(dirname(entry), '..', `nvent-native.${target}.node`)
+  return existsSync(beside) ? beside : resolveModule(`nvent-native-${target}`, { url: pathToFileURL(entry) })
 }
 
 /** The section and the hooks, typed in nuxt.config and on the server. nvent types its own section. */

@@ -4,9 +4,12 @@ import { fileURLToPath } from 'node:url'
 export interface Exit { code: number | null, signal: NodeJS.Signals | null, stdout: string, stderr: string }
 
 /** Runs a script of `fixtures/` in a process of its own until it exits by itself. */
-export function run(script: string, ...args: string[]): Promise<Exit> {
-  const file = fileURLToPath(new URL(`../fixtures/${script}`, import.meta.url))
-  const child = spawn(process.execPath, [file, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+export const run = (script: string, ...args: string[]): Promise<Exit> => runFile(`fixtures/${script}`, args)
+
+/** The same for any script, by its path from `__test__`. */
+export function runFile(path: string, args: string[], options: { cwd?: string, env?: NodeJS.ProcessEnv } = {}): Promise<Exit> {
+  const file = fileURLToPath(new URL(`../${path}`, import.meta.url))
+  const child = spawn(process.execPath, [file, ...args], { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
   const out = { stdout: '', stderr: '' }
   child.stdout.setEncoding('utf8').on('data', text => out.stdout += text)
   child.stderr.setEncoding('utf8').on('data', text => out.stderr += text)

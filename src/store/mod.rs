@@ -135,7 +135,8 @@ pub type Stats = Vec<(&'static str, f64)>;
 ///
 /// Every method starts its work before it returns, so calls take effect in the order in which they are made; each is
 /// atomic. The first call opens the backend if [`StoreBackend::open`] has not. After [`StoreBackend::close`] every
-/// method fails with [`crate::error::Code::Closed`]. Names have passed [`crate::topic::check_name`], JSON has passed
+/// method fails with [`crate::error::Code::Closed`], but for `close` and `unsubscribe`, which have nothing left to do,
+/// and `health`, which says so. Names have passed [`crate::topic::check_name`], JSON has passed
 /// [`crate::json::check_depth`].
 pub trait StoreBackend: Send + Sync + 'static {
     /// `memory`, `file` or `redis`.

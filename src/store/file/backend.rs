@@ -64,7 +64,7 @@ impl StoreBackend for FileStore {
     fn health(&self) -> Op<Health> {
         let engine = match self.engine() {
             Ok(engine) => engine,
-            Err(error) => return self.failed(error),
+            Err(error) => return Op::ok(Health { ok: false, detail: Some(error.to_string()) }),
         };
         let health = move || match engine.failed() {
             Some(error) => Health { ok: false, detail: Some(error.to_string()) },

@@ -1,0 +1,106 @@
+import { expect, it } from 'vitest'
+import { Inbox } from '../support/until'
+import { noJson } from '../support/values'
+import type { QueueContext } from './queue'
+
+export function attempts(context: QueueContext): void {
+  it('tries again until one attempt succeeds', async () => {
+    const { queue, add, work, hear } = context
+    const [completed, failed, made] = [hear('completed'), hear('failed'), new Inbox<number>()]
+    work((job) => {
+      made.take(job.attemptsMade)
+      if (job.attemptsMade < 2) throw new Error('not yet')
+      return 'at last'
+    })
+    await add({ jobId: 'x', attempts: 5 })
+    await completed.atLeast(1)
+    expect([made.items, failed.items]).toEqual([[0, 1, 2], []])
+    const job = await queue.getJob('q', 'x')
+    expect(job).toMatchObject({ state: 'completed', returnvalue: 'at last', attemptsMade: 3 })
+    expect(job).not.toHaveProperty('failedReason')
+  })
+
+  it.each([
+    ['a number', 5, [5, 5]],
+    ['a fixed delay', { type: 'fixed', delay: 6 }, [6, 6]],
+    ['an exponential one', { type: 'exponential', delay: 4 }, [4, 8]],
+  ] as const)('waits between attempts as %s says, and fails after the last', async (_what, backoff, waits) => {
+    const { queue, add, work, hear } = context
+    const [delayed, failed] = [hear('delayed'), hear('failed')]
+    work((job) => { throw new Error(`no luck ${job.attemptsMade}`) })
+    await add({ jobId: 'x', attempts: 3, backoff })
+    expect(await failed.atLeast(1)).toEqual([{ jobId: 'x', name: 'a', attemptsMade: 3, failedReason: 'no luck 2' }])
+    expect(delayed.items.map(event => event.delay)).toEqual(waits)
+    expect(await queue.getJob('q', 'x')).toMatchObject({ state: 'failed', failedReason: 'no luck 2', attemptsMade: 3 })
+  })
+
+  it('ends a handler that never settles by its timeout, and its slot is free', async () => {
+    const { queue, add, work, hear } = context
+    const [completed, failed, calls] = [hear('completed'), hear('failed'), new Inbox()]
+    work((job) => {
+      calls.take(job.attemptsMade)
+      return job.id === 'stuck' ? new Promise(() => {}) : 'ran'
+    })
+    await add({ jobId: 'stuck', timeout: 20, attempts: 2 }, { jobId: 'next' })
+    await Promise.all([completed.atLeast(1), failed.atLeast(1)])
+    expect(failed.items).toMatchObject([{ jobId: 'stuck', failedReason: 'timed out after 20 ms' }])
+    expect(await queue.getJob('q', 'next')).toMatchObject({ state: 'completed', returnvalue: 'ran' })
+    expect(calls.items).toHaveLength(3)
+  })
+
+  it('ignores what a handler returns after its timeout', async () => {
+    const { queue, add, work, hear, roundTrip } = context
+    const [failed, completed] = [hear('failed'), hear('completed')]
+    let settle!: (value: string) => void
+    work(() => new Promise(resolve => settle = resolve))
+    await add({ jobId: 'x', timeout: 20 })
+    await failed.atLeast(1)
+    settle('late')
+    await roundTrip()
+    expect(await queue.getJob('q', 'x')).toMatchObject({ state: 'failed', failedReason: 'timed out after 20 ms' })
+    expect(completed.items).toEqual([])
+  })
+
+  const unreadable = Object.defineProperty(new Error('x'), 'message', { get() { throw new Error('from the getter') } })
+  it.each([
+    ['an error', new TypeError('wrong'), 'wrong'],
+    ['text', 'just text', 'just text'],
+    ['undefined', undefined, 'undefined'],
+    ['null', null, 'null'],
+    ['a symbol', Symbol('s'), 'Symbol(s)'],
+    ['an object without prototype', Object.create(null), /./],
+    ['an error whose message is no text', Object.assign(new Error('x'), { message: 5 }), '5'],
+    ['an error whose message cannot be read', unreadable, /./],
+    ['half a surrogate pair', new Error('half \uD800'), /half/],
+  ] as const)('counts %s thrown at once, or rejected with, as a failure', async (_what, thrown, reason) => {
+    const { queue, add, hear } = context
+    const failed = hear('failed')
+    queue.registerWorker('q', 'a', (job) => {
+      if (job.id === 'sync') throw thrown
+      return Promise.reject(thrown)
+    })
+    queue.startProcessingQueue('q')
+    await add({ jobId: 'sync' }, { jobId: 'async' })
+    for (const { failedReason } of await failed.atLeast(2)) {
+      if (typeof reason === 'string') expect(failedReason).toBe(reason)
+      else expect(failedReason).toMatch(reason)
+    }
+  })
+
+  it.each(noJson)('counts %s as a result as a failure', async (_what, value) => {
+    const { add, work, hear } = context
+    const failed = hear('failed')
+    work(() => value)
+    await add({ jobId: 'x' })
+    expect((await failed.atLeast(1))[0].failedReason).toMatch(/result/)
+  })
+
+  it('takes a handler that is not async, and no result as null', async () => {
+    const { queue, add, hear } = context
+    const completed = hear('completed')
+    queue.registerWorker('q', 'a', ((job: any) => job.id === 'none' ? undefined : job.id) as any)
+    queue.startProcessingQueue('q')
+    await add({ jobId: 'none' }, { jobId: 'some' })
+    expect((await completed.atLeast(2)).map(event => event.returnvalue)).toEqual([null, 'some'])
+  })
+}

@@ -1,0 +1,217 @@
+import { expect, it } from 'vitest'
+import { gate, Inbox, until } from '../support/until'
+import { odd, throughJson } from '../support/values'
+import type { QueueContext } from './queue'
+
+const none = { waiting: 0, active: 0, completed: 0, failed: 0, delayed: 0, paused: 0 }
+
+export function jobs(context: QueueContext): void {
+  it('enqueues an id once, whether the job waits, runs or has ended', async () => {
+    const { queue, add, work, hear } = context
+    const [completed, calls, go] = [hear('completed'), new Inbox(), gate()]
+    expect(await add({ jobId: 'x' }, { jobId: 'x' })).toEqual(['x', 'x'])
+    expect(await queue.getJobCounts('q')).toEqual({ ...none, waiting: 1 })
+    work((job) => {
+      calls.take(job)
+      return go.opened
+    })
+    await calls.atLeast(1)
+    expect(await add({ jobId: 'x' })).toEqual(['x'])
+    expect(await queue.getJobCounts('q')).toEqual({ ...none, active: 1 })
+    go.open()
+    await completed.atLeast(1)
+    expect(await add({ jobId: 'x' })).toEqual(['x'])
+    expect(await queue.getJobCounts('q')).toEqual({ ...none, completed: 1 })
+    await context.roundTrip()
+    expect(calls.items).toHaveLength(1)
+  })
+
+  it('keeps the ids of one queue apart from those of another', async () => {
+    const { queue, add } = context
+    await add({ jobId: 'x' })
+    await queue.enqueue('other', { name: 'b', data: 2, opts: { jobId: 'x' } })
+    expect(await queue.getJob('q', 'x')).toMatchObject({ name: 'a' })
+    expect(await queue.getJob('other', 'x')).toMatchObject({ name: 'b', data: 2 })
+  })
+
+  it('gives every job without an id one of its own', async () => {
+    const ids = await context.add(...Array.from({ length: 20 }, () => ({})))
+    expect(new Set(ids).size).toBe(20)
+  })
+
+  it('shows a job from waiting to its end', async () => {
+    const { queue, add, work, hear } = context
+    const completed = hear('completed')
+    await queue.enqueue('q', { name: 'a', data: { n: [1] }, opts: { jobId: 'x', attempts: 2 } })
+    const waiting = (await queue.getJob('q', 'x'))!
+    expect(waiting).toMatchObject({ id: 'x', name: 'a', data: { n: [1] }, state: 'waiting', attemptsMade: 0 })
+    expect(waiting).not.toHaveProperty('processedOn')
+    work(() => ({ sum: 1 }))
+    await completed.atLeast(1)
+    const done = (await queue.getJob('q', 'x'))!
+    expect(done).toMatchObject({ state: 'completed', returnvalue: { sum: 1 }, attemptsMade: 1, timestamp: waiting.timestamp })
+    expect(done.processedOn).toBeGreaterThanOrEqual(done.timestamp!)
+    expect(done.finishedOn).toBeGreaterThanOrEqual(done.processedOn!)
+    expect(await queue.getJob('q', 'y')).toBeNull()
+    expect(await queue.getJob('never seen', 'x')).toBeNull()
+    expect(await add({ jobId: 'x' })).toEqual(['x'])
+  })
+
+  it.each(odd)('hands over and returns %s as JSON has them', async (_what, value) => {
+    const { queue, work, hear } = context
+    const [completed, given] = [hear('completed'), new Inbox()]
+    work((job) => {
+      given.take(job.data)
+      return value
+    })
+    const id = await queue.enqueue('q', { name: 'a', data: value })
+    const expected = throughJson(value)
+    expect((await completed.atLeast(1))[0].returnvalue).toEqual(expected)
+    expect(given.items).toEqual([expected])
+    expect(await queue.getJob('q', id)).toMatchObject({ data: expected, returnvalue: expected })
+  })
+
+  it('runs jobs without priority first, then those of lower numbers, each in order', async () => {
+    const { add, work, hear } = context
+    const [completed, order] = [hear('completed'), new Inbox()]
+    await add({ jobId: '9', priority: 9 }, { jobId: '1', priority: 1 }, { jobId: '5a', priority: 5 }, { jobId: '5b', priority: 5 }, { jobId: 'none-a' }, { jobId: 'none-b' })
+    work(job => order.take(job.id))
+    await completed.atLeast(6)
+    expect(order.items).toEqual(['none-a', 'none-b', '1', '5a', '5b', '9'])
+  })
+
+  it('holds a delayed job back, and the others not', async () => {
+    const { queue, add, work, hear } = context
+    const [delayed, completed] = [hear('delayed'), hear('completed')]
+    await add({ jobId: 'later', delay: 100 }, { jobId: 'now' }, { jobId: 'tomorrow', delay: 86_400_000 })
+    work(() => {})
+    await completed.atLeast(2)
+    expect(completed.items.map(event => event.jobId)).toEqual(['now', 'later'])
+    expect(delayed.items).toMatchObject([{ jobId: 'later', delay: 100 }, { jobId: 'tomorrow', delay: 86_400_000 }])
+    const { timestamp, processedOn } = (await queue.getJob('q', 'later'))!
+    expect(processedOn! - timestamp!).toBeGreaterThanOrEqual(100)
+    expect(await queue.getJobCounts('q')).toEqual({ ...none, completed: 2, delayed: 1 })
+  })
+
+  it('keeps so many ended jobs as it is told', async () => {
+    const { queue, add, work, hear } = context
+    const [completed, failed] = [hear('completed'), hear('failed')]
+    work((job) => { if (job.id.startsWith('bad')) throw new Error('bad') })
+    const ids = (prefix: string): string[] => Array.from({ length: 5 }, (_, n) => `${prefix}${n}`)
+    await add(...ids('good').map(jobId => ({ jobId, removeOnComplete: 2 })), ...ids('bad').map(jobId => ({ jobId, removeOnFail: 3 })))
+    await add({ jobId: 'none', removeOnComplete: true }, { jobId: 'bad-none', removeOnFail: true })
+    await Promise.all([completed.atLeast(6), failed.atLeast(6)])
+    const kept = async (state: 'completed' | 'failed'): Promise<string[]> => (await queue.getJobs('q', { state: [state] })).map(job => job.id)
+    expect(await kept('completed')).toEqual(['good4', 'good3'])
+    expect(await kept('failed')).toEqual(['bad4', 'bad3', 'bad2'])
+    expect(await queue.getJobCounts('q')).toEqual({ ...none, completed: 2, failed: 3 })
+    // An id that is not kept is free.
+    await add({ jobId: 'none' })
+    expect(await completed.atLeast(7)).toHaveLength(7)
+  })
+
+  it('takes options that a job does not have from defaultJobOptions', async () => {
+    const queue = context.another({ defaultJobOptions: { attempts: 4, removeOnComplete: true } })
+    const [completed, given] = [new Inbox(), new Inbox()]
+    queue.on('defaults', 'completed', completed.take)
+    queue.registerWorker('defaults', 'a', async job => given.take(job.opts.attempts))
+    queue.startProcessingQueue('defaults')
+    await queue.enqueue('defaults', { name: 'a', data: 1 })
+    await queue.enqueue('defaults', { name: 'a', data: 1, opts: { attempts: 2, jobId: 'kept', removeOnComplete: false } })
+    await completed.atLeast(2)
+    expect(given.items).toEqual([4, 2])
+    expect((await queue.getJobs('defaults')).map(job => job.id)).toEqual(['kept'])
+  })
+
+  it('pages through what runs next, and through what has ended from the newest on', async () => {
+    const { queue, add, work, hear } = context
+    const completed = hear('completed')
+    await add(...['d0', 'd1', 'd2', 'd3', 'd4'].map(jobId => ({ jobId })))
+    work(() => {})
+    await completed.atLeast(5)
+    for (let n = 0; n < 5; n++) await queue.enqueue('q', { name: 'nobody', data: n, opts: { jobId: `w${n}`, priority: 10 - n } })
+    const page = async (query?: Parameters<typeof queue.getJobs>[1]): Promise<string[]> => (await queue.getJobs('q', query)).map(job => job.id)
+    expect(await page({ state: ['waiting'], offset: 1, limit: 2 })).toEqual(['w3', 'w2'])
+    expect(await page({ state: ['completed'], limit: 2 })).toEqual(['d4', 'd3'])
+    expect(await page({ state: ['waiting', 'completed'], offset: 3, limit: 4 })).toEqual(['w1', 'w0', 'd4', 'd3'])
+    expect(await page({ state: ['failed'] })).toEqual([])
+    expect(await page({ limit: 0 })).toEqual([])
+    expect(await page({ offset: 10 })).toEqual([])
+    expect(await page()).toHaveLength(10)
+    expect(await queue.getJobs('never seen')).toEqual([])
+    expect(await queue.getJobCounts('never seen')).toEqual(none)
+  })
+
+  it('removes a job, and ignores what its handler still returns', async () => {
+    const { queue, add, work, hear, state } = context
+    const [completed, begun, go] = [hear('completed'), new Inbox(), gate()]
+    await add({ jobId: 'x' }, { jobId: 'y' }, { jobId: 'z', delay: 86_400_000 })
+    work((job) => {
+      begun.take(job.id)
+      return go.opened
+    })
+    await begun.atLeast(1)
+    expect([await queue.removeJob('q', 'x'), await queue.removeJob('q', 'z'), await queue.removeJob('q', 'x'), await queue.removeJob('nowhere', 'y')])
+      .toEqual([true, true, false, false])
+    expect(await queue.getJobCounts('q')).toEqual({ ...none, waiting: 1 })
+    go.open()
+    await completed.atLeast(1)
+    expect(completed.items).toMatchObject([{ jobId: 'y' }])
+    expect(await state('x')).toBeUndefined()
+  })
+
+  it('tells each change with what belongs to it', async () => {
+    const { queue, add, work, hear } = context
+    const [waiting, active, progress, completed, failed] = (['waiting', 'active', 'progress', 'completed', 'failed'] as const).map(hear) as [Inbox, Inbox, Inbox, Inbox, Inbox]
+    const elsewhere = new Inbox()
+    queue.on('elsewhere', 'waiting', elsewhere.take)
+    await add({ jobId: 'x' }, { jobId: 'y' })
+    work(async (job, ctx) => {
+      if (job.id === 'y') throw new Error('no luck')
+      await ctx.progress(40)
+      return [1]
+    })
+    await Promise.all([completed.atLeast(1), failed.atLeast(1)])
+    const [x, y] = ['x', 'y'].map(jobId => ({ jobId, name: 'a', attemptsMade: 0 }))
+    expect(waiting.items).toEqual([x, y])
+    expect(active.items).toEqual([x, y])
+    expect(progress.items).toEqual([{ ...x, progress: 40 }])
+    expect(completed.items).toEqual([{ ...x, attemptsMade: 1, returnvalue: [1] }])
+    expect(failed.items).toEqual([{ ...y, attemptsMade: 1, failedReason: 'no luck' }])
+    expect(await queue.getJob('q', 'x')).toMatchObject({ progress: 40 })
+    expect(elsewhere.items).toEqual([])
+  })
+
+  it('tells a listener nothing once it has ended', async () => {
+    const { queue, add, hear } = context
+    const [ended, other] = [new Inbox(), hear('waiting')]
+    const off = queue.on('q', 'waiting', ended.take)
+    await add({ jobId: 'x' })
+    await ended.atLeast(1)
+    off()
+    off()
+    queue.on('q', 'waiting', ended.take)()
+    await add({ jobId: 'y' })
+    await other.atLeast(2)
+    expect(ended.items).toHaveLength(1)
+  })
+
+  it('starts nothing while it is paused, and goes on when resumed', async () => {
+    const { queue, add, work, hear, state, roundTrip } = context
+    const [paused, completed] = [hear('paused'), hear('completed')]
+    work(() => {})
+    expect(await queue.isPaused('q')).toBe(false)
+    await queue.pause('q')
+    await queue.pause('q')
+    expect(await queue.isPaused('q')).toBe(true)
+    await add({ jobId: 'x' })
+    await roundTrip()
+    expect(await state('x')).toBe('paused')
+    expect(await queue.getJobCounts('q')).toEqual({ ...none, paused: 1 })
+    await queue.resume('q')
+    await completed.atLeast(1)
+    expect(await queue.isPaused('q')).toBe(false)
+    await until('the event', () => paused.items.length)
+    expect(paused.items).toEqual([{ queue: 'q' }])
+  })
+}

@@ -1,0 +1,104 @@
+import { expect, it } from 'vitest'
+import type { QueueAdapter } from 'nvent-native'
+import { gate, Inbox, rejects } from '../support/until'
+import type { QueueContext } from './queue'
+
+const job = { name: 'a', data: 1 }
+const everything: Array<[string, (queue: QueueAdapter) => unknown]> = [
+  ['init', queue => queue.init()],
+  ['enqueue', queue => queue.enqueue('q', job)],
+  ['schedule', queue => queue.schedule('q', job, { cron: '* * * * *' })],
+  ['getJob', queue => queue.getJob('q', 'x')],
+  ['getJobs', queue => queue.getJobs('q')],
+  ['getJobCounts', queue => queue.getJobCounts('q')],
+  ['getScheduledJobs', queue => queue.getScheduledJobs('q')],
+  ['removeScheduledJob', queue => queue.removeScheduledJob('x')],
+  ['removeJob', queue => queue.removeJob('q', 'x')],
+  ['on', queue => queue.on('q', 'waiting', () => {})],
+  ['isPaused', queue => queue.isPaused('q')],
+  ['pause', queue => queue.pause('q')],
+  ['resume', queue => queue.resume('q')],
+  ['registerWorker', queue => queue.registerWorker('q', 'a', async () => {})],
+  ['startProcessingQueue', queue => queue.startProcessingQueue('q')],
+]
+
+export function lifecycle(context: QueueContext): void {
+  it('opens on first use, and init may be called before, after and twice', async () => {
+    const { queue, state } = context
+    await queue.enqueue('q', { ...job, opts: { jobId: 'x' } })
+    await Promise.all([queue.init(), queue.init()])
+    expect(await state('x')).toBe('waiting')
+  })
+
+  it('closes twice, at once and one after the other, and unused', async () => {
+    const { queue } = context
+    await queue.enqueue('q', job)
+    await Promise.all([queue.close(), queue.close()])
+    await queue.close()
+    await context.another().close()
+  })
+
+  it.each(everything)('%s is refused after close', async (_name, call) => {
+    await context.queue.close()
+    await rejects(async () => call(context.queue), 'NVENT_CLOSED')
+  })
+
+  it('waits on close for handlers that run, begins no more, and takes nothing', async () => {
+    const { queue, add, work, capabilities } = context
+    const [begun, go] = [new Inbox(), gate()]
+    work((job) => {
+      begun.take(job.id)
+      return go.opened
+    })
+    await add({ jobId: 'runs' }, { jobId: 'waits' })
+    await begun.atLeast(1)
+    let closed = false
+    const closing = queue.close().then(() => closed = true)
+    await rejects(add({ jobId: 'late' }), 'NVENT_CLOSED')
+    const other = context.another()
+    await other.enqueue('elsewhere', job)
+    await other.getJobCounts('elsewhere')
+    expect(closed).toBe(false)
+    go.open()
+    await closing
+    expect(begun.items).toEqual(['runs'])
+    const later = context.another()
+    expect([(await later.getJob('q', 'runs'))?.state, (await later.getJob('q', 'waits'))?.state])
+      .toEqual(capabilities.durable ? ['completed', 'waiting'] : [undefined, undefined])
+  })
+
+  it('finishes on close what was called before', async () => {
+    const { queue } = context
+    const ids = Promise.all(Array.from({ length: 20 }, () => queue.enqueue('q', job)))
+    const close = queue.close()
+    expect(await ids).toHaveLength(20)
+    await close
+  })
+
+  it('keeps for a later adapter what it says it keeps', async () => {
+    const { queue, add, work, hear, capabilities } = context
+    const completed = hear('completed')
+    work(() => 'done')
+    await add({ jobId: 'ended' })
+    await completed.atLeast(1)
+    await queue.pause('q')
+    await add({ jobId: 'waits', priority: 3 }, { jobId: 'later', delay: 86_400_000 })
+    await queue.schedule('q', { ...job, opts: { jobId: 'hourly' } }, { cron: '0 * * * *' })
+    const show = async (adapter: QueueAdapter): Promise<unknown> =>
+      [await adapter.getJobs('q'), await adapter.getJobCounts('q'), await adapter.isPaused('q'), await adapter.getScheduledJobs('q')]
+    const before = await show(queue)
+    await queue.close()
+    const later = context.another()
+    if (!capabilities.durable) {
+      expect(await show(later)).toEqual([[], { waiting: 0, active: 0, completed: 0, failed: 0, delayed: 0, paused: 0 }, false, []])
+      return
+    }
+    expect(await show(later)).toEqual(before)
+    const ran = new Inbox()
+    later.on('q', 'completed', ran.take)
+    later.registerWorker('q', 'a', async given => given.data)
+    later.startProcessingQueue('q')
+    await later.resume('q')
+    expect(await ran.atLeast(1)).toMatchObject([{ jobId: 'waits', returnvalue: { of: 'waits' } }])
+  })
+}

@@ -1,0 +1,76 @@
+import { expect, it } from 'vitest'
+import { rejects } from '../support/until'
+import type { QueueContext } from './queue'
+
+const hourly = '0 * * * *'
+
+export function schedules(context: QueueContext): void {
+  it('fires as often as it is told, then is gone', async () => {
+    const { queue, work, hear } = context
+    const completed = hear('completed')
+    work(job => job.data)
+    const id = await queue.schedule('q', { name: 'a', data: { n: 1 } }, { cron: '* * * * * *', repeat: { limit: 2 } })
+    expect(await queue.getScheduledJobs('q')).toMatchObject([{ id, jobName: 'a', queueName: 'q', cron: '* * * * * *', limit: 2, repeatCount: 0 }])
+    await completed.atLeast(2)
+    expect(completed.items.map(event => event.returnvalue)).toEqual([{ n: 1 }, { n: 1 }])
+    expect(new Set(completed.items.map(event => event.jobId)).size).toBe(2)
+    expect(await queue.getScheduledJobs('q')).toEqual([])
+  })
+
+  it('is one schedule for each id, or for each queue, name and pattern', async () => {
+    const { queue } = context
+    const job = { name: 'a', data: 1 }
+    const derived = await queue.schedule('q', job, { cron: hourly })
+    expect(await queue.schedule('q', job, { repeat: { pattern: hourly } })).toBe(derived)
+    const named = { ...job, opts: { jobId: 'nightly' } }
+    expect(await queue.schedule('q', named, { cron: hourly })).toBe('nightly')
+    expect(await queue.schedule('q', named, { cron: '0 0 * * *' })).toBe('nightly')
+    const found = await queue.getScheduledJobs('q')
+    expect(Object.fromEntries(found.map(schedule => [schedule.id, schedule.cron]))).toEqual({ [derived]: hourly, nightly: '0 0 * * *' })
+    expect(await queue.getScheduledJobs('other')).toEqual([])
+  })
+
+  it('is removed by its id, once', async () => {
+    const { queue } = context
+    const id = await queue.schedule('q', { name: 'a', data: 1 }, { cron: hourly })
+    expect([await queue.removeScheduledJob(id), await queue.removeScheduledJob(id), await queue.removeScheduledJob('never')]).toEqual([true, false, false])
+    expect(await queue.getScheduledJobs('q')).toEqual([])
+  })
+
+  it('tells when it fires next', async () => {
+    const { queue } = context
+    const before = Date.now()
+    await queue.schedule('q', { name: 'a', data: 1 }, { cron: hourly })
+    const [{ nextRun }] = await queue.getScheduledJobs('q') as [any]
+    expect(new Date(nextRun).getUTCSeconds()).toBe(0)
+    expect(nextRun).toBeGreaterThan(before)
+    expect(nextRun).toBeLessThanOrEqual(Date.now() + 3_600_000)
+  })
+
+  it('with a delay, or with neither, is one job', async () => {
+    const { queue, state } = context
+    expect(await queue.schedule('q', { name: 'a', data: 1, opts: { jobId: 'later' } }, { delay: 86_400_000 })).toBe('later')
+    expect(await queue.schedule('q', { name: 'a', data: 1, opts: { jobId: 'now' } })).toBe('now')
+    expect([await state('later'), await state('now'), await queue.getScheduledJobs('q')]).toEqual(['delayed', 'waiting', []])
+  })
+
+  it.each<[string, any, RegExp]>([
+    ['a pattern of too few fields', { cron: '* * *' }, /"\* \* \*" has 3 fields.*five.*six/],
+    ['a pattern out of range', { cron: '61 * * * *' }, /61 \* \* \* \*/],
+    ['a pattern that never comes', { cron: '0 0 30 2 *' }, /0 0 30 2 \*/],
+    ['words', { cron: 'every now and then ok' }, /no cron pattern/],
+    ['two patterns', { cron: hourly, repeat: { pattern: '* * * * *' } }, /cron and repeat\.pattern differ/],
+    ['a delay and a pattern', { cron: hourly, delay: 5 }, /not both/],
+    ['a repeat without a pattern', { repeat: { limit: 2 } }, /repeat\.pattern.*missing/],
+    ['a limit of none', { cron: hourly, repeat: { limit: 0 } }, /repeat\.limit/],
+    ['a time zone that is none', { repeat: { pattern: hourly, tz: 'Mars/Olympus' } }, /Mars\/Olympus.*Europe\/Berlin/],
+    ['a misspelt option', { crn: hourly }, /crn.*did you mean "cron"/],
+    ['a misspelt option of repeat', { repeat: { patern: hourly } }, /repeat\.patern.*did you mean "pattern"/],
+    ['a delay before now', { delay: -1 }, /options\.delay/],
+  ])('refuses %s', async (_what, options, message) => {
+    const { queue } = context
+    await rejects(queue.schedule('q', { name: 'a', data: 1 }, options), 'NVENT_INVALID', message)
+    expect(await queue.getScheduledJobs('q')).toEqual([])
+    expect(await queue.getJobs('q')).toEqual([])
+  })
+}

@@ -1,0 +1,105 @@
+import { expect, it } from 'vitest'
+import { gate, Inbox } from '../support/until'
+import type { QueueContext } from './queue'
+
+export function workers(context: QueueContext): void {
+  it('begins only when it is told to, with what waited', async () => {
+    const { queue, add, hear, state, roundTrip } = context
+    const [completed, order] = [hear('completed'), new Inbox()]
+    await add({ jobId: 'before' })
+    queue.registerWorker('q', 'a', async job => order.take(job.id))
+    await add({ jobId: 'after' })
+    await roundTrip()
+    expect([order.items, await state('before'), await state('after')]).toEqual([[], 'waiting', 'waiting'])
+    queue.startProcessingQueue('q')
+    await completed.atLeast(2)
+    expect(order.items).toEqual(['before', 'after'])
+  })
+
+  it('hands a worker the job as nvent reads it', async () => {
+    const { queue, work, hear } = context
+    const [completed, given] = [hear('completed'), new Inbox()]
+    work(given.take)
+    await queue.enqueue('q', { name: 'a', data: { n: 1 }, opts: { jobId: 'x' } })
+    await queue.enqueue('q', { name: 'a', data: null, opts: { jobId: 'y', attempts: 3 } })
+    await completed.atLeast(2)
+    expect(given.items[0]).toMatchObject({ id: 'x', name: 'a', data: { n: 1 }, attemptsMade: 0, opts: { attempts: 1 } })
+    expect(given.items[1]).toMatchObject({ id: 'y', name: 'a', data: null, attemptsMade: 0, opts: { attempts: 3 } })
+  })
+
+  it('runs exactly as many of a queue at a time as its first worker said', async () => {
+    const { queue, add, work, hear, roundTrip } = context
+    const completed = hear('completed')
+    const ends = new Inbox<() => void>()
+    let [running, most] = [0, 0]
+    const handler = async (): Promise<void> => {
+      const { opened, open } = gate()
+      most = Math.max(most, ++running)
+      ends.take(open)
+      await opened
+      running -= 1
+    }
+    work(handler, 3)
+    queue.registerWorker('q', 'b', handler, { concurrency: 50 })
+    await add(...Array.from({ length: 6 }, () => ({})))
+    for (let n = 0; n < 6; n++) await queue.enqueue('q', { name: 'b', data: n })
+    await ends.atLeast(3)
+    await roundTrip()
+    expect(ends.items).toHaveLength(3)
+    for (let n = 0; n < 12; n++) (await ends.atLeast(n + 1))[n]!()
+    await completed.atLeast(12)
+    expect(most).toBe(3)
+  })
+
+  it('leaves a job waiting whose name has no worker, and holds up nobody', async () => {
+    const { queue, add, work, hear, state } = context
+    const completed = hear('completed')
+    await queue.enqueue('q', { name: 'nobody', data: 1, opts: { jobId: 'first' } })
+    await add({ jobId: 'second' })
+    work(() => {})
+    await completed.atLeast(1)
+    expect([await state('first'), await state('second')]).toEqual(['waiting', 'completed'])
+    queue.registerWorker('q', 'nobody', async () => 'found')
+    expect((await completed.atLeast(2))[1]).toMatchObject({ jobId: 'first', returnvalue: 'found' })
+  })
+
+  it('forgets a job whose handler awaits, and its id can be used again', async () => {
+    const { queue, add, work, hear, state } = context
+    const [completed, calls] = [hear('completed'), new Inbox()]
+    work((job) => {
+      calls.take(job.data)
+      return { awaiting: calls.items.length === 1 }
+    })
+    await add({ jobId: 'x' }, { jobId: 'y' })
+    await completed.atLeast(1)
+    expect(completed.items).toMatchObject([{ jobId: 'y' }])
+    expect(await state('x')).toBeUndefined()
+    await add({ jobId: 'x' })
+    await completed.atLeast(2)
+    expect(await queue.getJob('q', 'x')).toMatchObject({ state: 'completed', returnvalue: { awaiting: false } })
+    expect(calls.items).toHaveLength(3)
+  })
+
+  it('waits for resume where a worker does not run by itself', async () => {
+    const { queue, add, hear, roundTrip } = context
+    const completed = hear('completed')
+    queue.registerWorker('q', 'a', async () => {}, { autorun: false })
+    queue.startProcessingQueue('q')
+    await add({ jobId: 'x' })
+    await roundTrip()
+    expect(completed.items).toEqual([])
+    await queue.resume('q')
+    await completed.atLeast(1)
+  })
+
+  it('lets a handler enqueue and read in its own queue', async () => {
+    const { queue, add, work, hear } = context
+    const completed = hear('completed')
+    work(async (job) => {
+      if (job.id === 'parent') await add({ jobId: 'child' })
+      return (await queue.getJob('q', job.id))!.state
+    })
+    await add({ jobId: 'parent' })
+    expect(await completed.atLeast(2)).toMatchObject([{ jobId: 'parent', returnvalue: 'active' }, { jobId: 'child', returnvalue: 'active' }])
+  })
+}

@@ -1,0 +1,93 @@
+/** The demo in one process, on files or in memory. See `demo.mjs`. */
+import { createAdapters, createWiringRegistry, shutdownAdapters } from 'nvent-native'
+import { runOf, showChannels } from './channels.mjs'
+import { orders, registerSteps, startOrder } from './orders.mjs'
+import { dim, heading, percentile, row, say } from './terminal.mjs'
+
+const RUNS = 3
+const MEASURED = 1_000
+
+// The package keeps no process alive: a server does that, or, here, a timer.
+const alive = setInterval(() => {}, 60_000)
+
+const memory = process.argv.includes('--memory')
+const adapter = memory ? 'memory' : 'file'
+const { store, stream, queue } = await createAdapters({
+  store: { adapter },
+  stream: { adapter: 'memory' },
+  queue: { adapter },
+  connections: { file: { dataDir: '.data/demo' } },
+})
+const wiring = createWiringRegistry({
+  flow: { flows: [orders] },
+  streamCoordinator: { enableClientMessages: true },
+})
+await wiring.start()
+registerSteps(queue)
+
+heading('Earlier runs, from the index')
+const earlier = await store.index.read('nq:flows:order', { limit: 5 })
+for (const { id, metadata } of earlier) row(id, `${metadata.status}, started ${new Date(metadata.startedAt).toISOString()}`)
+if (earlier.length === 0) say(dim(`  none${memory ? '' : ': start the demo again, and these will be here'}`))
+
+heading('What arrives on the three channels')
+const runs = Array.from({ length: RUNS }, (_, n) => `order-${Date.now().toString(36)}-${n + 1}`)
+const [shown] = runs
+const ended = new Set()
+let allEnded
+const end = new Promise(resolve => allEnded = resolve)
+
+// One run is shown whole; the others run beside it.
+await showChannels(stream, received => runOf(received) === shown)
+await stream.subscribe('client:ui:flow:order', ({ data }) => {
+  if (runs.includes(data.runId) && data.status !== 'running' && ended.add(data.runId).size === RUNS) allEnded()
+})
+
+for (const [n, runId] of runs.entries()) await startOrder(queue, runId, { items: n + 1 })
+await end
+
+heading('The run in the index')
+const { metadata } = await store.index.get('nq:flows:order', shown)
+for (const [field, value] of Object.entries(metadata)) row(field, JSON.stringify(value))
+
+heading(`From append to subscriber, ${MEASURED} events one by one`)
+const durations = await measure()
+row('p50', `${percentile(durations, 0.5).toFixed(3)} ms`)
+row('p99', `${percentile(durations, 0.99).toFixed(3)} ms`)
+
+heading('Stats')
+row('jobs', shortly(await queue.getJobCounts('orders')))
+const { streamCoordinator, flow } = wiring.stats()
+for (const [name, stats] of Object.entries({ coordinator: streamCoordinator, flow, store: store.stats(), stream: stream.stats() })) {
+  row(name, shortly(stats))
+}
+
+await wiring.stop()
+await shutdownAdapters()
+clearInterval(alive)
+say()
+
+/** How long it takes until a subscriber of the store-sync channel has what was appended: store, bus, coordinator, stream. */
+async function measure() {
+  const durations = []
+  let arrived
+  const { unsubscribe } = await stream.subscribe('store-sync:append:demo:measured', () => arrived())
+  for (let n = 0; n < MEASURED; n++) {
+    const received = new Promise(resolve => arrived = resolve)
+    const began = performance.now()
+    await store.append('demo:measured', { type: 'measured', data: { n } })
+    await received
+    durations.push(performance.now() - began)
+  }
+  await unsubscribe()
+  await store.stream.delete('demo:measured')
+  return durations
+}
+
+/** Counters in one line, without those that are 0. */
+function shortly(stats) {
+  return Object.entries(stats)
+    .filter(([, value]) => value !== 0)
+    .map(([name, value]) => `${name} ${typeof value === 'object' ? JSON.stringify(value) : value}`)
+    .join(', ')
+}

@@ -1,0 +1,25 @@
+/** The demo on Redis: this process and a second one, on a server of their own. See `demo.mjs`. */
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { runInstance } from './instance.mjs'
+import { startRedis } from './redis-server.mjs'
+import { heading, say } from './terminal.mjs'
+
+// So that the server ends with this process, however that ends.
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1))
+
+const redis = await startRedis().catch((error) => {
+  if (error.code !== 'ENOENT') throw error
+  console.error('This demo needs redis-server on the PATH: `apt install redis-server`, or `brew install redis`.')
+  process.exit(1)
+})
+
+heading(`Two processes on Redis at 127.0.0.1:${redis.port}: what each hears of the other's order`)
+const second = fork(fileURLToPath(new URL('second-process.mjs', import.meta.url)), [redis.port])
+const exit = once(second, 'exit')
+await runInstance('first', second, redis.port)
+const [code] = await exit
+await redis.stop()
+process.exitCode = code ?? 1
+say()

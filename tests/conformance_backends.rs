@@ -1,0 +1,29 @@
+//! The contract of stores over the backends that need nothing but this process.
+
+mod conformance;
+
+use std::sync::Arc;
+
+use conformance::{Capabilities, Fresh};
+use nvent_native::store::file::{FileOptions, FileStore};
+use nvent_native::store::{MemoryStore, StoreBackend};
+use nvent_native::time::ManualClock;
+use tokio::runtime::Handle;
+
+/// 2026-01-01T00:00:00Z.
+const NEW_YEAR: u64 = 1_767_225_600_000;
+
+async fn memory() -> Fresh<dyn StoreBackend> {
+    let clock = ManualClock::at(NEW_YEAR);
+    let backend = Arc::new(MemoryStore::new(clock.clone()));
+    Fresh { backend, capabilities: Capabilities { clock: Some(clock) }, _place: Box::new(()) }
+}
+
+async fn file() -> Fresh<dyn StoreBackend> {
+    let (clock, dir) = (ManualClock::at(NEW_YEAR), tempfile::tempdir().unwrap());
+    let backend = Arc::new(FileStore::new(FileOptions::new(dir.path()), clock.clone(), Handle::current()));
+    Fresh { backend, capabilities: Capabilities { clock: Some(clock) }, _place: Box::new(dir) }
+}
+
+store_conformance!(memory_store, crate::memory);
+store_conformance!(file_store, crate::file);
