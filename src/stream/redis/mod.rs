@@ -416,9 +416,6 @@ impl StreamBackend for RedisStream {
     }
 
     fn publish(&self, message: Message) -> Op<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Op::err(Error::closed("the Redis stream"));
-        }
         let (topic, json) = (message.topic().clone(), message.json());
         let request = if self.is_retained(&topic) {
             if json.len() > MAX_RETAINED_BYTES {
