@@ -127,6 +127,17 @@ export function keys(context: StoreContext): void {
     expect(await store.get('documents', 'id')).toEqual({ a: 1 })
   })
 
+  it('has one name mean several things, or refuses that without harm', async () => {
+    const { store, capabilities } = context
+    await store.append('same', { type: 'x' })
+    // On Redis streams, values and indexes share the key space.
+    for (const call of [() => store.kv.increment('same'), () => store.index.add('same', 'id', 1)]) {
+      if (capabilities.backend === 'redis') await rejects(call(), 'NVENT_TYPE')
+      else await call()
+    }
+    expect(await store.read('same')).toHaveLength(1)
+  })
+
   it('keeps keys apart, whatever is in their names', async () => {
     const { kv } = context.store
     const names = ['a', 'a:b', 'a_b', 'a/b', '../a', ' ', 'ä', '*', 'a\u0000b', 'A', '__proto__', 'constructor', 'x'.repeat(1_000)]
