@@ -627,17 +627,18 @@ interface ScheduleOptions {
     delay?: number;
     /** Again and again: five fields, or six with seconds first. */
     cron?: string;
-    /** The same, with an end. */
+    /** The same, with an end, in a time zone (an IANA name; default UTC). */
     repeat?: {
         pattern?: string;
         limit?: number;
+        tz?: string;
     };
 }
 /** Options of a worker. */
 interface WorkerOptions {
     /** Jobs of the queue that run at a time; the first registration of a queue counts. Default 1. */
     concurrency?: number;
-    /** false: wait for `startProcessingQueue`. Default true. */
+    /** Jobs run from `startProcessingQueue` on. false: the queue is paused until `resume` as well. Default true. */
     autorun?: boolean;
 }
 /** Which jobs to list. */
@@ -659,7 +660,7 @@ interface QueueAdapter {
     schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string>;
     /** A job, or null. */
     getJob(queue: string, id: string): Promise<Job | null>;
-    /** Jobs, the newest first. */
+    /** Jobs: those that wait in the order in which they run, the others newest first. */
     getJobs(queue: string, query?: JobQuery): Promise<Job[]>;
     /** How many jobs are in each state. */
     getJobCounts(queue: string): Promise<Record<JobState, number>>;
@@ -667,7 +668,7 @@ interface QueueAdapter {
     getScheduledJobs(queue: string): Promise<any[]>;
     /** Ends a schedule. Whether there was one. */
     removeScheduledJob(scheduleId: string): Promise<boolean>;
-    /** Removes a job that is not active. Whether it was removed. */
+    /** Removes a job; the result of an active one is ignored. Whether it was there. */
     removeJob(queue: string, jobId: string): Promise<boolean>;
     /** Payload: `{ jobId, name, … }` with returnvalue, failedReason, progress or delay as the event has it. The returned function ends it. */
     on(queue: string, event: QueueEvent, callback: (payload: any) => void): () => void;

@@ -16,6 +16,7 @@ interface NativeBridge {
   takeDeliveries(only?: number | null): string | null
   hold(subscription: number): void
   release(subscription: number, ok: boolean): void
+  forget(subscription: number): void
   takeCalls(): string | null
   answer(call: number, ok: boolean, text: string): void
 }
@@ -320,6 +321,7 @@ export function offDelivery(id: number): void {
   subscribers.delete(id)
   buses.delete(id)
   subscriber.waiting.length = 0
+  bridge.forget(id)
 }
 
 /** Like onDelivery, for the handlers of a bus. */

@@ -376,6 +376,12 @@ impl Bridge {
         self.shared.enqueue(subscription);
     }
 
+    /// A subscription has no handler any more: nothing is kept for it.
+    #[napi]
+    pub fn forget(&self, subscription: f64) {
+        self.shared.unsubscribe(subscription as u64);
+    }
+
     /// Calls of JavaScript objects, `[[id, target, method, [arguments]], …]`, or null.
     #[napi]
     pub fn take_calls(&self) -> Option<String> {
