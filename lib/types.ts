@@ -674,7 +674,7 @@ export interface ScheduleOptions {
   delay?: number
   /** Again and again: five fields, or six with seconds first. */
   cron?: string
-  /** The same, with an end, in a time zone (an IANA name; default UTC). */
+  /** The same, with an end, in a time zone (an IANA name; default: the system's). */
   repeat?: { pattern?: string, limit?: number, tz?: string }
 }
 
