@@ -1,5 +1,7 @@
 //! The Redis backends against a real redis-server that each test starts for itself.
 
+#[path = "../conformance/mod.rs"]
+mod conformance;
 mod contention;
 mod globs;
 mod interop;
@@ -9,12 +11,13 @@ mod stream;
 #[path = "../support/redis.rs"]
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nvent_native::event::NewEvent;
 use nvent_native::json::{Json, Object, parse_object};
 use nvent_native::redis::RedisConfig;
-use nvent_native::store::{RedisStore, RedisStoreOptions};
+use nvent_native::store::{RedisStore, RedisStoreOptions, StoreBackend};
 use serde_json::Value;
 use tokio::runtime::Handle;
 
@@ -55,3 +58,11 @@ fn value(json: &Json) -> Value {
 fn json(value: Value) -> Json {
     value.to_string().into()
 }
+
+async fn fresh_store() -> conformance::Fresh<dyn StoreBackend> {
+    let redis = support::TestRedis::start();
+    let backend = Arc::new(store_on(patient(redis.port())));
+    conformance::Fresh { backend, capabilities: Default::default(), _place: Box::new(redis) }
+}
+
+store_conformance!(store_contract, crate::fresh_store);

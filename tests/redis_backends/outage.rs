@@ -133,7 +133,7 @@ async fn a_server_that_reads_its_data_set_is_waited_for() {
         redis.info("aof_rewrite_in_progress") == "0" && redis.info("aof_rewrite_scheduled") == "0"
     })
     .await;
-    redis.restart();
+    redis.spawn();
     let store = store_on(RedisConfig { queue_timeout: Duration::from_millis(200), ..impatient(redis.port()) });
     let error = set(&store).await.unwrap_err();
     assert!(error.message().contains("LOADING") && error.is_retryable() && !error.is_maybe_applied(), "{error}");

@@ -73,8 +73,9 @@ impl TestRedis {
         let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         let mut answer = [0; 5];
         _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-        // Any answer will do: a server with a password refuses, a loading one says so.
-        stream.write_all(b"PING\r\n").is_ok() && stream.read(&mut answer).is_ok_and(|n| n > 0)
+        // A server with a password refuses, which will do; one that reads its data set is not there yet.
+        let answered = stream.write_all(b"PING\r\n").is_ok() && stream.read(&mut answer).is_ok_and(|n| n > 0);
+        answered && answer != *b"-LOAD"
     }
 
     /// Its port.

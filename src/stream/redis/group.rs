@@ -59,6 +59,8 @@ enum Step {
 
 #[derive(Default)]
 struct Work {
+    /// Where topics ended when the group was joined; None until it is known.
+    begins: Option<HashMap<String, String>>,
     steps: HashMap<Place, Step>,
     failures: HashMap<Place, u32>,
 }
@@ -120,24 +122,29 @@ impl Group {
         self.changed.notify_one();
     }
 
-    /// Makes sure that the group is there, and where it begins, before anybody relies on it.
-    pub(super) fn create(&self) -> crate::op::Op<()> {
-        let begin = if self.from_beginning { "0" } else { "$" };
-        if is_pattern(&self.topic) {
-            return crate::op::Op::ok(());
+    /// Where the group begins in topics that are there already. In those that come up later, all is new to it.
+    pub(super) fn begin_at(&self, ends: Vec<(String, String)>) {
+        self.work().begins.get_or_insert_with(|| ends.into_iter().collect());
+    }
+
+    /// Makes sure that the group is there in every topic that is.
+    pub(super) async fn create(&self) -> Result<()> {
+        let topics: Vec<_> = match &self.work().begins {
+            None => return Ok(()),
+            Some(_) if !is_pattern(&self.topic) => vec![self.topic.to_string()],
+            Some(begins) => begins.keys().filter(|topic| self.glob.matches(topic)).cloned().collect(),
+        };
+        for topic in topics {
+            let create = Request::write("subscribe", self.create_at(&topic));
+            self.shared.client.call(create, |_| Ok(())).await.or_else(existing)?;
         }
-        self.shared.client.submit(Request::write("subscribe", self.remember()), |_| {});
-        let create = self.create_at(&self.topic, begin);
-        let op = self.shared.client.call(Request::write("subscribe", create), |_| Ok(()));
-        crate::op::Op::pending(async move { op.await.or_else(existing) })
+        Ok(())
     }
 
-    fn remember(&self) -> Cmd {
-        cmd("SADD").arg(self.shared.keys.topics()).arg(&*self.topic).take()
-    }
-
-    fn create_at(&self, topic: &str, begin: &str) -> Cmd {
+    fn create_at(&self, topic: &str) -> Cmd {
         let key = self.shared.keys.retained(topic);
+        let begin = self.work().begins.as_ref().and_then(|begins| begins.get(topic).cloned());
+        let begin = begin.filter(|_| !self.from_beginning).unwrap_or_else(|| "0".into());
         cmd("XGROUP").arg("CREATE").arg(key).arg(&*self.name).arg(begin).arg("MKSTREAM").take()
     }
 
@@ -195,14 +202,12 @@ struct Member<'a> {
     link: Link,
     /// Topics where the group is known to exist.
     ready: HashSet<Arc<str>>,
-    /// Topics that were there when the group's pattern was first looked up: nothing before is delivered there.
-    first_look: bool,
     tended: Option<Instant>,
 }
 
 impl<'a> Member<'a> {
     fn new(group: &'a Arc<Group>, link: Link) -> Self {
-        Self { group, link, ready: HashSet::new(), first_look: true, tended: None }
+        Self { group, link, ready: HashSet::new(), tended: None }
     }
 
     async fn call(&mut self, what: &'static str, cmd: &Cmd) -> Result<Value> {
@@ -234,6 +239,11 @@ impl<'a> Member<'a> {
     }
 
     async fn look_for_topics(&mut self) -> Result<()> {
+        if self.group.work().begins.is_none() {
+            // The server could not be asked when the group was joined.
+            let ends = self.group.shared.ends(if is_pattern(&self.group.topic) { "" } else { &self.group.topic });
+            self.group.begin_at(ends.await?);
+        }
         let topics = if is_pattern(&self.group.topic) {
             reply::texts(self.call("SMEMBERS", &cmd("SMEMBERS").arg(self.group.shared.keys.topics()).take()).await?)?
         } else {
@@ -243,13 +253,10 @@ impl<'a> Member<'a> {
             if !self.group.glob.matches(&topic) || self.ready.contains(&*topic) {
                 continue;
             }
-            // A topic that came up later was never seen by the group: all of it is new.
-            let begin = if self.group.from_beginning || !self.first_look { "0" } else { "$" };
-            let create = self.group.create_at(&topic, begin);
+            let create = self.group.create_at(&topic);
             self.call("XGROUP", &create).await.map(drop).or_else(existing)?;
             self.ready.insert(topic.into());
         }
-        self.first_look = false;
         Ok(())
     }
 

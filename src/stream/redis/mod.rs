@@ -36,7 +36,7 @@ use crate::op::Op;
 use crate::redis::client::{self, Client, Request};
 use crate::redis::pubsub::{Channel, PubSub, Receiver};
 use crate::redis::{RedisConfig, random_u64, reply};
-use crate::topic::Glob;
+use crate::topic::{Glob, is_pattern};
 
 /// Largest message of a retained topic, so that a number of messages is a bound on memory.
 const MAX_RETAINED_BYTES: usize = 1 << 20;
@@ -273,20 +273,31 @@ impl RedisStream {
         if !first {
             return Op::ok(subscription);
         }
-        let created = group.create();
-        self.shared.runtime.spawn(group::run(group.clone()));
-        // Where the server cannot be asked now, the member creates the group when it can.
+        // Where it begins is asked here, in the order of the calls.
+        let ends = self.shared.ends(if is_pattern(&group.topic) { "" } else { &group.topic });
+        let (sender, receiver) = oneshot::channel();
         let members = self.members.clone();
-        Op::pending(async move {
-            match created.await {
+        self.shared.runtime.spawn(async move {
+            let created = match ends.await {
+                Ok(ends) => {
+                    group.begin_at(ends);
+                    group.create().await
+                }
+                Err(error) => Err(error),
+            };
+            match created {
                 Err(error) if !error.is_retryable() => {
                     lock(&members).remove(id);
-                    group.leave().await;
-                    Err(error)
+                    _ = sender.send(Err(error));
                 }
-                _ => Ok(subscription),
+                // Where the server cannot be asked now, the member asks when it can.
+                _ => {
+                    _ = sender.send(Ok(subscription));
+                    group::run(group).await;
+                }
             }
-        })
+        });
+        Op::pending(async move { receiver.await.unwrap_or_else(|_| Err(Error::closed("the Redis stream"))) })
     }
 
     fn subscribe_alone(&self, topic: &str, spec: &SubscribeSpec, wake: Option<Wake>) -> Op<Subscription> {
