@@ -8,6 +8,13 @@ const config = (modules: string[], rest = '') => `{
   ${rest}
 }`
 
+/** As in nvent, requests that come before the adapters are there fail. */
+async function ready(built: Built): Promise<Server> {
+  const server = await built.start()
+  await eventually(() => server.get('/api/state').catch(() => undefined), 'the adapters')
+  return server
+}
+
 describe.each([
   { layout: 'after nvent', modules: ['nvent', 'nvent-native'] },
   { layout: 'before nvent', modules: ['nvent-native', 'nvent'] },
@@ -17,7 +24,7 @@ describe.each([
   beforeAll(async () => {
     app = await App.create('with-nvent', { config: config(modules), packages: { nvent: 'nvent' } })
     built = await app.build()
-    server = await built.start()
+    server = await ready(built)
   }, SLOW)
   afterAll(async () => {
     await server?.stop('SIGKILL')
@@ -61,7 +68,7 @@ describe.each([
     await server.post('/api/start', { runId: 'two', pause: 300 })
     await eventually(async () => (await server.get('/api/state?runId=two')).events.some((event: any) => event.type === 'step.started'), 'the first step')
     await server.stop('SIGKILL')
-    server = await built.start()
+    server = await ready(built)
     const { events } = await completed('two')
     expect(events.filter((event: any) => event.type === 'flow.completed')).toHaveLength(1)
   })
@@ -70,7 +77,7 @@ describe.each([
     expect(await server.stop('SIGTERM')).toBe(0)
     expect(server.output).toContain('nvent: queue drained')
     expect(server.output).not.toContain('NVENT_CLOSED')
-    server = await built.start()
+    server = await ready(built)
     expect((await server.get('/api/state?runId=two')).run.metadata.status).toBe('completed')
   })
 
@@ -91,7 +98,7 @@ describe('with replace: false', () => {
       packages: { nvent: 'nvent' },
     })
     const built = await app.build()
-    const server = await built.start()
+    const server = await ready(built)
     const { adapters, store } = await server.get('/api/state')
     expect(adapters.store.sort()).toEqual(['native-file', 'native-memory', 'native-redis'])
     expect(store).toBe('MemoryStoreAdapter')
