@@ -95,7 +95,10 @@ const FLOW_TYPES = [
  */
 export class BusLink {
   readonly bus: NventEventBus
-  private readonly seen = new WeakSet<object>()
+  /** Announced here, so not to be heard from there. */
+  private readonly announced = new WeakSet<object>()
+  /** For which types one publish of an object was heard. Hearing it for one of them again is another publish. */
+  private readonly heard = new WeakMap<object, Set<string>>()
   private stops: Array<() => void> = []
 
   constructor(private readonly other: EventBus, private readonly types: string[] = []) {
@@ -104,14 +107,19 @@ export class BusLink {
 
   start(): void {
     if (this.bus === this.other || this.stops.length > 0) return
-    const hear = (event: any): void => {
-      if (typeof event !== 'object' || event === null || this.seen.has(event)) return
-      this.seen.add(event)
+    const hear = (type: string) => (event: any): void => {
+      if (typeof event !== 'object' || event === null || this.announced.has(event)) return
+      const types = this.heard.get(event)
+      if (types && !types.has(type)) {
+        types.add(type)
+        return
+      }
+      this.heard.set(event, new Set([type]))
       this.bus.native.publish(json('event', event))
     }
-    this.stops = [...new Set(['*', ...FLOW_TYPES, ...this.types])].map(type => this.other.onType(type, hear))
+    this.stops = [...new Set(['*', ...FLOW_TYPES, ...this.types])].map(type => this.other.onType(type, hear(type)))
     this.stops.push(this.bus.onType('*', (event) => {
-      this.seen.add(event)
+      this.announced.add(event)
       this.other.publish(event)
     }))
   }

@@ -215,6 +215,18 @@ export function options(context: StreamContext): void {
       expect(stream.stats()).toMatchObject({ dropped: 0, gaps: 0 })
     })
 
+    it('loses nothing with block, when publishes are under way together', async () => {
+      const { stream } = context
+      const inbox = new Inbox()
+      await stream.subscribe('t', async (event) => {
+        await new Promise(resolve => setImmediate(resolve))
+        inbox.take(event)
+      }, { buffer: 2, overflow: 'block' })
+      await send(stream, 't', 200)
+      expect(data(await inbox.atLeast(200))).toEqual(range(0, 200))
+      expect(stream.stats()).toMatchObject({ dropped: 0, gaps: 0 })
+    })
+
     it('keeps blocking bounded for publishers that do not wait', async () => {
       const { stream } = context
       const { opened, open } = gate()
@@ -223,7 +235,7 @@ export function options(context: StreamContext): void {
         await opened
         inbox.take(event)
       }, { buffer: 2, overflow: 'block' })
-      const publishes = send(stream, 't', 500)
+      const publishes = send(stream, 't', 10_100)
       await until('some are dropped', () => stream.stats().dropped > 0)
       open()
       await publishes
