@@ -10,6 +10,8 @@ mod redis;
 pub use memory::MemoryStore;
 pub use redis::{RedisStore, RedisStoreOptions, Trim};
 
+pub use crate::health::{Health, Stats};
+
 use std::sync::Arc;
 
 use serde_json::Number;
@@ -118,18 +120,6 @@ pub struct DocQuery {
     /// The other way round.
     pub descending: bool,
 }
-
-/// Whether a backend is usable.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Health {
-    /// Whether calls can be expected to succeed.
-    pub ok: bool,
-    /// More for people, never a secret.
-    pub detail: Option<String>,
-}
-
-/// Named counters and gauges of a backend.
-pub type Stats = Vec<(&'static str, f64)>;
 
 /// Where things are stored.
 ///

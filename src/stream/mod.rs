@@ -17,7 +17,7 @@ use crate::json::{Json, check_depth, push_string};
 use crate::op::Op;
 use crate::topic::Glob;
 
-pub use crate::store::{Health, Stats};
+pub use crate::health::{Health, Stats};
 
 /// A message as it goes to subscribers: any JSON object, whole. Cheap to clone.
 #[derive(Debug, Clone)]
