@@ -256,9 +256,14 @@ function clone(value: any): any {
   return copy
 }
 
+/** Gives a subscriber everything that waits for it so far. */
+export function flushDeliveries(id: number): void {
+  while (takeDeliveries(id));
+}
+
 /** Runs the bus handlers for everything announced so far. */
 export function flushBuses(): void {
-  for (const id of buses) while (takeDeliveries(id));
+  buses.forEach(flushDeliveries)
 }
 
 /** Gives a subscriber what waits for it, in order, one at a time. */

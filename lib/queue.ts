@@ -1,6 +1,6 @@
 import { callback, json, jsonObject, options, text } from './check'
 import { invalid } from './errors'
-import { addon, bridge, call, now, offDelivery, onDelivery } from './native'
+import { addon, bridge, call, flushDeliveries, now, offDelivery, onDelivery } from './native'
 import type { NativeQueue, Reply } from './native'
 import type {
   FileQueueOptions, Job, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, QueueOptions, ScheduleOptions, WorkerOptions,
@@ -112,7 +112,10 @@ export abstract class NventQueueAdapter implements QueueAdapter {
 
   async close(): Promise<void> {
     await call(() => this.native.close(CLOSE_LIMIT_MS))
-    for (const id of this.subscriptions) offDelivery(id)
+    for (const id of this.subscriptions) {
+      flushDeliveries(id)
+      offDelivery(id)
+    }
     this.subscriptions.clear()
   }
 

@@ -257,11 +257,17 @@ impl<T> Mailbox<T> {
 
     /// Ends it: nothing more goes in, what waited is gone, waiting publishers go on.
     pub fn close(&self) {
+        self.finish();
+        let mut state = lock(&self.state);
+        state.items.clear();
+        state.gap = None;
+    }
+
+    /// Ends it: nothing more goes in, what waits can still be taken, waiting publishers go on.
+    pub fn finish(&self) {
         {
             let mut state = lock(&self.state);
             state.closed = true;
-            state.items.clear();
-            state.gap = None;
             state.wakes.clear();
         }
         self.arrival.notify_one();

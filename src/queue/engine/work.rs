@@ -153,8 +153,7 @@ impl Engine {
             && !self.active.values().any(|other| other.owner == active.owner)
             && let Some(drained) = self.closing.remove(&active.owner)
         {
-            // Whoever closed may have stopped waiting.
-            _ = drained.send(());
+            self.outbox.push(Outgoing::Drained(drained));
         }
         Some(active)
     }
@@ -253,7 +252,7 @@ impl Engine {
         if self.active.values().any(|active| active.owner == owner) {
             self.closing.insert(owner, drained);
         } else {
-            _ = drained.send(());
+            self.outbox.push(Outgoing::Drained(drained));
         }
         Ok(wait)
     }
