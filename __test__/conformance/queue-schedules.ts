@@ -55,15 +55,16 @@ export function schedules(context: QueueContext): void {
   })
 
   it.each<[string, any, RegExp]>([
-    ['a pattern of too few fields', { cron: '* * *' }, /"\* \* \*" has 3 fields.*five.*six/],
-    ['a pattern out of range', { cron: '61 * * * *' }, /61 \* \* \* \*/],
-    ['a pattern that never comes', { cron: '0 0 30 2 *' }, /0 0 30 2 \*/],
-    ['words', { cron: 'every now and then ok' }, /no cron pattern/],
+    ['a pattern of too few fields', { cron: '* * *' }, /options\.cron: "\* \* \*" has 3 fields.*five.*six/],
+    ['a pattern out of range', { cron: '61 * * * *' }, /options\.cron.*61 \* \* \* \*/],
+    ['a pattern that never comes', { cron: '0 0 30 2 *' }, /options\.cron: "0 0 30 2 \*/],
+    ['words', { cron: 'every now and then ok' }, /options\.cron.*no cron pattern/],
+    ['a pattern of repeat that is none', { repeat: { pattern: '* * *' } }, /options\.repeat\.pattern: "\* \* \*" has 3/],
     ['two patterns', { cron: hourly, repeat: { pattern: '* * * * *' } }, /cron and repeat\.pattern differ/],
     ['a delay and a pattern', { cron: hourly, delay: 5 }, /not both/],
     ['a repeat without a pattern', { repeat: { limit: 2 } }, /repeat\.pattern.*missing/],
     ['a limit of none', { cron: hourly, repeat: { limit: 0 } }, /repeat\.limit/],
-    ['a time zone that is none', { repeat: { pattern: hourly, tz: 'Mars/Olympus' } }, /Mars\/Olympus.*Europe\/Berlin/],
+    ['a time zone that is none', { repeat: { pattern: hourly, tz: 'Mars/Olympus' } }, /options\.repeat\.tz.*Mars\/Olympus.*Europe\/Berlin/],
     ['a misspelt option', { crn: hourly }, /crn.*did you mean "cron"/],
     ['a misspelt option of repeat', { repeat: { patern: hourly } }, /repeat\.patern.*did you mean "pattern"/],
     ['a delay before now', { delay: -1 }, /options\.delay/],

@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 use crate::json::{Json, Object, check_depth, parse_object, to_json};
 use crate::topic::check_name;
 
+use super::schedule::Calendar;
+
 /// The longest time that an option may name: ten years, in milliseconds.
 const MAX_MS: f64 = 10.0 * 366.0 * 24.0 * 3_600_000.0;
 const MAX_WHOLE: f64 = 4_294_967_295.0;
@@ -252,7 +254,7 @@ impl ScheduleOptions {
         const KNOWN: &[&str] = &["delay", "cron", "repeat"];
         const KNOWN_REPEAT: &[&str] = &["pattern", "limit", "tz"];
         let (mut delay, mut pattern, mut limit, mut tz) = (None, None::<Arc<str>>, None, None::<Arc<str>>);
-        let mut repeats = false;
+        let (mut repeats, mut pattern_at) = (false, String::new());
         for (key, value) in &parse_object(what, json)? {
             let path = format!("{what}.{key}");
             match (key.as_str(), value) {
@@ -264,7 +266,7 @@ impl ScheduleOptions {
                     if pattern.as_deref().is_some_and(|other| other != cron) {
                         return Err(two_patterns(what));
                     }
-                    pattern = Some(cron.into());
+                    (pattern, pattern_at) = (Some(cron.into()), path);
                 }
                 ("repeat", Value::Object(repeat)) => {
                     repeats = true;
@@ -276,7 +278,7 @@ impl ScheduleOptions {
                                 if pattern.as_deref().is_some_and(|other| other != text) {
                                     return Err(two_patterns(what));
                                 }
-                                pattern = Some(text.into());
+                                (pattern, pattern_at) = (Some(text.into()), path);
                             }
                             "limit" => limit = Some(whole(&path, value, 1.0)?),
                             "tz" => tz = Some(text(&path, value)?.into()),
@@ -295,6 +297,9 @@ impl ScheduleOptions {
         };
         if repeat.is_some() && delay.is_some() {
             return Err(Error::invalid(format!("{what}: takes a delay or a cron pattern, not both")));
+        }
+        if let Some(repeat) = &repeat {
+            Calendar::parse(&pattern_at, &format!("{what}.repeat.tz"), repeat)?;
         }
         Ok(Self { delay, repeat })
     }
@@ -428,6 +433,10 @@ mod tests {
         assert_eq!((&*repeat.pattern, repeat.limit), ("0 3 * * *", Some(2)));
         assert!(parse(r#"{"delay":5,"cron":"* * * * *"}"#).is_err());
         assert!(parse(r#"{"repeat":{}}"#).unwrap_err().message().contains("repeat.pattern"));
+        let message = |json: &str| parse(json).unwrap_err().message().to_owned();
+        assert!(message(r#"{"cron":"* * *"}"#).starts_with("opts.cron: \"* * *\" has 3 fields"));
+        assert!(message(r#"{"repeat":{"pattern":"* * *"}}"#).starts_with("opts.repeat.pattern: "));
+        assert!(message(r#"{"cron":"* * * * *","repeat":{"tz":"Mars"}}"#).starts_with("opts.repeat.tz: "));
         assert!(parse(r#"{"repeat":{"patern":"* * * * *"}}"#).unwrap_err().message().contains("opts.repeat.patern"));
     }
 }
