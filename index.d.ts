@@ -571,21 +571,31 @@ interface JobOptions {
     jobId?: string;
     /** How often the job is tried in all. Default 1. */
     attempts?: number;
-    /** Wait before another attempt: a number is a fixed delay in milliseconds. */
+    /** Wait before another attempt: a number is a fixed delay in milliseconds. `jitter` is the part, from 0 to 1, that chance may take away. */
     backoff?: number | {
         type: 'exponential' | 'fixed';
         delay: number;
+        jitter?: number;
     };
     /** Milliseconds before the job may run. Default 0. */
     delay?: number;
     /** Lower numbers run first; jobs without one run before them. */
     priority?: number;
+    /** Runs before the jobs of its priority that wait already. */
+    lifo?: boolean;
     /** Milliseconds after which an attempt counts as failed. Absent: never. */
     timeout?: number;
     /** Forget the job when it completes; a number keeps the newest so many. */
-    removeOnComplete?: boolean | number;
+    removeOnComplete?: boolean | number | KeepJobs;
     /** Forget the job when it fails for good; a number keeps the newest so many. */
-    removeOnFail?: boolean | number;
+    removeOnFail?: boolean | number | KeepJobs;
+}
+/** Which of the jobs that ended are kept; looked at when a job ends. */
+interface KeepJobs {
+    /** The newest so many. */
+    count?: number;
+    /** Those that ended at most so many seconds ago. */
+    age?: number;
 }
 /** A job to be done. */
 interface NewJob {
@@ -929,4 +939,4 @@ declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
 };
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, getEventBus, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, FileQueueOptions, FileStore, FileStoreOptions, FlowDefinition, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeyValues, ListOptions, MemoryStreamOptions, NewEvent, NewJob, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, ScheduleOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
+export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, FileQueueOptions, FileStore, FileStoreOptions, FlowDefinition, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, MemoryStreamOptions, NewEvent, NewJob, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, ScheduleOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };

@@ -618,18 +618,28 @@ export interface JobOptions {
   jobId?: string
   /** How often the job is tried in all. Default 1. */
   attempts?: number
-  /** Wait before another attempt: a number is a fixed delay in milliseconds. */
-  backoff?: number | { type: 'exponential' | 'fixed', delay: number }
+  /** Wait before another attempt: a number is a fixed delay in milliseconds. `jitter` is the part, from 0 to 1, that chance may take away. */
+  backoff?: number | { type: 'exponential' | 'fixed', delay: number, jitter?: number }
   /** Milliseconds before the job may run. Default 0. */
   delay?: number
   /** Lower numbers run first; jobs without one run before them. */
   priority?: number
+  /** Runs before the jobs of its priority that wait already. */
+  lifo?: boolean
   /** Milliseconds after which an attempt counts as failed. Absent: never. */
   timeout?: number
   /** Forget the job when it completes; a number keeps the newest so many. */
-  removeOnComplete?: boolean | number
+  removeOnComplete?: boolean | number | KeepJobs
   /** Forget the job when it fails for good; a number keeps the newest so many. */
-  removeOnFail?: boolean | number
+  removeOnFail?: boolean | number | KeepJobs
+}
+
+/** Which of the jobs that ended are kept; looked at when a job ends. */
+export interface KeepJobs {
+  /** The newest so many. */
+  count?: number
+  /** Those that ended at most so many seconds ago. */
+  age?: number
 }
 
 /** A job to be done. */
