@@ -590,13 +590,13 @@ interface JobOptions {
     /** Forget the job when it fails for good; a number keeps the newest so many. */
     removeOnFail?: boolean | number | KeepJobs;
 }
-/** Which of the jobs that ended are kept; looked at when a job ends. */
-interface KeepJobs {
-    /** The newest so many. */
+/** Which of the jobs that ended are kept, looked at when one ends: the newest `count`, and of them those that ended at most `age` seconds ago. */
+type KeepJobs = {
+    count: number;
+} | {
+    age: number;
     count?: number;
-    /** Those that ended at most so many seconds ago. */
-    age?: number;
-}
+};
 /** A job to be done. */
 interface NewJob {
     /** Which handler of the queue runs it. */
@@ -794,7 +794,10 @@ declare class NventError extends Error {
     });
 }
 
-declare function createAdapters(config?: AdaptersConfig): Promise<Adapters>;
+/** The queue may also be an object of the application's own, such as one on BullMQ. */
+declare function createAdapters(config?: Omit<AdaptersConfig, 'queue'> & {
+    queue?: AdaptersConfig['queue'] | QueueAdapter;
+}): Promise<Adapters>;
 declare function setAdapters(adapters: Partial<Adapters>): void;
 declare const useStoreAdapter: () => StoreAdapter;
 declare const useStreamAdapter: () => StreamAdapter;

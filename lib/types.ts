@@ -634,13 +634,8 @@ export interface JobOptions {
   removeOnFail?: boolean | number | KeepJobs
 }
 
-/** Which of the jobs that ended are kept; looked at when a job ends. */
-export interface KeepJobs {
-  /** The newest so many. */
-  count?: number
-  /** Those that ended at most so many seconds ago. */
-  age?: number
-}
+/** Which of the jobs that ended are kept, looked at when one ends: the newest `count`, and of them those that ended at most `age` seconds ago. */
+export type KeepJobs = { count: number } | { age: number, count?: number }
 
 /** A job to be done. */
 export interface NewJob {
