@@ -47,6 +47,13 @@ export function schedules(context: QueueContext): void {
     expect(nextRun).toBeLessThanOrEqual(Date.now() + 3_600_000)
   })
 
+  it('fires by the clock of its time zone', async () => {
+    const { queue } = context
+    await queue.schedule('q', { name: 'a', data: 1 }, { repeat: { pattern: '0 0 * * *', tz: 'Asia/Kolkata' } })
+    const [{ nextRun, tz }] = await queue.getScheduledJobs('q') as [any]
+    expect([new Date(nextRun).toISOString().slice(11), tz]).toEqual(['18:30:00.000Z', 'Asia/Kolkata'])
+  })
+
   it('with a delay, or with neither, is one job', async () => {
     const { queue, state } = context
     expect(await queue.schedule('q', { name: 'a', data: 1, opts: { jobId: 'later' } }, { delay: 86_400_000 })).toBe('later')
