@@ -84,7 +84,7 @@ describe('file queue', () => {
     const queue = new FileQueueAdapter({ dataDir })
     const times = await until('the next time', async () => {
       const fired = (await queue.getJobs('q')).map(job => Number(job.id.slice(id.length + 1)))
-      return fired.some(time => time > reopened) && fired
+      return fired.some(time => time > reopened) ? fired : undefined
     })
     expect(times.filter(time => time <= reopened)).toEqual([nextRun])
     await queue.close()

@@ -113,7 +113,8 @@ interface Addon {
   NativeQueue: new (bridge: NativeBridge, options: string) => NativeQueue
   NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, stream: NativeStream | null, target: number, options: string) => NativeWiring
   NativeFlowWiring: new (
-    bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number, queueTarget: number, options: string,
+    bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number,
+    queue: NativeQueue | null, queueTarget: number, options: string,
   ) => NativeWiring & { setFlows(flows: string): void }
 }
 

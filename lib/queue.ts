@@ -67,7 +67,8 @@ function reasonOf(error: unknown): string {
 
 /** Queues of any backend, over native ones. */
 export abstract class NventQueueAdapter implements QueueAdapter {
-  private readonly native: NativeQueue
+  /** @internal */
+  readonly native: NativeQueue
   private readonly subscriptions = new Set<number>()
   private readonly warnings: Warnings
 
