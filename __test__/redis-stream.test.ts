@@ -1,3 +1,9 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { RedisStreamAdapter } from 'nvent-native'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { streamConformance } from './conformance/stream'
@@ -45,4 +51,35 @@ it('parks what a group failed at five times, shows it, and publishes it again', 
   await rejects(stream.parked('jobs', ''), 'NVENT_INVALID', /group/)
   await stream.shutdown()
   await rejects(stream.parked('jobs', 'workers'), 'NVENT_CLOSED')
+}, 60_000)
+
+it('costs no connection when the event loop is blocked, and events only as the policy says', async () => {
+  const [COUNT, SMALL] = [3_000, 500]
+  // A subscriber that does not read is dropped at a megabyte; this is six.
+  await server.cli('config', 'set', 'client-output-buffer-limit', 'pubsub 1mb 512kb 1')
+  const dir = await mkdtemp(join(tmpdir(), 'nvent-blocked-'))
+  const unblock = join(dir, 'unblock')
+  const fixture = fileURLToPath(new URL('fixtures/blocked-loop.mjs', import.meta.url))
+  const child = spawn(process.execPath, [fixture, String(server.port), unblock, String(COUNT)], { stdio: ['pipe', 'pipe', 'inherit'] })
+  let out = ''
+  child.stdout.setEncoding('utf8').on('data', text => out += text)
+  await until('its event loop is blocked', () => out.includes('blocked'))
+  const before = await server.connections()
+
+  const stream = new RedisStreamAdapter({ connection: server.connection })
+  for (let n = 0; n < COUNT; n++) await stream.publish('t', { type: 'big', data: { n, text: 'x'.repeat(2_000) } })
+  await stream.shutdown()
+  await writeFile(unblock, '')
+  await until('it has heard the last', () => out.includes('stats'))
+  const { small, large, stats } = JSON.parse(out.slice(out.indexOf('{')))
+  expect(large).toEqual(Array.from({ length: COUNT }, (_, n) => n))
+  expect(small).toEqual([{ reason: 'overflow', topic: 't', missed: COUNT - SMALL }, ...large.slice(-SMALL)])
+  expect(stats).toEqual({ reconnects: 0, dropped: COUNT - SMALL, gaps: 1 })
+  expect(await server.connections()).toEqual(before)
+  expect(before.length).toBeGreaterThan(0)
+
+  child.stdin.end()
+  expect(await once(child, 'exit')).toEqual([0, null])
+  expect(await server.connections()).toEqual([])
+  await rm(dir, { recursive: true })
 }, 60_000)
