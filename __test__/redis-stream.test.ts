@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { RedisStreamAdapter } from 'nvent-native'
+import { createEventBus, createStreamCoordinator, RedisStoreAdapter, RedisStreamAdapter } from 'nvent-native'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { streamConformance } from './conformance/stream'
 import { RedisServer } from './support/redis'
@@ -52,6 +52,29 @@ it('parks what a group failed at five times, shows it, and publishes it again', 
   await stream.shutdown()
   await rejects(stream.parked('jobs', 'workers'), 'NVENT_CLOSED')
 }, 60_000)
+
+it('keeps a cache fresh through lost connections where store-sync is retained', async () => {
+  await server.flush(0)
+  const { connection } = server
+  const retain = { topics: ['store-sync:*'] }
+  const bus = createEventBus()
+  const store = new RedisStoreAdapter({ connection, bus })
+  const [writer, reader] = [new RedisStreamAdapter({ connection, retain }), new RedisStreamAdapter({ connection, retain })]
+  const coordinator = createStreamCoordinator({ bus, stream: writer })
+  await coordinator.start()
+  const cached = new Map(['run:0', 'run:1', 'run:2'].map(subject => [subject, [] as any[]]))
+  await reader.subscribe('store-sync:append:*', ({ data }) => void cached.get(data.subject)!.push(data.event))
+  for (let n = 0; n < 200; n++) {
+    if (n % 40 === 20) await server.cli('client', 'kill', 'type', 'pubsub')
+    await store.append(`run:${n % 3}`, { type: 'x', data: n })
+  }
+  await until('the cache has as many', () => [...cached.values()].flat().length >= 200)
+  for (const [subject, events] of cached) expect(events).toEqual(await store.read(subject))
+  expect(reader.stats()).toMatchObject({ gaps: 0 })
+  expect(reader.stats().reconnects).toBeGreaterThan(0)
+  await coordinator.stop()
+  await Promise.all([store.close(), writer.shutdown(), reader.shutdown()])
+})
 
 it('costs no connection when the event loop is blocked, and events only as the policy says', async () => {
   const [COUNT, SMALL] = [3_000, 500]

@@ -205,6 +205,54 @@ async fn an_interrupted_subscriber_is_told_once_and_hears_again() {
 }
 
 #[tokio::test]
+async fn a_channel_that_an_acl_forbids_is_told_for_good_and_the_others_go_on() {
+    let redis = TestRedis::start();
+    redis.raw(&["ACL", "SETUSER", "app", "on", ">hunter2", "~*", "resetchannels", "&own:*", "+@all"]);
+    let config =
+        RedisConfig { username: Some("app".into()), password: Some("hunter2".into()), ..patient(redis.port()) };
+    let stream = stream_on(config);
+    let own = stream.subscribe("own:t", SubscribeSpec::default(), None).await.unwrap();
+    for topic in ["foreign", "foreign:*"] {
+        let error = stream.subscribe(topic, SubscribeSpec::default(), None).await.err().unwrap();
+        assert!(error.code() == Code::Unavailable && !error.is_retryable(), "{error}");
+        assert!(error.message().contains("ACL") && !format!("{error:?}").contains("hunter2"), "{error}");
+    }
+    let error = stream.publish(message("foreign", 1)).await.unwrap_err();
+    assert!(!error.is_retryable() && error.message().contains("ACL"), "{error}");
+    assert_eq!(stream.topics().len(), 1);
+    stream.publish(message("own:t", 2)).await.unwrap();
+    assert_eq!(number(&own.mailbox).await, 2);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_used_ends_publishes_and_is_waited_for() {
+    let redis = TestRedis::start();
+    let stream = stream_on(impatient(redis.port()));
+    let kept = stream.subscribe("kept:t", SubscribeSpec::default(), None).await.unwrap();
+    redis.raw(&["CONFIG", "SET", "maxmemory", "1"]);
+    let error = stream.publish(message("kept:t", 1)).await.unwrap_err();
+    assert!(error.message().contains("OOM") && error.is_retryable() && !error.is_maybe_applied(), "{error}");
+    redis.raw(&["CONFIG", "SET", "maxmemory", "0"]);
+    stream.publish(message("kept:t", 2)).await.unwrap();
+    assert_eq!(number(&kept.mailbox).await, 2);
+
+    let primary = TestRedis::start();
+    redis.raw(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
+    let error = stream.publish(message("kept:t", 3)).await.unwrap_err();
+    assert!(error.message().contains("READONLY") && error.is_retryable(), "{error}");
+    // Promoted at the same address, without the scripts.
+    redis.raw(&["REPLICAOF", "NO", "ONE"]);
+    redis.raw(&["SCRIPT", "FLUSH"]);
+    while stream.publish(message("kept:t", 4)).await.is_err() {}
+    loop {
+        // The replica may have taken over the data set of its primary, which had none of it.
+        if let Some(Delivery::Item(incoming)) = kept.mailbox.recv().await {
+            break assert_eq!(data(&incoming), 4);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_killed_subscriber_connection_comes_back() {
     let redis = TestRedis::start();
     let stream = stream_on(impatient(redis.port()));
