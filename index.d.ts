@@ -313,13 +313,16 @@ interface StreamGap extends StreamEvent {
 }
 /** Options of a subscription. */
 interface SubscribeOptions {
-    /** Exactly one member of a group gets each event. On Redis the topic must be retained; NVENT_INVALID otherwise. */
+    /**
+     * Exactly one member of a group gets each event. On Redis the topic must be retained; NVENT_INVALID otherwise. There an
+     * event whose handler failed is delivered again, and parked after five times: see `RedisStreamAdapter.parked`.
+     */
     group?: string;
     /** Which types are delivered, matched natively. A string is a glob. Absent: all. */
     filter?: string | RegExp;
     /** First everything retained, then live, without hole or duplicate. The topic must be retained; NVENT_INVALID otherwise. Default false. */
     fromBeginning?: boolean;
-    /** Leave out what this adapter published itself. Default false. */
+    /** Leave out what this adapter published itself. Default false. With `group`: NVENT_INVALID, as an event that goes to one member would be lost. */
     ignoreOwn?: boolean;
     /** Events that may wait for this subscriber. Default 10,000. */
     buffer?: number;
@@ -396,6 +399,15 @@ interface RedisStreamOptions {
         /** Events kept for each topic. */
         maxLen?: number;
     };
+}
+/** An event that a group failed at too often. */
+interface ParkedEvent {
+    /** Its id in the retained topic. */
+    id: string;
+    /** How often it was delivered. */
+    deliveries: number;
+    /** The event, as it was published. */
+    event: StreamEvent;
 }
 /** In-process. Handlers run synchronously, in order of registration, on the JavaScript thread; one that throws does not stop the others. */
 interface EventBus {
@@ -928,6 +940,10 @@ declare class RedisStoreAdapter extends NventStoreAdapter {
 /** A stream on Redis: pub/sub, and Redis Streams for the topics that are retained. */
 declare class RedisStreamAdapter extends NventStreamAdapter {
     constructor(opts?: RedisStreamOptions);
+    /** What a group failed at too often on a topic, oldest first. */
+    parked(topic: string, group: string): Promise<ParkedEvent[]>;
+    /** Publishes what is parked again, and no longer keeps it as parked. The number of events. */
+    replayParked(topic: string, group: string): Promise<number>;
 }
 
 declare function createStreamCoordinator(opts?: StreamCoordinatorOptions & {
@@ -944,4 +960,4 @@ declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
 };
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, getEventBus, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, FileQueueOptions, FileStore, FileStoreOptions, FlowDefinition, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, MemoryStreamOptions, NewEvent, NewJob, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, ScheduleOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
+export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, FileQueueOptions, FileStore, FileStoreOptions, FlowDefinition, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, MemoryStreamOptions, NewEvent, NewJob, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, ScheduleOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };

@@ -60,6 +60,8 @@ export interface NativeStream {
   unsubscribe(id: number): Reply
   topics(): string
   subscriptionCount(topic: string): number
+  parked(topic: string, group: string): Reply
+  replayParked(topic: string, group: string): Reply
 }
 
 export interface NativeQueue {

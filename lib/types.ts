@@ -334,13 +334,16 @@ export interface StreamGap extends StreamEvent {
 
 /** Options of a subscription. */
 export interface SubscribeOptions {
-  /** Exactly one member of a group gets each event. On Redis the topic must be retained; NVENT_INVALID otherwise. */
+  /**
+   * Exactly one member of a group gets each event. On Redis the topic must be retained; NVENT_INVALID otherwise. There an
+   * event whose handler failed is delivered again, and parked after five times: see `RedisStreamAdapter.parked`.
+   */
   group?: string
   /** Which types are delivered, matched natively. A string is a glob. Absent: all. */
   filter?: string | RegExp
   /** First everything retained, then live, without hole or duplicate. The topic must be retained; NVENT_INVALID otherwise. Default false. */
   fromBeginning?: boolean
-  /** Leave out what this adapter published itself. Default false. */
+  /** Leave out what this adapter published itself. Default false. With `group`: NVENT_INVALID, as an event that goes to one member would be lost. */
   ignoreOwn?: boolean
   /** Events that may wait for this subscriber. Default 10,000. */
   buffer?: number
@@ -422,6 +425,16 @@ export interface RedisStreamOptions {
     /** Events kept for each topic. */
     maxLen?: number
   }
+}
+
+/** An event that a group failed at too often. */
+export interface ParkedEvent {
+  /** Its id in the retained topic. */
+  id: string
+  /** How often it was delivered. */
+  deliveries: number
+  /** The event, as it was published. */
+  event: StreamEvent
 }
 
 // ───────────────────────────── event bus ─────────────────────────────
