@@ -34,7 +34,6 @@ export default async function (bench) {
     return { [FLOOR]: n => oneByOne(n, async () => JSON.parse(text)) }
   }
 
-  const text = JSON.stringify(event(1))
   const { native: bus } = createEventBus()
   await bench.row({
     name: 'floor: an empty native call; JSON.stringify and JSON.parse of an event',
