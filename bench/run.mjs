@@ -5,7 +5,7 @@
  */
 import { fork, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { chart } from './chart.mjs'
@@ -56,8 +56,8 @@ function must(what, command, args, cwd) {
 
 /** Runs an area in a process of its own, with a heap and threads of its own. */
 async function run(area) {
-  const directory = here('.data')
-  mkdirSync(directory, { recursive: true })
+  mkdirSync(here('.data'), { recursive: true })
+  const directory = mkdtempSync(here('.data/'))
   const child = fork(here('area.mjs'), [JSON.stringify({ area, ...options })], {
     execArgv: ['--expose-gc'],
     env: { ...process.env, NVENT_BENCH_DIR: process.env.NVENT_BENCH_DIR ?? directory },
