@@ -9,7 +9,7 @@ import { event, metadata, newMetadata, subjectOf } from './samples.mjs'
 
 const WIDTH = 256
 const WAKE_WHY = 'a thread of the client has to be woken by the main thread, and wakes it with the answer; ioredis does both on the main thread'
-const MORE_WHY = 'the store does more per operation than the peers here: it keeps what nvent\'s format loses beside it, and sees to it in a script that nothing old is taken for new; the server\'s one thread pays for that'
+const MORE_WHY = 'the store does more per operation than the peers here: it keeps what nvent\'s format loses beside it, and sees to it in a script that nothing old is taken for new, for which the server\'s one thread pays. On the main thread JSON.stringify, a promise and its settling remain, which every client pays too'
 
 export default async function (bench) {
   const server = await startRedis()
