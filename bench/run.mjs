@@ -60,6 +60,8 @@ async function run(area) {
   const directory = mkdtempSync(here('.data/'))
   const child = fork(here('area.mjs'), [JSON.stringify({ area, ...options })], {
     execArgv: ['--expose-gc'],
+    // JSON has no Infinity, which is the ratio to nothing.
+    serialization: 'advanced',
     env: { ...process.env, NVENT_BENCH_DIR: process.env.NVENT_BENCH_DIR ?? directory },
   })
   const rows = once(child, 'message')
