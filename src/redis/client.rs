@@ -2,8 +2,8 @@
 //!
 //! A call is queued by the time [`Client::submit`] returns. One task owns the connection. While there is none, calls
 //! wait for it, at most [`RedisConfig::queue_timeout`]; the task tries again without end. When a connection breaks, what
-//! was never sent waits for the next one in its old order, and what was sent fails: a write then says that it may have
-//! been applied. After a close, calls made before it get one more attempt to connect.
+//! was never sent, or is harmless to send again, waits for the next one in its old order, and what was sent fails: a
+//! write then says that it may have been applied. After a close, calls made before it get one more attempt to connect.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -36,12 +36,14 @@ pub struct Request {
     script: Option<&'static Script>,
     /// Whether it waits for a connection as long as it takes, and is sent again when one breaks.
     patient: bool,
+    /// What to send instead when a connection broke before the reply came.
+    again: Option<Box<dyn FnOnce() -> Cmd + Send>>,
 }
 
 impl Request {
     /// A command that changes nothing.
     pub fn read(what: &'static str, cmd: Cmd) -> Self {
-        Self { cmd, what, write: false, script: None, patient: false }
+        Self { cmd, what, write: false, script: None, patient: false, again: None }
     }
 
     /// A command that changes something: if it is sent and not answered, it may have been applied.
@@ -52,6 +54,13 @@ impl Request {
     /// A command that changes nothing and keeps its place among the calls however long the outage.
     pub fn patient_read(what: &'static str, cmd: Cmd) -> Self {
         Self { patient: true, ..Self::read(what, cmd) }
+    }
+
+    /// Where the reply does not come as the connection breaks, it is sent once more in this form, which must have no
+    /// effect if the first one had.
+    #[must_use]
+    pub fn or_again(self, again: impl FnOnce() -> Cmd + Send + 'static) -> Self {
+        Self { again: Some(Box::new(again)), ..self }
     }
 
     /// The command is a call of this script.
@@ -74,13 +83,15 @@ struct Call {
     request: Request,
     done: Done,
     since: Instant,
+    /// Whether its bytes went out, on whatever connection.
+    sent: bool,
     _slot: Slot,
 }
 
 impl Call {
-    fn fail(self, error: &Error, sent: bool) {
+    fn fail(self, error: &Error) {
         let error = Error::unavailable(format!("{}: {}", self.request.what, error.message()));
-        (self.done)(Err(if sent && self.request.write { error.maybe_applied() } else { error }));
+        (self.done)(Err(if self.sent && self.request.write { error.maybe_applied() } else { error }));
     }
 
     fn fail_with(self, error: Error) {
@@ -143,7 +154,7 @@ impl Client {
                 self.config.address()
             ))));
         }
-        let call = Call { request, done: Box::new(done), since: Instant::now(), _slot: slot };
+        let call = Call { request, done: Box::new(done), since: Instant::now(), sent: false, _slot: slot };
         if let Err(mpsc::error::SendError(Message::Call(call))) = self.sender.send(Message::Call(call)) {
             call.fail_with(Error::closed(self.name));
         }
@@ -239,7 +250,7 @@ impl Driver {
             }
         }
         let error = Error::unavailable("closed before the server could be reached");
-        self.waiting.drain(..).for_each(|call| call.fail(&error, false));
+        self.waiting.drain(..).for_each(|call| call.fail(&error));
         let closer = self.closing.take().flatten();
         // Dropping the receiver lets go whoever closed at the same time.
         drop(self);
@@ -305,7 +316,7 @@ impl Driver {
                             self.config.queue_timeout,
                             why.map_or_else(String::new, |e| format!(": {e}"))
                         ));
-                        call.fail(&error, false);
+                        call.fail(&error);
                     }
                 }
             }
@@ -474,14 +485,23 @@ impl<'a> Connection<'a> {
         (call.done)(result);
     }
 
-    /// What was not sent, or is patient, waits for the next connection; what was sent has failed.
+    /// What was not sent, or can be sent again, waits for the next connection; else what was sent has failed.
     fn give_up(&mut self, error: &Error) {
         let written = self.base + self.written as u64;
         let mut kept = VecDeque::new();
         for Sent { call, start } in self.sent.drain(..) {
             match call {
                 Some(call) if start >= written || call.request.patient => kept.push_back(call),
-                Some(call) => call.fail(error, true),
+                Some(mut call) => {
+                    call.sent = true;
+                    match call.request.again.take() {
+                        Some(again) => {
+                            call.request.cmd = again();
+                            kept.push_back(call);
+                        }
+                        None => call.fail(error),
+                    }
+                }
                 None => {}
             }
         }

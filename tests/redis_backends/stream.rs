@@ -131,6 +131,28 @@ async fn what_needs_retaining_says_so() {
 }
 
 #[tokio::test]
+async fn a_retained_message_whose_publish_was_not_answered_is_sent_again_and_kept_once() {
+    let redis = TestRedis::start();
+    let stream = stream_on(RedisConfig { queue_timeout: Duration::from_secs(30), ..impatient(redis.port()) });
+    stream.publish(message("kept:a", 0)).await.unwrap();
+    redis.pause();
+    // The server has these in its socket, and nobody knows. Two of them are alike.
+    let unanswered: Vec<_> = [1, 2, 2, 3].map(|n| stream.publish(message("kept:a", n))).into_iter().collect();
+    let health = stream.health().await.unwrap();
+    assert!(health.detail.unwrap().contains("owes a reply"), "the connection was given up");
+    redis.resume();
+    for publish in unanswered {
+        publish.await.unwrap();
+    }
+    stream.publish(message("kept:a", 4)).await.unwrap();
+    let all = stream.subscribe("kept:a", from_beginning(), None).await.unwrap();
+    for n in [0, 1, 2, 2, 3, 4] {
+        assert_eq!(number(&all.mailbox).await, n);
+    }
+    assert!(all.mailbox.is_empty());
+}
+
+#[tokio::test]
 async fn from_the_beginning_meets_live_without_hole_or_duplicate() {
     let redis = TestRedis::start();
     let (one, other) = (stream_on(patient(redis.port())), Arc::new(stream_on(patient(redis.port()))));

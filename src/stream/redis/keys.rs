@@ -12,7 +12,8 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// Stream: the retained messages of a topic; `message` is the event, `origin` who published it.
+    /// Stream: the retained messages of a topic; `message` is the event, `origin` who published it, `n` its number
+    /// there.
     pub(super) fn retained(&self, topic: &str) -> String {
         format!("{}:~retained:{topic}", self.prefix)
     }

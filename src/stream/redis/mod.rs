@@ -43,6 +43,9 @@ use crate::topic::{Glob, is_pattern};
 /// Largest message of a retained topic, so that a number of messages is a bound on memory.
 const MAX_RETAINED_BYTES: usize = 1 << 20;
 
+/// A publish that is sent again looks for itself among so many of the newest messages of its topic.
+const LOOK_AMONG: usize = 1_000;
+
 /// Which topics are kept.
 #[derive(Debug, Clone)]
 pub struct RetainTopics {
@@ -503,9 +506,15 @@ impl StreamBackend for RedisStream {
                     json.len()
                 )));
             }
-            let mut call = scripts::PUBLISH.call(&[&self.shared.keys.retained(&topic), &self.shared.keys.topics()]);
-            call.arg(&*topic).arg(&**json).arg(self.max_len).arg(&self.shared.origin).arg(wire::tail(json));
-            Request::write("publish", call).of(&scripts::PUBLISH)
+            let (shared, max_len, n) = (self.shared.clone(), self.max_len, next_id());
+            let call = move |message: &Message, look_among: usize| {
+                let (topic, json) = (message.topic(), message.json());
+                let mut call = scripts::PUBLISH.call(&[&shared.keys.retained(topic), &shared.keys.topics()]);
+                call.arg(&**topic).arg(&**json).arg(max_len).arg(&shared.origin).arg(wire::tail(json));
+                call.arg(n).arg(look_among).take()
+            };
+            let first = call(&message, 0);
+            Request::write("publish", first).of(&scripts::PUBLISH).or_again(move || call(&message, LOOK_AMONG))
         } else {
             let mut publish = cmd("PUBLISH");
             publish.arg(&*topic);
