@@ -1,10 +1,13 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { runFile } from './support/process'
+import { until } from './support/until'
 
 const demo = (cwd: string, args: string[] = [], env = process.env) => runFile('../examples/demo.mjs', args, { cwd, env })
 
@@ -52,6 +55,47 @@ describe('on Redis', () => {
     const port = Number(/127\.0\.0\.1:(\d+)/.exec(stdout)![1])
     await expect(once(connect(port, '127.0.0.1'), 'connect')).rejects.toMatchObject({ code: 'ECONNREFUSED' })
   })
+
+  /** Kills a process of the demo with SIGKILL when it has said something, and waits for all of it to end. */
+  async function killing(who: RegExp, when: RegExp) {
+    const file = fileURLToPath(new URL('../examples/demo.mjs', import.meta.url))
+    const child = spawn(process.execPath, [file, '--redis'], { cwd: dir, stdio: ['ignore', 'pipe', 'pipe'] })
+    let stdout = ''
+    let killed = false
+    child.stdout.setEncoding('utf8').on('data', (text) => {
+      stdout += text
+      if (killed || !when.test(stdout)) return
+      killed = true
+      process.kill(Number(who.exec(stdout)![1]), 'SIGKILL')
+    })
+    const [code] = await once(child, 'close')
+    const port = Number(/127\.0\.0\.1:(\d+)/.exec(stdout)![1])
+    await until('no server is left', () => once(connect(port, '127.0.0.1'), 'connect').then(() => false, () => true))
+    return { code, stdout }
+  }
+
+  it.each([/second (\d+)/, / flow\.start/, / emit/, / flow\.completed/])(
+    'goes on and loses nothing when Redis is killed after %s', async (when) => {
+      const { code, stdout } = await killing(/redis-server is process (\d+)/, when)
+      expect(code, stdout).toBe(0)
+      expect(stdout).toContain('redis-server has gone (SIGKILL): starting it again')
+      for (const name of ['first', 'second']) {
+        const [, found] = new RegExp(`${name} finds +(.*)`).exec(stdout)!
+        expect(found!.split(', ').sort()).toEqual(['order-first completed', 'order-second completed'])
+      }
+    }, 60_000)
+
+  it('ends as ever when Redis is killed at the very end', async () => {
+    const { code, stdout } = await killing(/redis-server is process (\d+)/, /first heard/)
+    expect(code, stdout).toBe(0)
+  }, 60_000)
+
+  it.each(['first', 'second'])('goes on alone when the %s process is killed', async (victim) => {
+    const { stdout } = await killing(new RegExp(`${victim} (\\d+)`), new RegExp(`${victim} +store .* flow\\.start`))
+    const survivor = victim === 'first' ? 'second' : 'first'
+    expect(stdout).toContain(`${survivor}: the other process has gone; going on alone`)
+    expect(stdout).toMatch(new RegExp(`${survivor} finds .*order-${survivor} completed`))
+  }, 60_000)
 
   it('says what to install where there is no redis-server', async () => {
     const { code, stderr } = await demo(dir, ['--redis'], { ...process.env, PATH: dir })

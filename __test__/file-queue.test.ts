@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { FileQueueAdapter } from 'nvent-native'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { queueConformance } from './conformance/queue'
-import { Inbox, rejects } from './support/until'
+import { Inbox, rejects, until } from './support/until'
 
 const makeDir = (): Promise<string> => mkdtemp(path.join(tmpdir(), 'nvent-queue-'))
 
@@ -42,8 +42,9 @@ describe('file queue', () => {
     expect(begun.items).toHaveLength(concurrency)
 
     const queue = new FileQueueAdapter({ dataDir })
-    const [ran, completed] = [new Inbox(), new Inbox()]
+    const [ran, completed, stalled] = [new Inbox(), new Inbox(), new Inbox()]
     queue.on('q', 'completed', completed.take)
+    queue.on('q', 'stalled', stalled.take)
     queue.registerWorker('q', 'a', async job => ran.take(job), { concurrency })
     queue.startProcessingQueue('q')
     await completed.atLeast(jobs)
@@ -52,6 +53,40 @@ describe('file queue', () => {
     expect(ran.items).toHaveLength(jobs)
     // An attempt counts where its handler had begun.
     for (const { id, attemptsMade } of ran.items) expect([id, attemptsMade]).toEqual([id, begun.items.includes(id) ? 1 : 0])
+    expect(stalled.items.map(event => event.jobId).sort()).toEqual(begun.items.sort())
+    await queue.close()
+  })
+
+  it('runs a delayed job whose time came while nothing ran', async () => {
+    const first = new FileQueueAdapter({ dataDir })
+    await first.enqueue('q', { name: 'a', data: 1, opts: { jobId: 'x', delay: 100 } })
+    const due = Date.now() + 100
+    await first.close()
+    await until('its time', () => Date.now() > due)
+    const queue = new FileQueueAdapter({ dataDir })
+    const completed = new Inbox()
+    queue.on('q', 'completed', completed.take)
+    queue.registerWorker('q', 'a', async () => {})
+    queue.startProcessingQueue('q')
+    expect(await completed.atLeast(1)).toMatchObject([{ jobId: 'x' }])
+    await queue.close()
+  })
+
+  it('fires once for all times that were missed while nothing ran, and goes on', async () => {
+    const first = new FileQueueAdapter({ dataDir })
+    await first.init()
+    await until('the first half of a second, so that it does not fire yet', () => Date.now() % 1_000 < 500)
+    const id = await first.schedule('q', { name: 'a', data: 1 }, { cron: '* * * * * *' })
+    const [{ nextRun }] = await first.getScheduledJobs('q')
+    await first.close()
+    await until('three missed times', () => Date.now() > nextRun + 2_000)
+    const reopened = Date.now()
+    const queue = new FileQueueAdapter({ dataDir })
+    const times = await until('the next time', async () => {
+      const fired = (await queue.getJobs('q')).map(job => Number(job.id.slice(id.length + 1)))
+      return fired.some(time => time > reopened) ? fired : undefined
+    })
+    expect(times.filter(time => time <= reopened)).toEqual([nextRun])
     await queue.close()
   })
 

@@ -1,6 +1,11 @@
-/** One of the two processes that share a Redis. Each runs an order of its own and shows what it hears of the other's. */
+/**
+ * One of the two processes that share a Redis. Each runs an order of its own and shows what it hears of the other's.
+ * The server may be killed and started again meanwhile: nothing is lost, as the channels are retained. Where the other
+ * process is killed, this one goes on alone.
+ */
 import { createAdapters, createWiringRegistry, shutdownAdapters } from 'nvent-native'
 import { on } from 'node:events'
+import { setTimeout as pause } from 'node:timers/promises'
 import { describe, showChannels } from './channels.mjs'
 import { orders, registerSteps, startOrder } from './orders.mjs'
 import { dim, message, row, say } from './terminal.mjs'
@@ -14,19 +19,16 @@ const isLastOf = {
 
 /** `peer` is the other process: something to `send` to, that emits `message`. */
 export async function runInstance(name, peer, port) {
-  const lost = () => {
-    console.error(`${name}: the other process has gone`)
-    process.exit(1)
-  }
-  peer.once('disconnect', lost)
+  // The package keeps no process alive, and the other process may go.
+  const alive = setInterval(() => {}, 60_000)
   const meet = meetingsWith(peer)
 
-  const { store, stream, queue } = await createAdapters({
+  const { store, stream, queue } = await persistently(name, () => createAdapters({
     store: { adapter: 'redis' },
-    stream: { adapter: 'redis' },
+    stream: { adapter: 'redis', retain: { topics: ['store-sync:*', 'flow:*', 'client:*'] } },
     queue: { adapter: 'memory' },
     connections: { redis: { port } },
-  })
+  }))
   const wiring = createWiringRegistry({
     flow: { flows: [orders] },
     streamCoordinator: { enableClientMessages: true, instanceId: name },
@@ -37,21 +39,41 @@ export async function runInstance(name, peer, port) {
   const run = `order-${name}`
   const lead = dim(name.padEnd(8))
   const heard = { 'store-sync': 0, 'flow': 0, 'client': 0, 'store': 0 }
-  const unfinished = new Set(Object.keys(heard))
+  const unfinished = new Set([...Object.keys(heard), 'own'])
+  const gaps = new Set()
   let allEnded
   const end = new Promise(resolve => allEnded = resolve)
+  const ended = (...sources) => {
+    sources.forEach(source => unfinished.delete(source))
+    // After a gap the last message of a channel may be what is missing; the store has it all.
+    if (!unfinished.has('store')) gaps.forEach(source => unfinished.delete(source))
+    if (unfinished.size === 0) allEnded()
+  }
   const hear = (source, isLast) => {
     heard[source]++
-    if (isLast && unfinished.delete(source) && unfinished.size === 0) allEnded()
+    if (isLast) ended(source)
   }
+  const lost = () => {
+    say(`${name}: the other process has gone; going on alone`)
+    ended(...Object.keys(heard))
+  }
+  if (peer.connected) peer.once('disconnect', lost)
+  else lost()
 
   await showChannels(stream, (received, channel) => {
     const isOthers = received.metadata?.instanceId !== name
-    if (isOthers) hear(channel, isLastOf[channel](received))
+    if (received.type === 'stream.gap') {
+      gaps.add(channel)
+      ended()
+    }
+    else if (isOthers) hear(channel, isLastOf[channel](received))
     return isOthers
   }, lead)
   await store.stream.subscribe('nq:flow:*', (event) => {
-    if (event.runId === run) return
+    if (event.runId === run) {
+      if (event.type === 'flow.completed') ended('own')
+      return
+    }
     hear('store', event.type === 'flow.completed')
     message('store', `nq:flow:${event.runId}`, describe(event), lead)
   })
@@ -64,19 +86,38 @@ export async function runInstance(name, peer, port) {
   peer.off('disconnect', lost)
   await meet() // and what both have written is there to be read.
 
-  const runs = await store.index.read('nq:flows:order')
+  const runs = await persistently(name, () => store.index.read('nq:flows:order'))
   say()
   row(`${name} heard`, Object.entries(heard).map(([source, count]) => `${source} ${count}`).join(', '))
   row(`${name} finds`, runs.map(({ id, metadata }) => `${id} ${metadata.status}`).join(', '))
 
+  const { reconnects } = stream.stats()
+  if (reconnects > 0) row(`${name} reconnected`, `${reconnects} connections of the stream`)
+
   await shutdownAdapters()
+  clearInterval(alive)
 }
 
-/** Each call resolves once the other process has made its own. */
+/** Calls again, and tells, while Redis is away. */
+async function persistently(name, call) {
+  for (;;) {
+    try {
+      return await call()
+    }
+    catch (error) {
+      if (!error.retryable) throw error
+      say(`${name}: ${error.message}; trying again`)
+      await pause(200)
+    }
+  }
+}
+
+/** Each call resolves once the other process has made its own, or has gone. */
 function meetingsWith(peer) {
   const arrivals = on(peer, 'message', { close: ['disconnect'] })
   return async () => {
-    peer.send('here')
+    // What fails is told by `disconnect`.
+    if (peer.connected) peer.send('here', () => {})
     await arrivals.next()
   }
 }

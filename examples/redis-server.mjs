@@ -1,27 +1,56 @@
-/** A redis-server for an example: on a free port, with nothing on disk. */
+/** A redis-server for an example: on a free port, in a directory that is gone afterwards, and started again when it dies. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { say } from './terminal.mjs'
 
 /** Starts it. It ends with `stop`, or with this process. */
 export async function startRedis() {
   const port = await freePort()
-  const child = spawn('redis-server', ['--port', port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  const kill = () => child.kill()
-  process.once('exit', kill)
-  await new Promise((resolve, reject) => {
-    child.once('error', reject)
-    child.once('exit', code => reject(new Error(`redis-server ended with code ${code} before it was ready`)))
-    child.stdout.setEncoding('utf8').on('data', text => text.includes('Ready to accept connections') && resolve())
-  })
+  const dir = mkdtempSync(join(tmpdir(), 'nvent-demo-redis-'))
+  // What it acknowledged is on disk, so that killing it loses nothing.
+  const args = ['--port', port, '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--appendonly', 'yes', '--appendfsync', 'always']
+  let child
+  let stopping = false
+  const end = () => {
+    stopping = true
+    child.kill('SIGKILL')
+    rmSync(dir, { recursive: true, force: true })
+  }
+  process.once('exit', end)
+
+  async function start() {
+    child = spawn('redis-server', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+    await new Promise((resolve, reject) => {
+      child.once('error', reject)
+      child.once('exit', code => reject(new Error(`redis-server ended with code ${code} before it was ready`)))
+      child.stdout.setEncoding('utf8').on('data', text => text.includes('Ready to accept connections') && resolve())
+    })
+    child.once('exit', async (code, signal) => {
+      if (stopping) return
+      say(`redis-server has gone (${signal ?? `code ${code}`}): starting it again`)
+      try {
+        await start()
+        say(`redis-server is back (process ${child.pid})`)
+      }
+      catch (error) {
+        // Stopped before it was ready.
+        if (!stopping) throw error
+      }
+    })
+  }
+  await start()
   return {
     port,
+    dir,
+    get pid() { return child.pid },
     async stop() {
-      process.off('exit', kill)
-      kill()
-      await once(child, 'exit')
+      stopping = true
+      child.kill()
+      if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
     },
   }
 }

@@ -1,5 +1,10 @@
 /** The second of the two processes; the first one starts it. */
+import { rmSync } from 'node:fs'
+import { connect } from 'node:net'
 import { runInstance } from './instance.mjs'
 
-await runInstance('second', process, Number(process.argv[2]))
-process.disconnect()
+const [port, dir] = [Number(process.argv[2]), process.argv[3]]
+await runInstance('second', process, port)
+if (process.connected) process.disconnect()
+// Whoever started the server has gone without stopping it.
+else connect(port, '127.0.0.1').on('close', () => rmSync(dir, { recursive: true })).end('SHUTDOWN NOSAVE\r\n')

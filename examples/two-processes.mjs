@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { runInstance } from './instance.mjs'
 import { startRedis } from './redis-server.mjs'
-import { heading, say } from './terminal.mjs'
+import { dim, heading, say } from './terminal.mjs'
 
 // So that the server ends with this process, however that ends.
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1))
@@ -15,8 +15,9 @@ const redis = await startRedis().catch((error) => {
   process.exit(1)
 })
 
+const second = fork(fileURLToPath(new URL('second-process.mjs', import.meta.url)), [redis.port, redis.dir])
 heading(`Two processes on Redis at 127.0.0.1:${redis.port}: what each hears of the other's order`)
-const second = fork(fileURLToPath(new URL('second-process.mjs', import.meta.url)), [redis.port])
+say(dim(`Kill any of them: redis-server is process ${redis.pid}, first ${process.pid}, second ${second.pid}`))
 const exit = once(second, 'exit')
 await runInstance('first', second, redis.port)
 const [code] = await exit

@@ -24,7 +24,10 @@ function adapterName(what: string, given: unknown, known: string[], fallback: st
   return name
 }
 
-export async function createAdapters(config: AdaptersConfig = {}): Promise<Adapters> {
+/** The queue may also be an object of the application's own, such as one on BullMQ. */
+export async function createAdapters(
+  config: Omit<AdaptersConfig, 'queue'> & { queue?: AdaptersConfig['queue'] | QueueAdapter } = {},
+): Promise<Adapters> {
   const { store, stream, queue, connections } = options('config', config, CONFIG)
   const { redis, file } = options('config.connections', connections, { redis: 'object', file: 'object' })
   checkConnection('config.connections.redis', redis)
@@ -39,7 +42,8 @@ export async function createAdapters(config: AdaptersConfig = {}): Promise<Adapt
   checkConnection('config.store.redis', storeConfig['redis'])
   const streamConfig = section('stream', stream, { retain: 'object' })
   checkConnection('config.stream.redis', streamConfig['redis'])
-  const queueConfig = section('queue', queue, { defaultJobOptions: 'object' })
+  const ownQueue = typeof queue?.enqueue === 'function' ? queue as QueueAdapter : undefined
+  const queueConfig = ownQueue ? {} : section('queue', queue, { defaultJobOptions: 'object' })
   const queueFile = options('config.queue.file', queueConfig['file'], { dataDir: 'string', durability: 'string' })
 
   const onRedis = (own: Record<string, any>): { connection?: RedisConnection, prefix?: string } =>
@@ -58,7 +62,7 @@ export async function createAdapters(config: AdaptersConfig = {}): Promise<Adapt
   }
   const defaults = queueConfig['defaultJobOptions'] === undefined ? {} : { defaultJobOptions: queueConfig['defaultJobOptions'] }
   if (queueConfig['adapter'] === 'redis') {
-    throw invalid('config.queue.adapter: there is no native queue on Redis; use BullMQ, through nvent\'s own queue package or an object with the same methods: setAdapters({ queue })')
+    throw invalid('config.queue.adapter: there is no native queue on Redis, BullMQ is one: in Nuxt add nvent\'s module @nvent-addon/adapter-queue-redis, elsewhere hand in an object with the methods of a QueueAdapter, createAdapters({ queue: yours }) or setAdapters({ queue: yours })')
   }
   const makeQueue = {
     memory: () => new MemoryQueueAdapter(defaults),
@@ -69,7 +73,7 @@ export async function createAdapters(config: AdaptersConfig = {}): Promise<Adapt
     stream: adapterName('config.stream', streamConfig['adapter'], Object.keys(makeStream), 'memory') as keyof typeof makeStream,
     queue: adapterName('config.queue', queueConfig['adapter'], Object.keys(makeQueue), 'file') as keyof typeof makeQueue,
   }
-  const adapters: Adapters = { store: makeStore[chosen.store](), stream: makeStream[chosen.stream](), queue: makeQueue[chosen.queue]() }
+  const adapters: Adapters = { store: makeStore[chosen.store](), stream: makeStream[chosen.stream](), queue: ownQueue ?? makeQueue[chosen.queue]() }
   try {
     await Promise.all([adapters.store.init(), adapters.stream.init(), adapters.queue.init()])
   }

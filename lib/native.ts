@@ -60,6 +60,8 @@ export interface NativeStream {
   unsubscribe(id: number): Reply
   topics(): string
   subscriptionCount(topic: string): number
+  parked(topic: string, group: string): Reply
+  replayParked(topic: string, group: string): Reply
 }
 
 export interface NativeQueue {
@@ -113,7 +115,8 @@ interface Addon {
   NativeQueue: new (bridge: NativeBridge, options: string) => NativeQueue
   NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, stream: NativeStream | null, target: number, options: string) => NativeWiring
   NativeFlowWiring: new (
-    bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number, queueTarget: number, options: string,
+    bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number,
+    queue: NativeQueue | null, queueTarget: number, options: string,
   ) => NativeWiring & { setFlows(flows: string): void }
 }
 
@@ -139,12 +142,14 @@ function load(): Addon {
 export const addon = load()
 
 interface Settlement { resolve: (value: any) => void, reject: (error: unknown) => void }
+/** `shared`: whether more than one subscriber gets it. */
+type Delivery = [topic: string, message: any, shared?: boolean]
 interface Subscriber {
   handle: (message: any, topic: string) => unknown
   failed: (error: unknown) => void
   /** One event at a time, each released: it shares its events with a group. */
   single: boolean
-  waiting: Array<[topic: string, message: any]>
+  waiting: Delivery[]
   /** Its handler is running, or has returned a promise that is not settled. */
   busy: boolean
 }
@@ -218,19 +223,19 @@ let scheduled = false
 function takeDeliveries(only?: number): boolean {
   const batch = bridge.takeDeliveries(only)
   if (batch === null) return false
-  const [messages, pairs, more] = JSON.parse(batch) as [Array<[string, any]>, number[], boolean]
+  const [messages, sequences, more] = JSON.parse(batch) as [Delivery[], number[], boolean]
   const touched: number[] = []
-  const given = new Set<number>()
-  for (let i = 0; i < pairs.length; i += 2) {
-    const id = pairs[i]!
+  for (let i = 0; i < sequences.length; i += 3) {
+    const id = sequences[i]!
     const subscriber = subscribers.get(id)
     if (!subscriber) continue
-    const index = pairs[i + 1]!
-    const [topic, message] = messages[index]!
-    // Each handler gets an object of its own: what one changes, no other sees.
-    const own = given.has(index) ? clone(message) : message
-    given.add(index)
-    if (subscriber.waiting.push([topic, own]) === 1) touched.push(id)
+    if (subscriber.waiting.length === 0) touched.push(id)
+    const end = sequences[i + 1]! + sequences[i + 2]!
+    for (let index = sequences[i + 1]!; index < end; index++) {
+      const delivery = messages[index]!
+      delivery[2] = delivery[2] !== undefined
+      subscriber.waiting.push(delivery)
+    }
   }
   for (const id of touched) pump(id)
   if (more && !scheduled) {
@@ -248,17 +253,24 @@ function takeDeliveries(only?: number): boolean {
 function clone(value: any): any {
   if (typeof value !== 'object' || value === null) return value
   if (Array.isArray(value)) return value.map(clone)
-  const copy: Record<string, any> = {}
+  const copy: Record<string, any> = { ...value }
   for (const key in value) {
-    if (key === '__proto__') Object.defineProperty(copy, key, { value: clone(value[key]), configurable: true, enumerable: true, writable: true })
-    else copy[key] = clone(value[key])
+    const inner = value[key]
+    if (typeof inner !== 'object' || inner === null) continue
+    if (key === '__proto__') Object.defineProperty(copy, key, { value: clone(inner), configurable: true, enumerable: true, writable: true })
+    else copy[key] = clone(inner)
   }
   return copy
 }
 
+/** Gives a subscriber everything that waits for it so far. */
+export function flushDeliveries(id: number): void {
+  while (takeDeliveries(id));
+}
+
 /** Runs the bus handlers for everything announced so far. */
 export function flushBuses(): void {
-  for (const id of buses) while (takeDeliveries(id));
+  buses.forEach(flushDeliveries)
 }
 
 /** Gives a subscriber what waits for it, in order, one at a time. */
@@ -268,11 +280,12 @@ function pump(id: number): void {
   subscriber.busy = true
   let ok = true
   while (subscriber.waiting.length > 0) {
-    const [topic, message] = subscriber.waiting.shift()!
+    const [topic, message, shared] = subscriber.waiting.shift()!
     let returned: unknown
     ok = true
     try {
-      returned = subscriber.handle(message, topic)
+      // Each handler gets an object of its own: what one changes, no other sees.
+      returned = subscriber.handle(shared ? clone(message) : message, topic)
     }
     catch (error) {
       ok = false

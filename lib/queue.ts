@@ -1,16 +1,54 @@
-import { callback, json, jsonObject, options, text } from './check'
+import { callback, json, jsonObject, object, options, text } from './check'
 import { invalid } from './errors'
-import { addon, bridge, call, now, offDelivery, onDelivery } from './native'
+import { addon, bridge, call, flushDeliveries, now, offDelivery, onDelivery } from './native'
 import type { NativeQueue, Reply } from './native'
 import type {
   FileQueueOptions, Job, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, QueueOptions, ScheduleOptions, WorkerOptions,
 } from './types'
-import { Warnings } from './warn'
+import { Warnings, warnOnce } from './warn'
 
 /** How long `close` waits for handlers, in ms. */
 const CLOSE_LIMIT_MS = 30_000
 
 const STATES: JobState[] = ['waiting', 'active', 'completed', 'failed', 'delayed', 'paused']
+
+/** Options of BullMQ's that say nothing here, and why. A job is not refused for them: nvent would not notice. */
+const ONLY_BULLMQ = {
+  continueParentOnFailure: 'jobs have no parents',
+  deduplication: 'a jobId does that',
+  failParentOnFailure: 'jobs have no parents',
+  ignoreDependencyOnFailure: 'jobs have no parents',
+  keepLogs: 'jobs have no logs',
+  parent: 'jobs have no parents',
+  prevMillis: 'schedule() repeats jobs',
+  removeDependencyOnFailure: 'jobs have no parents',
+  repeat: 'schedule() repeats jobs',
+  repeatJobKey: 'schedule() repeats jobs',
+  sizeLimit: 'data of any size is taken',
+  stackTraceLimit: 'no stacks are kept',
+  telemetry: 'there is none',
+  timestamp: 'it is the time of the call',
+} as const
+
+/** Options of a job without those that only BullMQ knows. */
+function jobOptions(what: string, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null) return value
+  const foreign = Object.keys(value).filter(key => Object.hasOwn(ONLY_BULLMQ, key)) as Array<keyof typeof ONLY_BULLMQ>
+  if (foreign.length === 0) return value
+  const own: Record<string, unknown> = { ...value }
+  for (const key of foreign) {
+    if (own[key] !== undefined) warnOnce('NVENT_IGNORED', `${what}.${key} is BullMQ's and is ignored by this queue: ${ONLY_BULLMQ[key]}`)
+    delete own[key]
+  }
+  return own
+}
+
+/** The JSON of a job. */
+function newJob(job: NewJob): string {
+  const { opts } = object('job', job)
+  const own = jobOptions('job.opts', opts)
+  return jsonObject('job', own === opts ? job : { ...job, opts: own })
+}
 
 const whole = (what: string, value: number | undefined): number | undefined => {
   if (value !== undefined && !(Number.isInteger(value) && value >= 0)) throw invalid(`${what}: expected a whole number from 0, got ${value}`)
@@ -29,12 +67,14 @@ function reasonOf(error: unknown): string {
 
 /** Queues of any backend, over native ones. */
 export abstract class NventQueueAdapter implements QueueAdapter {
-  private readonly native: NativeQueue
+  /** @internal */
+  readonly native: NativeQueue
   private readonly subscriptions = new Set<number>()
   private readonly warnings: Warnings
 
   /** @internal */
-  protected constructor(backend: 'memory' | 'file', settings: object) {
+  protected constructor(backend: 'memory' | 'file', given: Record<string, unknown>) {
+    const settings = { ...given, defaultJobOptions: jobOptions('options.defaultJobOptions', given['defaultJobOptions']) }
     this.native = now(() => new addon.NativeQueue(bridge, json('options', settings)))
     this.warnings = new Warnings(`the ${backend} queue`)
   }
@@ -44,11 +84,11 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   }
 
   async enqueue(queue: string, job: NewJob): Promise<string> {
-    return call(() => this.native.enqueue(text('queue', queue), jsonObject('job', job)))
+    return call(() => this.native.enqueue(text('queue', queue), newJob(job)))
   }
 
   async schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string> {
-    return call(() => this.native.schedule(text('queue', queue), jsonObject('job', job), jsonObject('options', opts ?? {})))
+    return call(() => this.native.schedule(text('queue', queue), newJob(job), jsonObject('options', opts ?? {})))
   }
 
   async getJob(queue: string, id: string): Promise<Job | null> {
@@ -112,7 +152,10 @@ export abstract class NventQueueAdapter implements QueueAdapter {
 
   async close(): Promise<void> {
     await call(() => this.native.close(CLOSE_LIMIT_MS))
-    for (const id of this.subscriptions) offDelivery(id)
+    for (const id of this.subscriptions) {
+      flushDeliveries(id)
+      offDelivery(id)
+    }
     this.subscriptions.clear()
   }
 

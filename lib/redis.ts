@@ -1,9 +1,9 @@
 import { options, text } from './check'
 import { invalid } from './errors'
-import { addon, bridge } from './native'
+import { addon, bridge, call } from './native'
 import { NventStoreAdapter } from './store'
 import { NventStreamAdapter } from './stream'
-import type { RedisConnection, RedisStoreOptions, RedisStreamOptions } from './types'
+import type { ParkedEvent, RedisConnection, RedisStoreOptions, RedisStreamOptions } from './types'
 
 const CONNECTION = { url: 'string', host: 'string', port: 'number', username: 'string', password: 'string', db: 'number', tls: 'boolean' } as const
 
@@ -38,5 +38,15 @@ export class RedisStreamAdapter extends NventStreamAdapter {
     }
     const settings = JSON.stringify({ connection: checkConnection('options.connection', connection), prefix, retain })
     super('redis', () => addon.NativeStream.redis(bridge, settings))
+  }
+
+  /** What a group failed at too often on a topic, oldest first. */
+  async parked(topic: string, group: string): Promise<ParkedEvent[]> {
+    return call(() => this.native.parked(text('topic', topic), text('group', group)))
+  }
+
+  /** Publishes what is parked again, and no longer keeps it as parked. The number of events. */
+  async replayParked(topic: string, group: string): Promise<number> {
+    return call(() => this.native.replayParked(text('topic', topic), text('group', group)))
   }
 }

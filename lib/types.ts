@@ -334,13 +334,16 @@ export interface StreamGap extends StreamEvent {
 
 /** Options of a subscription. */
 export interface SubscribeOptions {
-  /** Exactly one member of a group gets each event. On Redis the topic must be retained; NVENT_INVALID otherwise. */
+  /**
+   * Exactly one member of a group gets each event. On Redis the topic must be retained; NVENT_INVALID otherwise. There an
+   * event whose handler failed is delivered again, and parked after five times: see `RedisStreamAdapter.parked`.
+   */
   group?: string
   /** Which types are delivered, matched natively. A string is a glob. Absent: all. */
   filter?: string | RegExp
   /** First everything retained, then live, without hole or duplicate. The topic must be retained; NVENT_INVALID otherwise. Default false. */
   fromBeginning?: boolean
-  /** Leave out what this adapter published itself. Default false. */
+  /** Leave out what this adapter published itself. Default false. With `group`: NVENT_INVALID, as an event that goes to one member would be lost. */
   ignoreOwn?: boolean
   /** Events that may wait for this subscriber. Default 10,000. */
   buffer?: number
@@ -422,6 +425,16 @@ export interface RedisStreamOptions {
     /** Events kept for each topic. */
     maxLen?: number
   }
+}
+
+/** An event that a group failed at too often. */
+export interface ParkedEvent {
+  /** Its id in the retained topic. */
+  id: string
+  /** How often it was delivered. */
+  deliveries: number
+  /** The event, as it was published. */
+  event: StreamEvent
 }
 
 // ───────────────────────────── event bus ─────────────────────────────
@@ -618,19 +631,24 @@ export interface JobOptions {
   jobId?: string
   /** How often the job is tried in all. Default 1. */
   attempts?: number
-  /** Wait before another attempt: a number is a fixed delay in milliseconds. */
-  backoff?: number | { type: 'exponential' | 'fixed', delay: number }
+  /** Wait before another attempt: a number is a fixed delay in milliseconds. `jitter` is the part, from 0 to 1, that chance may take away. */
+  backoff?: number | { type: 'exponential' | 'fixed', delay: number, jitter?: number }
   /** Milliseconds before the job may run. Default 0. */
   delay?: number
   /** Lower numbers run first; jobs without one run before them. */
   priority?: number
+  /** Runs before the jobs of its priority that wait already. */
+  lifo?: boolean
   /** Milliseconds after which an attempt counts as failed. Absent: never. */
   timeout?: number
   /** Forget the job when it completes; a number keeps the newest so many. */
-  removeOnComplete?: boolean | number
+  removeOnComplete?: boolean | number | KeepJobs
   /** Forget the job when it fails for good; a number keeps the newest so many. */
-  removeOnFail?: boolean | number
+  removeOnFail?: boolean | number | KeepJobs
 }
+
+/** Which of the jobs that ended are kept, looked at when one ends: the newest `count`, and of them those that ended at most `age` seconds ago. */
+export type KeepJobs = { count: number } | { age: number, count?: number }
 
 /** A job to be done. */
 export interface NewJob {
@@ -706,7 +724,10 @@ export interface QueueAdapter {
   schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string>
   /** A job, or null. */
   getJob(queue: string, id: string): Promise<Job | null>
-  /** Jobs: those that wait in the order in which they run, the others newest first. */
+  /**
+   * Jobs: those that wait in the order in which they run, the others newest first. Only those of the page are read; an
+   * offset is a walk along the index, 5 ms for 100,000 jobs.
+   */
   getJobs(queue: string, query?: JobQuery): Promise<Job[]>
   /** How many jobs are in each state. */
   getJobCounts(queue: string): Promise<Record<JobState, number>>

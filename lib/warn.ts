@@ -14,3 +14,13 @@ export class Warnings {
     )
   }
 }
+
+/** What has been warned about in this process. */
+const warned = new Set<string>()
+
+/** Tells once in a process, through `process.on('warning')`. */
+export function warnOnce(code: string, message: string): void {
+  if (warned.has(message)) return
+  warned.add(message)
+  process.emitWarning(message, { type: 'NventWarning', code })
+}

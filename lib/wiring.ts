@@ -5,6 +5,7 @@ import { invalid } from './errors'
 import { currentAdapter } from './factory'
 import { addon, bridge, call, lend, now, takeBack } from './native'
 import type { NativeWiring } from './native'
+import { NventQueueAdapter } from './queue'
 import { NventStoreAdapter } from './store'
 import { NventStreamAdapter } from './stream'
 import type {
@@ -144,9 +145,10 @@ export function createFlowWiring(opts: FlowWiringOptions = {}): Wiring & { stats
     const used: StoreAdapter = store ?? currentAdapter('store')
     const jobs: QueueAdapter | undefined = queue ?? currentAdapter('queue', false)
     const [native, target] = used instanceof NventStoreAdapter ? [used.native, 0] as const : [null, lend(storePort(used))] as const
+    const [nativeJobs, lentJobs] = jobs instanceof NventQueueAdapter ? [jobs.native, 0] as const : [null, jobs ? lend(jobs) : 0] as const
     const linked = link(bus ?? getEventBus())
     const created = new addon.NativeFlowWiring(
-      bridge, linked.bus.native, native, target, jobs ? lend(jobs) : 0, JSON.stringify(templates),
+      bridge, linked.bus.native, native, target, nativeJobs, lentJobs, JSON.stringify(templates),
     )
     const defined: FlowDefinition[] = typeof flows === 'function' ? flows() : flows ?? []
     created.setFlows(json('options.flows', defined))

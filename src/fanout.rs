@@ -78,7 +78,8 @@ pub enum Push {
 /// How many events a publisher that is to wait may have under way before it does, as `Promise.all` over publishes has.
 pub const UNAWAITED: usize = 10_000;
 
-/// Called when a mailbox has something to take. It must not block and must not take: it wakes whoever does.
+/// Called when a mailbox has something to take, under its lock: it must not block and must not touch the mailbox. It
+/// wakes whoever takes.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 struct State<T> {
@@ -86,6 +87,12 @@ struct State<T> {
     gap: Option<Gap>,
     wakes: Vec<(u64, Wake)>,
     closed: bool,
+}
+
+impl<T> State<T> {
+    fn wake(&self) {
+        self.wakes.iter().for_each(|(_, wake)| wake());
+    }
 }
 
 /// What waits for one subscriber, or for a group whose members share it.
@@ -130,7 +137,7 @@ impl<T> Mailbox<T> {
 
     /// Puts an item in, or does what the overflow policy says.
     pub fn push(&self, item: T) -> Push {
-        let (outcome, wakes) = {
+        let outcome = {
             let mut state = lock(&self.state);
             if state.closed {
                 return Push::Closed;
@@ -153,10 +160,14 @@ impl<T> Mailbox<T> {
             if keep {
                 state.items.push_back(item);
             }
-            (outcome, wakes_if_first(&state))
+            // A mailbox that has just got its first delivery wakes its subscribers; a filled one already did. With several
+            // members each arrival wakes them all, as any of them may be busy.
+            if state.items.len() <= 1 || state.wakes.len() > 1 {
+                state.wake();
+            }
+            outcome
         };
         self.arrival.notify_one();
-        wakes.iter().for_each(|wake| wake());
         outcome
     }
 
@@ -168,16 +179,15 @@ impl<T> Mailbox<T> {
 
     /// Tells the subscriber, before its next item, that something may have been missed. Told once, however often noted.
     pub fn note_gap(&self, gap: Gap) {
-        let wakes = {
+        {
             let mut state = lock(&self.state);
             if state.closed {
                 return;
             }
             note_gap(&mut state.gap, gap);
-            state.wakes.iter().map(|(_, wake)| wake.clone()).collect::<Vec<_>>()
-        };
+            state.wake();
+        }
         self.arrival.notify_one();
-        wakes.iter().for_each(|wake| wake());
     }
 
     /// Takes up to `max` deliveries into `out`, a gap first. Returns whether more is waiting.
@@ -257,25 +267,21 @@ impl<T> Mailbox<T> {
 
     /// Ends it: nothing more goes in, what waited is gone, waiting publishers go on.
     pub fn close(&self) {
+        self.finish();
+        let mut state = lock(&self.state);
+        state.items.clear();
+        state.gap = None;
+    }
+
+    /// Ends it: nothing more goes in, what waits can still be taken, waiting publishers go on.
+    pub fn finish(&self) {
         {
             let mut state = lock(&self.state);
             state.closed = true;
-            state.items.clear();
-            state.gap = None;
             state.wakes.clear();
         }
         self.arrival.notify_one();
         self.room.notify_waiters();
-    }
-}
-
-/// A mailbox that has just got its first delivery wakes its subscribers; a filled one already did.
-/// With several members each arrival wakes them all, as any of them may be busy.
-fn wakes_if_first<T>(state: &State<T>) -> Vec<Wake> {
-    if state.items.len() <= 1 || state.wakes.len() > 1 {
-        state.wakes.iter().map(|(_, wake)| wake.clone()).collect()
-    } else {
-        Vec::new()
     }
 }
 

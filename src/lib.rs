@@ -8,9 +8,10 @@
 //! | wiring | [`wiring`] | persists, tracks and routes events: flow wiring and the stream coordinator |
 //! | adapters | [`store`], [`stream`], [`queue`], [`bus`] | each does one thing and knows none of the others |
 //! | transport | [`redis`] | the connection that the Redis backends share |
-//! | ground | [`event`], [`topic`], [`json`], [`fanout`], [`op`], [`health`], [`error`], [`time`] | values and mechanisms |
+//! | ground | [`event`], [`topic`], [`json`], [`fanout`], [`op`], [`health`], [`error`], [`time`], `disk` | values and mechanisms |
 
 pub mod bus;
+mod disk;
 pub mod error;
 pub mod event;
 pub mod fanout;

@@ -1,4 +1,4 @@
-//! The contract of stores over the backends that need nothing but this process.
+//! The contracts over the backends that need nothing but this process.
 
 mod conformance;
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use conformance::{Capabilities, Fresh};
 use nvent_native::store::file::{FileOptions, FileStore};
 use nvent_native::store::{MemoryStore, StoreBackend};
+use nvent_native::stream::{MemoryStream, Retain, StreamBackend};
 use nvent_native::time::ManualClock;
 use tokio::runtime::Handle;
 
@@ -25,5 +26,11 @@ async fn file() -> Fresh<dyn StoreBackend> {
     Fresh { backend, capabilities: Capabilities { clock: Some(clock) }, _place: Box::new(dir) }
 }
 
+async fn memory_stream() -> Fresh<dyn StreamBackend> {
+    let backend = Arc::new(MemoryStream::new(Some(Retain::default()), ManualClock::at(NEW_YEAR)));
+    Fresh { backend, capabilities: Capabilities::default(), _place: Box::new(()) }
+}
+
 store_conformance!(memory_store, crate::memory);
 store_conformance!(file_store, crate::file);
+stream_conformance!(memory_stream, crate::memory_stream);

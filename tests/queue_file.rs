@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nvent_native::Code;
-use nvent_native::fanout::{Delivery, Mailbox};
-use nvent_native::queue::{CLOSE_LIMIT, Durability, JobOptions, JobState, NewJob, Queue, Run, ScheduleOptions};
+use nvent_native::fanout::{Delivery, Mailbox, Overflow};
+use nvent_native::queue::{
+    CLOSE_LIMIT, Durability, EventKind, JobOptions, JobState, NewJob, Queue, Run, ScheduleOptions,
+};
 use nvent_native::queue::{WorkerOptions, worker_mailbox};
 use nvent_native::time::{ManualClock, SharedClock};
 use serde_json::{Value, json};
@@ -160,7 +162,10 @@ async fn a_step_that_cannot_be_stored_is_told_and_stops_the_queue() {
     database.execute_batch(refuse).unwrap();
     drop(database);
     let queue = open(dir.path(), clock.clone());
+    let waiting = Arc::new(Mailbox::new(10, Overflow::DropOldest));
+    queue.on("q", EventKind::Waiting, waiting.clone()).await.unwrap();
     let error = queue.enqueue("q", job("lost", json!({}))).await.unwrap_err();
+    assert!(waiting.is_empty(), "nobody hears of what was not stored");
     assert!(error.code() == Code::Io && error.message().contains("the disk is full"), "{error}");
     let error = queue.counts("q").await.unwrap_err();
     assert!(error.code() == Code::Io && error.message().contains("stopped"), "{error}");
@@ -168,4 +173,60 @@ async fn a_step_that_cannot_be_stored_is_told_and_stops_the_queue() {
     let queue = open(dir.path(), clock);
     let ids: Vec<_> = queue.jobs("q", &[], 0, None).await.unwrap();
     assert!(ids.len() == 1 && ids[0].contains(&*acknowledged), "{ids:?}");
+}
+
+#[tokio::test]
+async fn others_hear_of_a_job_whose_adapter_went_away_and_run_it_again() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let (leaving, staying) = (open(dir.path(), clock.clone()), open(dir.path(), clock));
+    let stalled = Arc::new(Mailbox::new(10, Overflow::DropOldest));
+    staying.on("q", EventKind::Stalled, stalled.clone()).await.unwrap();
+    let mailbox = work(&leaving, 2).await;
+    for id in ["begun", "not"] {
+        leaving.enqueue("q", job(id, json!({"attempts": 2}))).await.unwrap();
+    }
+    assert!(leaving.begin(&next(&mailbox).await));
+    assert_eq!(leaving.close(Duration::ZERO).await.unwrap(), 1);
+    let Some(Delivery::Item(event)) = stalled.recv().await else { panic!("the event is missing") };
+    assert_eq!(*event.payload, *r#"{"jobId":"begun","name":"step","attemptsMade":1}"#);
+    assert!(stalled.is_empty());
+    let mailbox = work(&staying, 2).await;
+    assert_eq!([id(&next(&mailbox).await), id(&next(&mailbox).await)], ["begun", "not"]);
+}
+
+/// What is not to be read is made unreadable: reading it would be an error.
+#[tokio::test]
+async fn of_100_000_waiting_jobs_only_those_are_read_that_are_asked_for() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let queue = open(dir.path(), clock.clone());
+    let enqueued: Vec<_> = (0..100_000).map(|n| queue.enqueue("q", job(&n.to_string(), json!({})))).collect();
+    for op in enqueued {
+        op.await.unwrap();
+    }
+    queue.close(CLOSE_LIMIT).await.unwrap();
+    let database = rusqlite::Connection::open(dir.path().join("queue.db")).unwrap();
+    let spoil = "UPDATE jobs SET options = 'spoilt' WHERE CAST(id AS INTEGER) BETWEEN 5 AND 99994;
+                 DELETE FROM job_data WHERE seq IN (SELECT seq FROM jobs WHERE options = 'spoilt')";
+    database.execute_batch(spoil).unwrap();
+    drop(database);
+
+    let queue = open(dir.path(), clock);
+    let counts = async || {
+        let counts = queue.counts("q").await.unwrap();
+        (counts.get(JobState::Waiting), counts.get(JobState::Active))
+    };
+    let page = async |offset| {
+        let jobs = queue.jobs("q", &[JobState::Waiting], offset, Some(5)).await.unwrap();
+        jobs.iter().map(|job| serde_json::from_str::<Value>(job).unwrap()["id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(counts().await, (100_000, 0));
+    assert_eq!(page(0).await, ["0", "1", "2", "3", "4"]);
+    assert_eq!(page(99_995).await, ["99995", "99996", "99997", "99998", "99999"]);
+    let mailbox = work(&queue, 5).await;
+    for n in 0..5 {
+        assert_eq!(id(&next(&mailbox).await), n.to_string());
+    }
+    assert_eq!(counts().await, (99_995, 5));
+    let error = queue.jobs("q", &[JobState::Waiting], 0, Some(1)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Corrupt, "{error}");
 }

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { rejects } from '../support/until'
+import { rejects, until } from '../support/until'
 import { noJson, noNames, noObjects } from '../support/values'
 import type { QueueContext } from './queue'
 
@@ -9,9 +9,12 @@ export function badInput(context: QueueContext): void {
     ['enqueue', 'name', name => context.queue.enqueue('q', { name, data: 1 })],
     ['schedule', 'queue', name => context.queue.schedule(name, { name: 'a', data: 1 }, { cron: '* * * * *' })],
     ['getJob', 'queue', name => context.queue.getJob(name, 'x')],
+    ['getJob', 'id', id => context.queue.getJob('q', id)],
     ['getJobs', 'queue', name => context.queue.getJobs(name)],
     ['getJobCounts', 'queue', name => context.queue.getJobCounts(name)],
     ['removeJob', 'queue', name => context.queue.removeJob(name, 'x')],
+    ['removeJob', 'jobId', id => context.queue.removeJob('q', id)],
+    ['removeScheduledJob', 'scheduleId', id => context.queue.removeScheduledJob(id)],
     ['isPaused', 'queue', name => context.queue.isPaused(name)],
     ['pause', 'queue', name => context.queue.pause(name)],
     ['resume', 'queue', name => context.queue.resume(name)],
@@ -53,6 +56,10 @@ export function badInput(context: QueueContext): void {
     ['a timeout as text', { timeout: '1s' }, /job\.opts\.timeout/],
     ['a backoff of an unknown type', { backoff: { type: 'linear', delay: 1 } }, /job\.opts\.backoff\.type.*exponential/],
     ['a misspelt backoff', { backoff: { type: 'fixed', dely: 1 } }, /job\.opts\.backoff\.dely.*did you mean "delay"/],
+    ['a misspelt way to keep', { removeOnFail: { cuont: 1 } }, /job\.opts\.removeOnFail\.cuont.*did you mean "count"/],
+    ['an age as text', { removeOnFail: { age: '1h' } }, /job\.opts\.removeOnFail\.age/],
+    ['too much jitter', { backoff: { type: 'fixed', delay: 1, jitter: 2 } }, /job\.opts\.backoff\.jitter/],
+    ['a lifo that is none', { lifo: 1 }, /job\.opts\.lifo/],
     ['text for what to keep', { removeOnComplete: 'all' }, /job\.opts\.removeOnComplete/],
     ['fewer than none to keep', { removeOnFail: -1 }, /job\.opts\.removeOnFail/],
     ['an empty id', { jobId: '' }, /job\.opts\.jobId/],
@@ -61,6 +68,28 @@ export function badInput(context: QueueContext): void {
   ])('refuses %s of a job', async (_what, opts, message) => {
     await rejects(context.queue.enqueue('q', { name: 'a', data: 1, opts }), 'NVENT_INVALID', message)
     expect(await context.queue.getJobs('q')).toEqual([])
+  })
+
+  it('takes options that only BullMQ knows, and warns of each once', async () => {
+    const { queue, state } = context
+    const foreign = {
+      stackTraceLimit: 5, keepLogs: 3, sizeLimit: 10, timestamp: 1, repeat: { cron: '* * * * *' }, repeatJobKey: 'k', prevMillis: 1,
+      parent: { id: 'p', queue: 'bull:p' }, failParentOnFailure: true, continueParentOnFailure: true, ignoreDependencyOnFailure: true,
+      removeDependencyOnFailure: true, deduplication: { id: 'd' }, telemetry: { omitContext: true },
+    }
+    const warnings: any[] = []
+    const take = (warning: any): unknown => warning.code === 'NVENT_IGNORED' && warnings.push(warning.message)
+    process.on('warning', take)
+    for (const jobId of ['x', 'y']) await queue.enqueue('q', { name: 'a', data: 1, opts: { jobId, attempts: 2, ...foreign } as any })
+    await queue.schedule('q', { name: 'a', data: 1, opts: { jobId: 'z', ...foreign } as any }, { delay: 86_400_000 })
+    const other = context.another({ defaultJobOptions: { keepLogs: 3, attempts: 4 } as any })
+    await other.enqueue('defaults', { name: 'a', data: 1, opts: { jobId: 'w' } })
+    await until('the warnings', () => warnings.length > Object.keys(foreign).length)
+    process.off('warning', take)
+    expect(warnings.map(message => message.split(' ')[0])).toEqual([...Object.keys(foreign).map(key => `job.opts.${key}`), 'options.defaultJobOptions.keepLogs'])
+    expect(await Promise.all(['x', 'y', 'z'].map(state))).toEqual(['waiting', 'waiting', 'delayed'])
+    expect((await queue.getJob('q', 'x') as any).opts).toEqual({ jobId: 'x', attempts: 2 })
+    expect((await other.getJob('defaults', 'w') as any).opts).toEqual({ jobId: 'w', attempts: 4 })
   })
 
   it.each<[any, RegExp]>([

@@ -80,6 +80,15 @@ export function jobs(context: QueueContext): void {
     expect(order.items).toEqual(['none-a', 'none-b', '1', '5a', '5b', '9'])
   })
 
+  it('runs a lifo job before those that wait already', async () => {
+    const { add, work, hear } = context
+    const [completed, order] = [hear('completed'), new Inbox()]
+    await add({ jobId: 'c' }, { jobId: 'b', lifo: true }, { jobId: 'a', lifo: true }, { jobId: 'd' })
+    work(job => order.take(job.id))
+    await completed.atLeast(4)
+    expect(order.items).toEqual(['a', 'b', 'c', 'd'])
+  })
+
   it('holds a delayed job back, and the others not', async () => {
     const { queue, add, work, hear } = context
     const [delayed, completed] = [hear('delayed'), hear('completed')]
@@ -108,6 +117,18 @@ export function jobs(context: QueueContext): void {
     // An id that is not kept is free.
     await add({ jobId: 'none' })
     expect(await completed.atLeast(7)).toHaveLength(7)
+  })
+
+  it('keeps ended jobs only as long as it is told', async () => {
+    const { queue, add, work, hear } = context
+    const completed = hear('completed')
+    work(() => {})
+    await add({ jobId: 'old', removeOnComplete: { age: 3_600, count: 5 } })
+    await completed.atLeast(1)
+    await until('a later millisecond', async () => (await queue.getJob('q', 'old'))!.finishedOn! < Date.now())
+    await add({ jobId: 'new', removeOnComplete: { age: 0 } })
+    await completed.atLeast(2)
+    expect((await queue.getJobs('q')).map(job => job.id)).toEqual(['new'])
   })
 
   it('takes options that a job does not have from defaultJobOptions', async () => {

@@ -44,8 +44,8 @@ export function lifecycle(context: QueueContext): void {
   })
 
   it('waits on close for handlers that run, begins no more, and takes nothing', async () => {
-    const { queue, add, work, capabilities } = context
-    const [begun, go] = [new Inbox(), gate()]
+    const { queue, add, work, hear, capabilities } = context
+    const [begun, completed, go] = [new Inbox(), hear('completed'), gate()]
     work((job) => {
       begun.take(job.id)
       return go.opened
@@ -62,9 +62,18 @@ export function lifecycle(context: QueueContext): void {
     go.open()
     await closing
     expect(begun.items).toEqual(['runs'])
+    expect(completed.items).toMatchObject([{ jobId: 'runs' }])
     const later = context.another()
     expect([(await later.getJob('q', 'runs'))?.state, (await later.getJob('q', 'waits'))?.state])
       .toEqual(capabilities.durable ? ['completed', 'waiting'] : [undefined, undefined])
+  })
+
+  it('tells before it is closed everything that happened before', async () => {
+    const { queue, add, hear } = context
+    const waiting = hear('waiting')
+    await Promise.all(Array.from({ length: 5_000 }, () => add({})))
+    await queue.close()
+    expect(waiting.items).toHaveLength(5_000)
   })
 
   it('finishes on close what was called before', async () => {

@@ -47,6 +47,13 @@ export function schedules(context: QueueContext): void {
     expect(nextRun).toBeLessThanOrEqual(Date.now() + 3_600_000)
   })
 
+  it('fires by the clock of its time zone', async () => {
+    const { queue } = context
+    await queue.schedule('q', { name: 'a', data: 1 }, { repeat: { pattern: '0 0 * * *', tz: 'Asia/Kolkata' } })
+    const [{ nextRun, tz }] = await queue.getScheduledJobs('q') as [any]
+    expect([new Date(nextRun).toISOString().slice(11), tz]).toEqual(['18:30:00.000Z', 'Asia/Kolkata'])
+  })
+
   it('with a delay, or with neither, is one job', async () => {
     const { queue, state } = context
     expect(await queue.schedule('q', { name: 'a', data: 1, opts: { jobId: 'later' } }, { delay: 86_400_000 })).toBe('later')
@@ -55,15 +62,16 @@ export function schedules(context: QueueContext): void {
   })
 
   it.each<[string, any, RegExp]>([
-    ['a pattern of too few fields', { cron: '* * *' }, /"\* \* \*" has 3 fields.*five.*six/],
-    ['a pattern out of range', { cron: '61 * * * *' }, /61 \* \* \* \*/],
-    ['a pattern that never comes', { cron: '0 0 30 2 *' }, /0 0 30 2 \*/],
-    ['words', { cron: 'every now and then ok' }, /no cron pattern/],
+    ['a pattern of too few fields', { cron: '* * *' }, /options\.cron: "\* \* \*" has 3 fields.*five.*six/],
+    ['a pattern out of range', { cron: '61 * * * *' }, /options\.cron.*61 \* \* \* \*/],
+    ['a pattern that never comes', { cron: '0 0 30 2 *' }, /options\.cron: "0 0 30 2 \*/],
+    ['words', { cron: 'every now and then ok' }, /options\.cron.*no cron pattern/],
+    ['a pattern of repeat that is none', { repeat: { pattern: '* * *' } }, /options\.repeat\.pattern: "\* \* \*" has 3/],
     ['two patterns', { cron: hourly, repeat: { pattern: '* * * * *' } }, /cron and repeat\.pattern differ/],
     ['a delay and a pattern', { cron: hourly, delay: 5 }, /not both/],
     ['a repeat without a pattern', { repeat: { limit: 2 } }, /repeat\.pattern.*missing/],
     ['a limit of none', { cron: hourly, repeat: { limit: 0 } }, /repeat\.limit/],
-    ['a time zone that is none', { repeat: { pattern: hourly, tz: 'Mars/Olympus' } }, /Mars\/Olympus.*Europe\/Berlin/],
+    ['a time zone that is none', { repeat: { pattern: hourly, tz: 'Mars/Olympus' } }, /options\.repeat\.tz.*Mars\/Olympus.*Europe\/Berlin/],
     ['a misspelt option', { crn: hourly }, /crn.*did you mean "cron"/],
     ['a misspelt option of repeat', { repeat: { patern: hourly } }, /repeat\.patern.*did you mean "pattern"/],
     ['a delay before now', { delay: -1 }, /options\.delay/],

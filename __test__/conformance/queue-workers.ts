@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest'
 import { gate, Inbox } from '../support/until'
 import type { QueueContext } from './queue'
+import { runsAFlow } from './queue-flow'
 
 export function workers(context: QueueContext): void {
   it('begins only when it is told to, with what waited', async () => {
@@ -102,4 +103,6 @@ export function workers(context: QueueContext): void {
     await add({ jobId: 'parent' })
     expect(await completed.atLeast(2)).toMatchObject([{ jobId: 'parent', returnvalue: 'active' }, { jobId: 'child', returnvalue: 'active' }])
   })
+
+  it('carries a flow from its first step to its last', () => runsAFlow(context.another()))
 }

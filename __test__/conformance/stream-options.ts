@@ -116,6 +116,11 @@ export function options(context: StreamContext): void {
       expect(data(await b.atLeast(5))).toEqual(range(0, 5))
     })
 
+    it('is refused together with ignoreOwn', async () => {
+      const stream = context.another({ retain: 1_000 })
+      await rejects(stream.subscribe('jobs', () => {}, { group: 'workers', ignoreOwn: true }), 'NVENT_INVALID', /ignoreOwn.*group/)
+    })
+
     it('works without retention where the backend can, and says so where it cannot', async () => {
       const subscribed = context.stream.subscribe('jobs', () => {}, { group: 'workers' })
       if (context.capabilities.groupNeedsRetain) await rejects(subscribed, 'NVENT_INVALID', /retain/)

@@ -1,6 +1,7 @@
-import { spawn, type ChildProcess } from 'node:child_process'
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
+import { promisify } from 'node:util'
 
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
@@ -36,8 +37,18 @@ export class RedisServer {
 
   /** Empties a database. */
   async flush(db: number): Promise<void> {
-    const cli = spawn('redis-cli', ['-p', String(this.port), '-n', String(db), 'flushdb'], { stdio: 'ignore' })
-    await once(cli, 'exit')
+    await this.cli('-n', String(db), 'flushdb')
+  }
+
+  /** What redis-cli says. */
+  async cli(...args: string[]): Promise<string> {
+    return (await promisify(execFile)('redis-cli', ['-p', String(this.port), ...args])).stdout.trim()
+  }
+
+  /** The ids of the connections that ours have open. */
+  async connections(): Promise<string[]> {
+    const list = (await this.cli('client', 'list')).split('\n').filter(line => line.includes(' name=nvent-native '))
+    return list.map(line => /^id=(\d+)/.exec(line)![1]!)
   }
 
   async stop(): Promise<void> {

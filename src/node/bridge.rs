@@ -4,12 +4,13 @@
 //! once however much is waiting. JavaScript then takes what is there, in batches of JSON text:
 //!
 //! - settled operations: `[ticket, ok, value or error, …]`
-//! - deliveries to subscribers: `[[[topic, message], …], [subscription, index of message, …], more]`
+//! - deliveries to subscribers: `[[[topic, message], …], [subscription, index of first message, how many, …], more]`
 //! - calls of JavaScript objects (a user's own stream, say): `[[id, target, method, [arguments]], …]`
 //!
 //! The bell never keeps the process alive. JavaScript does while operations are under way, so that an awaited one ends.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -65,6 +66,8 @@ struct Subscription {
     /// Its handler has been seen to take its time: one event at a time from then on, so that the rest waits in the
     /// bounded mailbox.
     slow: AtomicBool,
+    /// Forgotten: nothing is delivered to it any more.
+    gone: AtomicBool,
     ack: Mutex<Option<Ack>>,
 }
 
@@ -150,6 +153,7 @@ impl Shared {
             // Until JavaScript has a handler for it and says so with `release`.
             held: AtomicBool::new(true),
             slow: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             ack: Mutex::default(),
         });
         self.lock().subscriptions.insert(id, subscription.clone());
@@ -164,7 +168,9 @@ impl Shared {
 
     /// Forgets a subscription. Nothing is delivered to it any more.
     pub(super) fn unsubscribe(&self, id: u64) {
-        self.lock().subscriptions.remove(&id);
+        if let Some(subscription) = self.lock().subscriptions.remove(&id) {
+            subscription.gone.store(true, Ordering::Release);
+        }
     }
 
     fn enqueue(&self, subscription: Arc<Subscription>) {
@@ -181,15 +187,23 @@ impl Shared {
     }
 }
 
+/// Messages that stand one after the other in a batch and go to one subscriber.
+struct Sequence {
+    subscription: u64,
+    first: usize,
+    count: usize,
+}
+
 /// One batch of deliveries under construction.
 #[derive(Default)]
 struct Batch {
     messages: String,
-    pairs: String,
-    count: usize,
-    /// The last message written, as one message usually goes to many subscribers in a row.
+    sequences: Vec<Sequence>,
+    /// The index of the last message given, as one message usually goes to many subscribers in a row.
+    last: Option<(*const u8, usize)>,
+    /// The indexes of all, by address.
     seen: HashMap<*const u8, usize>,
-    /// Keeps what `seen` points to alive, so that no address is used again.
+    /// Keeps what the addresses point to alive, so that none is used again.
     kept: Vec<Json>,
 }
 
@@ -199,8 +213,20 @@ impl Batch {
     }
 
     fn push(&mut self, subscription: u64, topic: &str, json: &Json) {
-        let next = self.kept.len();
-        let index = *self.seen.entry(json.as_ptr()).or_insert(next);
+        let index = self.index(topic, json);
+        match self.sequences.last_mut() {
+            Some(last) if last.subscription == subscription && last.first + last.count == index => last.count += 1,
+            _ => self.sequences.push(Sequence { subscription, first: index, count: 1 }),
+        }
+    }
+
+    fn index(&mut self, topic: &str, json: &Json) -> usize {
+        let (next, address) = (self.kept.len(), json.as_ptr());
+        let index = match self.last {
+            Some((last, index)) if last == address => index,
+            _ => *self.seen.entry(address).or_insert(next),
+        };
+        self.last = Some((address, index));
         if index == next {
             self.messages.push_str(if next == 0 { "[" } else { ",[" });
             push_string(&mut self.messages, topic);
@@ -209,13 +235,21 @@ impl Batch {
             self.messages.push(']');
             self.kept.push(json.clone());
         }
-        self.pairs.push_str(if self.count == 0 { "" } else { "," });
-        self.pairs.push_str(&format!("{subscription},{index}"));
-        self.count += 1;
+        index
     }
 
     fn into_json(self, more: bool) -> Option<String> {
-        (self.count > 0).then(|| format!("[[{}],[{}],{more}]", self.messages, self.pairs))
+        if self.sequences.is_empty() {
+            return None;
+        }
+        let mut json = format!("[[{}],[", self.messages);
+        for (n, Sequence { subscription, first, count }) in self.sequences.iter().enumerate() {
+            let comma = if n == 0 { "" } else { "," };
+            // Writing to a String does not fail.
+            _ = write!(json, "{comma}{subscription},{first},{count}");
+        }
+        json.push_str(if more { "],true]" } else { "],false]" });
+        Some(json)
     }
 }
 
@@ -324,7 +358,7 @@ impl Bridge {
         Some(json)
     }
 
-    /// A batch of deliveries, `[[[topic, message], …], [subscription, index, …], more]`, or null. With a subscription's
+    /// A batch of deliveries, `[[[topic, message], …], [subscription, index of first, how many, …], more]`, or null. With a subscription's
     /// id only what waits for that one, all of it.
     #[napi]
     pub fn take_deliveries(&self, only: Option<f64>) -> Option<String> {
@@ -334,24 +368,28 @@ impl Bridge {
             while subscription.take(&mut batch) {}
             return batch.into_json(false);
         }
-        let mut turns = self.shared.lock().ready.len();
-        while turns > 0 && !batch.is_full() {
-            turns -= 1;
-            let Some(subscription) = self.shared.lock().ready.pop_front() else { break };
+        let mut turns = std::mem::take(&mut self.shared.lock().ready);
+        while !batch.is_full()
+            && let Some(subscription) = turns.pop_front()
+        {
             subscription.queued.store(false, Ordering::Release);
-            let known = self.shared.lock().subscriptions.contains_key(&subscription.id);
-            if !known || subscription.held.load(Ordering::Acquire) {
+            if subscription.gone.load(Ordering::Acquire) || subscription.held.load(Ordering::Acquire) {
                 continue;
             }
-            let (before, more) = (batch.count, subscription.take(&mut batch));
-            if subscription.single && batch.count > before {
+            let (before, more) = (batch.sequences.len(), subscription.take(&mut batch));
+            if subscription.single && batch.sequences.len() > before {
                 // It is asked again when its handler is done.
                 subscription.held.store(true, Ordering::Release);
             } else if more {
                 self.shared.enqueue(subscription);
             }
         }
-        let more = !self.shared.lock().ready.is_empty();
+        let more = {
+            let mut inbox = self.shared.lock();
+            turns.append(&mut inbox.ready);
+            inbox.ready = turns;
+            !inbox.ready.is_empty()
+        };
         batch.into_json(more)
     }
 

@@ -26,7 +26,7 @@ const EVENT_BUFFER: usize = 100_000;
 /// The queues of one adapter.
 #[napi]
 pub struct NativeQueue {
-    queue: Arc<Queue>,
+    pub(super) queue: Arc<Queue>,
     bridge: Arc<Shared>,
 }
 

@@ -21,6 +21,8 @@ use crate::topic::check_name;
 #[napi]
 pub struct NativeStream {
     pub(super) stream: Arc<dyn StreamBackend>,
+    /// The same, where it is on Redis.
+    redis: Option<Arc<RedisStream>>,
     bridge: Arc<Shared>,
 }
 
@@ -73,6 +75,14 @@ impl Options {
     }
 }
 
+impl NativeStream {
+    fn on_redis(&self, topic: &str, group: &str) -> Result<&RedisStream> {
+        check_name("topic", topic)?;
+        check_name("group", group)?;
+        self.redis.as_deref().ok_or_else(|| Error::invalid("parking: only a stream on Redis parks what failed"))
+    }
+}
+
 #[napi]
 impl NativeStream {
     /// A stream in memory. Without limits nothing is retained.
@@ -81,7 +91,7 @@ impl NativeStream {
         let retain = retain
             .then(|| Retain { max_events: max_events.map(|n| n as usize), max_age_ms: max_age_ms.map(|ms| ms as u64) });
         let stream = Arc::new(MemoryStream::new(retain, system_clock()));
-        Self { stream, bridge: bridge.shared.clone() }
+        Self { stream, redis: None, bridge: bridge.shared.clone() }
     }
 
     /// A stream on Redis.
@@ -89,7 +99,7 @@ impl NativeStream {
     pub fn redis(bridge: &Bridge, options: String) -> napi::Result<Self> {
         guard(|| {
             let stream = Arc::new(RedisStream::new(stream_options(&options)?, runtime()));
-            Ok(Self { stream, bridge: bridge.shared.clone() })
+            Ok(Self { redis: Some(stream.clone()), stream, bridge: bridge.shared.clone() })
         })
     }
 
@@ -150,6 +160,20 @@ impl NativeStream {
     #[napi]
     pub fn subscription_count(&self, topic: String) -> napi::Result<u32> {
         guard(|| Ok(u32::try_from(self.stream.subscription_count(&topic)).unwrap_or(u32::MAX)))
+    }
+
+    /// What a group parked on a topic, as a JSON array.
+    #[napi]
+    pub fn parked(&self, topic: String, group: String) -> napi::Result<Reply> {
+        let parked = || Ok(self.on_redis(&topic, &group)?.parked(&topic, &group));
+        reply(&self.bridge, parked, |parked| Some(to_json(&parked).to_string()))
+    }
+
+    /// Publishes it again; replies with how many.
+    #[napi]
+    pub fn replay_parked(&self, topic: String, group: String) -> napi::Result<Reply> {
+        let replay = || Ok(self.on_redis(&topic, &group)?.replay_parked(&topic, &group));
+        reply(&self.bridge, replay, |count| Some(count.to_string()))
     }
 
     /// Whether it is usable.

@@ -14,6 +14,7 @@ use crate::event::{Event, NewEvent};
 use crate::json::{Json, Object, parse, push_string, to_json};
 use crate::node::bridge::{Bridge, Shared};
 use crate::node::bus::NativeBus;
+use crate::node::queue::NativeQueue;
 use crate::node::reply::{Reply, guard, reply};
 use crate::node::runtime;
 use crate::node::store::{NativeStore, nothing};
@@ -254,6 +255,7 @@ impl NativeFlowWiring {
         bus: &NativeBus,
         store: Option<&NativeStore>,
         store_target: u32,
+        queue: Option<&NativeQueue>,
         queue_target: u32,
         subjects: String,
     ) -> napi::Result<Self> {
@@ -278,7 +280,10 @@ impl NativeFlowWiring {
                 store: flow_store,
                 announce: Arc::new(move |subject, event| announce_on.announce(subject, event)),
                 store_announces: announces,
-                queue: (queue_target > 0).then(|| object(queue_target) as Arc<dyn FlowQueue>),
+                queue: match queue {
+                    Some(queue) => Some(Arc::new(queue.queue.clone())),
+                    None => (queue_target > 0).then(|| object(queue_target) as Arc<dyn FlowQueue>),
+                },
             };
             Ok(Self { wiring: FlowWiring::new(parts, &options, runtime())?, bridge: bridge.shared.clone() })
         })

@@ -139,22 +139,19 @@ impl Listeners {
     }
 
     pub(super) fn remove(&mut self, id: u64) {
-        self.retain(|listener| listener.id != id);
+        self.end(|listener| listener.id == id, Mailbox::close);
     }
 
+    /// What an owner's listeners were told before can still be taken.
     pub(super) fn forget(&mut self, owner: u64) {
-        self.retain(|listener| listener.owner != owner);
+        self.end(|listener| listener.owner == owner, Mailbox::finish);
     }
 
-    fn retain(&mut self, keep: impl Fn(&Listener) -> bool) {
+    fn end(&mut self, whose: impl Fn(&Listener) -> bool, how: impl Fn(&Mailbox<QueueEvent>)) {
         self.0.retain(|_, listeners| {
-            listeners.retain(|listener| {
-                let kept = keep(listener);
-                if !kept {
-                    listener.mailbox.close();
-                }
-                kept
-            });
+            for listener in listeners.extract_if(.., |listener| whose(listener)) {
+                how(&listener.mailbox);
+            }
             !listeners.is_empty()
         });
     }

@@ -129,8 +129,9 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// When the next attempt may begin, as a waiting job: its place in the line.
-    pub(super) fn waiting_order(&self, place: i64) -> (i64, i64) {
+    /// Where it waits, given its number: the newest first where it asks for that.
+    pub(super) fn waiting_order(&self, number: i64) -> (i64, i64) {
+        let place = if self.options.lifo == Some(true) { -number.abs() } else { number };
         (i64::from(self.options.priority.unwrap_or(0)), place)
     }
 

@@ -125,6 +125,21 @@ impl Queue {
         self.call(move |engine| work(engine, queue))
     }
 
+    /// Calls something on a job, if there can be one of that id.
+    fn on_job<T: Send + 'static>(
+        &self,
+        queue: &str,
+        what: &str,
+        id: &str,
+        work: impl FnOnce(&mut Engine, &str, &str) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        if let Err(error) = check_name(what, id) {
+            return Op::err(error);
+        }
+        let id: Arc<str> = id.into();
+        self.on_queue(queue, move |engine, queue| work(engine, &queue, &id))
+    }
+
     /// Makes it usable. Every other method does so on first use.
     pub fn open(&self) -> Op<()> {
         self.call(Engine::open)
@@ -146,8 +161,7 @@ impl Queue {
 
     /// One job: `{ id, name, data, opts, state, attemptsMade, timestamp, … }`.
     pub fn job(&self, queue: &str, id: &str) -> Op<Option<Json>> {
-        let id: Arc<str> = id.into();
-        self.on_queue(queue, move |engine, queue| engine.job(&queue, &id))
+        self.on_job(queue, "id", id, |engine, queue, id| engine.job(queue, id))
     }
 
     /// A page of jobs of these states (all of them where none is named), one state after the other: what runs next
@@ -171,14 +185,16 @@ impl Queue {
 
     /// Ends a schedule; whether it was there. Jobs that it made stay.
     pub fn remove_scheduled(&self, id: &str) -> Op<bool> {
+        if let Err(error) = check_name("scheduleId", id) {
+            return Op::err(error);
+        }
         let id: Arc<str> = id.into();
         self.call(move |engine| engine.remove_schedule(&id))
     }
 
     /// Removes a job; whether it was there. If it runs, its outcome changes nothing, and it keeps its slot until then.
     pub fn remove_job(&self, queue: &str, id: &str) -> Op<bool> {
-        let id: Arc<str> = id.into();
-        self.on_queue(queue, move |engine, queue| engine.remove_job(&queue, &id))
+        self.on_job(queue, "jobId", id, |engine, queue, id| engine.remove_job(queue, id))
     }
 
     /// Whether the queue is paused.

@@ -3,51 +3,74 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::json::{Json, Object, check_depth, parse_object, to_json};
 use crate::topic::check_name;
+
+use super::schedule::Calendar;
 
 /// The longest time that an option may name: ten years, in milliseconds.
 const MAX_MS: f64 = 10.0 * 366.0 * 24.0 * 3_600_000.0;
 const MAX_WHOLE: f64 = 4_294_967_295.0;
 
 /// How long to wait before the next attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backoff {
-    /// Always the same, in ms.
-    Fixed(u64),
-    /// Twice as long after each attempt, from this many ms.
-    Exponential(u64),
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Backoff {
+    /// Whether the wait is twice as long after each attempt, rather than always the same.
+    pub exponential: bool,
+    /// The (first) wait, in ms.
+    pub delay: u64,
+    /// The part of a wait that chance may take away: 0 for none of it, 1 for all.
+    pub jitter: f64,
 }
 
 impl Backoff {
-    /// The wait after so many attempts, in ms.
-    pub fn delay(self, attempts_made: u32) -> u64 {
+    /// Always the same wait.
+    pub const fn fixed(delay: u64) -> Self {
+        Self { exponential: false, delay, jitter: 0.0 }
+    }
+
+    /// The wait after so many attempts, in ms. `dice` is any number.
+    pub fn delay(self, attempts_made: u32, dice: u64) -> u64 {
+        let factor = match self.exponential {
+            true => 1_u64.checked_shl(attempts_made.saturating_sub(1)).unwrap_or(u64::MAX),
+            false => 1,
+        };
+        let whole = self.delay.saturating_mul(factor).min(MAX_MS as u64);
+        whole - (whole as f64 * self.jitter * (dice as f64 / u64::MAX as f64)) as u64
+    }
+}
+
+/// What is kept of a queue's jobs that ended in one way. Looked at when a job ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Keep {
+    /// The last so many; None is all of them.
+    pub count: Option<u64>,
+    /// Those that ended at most so many ms ago.
+    pub age: Option<u64>,
+}
+
+impl Keep {
+    /// The last so many.
+    pub const fn last(count: u64) -> Self {
+        Self { count: Some(count), age: None }
+    }
+
+    fn to_value(self) -> Value {
         match self {
-            Self::Fixed(delay) => delay,
-            Self::Exponential(delay) => {
-                let factor = 1_u64.checked_shl(attempts_made.saturating_sub(1)).unwrap_or(u64::MAX);
-                delay.saturating_mul(factor).min(MAX_MS as u64)
-            }
+            Self { count: None, age: None } => false.into(),
+            Self { count: Some(count), age: None } => count.into(),
+            Self { count: None, age: Some(age) } => json!({"age": age as f64 / 1000.0}),
+            Self { count: Some(count), age: Some(age) } => json!({"age": age as f64 / 1000.0, "count": count}),
         }
     }
 }
 
-/// What is kept of jobs that ended in one way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Keep {
-    /// All of them.
-    #[default]
-    All,
-    /// The last so many of the queue.
-    Last(u64),
-}
-
 /// What a caller says about a job. None is the default of the queue, or else of the system.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobOptions {
     /// The id; a job that has it already makes the enqueue a no-op.
     pub job_id: Option<Arc<str>>,
@@ -59,6 +82,8 @@ pub struct JobOptions {
     pub delay: Option<u64>,
     /// Lower numbers run first, jobs without one (or with 0) before them.
     pub priority: Option<u32>,
+    /// Runs before the jobs of its priority that are there already.
+    pub lifo: Option<bool>,
     /// Milliseconds after which an attempt has failed.
     pub timeout: Option<u64>,
     /// What to keep of completed jobs.
@@ -68,7 +93,7 @@ pub struct JobOptions {
 }
 
 const JOB_OPTIONS: &[&str] =
-    &["jobId", "attempts", "backoff", "delay", "priority", "timeout", "removeOnComplete", "removeOnFail"];
+    &["jobId", "attempts", "backoff", "delay", "priority", "lifo", "timeout", "removeOnComplete", "removeOnFail"];
 
 impl JobOptions {
     /// Reads a JSON object; `what` is its path in messages.
@@ -93,6 +118,7 @@ impl JobOptions {
                 "backoff" => options.backoff = Some(backoff(&path, value)?),
                 "delay" => options.delay = Some(millis(&path, value)?),
                 "priority" => options.priority = Some(whole(&path, value, 0.0)?),
+                "lifo" => options.lifo = Some(flag(&path, value)?),
                 "timeout" => options.timeout = Some(millis(&path, value)?).filter(|ms| *ms > 0),
                 "removeOnComplete" => options.remove_on_complete = Some(keep(&path, value)?),
                 "removeOnFail" => options.remove_on_fail = Some(keep(&path, value)?),
@@ -111,6 +137,7 @@ impl JobOptions {
             backoff: self.backoff.or(defaults.backoff),
             delay: self.delay.or(defaults.delay),
             priority: self.priority.or(defaults.priority),
+            lifo: self.lifo.or(defaults.lifo),
             timeout: self.timeout.or(defaults.timeout),
             remove_on_complete: self.remove_on_complete.or(defaults.remove_on_complete),
             remove_on_fail: self.remove_on_fail.or(defaults.remove_on_fail),
@@ -119,12 +146,6 @@ impl JobOptions {
 
     /// As a handler sees them and as they are stored: `attempts` is always there.
     pub fn to_json(&self) -> Json {
-        fn keep(keep: Keep) -> Value {
-            match keep {
-                Keep::All => false.into(),
-                Keep::Last(count) => count.into(),
-            }
-        }
         let mut object = Object::new();
         let mut put = |key: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -135,16 +156,21 @@ impl JobOptions {
         put("attempts", Some(self.attempts().into()));
         put(
             "backoff",
-            self.backoff.map(|backoff| match backoff {
-                Backoff::Fixed(delay) => serde_json::json!({"type": "fixed", "delay": delay}),
-                Backoff::Exponential(delay) => serde_json::json!({"type": "exponential", "delay": delay}),
+            self.backoff.map(|Backoff { exponential, delay, jitter }| {
+                let kind = if exponential { "exponential" } else { "fixed" };
+                let mut backoff = json!({"type": kind, "delay": delay});
+                if jitter > 0.0 {
+                    backoff["jitter"] = jitter.into();
+                }
+                backoff
             }),
         );
         put("delay", self.delay.map(Into::into));
         put("priority", self.priority.map(Into::into));
+        put("lifo", self.lifo.map(Into::into));
         put("timeout", self.timeout.map(Into::into));
-        put("removeOnComplete", self.remove_on_complete.map(keep));
-        put("removeOnFail", self.remove_on_fail.map(keep));
+        put("removeOnComplete", self.remove_on_complete.map(Keep::to_value));
+        put("removeOnFail", self.remove_on_fail.map(Keep::to_value));
         to_json(&object)
     }
 
@@ -213,16 +239,12 @@ impl WorkerOptions {
     /// Reads `concurrency` and `autorun`. Others are left alone: they are meant for other backends of nvent.
     pub fn parse(what: &str, json: &str) -> Result<Self> {
         let object = parse_object(what, json)?;
-        let mut options = Self::default();
-        let given = |key: &str| object.get(key).filter(|value| !value.is_null());
-        if let Some(value) = given("concurrency") {
-            options.concurrency = whole(&format!("{what}.concurrency"), value, 1.0)? as usize;
-        }
-        if let Some(value) = given("autorun") {
-            options.autorun =
-                value.as_bool().ok_or_else(|| expected(&format!("{what}.autorun"), "true or false", value))?;
-        }
-        Ok(options)
+        let defaults = Self::default();
+        let concurrency = given(what, &object, "concurrency", |path, value| whole(path, value, 1.0))?;
+        Ok(Self {
+            concurrency: concurrency.map_or(defaults.concurrency, |concurrency| concurrency as usize),
+            autorun: given(what, &object, "autorun", flag)?.unwrap_or(defaults.autorun),
+        })
     }
 }
 
@@ -252,7 +274,7 @@ impl ScheduleOptions {
         const KNOWN: &[&str] = &["delay", "cron", "repeat"];
         const KNOWN_REPEAT: &[&str] = &["pattern", "limit", "tz"];
         let (mut delay, mut pattern, mut limit, mut tz) = (None, None::<Arc<str>>, None, None::<Arc<str>>);
-        let mut repeats = false;
+        let (mut repeats, mut pattern_at) = (false, String::new());
         for (key, value) in &parse_object(what, json)? {
             let path = format!("{what}.{key}");
             match (key.as_str(), value) {
@@ -264,7 +286,7 @@ impl ScheduleOptions {
                     if pattern.as_deref().is_some_and(|other| other != cron) {
                         return Err(two_patterns(what));
                     }
-                    pattern = Some(cron.into());
+                    (pattern, pattern_at) = (Some(cron.into()), path);
                 }
                 ("repeat", Value::Object(repeat)) => {
                     repeats = true;
@@ -276,7 +298,7 @@ impl ScheduleOptions {
                                 if pattern.as_deref().is_some_and(|other| other != text) {
                                     return Err(two_patterns(what));
                                 }
-                                pattern = Some(text.into());
+                                (pattern, pattern_at) = (Some(text.into()), path);
                             }
                             "limit" => limit = Some(whole(&path, value, 1.0)?),
                             "tz" => tz = Some(text(&path, value)?.into()),
@@ -295,6 +317,9 @@ impl ScheduleOptions {
         };
         if repeat.is_some() && delay.is_some() {
             return Err(Error::invalid(format!("{what}: takes a delay or a cron pattern, not both")));
+        }
+        if let Some(repeat) = &repeat {
+            Calendar::parse(&pattern_at, &format!("{what}.repeat.tz"), repeat)?;
         }
         Ok(Self { delay, repeat })
     }
@@ -319,6 +344,15 @@ fn whole(path: &str, value: &Value, min: f64) -> Result<u32> {
     }
 }
 
+fn number(path: &str, value: &Value, what: &str, max: f64) -> Result<f64> {
+    let number = value.as_f64().filter(|number| (0.0..=max).contains(number));
+    number.ok_or_else(|| expected(path, &format!("{what} from 0 to {max}"), value))
+}
+
+fn flag(path: &str, value: &Value) -> Result<bool> {
+    value.as_bool().ok_or_else(|| expected(path, "true or false", value))
+}
+
 /// Fractions of a millisecond are rounded up: callers multiply by random factors.
 fn millis(path: &str, value: &Value) -> Result<u64> {
     match value.as_f64() {
@@ -329,31 +363,55 @@ fn millis(path: &str, value: &Value) -> Result<u64> {
 
 fn keep(path: &str, value: &Value) -> Result<Keep> {
     match value {
-        Value::Bool(true) => Ok(Keep::Last(0)),
-        Value::Bool(false) => Ok(Keep::All),
-        Value::Number(_) => Ok(Keep::Last(whole(path, value, 0.0)?.into())),
-        _ => Err(expected(path, "true, false or how many to keep", value)),
+        Value::Bool(true) => Ok(Keep::last(0)),
+        Value::Bool(false) => Ok(Keep::default()),
+        Value::Number(_) => Ok(Keep::last(whole(path, value, 0.0)?.into())),
+        Value::Object(object) => {
+            // How many are removed at a time (BullMQ's `limit`) is the engine's to bound.
+            known(path, object, &["count", "age", "limit"])?;
+            Ok(Keep {
+                count: given(path, object, "count", |path, value| whole(path, value, 0.0))?.map(Into::into),
+                age: given(path, object, "age", |path, value| number(path, value, "seconds", MAX_MS / 1000.0))?
+                    .map(|seconds| (seconds * 1000.0) as u64),
+            })
+        }
+        _ => Err(expected(path, "true, false, how many to keep or { count?, age? }", value)),
     }
 }
 
 fn backoff(path: &str, value: &Value) -> Result<Backoff> {
-    let Value::Object(object) = value else {
-        return match value {
-            Value::Number(_) => Ok(Backoff::Fixed(millis(path, value)?)),
-            _ => Err(expected(path, "milliseconds or { type, delay }", value)),
-        };
+    let object = match value {
+        Value::Object(object) => object,
+        Value::Number(_) => return Ok(Backoff::fixed(millis(path, value)?)),
+        _ => return Err(expected(path, "milliseconds or { type, delay }", value)),
     };
-    if let Some(key) = object.keys().find(|key| !matches!(key.as_str(), "type" | "delay")) {
-        return Err(unknown(path, key, &["type", "delay"]));
-    }
-    let delay = match object.get("delay") {
-        None | Some(Value::Null) => 0,
-        Some(value) => millis(&format!("{path}.delay"), value)?,
+    known(path, object, &["type", "delay", "jitter"])?;
+    let exponential = match object.get("type") {
+        Some(Value::String(kind)) if kind == "exponential" => true,
+        Some(Value::String(kind)) if kind == "fixed" => false,
+        other => {
+            let wanted = "\"exponential\" or \"fixed\"";
+            return Err(expected(&format!("{path}.type"), wanted, other.unwrap_or(&Value::Null)));
+        }
     };
-    match object.get("type") {
-        Some(Value::String(kind)) if kind == "exponential" => Ok(Backoff::Exponential(delay)),
-        Some(Value::String(kind)) if kind == "fixed" => Ok(Backoff::Fixed(delay)),
-        other => Err(expected(&format!("{path}.type"), "\"exponential\" or \"fixed\"", other.unwrap_or(&Value::Null))),
+    Ok(Backoff {
+        exponential,
+        delay: given(path, object, "delay", millis)?.unwrap_or(0),
+        jitter: given(path, object, "jitter", |path, value| number(path, value, "a number", 1.0))?.unwrap_or(0.0),
+    })
+}
+
+/// An option of an object, if it is there.
+fn given<T>(path: &str, object: &Object, key: &str, read: impl FnOnce(&str, &Value) -> Result<T>) -> Result<Option<T>> {
+    let value = object.get(key).filter(|value| !value.is_null());
+    value.map(|value| read(&format!("{path}.{key}"), value)).transpose()
+}
+
+/// Refuses keys that do not exist.
+fn known(path: &str, object: &Object, names: &[&str]) -> Result<()> {
+    match object.keys().find(|key| !names.contains(&key.as_str())) {
+        Some(key) => Err(unknown(path, key, names)),
+        None => Ok(()),
     }
 }
 
@@ -395,29 +453,43 @@ mod tests {
         assert!(
             message(r#"{"attempts": 0}"#).starts_with("job.opts.attempts: expected a whole number from 1 on, got 0")
         );
-        assert!(message(r#"{"removeOnFail": {"age": 1}}"#).starts_with("job.opts.removeOnFail: expected"));
+        assert!(message(r#"{"removeOnFail": "all"}"#).starts_with("job.opts.removeOnFail: expected"));
+        assert!(
+            message(r#"{"removeOnFail": {"age": "1h"}}"#).starts_with("job.opts.removeOnFail.age: expected seconds")
+        );
+        assert!(message(r#"{"removeOnFail": {"cont": 1}}"#).contains(r#"did you mean "count"?"#));
+        assert!(
+            message(r#"{"backoff": {"type": "fixed", "jitter": 2}}"#).starts_with("job.opts.backoff.jitter: expected")
+        );
         assert!(message(r#"{"delay": -1}"#).starts_with("job.opts.delay: expected milliseconds"));
     }
 
     #[test]
     fn options_come_back_from_what_is_stored() {
-        let text = r#"{"jobId":"a","attempts":3,"backoff":{"type":"exponential","delay":100},"delay":5,"priority":2,"timeout":9,"removeOnComplete":true,"removeOnFail":10}"#;
+        let text = r#"{"jobId":"a","attempts":3,"backoff":{"type":"exponential","delay":100,"jitter":0.5},"delay":5,"priority":2,"lifo":true,"timeout":9,"removeOnComplete":true,"removeOnFail":{"age":2.5,"count":10}}"#;
         let options = JobOptions::parse("opts", text).unwrap();
-        assert_eq!(options.remove_on_complete, Some(Keep::Last(0)));
+        assert_eq!(options.remove_on_complete, Some(Keep::last(0)));
+        assert_eq!(options.remove_on_fail, Some(Keep { count: Some(10), age: Some(2_500) }));
         assert_eq!(JobOptions::parse("opts", &options.to_json()).unwrap(), options);
     }
 
     #[test]
     fn nulls_are_absent_and_a_number_is_a_fixed_backoff() {
         let options = JobOptions::parse("opts", r#"{"jobId":null,"timeout":null,"backoff":250.5}"#).unwrap();
-        assert_eq!(options, JobOptions { backoff: Some(Backoff::Fixed(251)), ..JobOptions::default() });
+        assert_eq!(options, JobOptions { backoff: Some(Backoff::fixed(251)), ..JobOptions::default() });
     }
 
     #[test]
     fn exponential_backoff_doubles_and_is_bounded() {
-        let backoff = Backoff::Exponential(100);
-        assert_eq!([1, 2, 3, 4].map(|n| backoff.delay(n)), [100, 200, 400, 800]);
-        assert_eq!(backoff.delay(200), MAX_MS as u64);
+        let backoff = Backoff { exponential: true, ..Backoff::fixed(100) };
+        assert_eq!([1, 2, 3, 4].map(|n| backoff.delay(n, u64::MAX)), [100, 200, 400, 800]);
+        assert_eq!(backoff.delay(200, 0), MAX_MS as u64);
+    }
+
+    #[test]
+    fn jitter_takes_away_at_most_its_part_of_a_wait() {
+        let backoff = Backoff { jitter: 0.25, ..Backoff::fixed(100) };
+        assert_eq!([0, u64::MAX / 2, u64::MAX].map(|dice| backoff.delay(1, dice)), [100, 88, 75]);
     }
 
     #[test]
@@ -428,6 +500,10 @@ mod tests {
         assert_eq!((&*repeat.pattern, repeat.limit), ("0 3 * * *", Some(2)));
         assert!(parse(r#"{"delay":5,"cron":"* * * * *"}"#).is_err());
         assert!(parse(r#"{"repeat":{}}"#).unwrap_err().message().contains("repeat.pattern"));
+        let message = |json: &str| parse(json).unwrap_err().message().to_owned();
+        assert!(message(r#"{"cron":"* * *"}"#).starts_with("opts.cron: \"* * *\" has 3 fields"));
+        assert!(message(r#"{"repeat":{"pattern":"* * *"}}"#).starts_with("opts.repeat.pattern: "));
+        assert!(message(r#"{"cron":"* * * * *","repeat":{"tz":"Mars"}}"#).starts_with("opts.repeat.tz: "));
         assert!(parse(r#"{"repeat":{"patern":"* * * * *"}}"#).unwrap_err().message().contains("opts.repeat.patern"));
     }
 }

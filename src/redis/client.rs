@@ -3,7 +3,7 @@
 //! A call is queued by the time [`Client::submit`] returns. One task owns the connection. While there is none, calls
 //! wait for it, at most [`RedisConfig::queue_timeout`]; the task tries again without end. When a connection breaks, what
 //! was never sent waits for the next one in its old order, and what was sent fails: a write then says that it may have
-//! been applied.
+//! been applied. After a close, calls made before it get one more attempt to connect.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -34,17 +34,24 @@ pub struct Request {
     /// Whether it changes anything.
     write: bool,
     script: Option<&'static Script>,
+    /// Whether it waits for a connection as long as it takes, and is sent again when one breaks.
+    patient: bool,
 }
 
 impl Request {
     /// A command that changes nothing.
     pub fn read(what: &'static str, cmd: Cmd) -> Self {
-        Self { cmd, what, write: false, script: None }
+        Self { cmd, what, write: false, script: None, patient: false }
     }
 
     /// A command that changes something: if it is sent and not answered, it may have been applied.
     pub fn write(what: &'static str, cmd: Cmd) -> Self {
         Self { write: true, ..Self::read(what, cmd) }
+    }
+
+    /// A command that changes nothing and keeps its place among the calls however long the outage.
+    pub fn patient_read(what: &'static str, cmd: Cmd) -> Self {
+        Self { patient: true, ..Self::read(what, cmd) }
     }
 
     /// The command is a call of this script.
@@ -110,8 +117,14 @@ impl Client {
     pub fn new(config: Arc<RedisConfig>, scripts: Vec<&'static Script>, name: &'static str, runtime: &Handle) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::default());
-        let driver =
-            Driver { config: config.clone(), scripts, receiver, shared: shared.clone(), waiting: VecDeque::new() };
+        let driver = Driver {
+            config: config.clone(),
+            scripts,
+            receiver,
+            shared: shared.clone(),
+            waiting: VecDeque::new(),
+            closing: None,
+        };
         runtime.spawn(driver.run());
         Self { config, sender, shared, pending: Arc::default(), name }
     }
@@ -173,7 +186,8 @@ impl Client {
         self.shared.closed.load(Ordering::Acquire)
     }
 
-    /// Refuses further calls, lets those made before end (those that wait for a connection fail), and says goodbye.
+    /// Refuses further calls, lets those made before end, and says goodbye. Where there is no connection, one attempt is
+    /// made for their sake, within [`RedisConfig::connect_timeout`].
     pub fn close(&self) -> Op<()> {
         self.shared.closed.store(true, Ordering::Release);
         let (sender, receiver) = oneshot::channel();
@@ -186,12 +200,6 @@ impl Client {
             Ok(())
         })
     }
-}
-
-/// How a connection ended.
-enum End {
-    Lost(Error),
-    Closed(Option<oneshot::Sender<()>>),
 }
 
 /// A command that was handed to the connection; `start` is where its bytes begin in everything ever written.
@@ -208,39 +216,31 @@ struct Driver {
     shared: Arc<Shared>,
     /// Calls that are not sent, oldest first.
     waiting: VecDeque<Call>,
+    /// Some: no further calls are taken. Within: whoever asked to close.
+    closing: Option<Option<oneshot::Sender<()>>>,
 }
 
 impl Driver {
     async fn run(mut self) {
         // Lazily: an adapter that is never used never connects.
-        match self.receiver.recv().await {
-            Some(Message::Call(call)) => self.waiting.push_back(call),
-            Some(Message::Close(sender)) => {
-                drop(self);
-                _ = sender.send(());
-                return;
-            }
-            None => return,
-        }
-        let closer = loop {
-            let link = match self.connect().await {
-                Ok(link) => link,
-                Err(closer) => break closer,
-            };
+        let first = self.receiver.recv().await;
+        self.take(first);
+        while let Some(link) = self.connect().await {
             self.shared.connected.store(true, Ordering::Relaxed);
             self.shared.connects.fetch_add(1, Ordering::Relaxed);
             let end = Connection::new(&mut self, link).serve().await;
             self.shared.connected.store(false, Ordering::Relaxed);
-            match end {
-                End::Lost(error) => {
-                    tracing::warn!(error = %error, "Redis: reconnecting");
-                    self.note(error);
-                }
-                End::Closed(closer) => break closer,
+            if let Err(error) = end {
+                tracing::warn!(error = %error, "Redis: the connection is lost");
+                self.note(error);
             }
-        };
+            if self.closing.is_some() {
+                break;
+            }
+        }
         let error = Error::unavailable("closed before the server could be reached");
         self.waiting.drain(..).for_each(|call| call.fail(&error, false));
+        let closer = self.closing.take().flatten();
         // Dropping the receiver lets go whoever closed at the same time.
         drop(self);
         if let Some(closer) = closer {
@@ -248,17 +248,25 @@ impl Driver {
         }
     }
 
+    fn take(&mut self, message: Option<Message>) {
+        match message {
+            Some(Message::Call(call)) => self.waiting.push_back(call),
+            Some(Message::Close(closer)) => self.closing = Some(Some(closer)),
+            None => self.closing = Some(None),
+        }
+    }
+
     fn note(&self, error: Error) {
         *self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
-    /// Tries without end. Err: asked to close.
-    async fn connect(&mut self) -> Result<Link, Option<oneshot::Sender<()>>> {
+    /// Tries without end, and once more when asked to close while calls wait. None: closing, without a connection.
+    async fn connect(&mut self) -> Option<Link> {
         let mut backoff = Backoff::new(self.config.max_reconnect_delay);
         let config = self.config.clone();
         loop {
-            match self.meanwhile(Link::open(&config)).await? {
-                Ok(link) => return Ok(link),
+            match self.meanwhile(Link::open(&config), |driver| driver.waiting.is_empty()).await? {
+                Ok(link) => return Some(link),
                 Err(error) => {
                     tracing::debug!(error = %error, "Redis: not connected");
                     if !error.is_retryable() {
@@ -268,34 +276,34 @@ impl Driver {
                     self.note(error);
                 }
             }
-            self.meanwhile(tokio::time::sleep(backoff.delay())).await?;
+            if self.closing.is_some() {
+                return None;
+            }
+            self.meanwhile(tokio::time::sleep(backoff.delay()), |_| true).await;
         }
     }
 
-    /// Takes in calls, and fails those that waited too long, until `until` is over.
-    async fn meanwhile<T>(&mut self, until: impl Future<Output = T>) -> Result<T, Option<oneshot::Sender<()>>> {
+    /// Takes in calls, and fails those that waited too long, until `until` is over; or, with None, until asked to close
+    /// where that `ends` the wait.
+    async fn meanwhile<T>(&mut self, until: impl Future<Output = T>, ends: impl Fn(&Self) -> bool) -> Option<T> {
         tokio::pin!(until);
         loop {
-            let oldest = self.waiting.front().map(|call| call.since + self.config.queue_timeout);
+            if self.closing.is_some() && ends(self) {
+                return None;
+            }
+            let oldest = self.waiting.iter().position(|call| !call.request.patient);
+            let patience = oldest.map(|at| self.waiting[at].since + self.config.queue_timeout);
             tokio::select! {
-                out = &mut until => return Ok(out),
-                message = self.receiver.recv() => match message {
-                    Some(Message::Call(call)) => self.waiting.push_back(call),
-                    Some(Message::Close(closer)) => return Err(Some(closer)),
-                    None => return Err(None),
-                },
-                () = tokio::time::sleep_until(oldest.unwrap_or_else(Instant::now)), if oldest.is_some() => {
-                    if let Some(call) = self.waiting.pop_front() {
+                out = &mut until => return Some(out),
+                message = self.receiver.recv(), if self.closing.is_none() => self.take(message),
+                () = tokio::time::sleep_until(patience.unwrap_or_else(Instant::now)), if oldest.is_some() => {
+                    if let Some(call) = oldest.and_then(|at| self.waiting.remove(at)) {
+                        let why = self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
                         let error = Error::unavailable(format!(
                             "no connection to {} for {:?}{}",
                             self.config.address(),
                             self.config.queue_timeout,
-                            self.shared
-                                .last_error
-                                .lock()
-                                .unwrap_or_else(PoisonError::into_inner)
-                                .as_ref()
-                                .map_or_else(String::new, |e| format!(": {e}"))
+                            why.map_or_else(String::new, |e| format!(": {e}"))
                         ));
                         call.fail(&error, false);
                     }
@@ -317,8 +325,6 @@ struct Connection<'a> {
     sent: VecDeque<Sent>,
     /// When the server last owed nothing, or last said something.
     progress: Instant,
-    /// Some: no further calls, end when nothing is owed.
-    closing: Option<Option<oneshot::Sender<()>>>,
     /// A replica answered: reconnect when nothing is owed.
     leaving: Option<Error>,
 }
@@ -336,12 +342,12 @@ impl<'a> Connection<'a> {
             base: 0,
             sent: VecDeque::new(),
             progress: Instant::now(),
-            closing: None,
             leaving: None,
         }
     }
 
-    async fn serve(mut self) -> End {
+    /// Err: it broke.
+    async fn serve(mut self) -> Result<()> {
         for script in self.driver.scripts.clone() {
             self.push(None, &script.load());
         }
@@ -349,18 +355,15 @@ impl<'a> Connection<'a> {
             self.send(call);
         }
         let error = match self.exchange().await {
-            Ok(()) if self.closing.is_some() => {
+            Ok(()) if self.driver.closing.is_some() => {
                 self.link.quit().await;
-                return End::Closed(self.closing.flatten());
+                return Ok(());
             }
             Ok(()) => self.leaving.take().unwrap_or_else(|| ended(&self.driver.config.address())),
             Err(error) => error,
         };
         self.give_up(&error);
-        match self.closing {
-            Some(closer) => End::Closed(closer),
-            None => End::Lost(error),
-        }
+        Err(error)
     }
 
     /// Reads and writes until nothing is owed and the connection shall end, or until it breaks.
@@ -370,7 +373,7 @@ impl<'a> Connection<'a> {
         let timer = tokio::time::sleep_until(self.deadline());
         tokio::pin!(timer);
         loop {
-            let ending = self.closing.is_some() || self.leaving.is_some();
+            let ending = self.driver.closing.is_some() || self.leaving.is_some();
             if ending && self.sent.is_empty() {
                 return Ok(());
             }
@@ -397,12 +400,12 @@ impl<'a> Connection<'a> {
                 }
                 n = self.driver.receiver.recv_many(&mut messages, 1024), if !ending && unwritten < Self::HIGH_WATER => {
                     if n == 0 {
-                        self.closing = Some(None);
+                        self.driver.closing = Some(None);
                     }
                     for message in messages.drain(..) {
                         match message {
                             Message::Call(call) => self.send(call),
-                            Message::Close(closer) => self.closing = Some(Some(closer)),
+                            Message::Close(closer) => self.driver.closing = Some(Some(closer)),
                         }
                     }
                 }
@@ -471,13 +474,19 @@ impl<'a> Connection<'a> {
         (call.done)(result);
     }
 
-    /// What was not sent waits for the next connection; what was sent has failed.
+    /// What was not sent, or is patient, waits for the next connection; what was sent has failed.
     fn give_up(&mut self, error: &Error) {
         let written = self.base + self.written as u64;
-        let first_unsent = self.sent.iter().position(|sent| sent.start >= written).unwrap_or(self.sent.len());
-        let unsent = self.sent.split_off(first_unsent).into_iter().filter_map(|sent| sent.call);
-        unsent.rev().for_each(|call| self.driver.waiting.push_front(call));
-        self.sent.drain(..).filter_map(|sent| sent.call).for_each(|call| call.fail(error, true));
+        let mut kept = VecDeque::new();
+        for Sent { call, start } in self.sent.drain(..) {
+            match call {
+                Some(call) if start >= written || call.request.patient => kept.push_back(call),
+                Some(call) => call.fail(error, true),
+                None => {}
+            }
+        }
+        kept.append(&mut self.driver.waiting);
+        self.driver.waiting = kept;
     }
 }
 

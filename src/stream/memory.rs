@@ -227,7 +227,7 @@ impl StreamBackend for MemoryStream {
     }
 
     fn subscribe(&self, topic: &str, spec: SubscribeSpec, wake: Option<Wake>) -> Op<Subscription> {
-        if let Err(error) = self.check_open() {
+        if let Err(error) = self.check_open().and_then(|()| spec.check()) {
             return Op::err(error);
         }
         let (id, topic): (u64, Arc<str>) = (next_id(), topic.into());

@@ -4,7 +4,7 @@ mod memory;
 mod redis;
 
 pub use memory::{MemoryStream, Retain};
-pub use redis::{GroupOptions, RedisStream, RedisStreamOptions, RetainTopics};
+pub use redis::{GroupOptions, MAX_PARKED, Parked, RedisStream, RedisStreamOptions, RetainTopics};
 
 use std::sync::Arc;
 
@@ -155,6 +155,18 @@ pub struct SubscribeSpec {
     pub buffer: usize,
     /// What happens when more come.
     pub overflow: Overflow,
+}
+
+impl SubscribeSpec {
+    /// Refuses options that contradict each other.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.group.is_some() && self.ignore_own {
+            return Err(Error::invalid(
+                "options.ignoreOwn: not usable with options.group, where each event goes to one member, whoever published it",
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl Default for SubscribeSpec {

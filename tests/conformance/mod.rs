@@ -1,6 +1,6 @@
-//! The contract of stores, as tests over every backend.
+//! The contracts of stores and streams, as tests over every backend.
 //!
-//! A backend is added with one line, `store_conformance!(name, fresh)`, where
+//! A backend is added with one line, `store_conformance!(name, fresh)` or `stream_conformance!(name, fresh)`, where
 //! `fresh` is an async function that gives an empty backend of its own.
 
 use std::any::Any;
@@ -14,6 +14,7 @@ use nvent_native::time::ManualClock;
 use serde_json::Value;
 
 pub(crate) mod store;
+pub(crate) mod stream;
 
 /// An empty backend, and what is known about it.
 pub(crate) struct Fresh<B: ?Sized> {

@@ -18,6 +18,7 @@ use nvent_native::event::NewEvent;
 use nvent_native::json::{Json, Object, parse_object};
 use nvent_native::redis::RedisConfig;
 use nvent_native::store::{RedisStore, RedisStoreOptions, StoreBackend};
+use nvent_native::stream::{RedisStream, RedisStreamOptions, RetainTopics, StreamBackend};
 use serde_json::Value;
 use tokio::runtime::Handle;
 
@@ -65,4 +66,22 @@ async fn fresh_store() -> conformance::Fresh<dyn StoreBackend> {
     conformance::Fresh { backend, capabilities: Default::default(), _place: Box::new(redis) }
 }
 
+async fn fresh_stream(topics: &str) -> conformance::Fresh<dyn StreamBackend> {
+    let redis = support::TestRedis::start();
+    let retain = Some(RetainTopics { topics: vec![topics.into()], max_len: 10_000 });
+    let options = RedisStreamOptions { connection: patient(redis.port()), retain, ..Default::default() };
+    let backend = Arc::new(RedisStream::new(options, Handle::current()));
+    conformance::Fresh { backend, capabilities: Default::default(), _place: Box::new(redis) }
+}
+
+async fn some_retained() -> conformance::Fresh<dyn StreamBackend> {
+    fresh_stream("kept:*").await
+}
+
+async fn all_retained() -> conformance::Fresh<dyn StreamBackend> {
+    fresh_stream("*").await
+}
+
 store_conformance!(store_contract, crate::fresh_store);
+stream_conformance!(stream_contract, crate::some_retained);
+stream_conformance!(retained_stream_contract, crate::all_retained);

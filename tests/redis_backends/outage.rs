@@ -257,6 +257,84 @@ async fn closing_leaves_nothing_behind_and_works_while_the_server_is_down() {
 }
 
 #[tokio::test]
+async fn calls_made_before_there_is_a_connection_are_made_before_a_close_ends_it() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    let calls: Vec<_> = (0..50).map(|_| store.kv_increment("n", 1.0)).collect();
+    let closed = store.close();
+    assert_eq!(set(&store).await.unwrap_err().code(), Code::Closed);
+    for call in calls {
+        call.await.unwrap();
+    }
+    closed.await.unwrap();
+    assert_eq!(redis.connections_named("nvent-native"), 0);
+    assert_eq!(redis.raw(&["GET", "n"]), redis::Value::BulkString(b"50".into()));
+}
+
+#[tokio::test]
+async fn a_close_between_two_attempts_makes_one_more_for_the_calls_that_wait() {
+    let mut redis = TestRedis::start();
+    redis.kill();
+    // When health has given up, the next attempt is more than a second away.
+    let hour = Duration::from_secs(3_600);
+    let store = store_on(RedisConfig { max_reconnect_delay: hour, queue_timeout: hour, ..patient(redis.port()) });
+    let waiting = store.kv_set("k", text(json!(1)), None);
+    while !store.health().await.unwrap().detail.unwrap().contains("reached") {}
+    redis.restart();
+    store.close().await.unwrap();
+    waiting.await.unwrap();
+    assert_eq!(redis.raw(&["GET", "k"]), redis::Value::BulkString(b"1".into()));
+}
+
+#[tokio::test]
+async fn closing_ends_while_the_server_is_down_or_silent_or_was_never_there() {
+    let mut redis = TestRedis::start();
+    let never = store_on(RedisConfig { port: 1, ..patient(redis.port()) });
+    let mailbox = std::sync::Arc::new(Mailbox::new(8, Overflow::DropOldest));
+    let (subscribed, waiting) = (never.subscribe("s*", mailbox.clone()), set(&never));
+    never.close().await.unwrap();
+    assert!(subscribed.await.is_err() && !waiting.await.unwrap_err().is_maybe_applied());
+    assert!(mailbox.recv().await.is_none());
+
+    let silent = store_on(impatient(redis.port()));
+    set(&silent).await.unwrap();
+    redis.pause();
+    let write = silent.kv_increment("n", 1.0);
+    silent.close().await.unwrap();
+    assert!(write.await.unwrap_err().is_maybe_applied());
+    redis.resume();
+    redis.kill();
+}
+
+#[tokio::test]
+async fn store_subscriptions_made_during_an_outage_are_accepted_and_live_when_the_server_is_back() {
+    let mut redis = TestRedis::start();
+    let store = store_on(RedisConfig { queue_timeout: Duration::from_millis(300), ..impatient(redis.port()) });
+    set(&store).await.unwrap();
+    redis.kill();
+    let mailboxes: Vec<_> = (0..3).map(|_| std::sync::Arc::new(Mailbox::new(1_000, Overflow::DropOldest))).collect();
+    store.subscribe("run:a", mailboxes[0].clone()).await.unwrap();
+    store.subscribe("run:*", mailboxes[1].clone()).await.unwrap();
+    let ended = store.subscribe("run:*", mailboxes[2].clone()).await.unwrap();
+    store.unsubscribe(ended).await.unwrap();
+    assert!(mailboxes[2].recv().await.is_none());
+    redis.restart();
+    // Appends that are called later come after them, also where both waited.
+    let append = async |n: usize| store.append("run:a", event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None).await;
+    for n in 0..3 {
+        while append(n).await.is_err() {}
+    }
+    for mailbox in &mailboxes[..2] {
+        for n in 0..3 {
+            match mailbox.recv().await.unwrap() {
+                Delivery::Item(stored) => assert_eq!(crate::value(stored.event.json())["n"], n),
+                Delivery::Gap(gap) => panic!("{gap:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn tls_reaches_a_server_whose_root_is_trusted_and_no_other() {
     let dir = std::env::temp_dir().join(format!("nvent-redis-tls-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();

@@ -316,6 +316,12 @@ async fn a_key_of_another_kind_is_told() {
     redis.raw(&["SADD", "set", "x"]);
     assert_eq!(store.append("set", event(r#"{"type":"t"}"#), None, None).await.unwrap_err().code(), Code::Type);
     assert_eq!(store.kv_increment("set", 1.0).await.unwrap_err().code(), Code::Type);
+    for ttl in [None, Some(1_000)] {
+        let error = store.kv_set("set", text(json!(1)), ttl).await.unwrap_err();
+        assert_eq!(error.code(), Code::Type);
+        assert!(error.message().contains("kv.set"), "{error}");
+    }
+    assert_eq!(redis.raw(&["SCARD", "set"]), redis::Value::Int(1));
     store.kv_set("text", text(json!("12")), None).await.unwrap();
     assert_eq!(store.kv_increment("text", 1.0).await.unwrap_err().code(), Code::Type);
 }

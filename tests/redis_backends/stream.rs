@@ -120,6 +120,9 @@ async fn who_ignores_its_own_hears_others_only_and_nobody_sees_the_signature() {
 async fn what_needs_retaining_says_so() {
     let redis = TestRedis::start();
     let stream = stream_on(patient(redis.port()));
+    let both = SubscribeSpec { ignore_own: true, ..in_group("g") };
+    let error = stream.subscribe("kept:t", both, None).await.err().unwrap();
+    assert!(error.code() == Code::Invalid && error.message().contains("ignoreOwn"), "{error}");
     for spec in [from_beginning(), in_group("g")] {
         let error = stream.subscribe("fleeting", spec, None).await.err().unwrap();
         assert_eq!(error.code(), Code::Invalid);
@@ -173,11 +176,18 @@ async fn an_interrupted_subscriber_is_told_once_and_hears_again() {
     redis.kill();
     eventually("the outage is noticed", || stat(&other, "pending") == 0.0).await;
     let during = one.subscribe("t?", SubscribeSpec::default(), None).await.unwrap();
+    let kept = one.subscribe("kept:t", SubscribeSpec::default(), None).await.unwrap();
+    let replayed = one.subscribe("kept:t", from_beginning(), None).await.unwrap();
     redis.restart();
     eventually("all are live again", || {
         redis.raw(&["PUBSUB", "NUMPAT"]) == redis::Value::Int(2)
-            && redis.raw(&["PUBSUB", "NUMSUB", "t"])
-                == redis::Value::Array(vec![redis::Value::BulkString(b"t".into()), redis::Value::Int(1)])
+            && ["t", "kept:t"].iter().all(|topic| {
+                redis.raw(&["PUBSUB", "NUMSUB", topic])
+                    == redis::Value::Array(vec![
+                        redis::Value::BulkString(topic.as_bytes().into()),
+                        redis::Value::Int(1),
+                    ])
+            })
     })
     .await;
     other.publish(message("t", 1)).await.unwrap();
@@ -188,6 +198,58 @@ async fn an_interrupted_subscriber_is_told_once_and_hears_again() {
     assert_eq!((number(&pattern.mailbox).await, number(&pattern.mailbox).await), (1, 2));
     assert!(is_reconnect_gap(&during.mailbox).await);
     assert_eq!(number(&during.mailbox).await, 2);
+    // Where its topic ends is known now, not when it was subscribed to; what is read from the beginning misses nothing.
+    assert!(is_reconnect_gap(&kept.mailbox).await);
+    other.publish(message("kept:t", 3)).await.unwrap();
+    assert_eq!((number(&kept.mailbox).await, number(&replayed.mailbox).await), (3, 3));
+}
+
+#[tokio::test]
+async fn a_channel_that_an_acl_forbids_is_told_for_good_and_the_others_go_on() {
+    let redis = TestRedis::start();
+    redis.raw(&["ACL", "SETUSER", "app", "on", ">hunter2", "~*", "resetchannels", "&own:*", "+@all"]);
+    let config =
+        RedisConfig { username: Some("app".into()), password: Some("hunter2".into()), ..patient(redis.port()) };
+    let stream = stream_on(config);
+    let own = stream.subscribe("own:t", SubscribeSpec::default(), None).await.unwrap();
+    for topic in ["foreign", "foreign:*"] {
+        let error = stream.subscribe(topic, SubscribeSpec::default(), None).await.err().unwrap();
+        assert!(error.code() == Code::Unavailable && !error.is_retryable(), "{error}");
+        assert!(error.message().contains("ACL") && !format!("{error:?}").contains("hunter2"), "{error}");
+    }
+    let error = stream.publish(message("foreign", 1)).await.unwrap_err();
+    assert!(!error.is_retryable() && error.message().contains("ACL"), "{error}");
+    assert_eq!(stream.topics().len(), 1);
+    stream.publish(message("own:t", 2)).await.unwrap();
+    assert_eq!(number(&own.mailbox).await, 2);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_used_ends_publishes_and_is_waited_for() {
+    let redis = TestRedis::start();
+    let stream = stream_on(impatient(redis.port()));
+    let kept = stream.subscribe("kept:t", SubscribeSpec::default(), None).await.unwrap();
+    redis.raw(&["CONFIG", "SET", "maxmemory", "1"]);
+    let error = stream.publish(message("kept:t", 1)).await.unwrap_err();
+    assert!(error.message().contains("OOM") && error.is_retryable() && !error.is_maybe_applied(), "{error}");
+    redis.raw(&["CONFIG", "SET", "maxmemory", "0"]);
+    stream.publish(message("kept:t", 2)).await.unwrap();
+    assert_eq!(number(&kept.mailbox).await, 2);
+
+    let primary = TestRedis::start();
+    redis.raw(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
+    let error = stream.publish(message("kept:t", 3)).await.unwrap_err();
+    assert!(error.message().contains("READONLY") && error.is_retryable(), "{error}");
+    // Promoted at the same address, without the scripts.
+    redis.raw(&["REPLICAOF", "NO", "ONE"]);
+    redis.raw(&["SCRIPT", "FLUSH"]);
+    while stream.publish(message("kept:t", 4)).await.is_err() {}
+    loop {
+        // The replica may have taken over the data set of its primary, which had none of it.
+        if let Some(Delivery::Item(incoming)) = kept.mailbox.recv().await {
+            break assert_eq!(data(&incoming), 4);
+        }
+    }
 }
 
 #[tokio::test]
@@ -295,11 +357,17 @@ async fn what_fails_is_tried_again_then_parked_and_can_be_replayed() {
     }
     let parked = || redis.raw(&["XLEN", "nvent:~parked:g:kept:jobs"]);
     eventually("it is parked", || parked() == redis::Value::Int(1)).await;
+    let seen = stream.parked("kept:jobs", "g").await.unwrap();
+    assert_eq!((seen.len(), seen[0].deliveries, seen[0].event.get()), (1, 3, r#"{"type":"t","data":7}"#));
+    for topic in ["kept:*", "fleeting"] {
+        assert_eq!(stream.parked(topic, "g").await.unwrap_err().code(), Code::Invalid);
+        assert_eq!(stream.replay_parked(topic, "g").await.unwrap_err().code(), Code::Invalid);
+    }
     assert_eq!(stream.replay_parked("kept:jobs", "g").await.unwrap(), 1);
     let incoming = item(&member.mailbox).await;
     assert_eq!(data(&incoming), 7);
     acknowledge(&incoming, true);
-    assert_eq!(parked(), redis::Value::Int(0));
+    assert!(stream.parked("kept:jobs", "g").await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -346,6 +414,9 @@ async fn closing_ends_everything_also_while_the_server_is_down() {
     assert_eq!(redis.connections_named("nvent-native"), 0);
     assert!(alone.mailbox.recv().await.is_none() && member.mailbox.recv().await.is_none());
     assert_eq!(stream.publish(message("t", 1)).await.unwrap_err().code(), Code::Closed);
+    let published = stat(&stream, "published");
+    assert_eq!(stream.publish(message("kept:t", 1)).await.unwrap_err().code(), Code::Closed);
+    assert_eq!(stat(&stream, "published"), published);
     let down = stream_on(impatient(redis.port()));
     let alone = down.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
     down.subscribe("kept:t", in_group("g"), None).await.unwrap();

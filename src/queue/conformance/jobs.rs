@@ -6,6 +6,7 @@ suite! {
     an_id_that_is_there_is_not_enqueued_again,
     an_awaiting_job_is_forgotten_and_its_id_free,
     jobs_without_priority_run_first_then_lower_numbers_each_in_order,
+    a_lifo_job_runs_before_those_of_its_priority,
     concurrency_is_per_queue_and_exact,
     nothing_starts_before_the_queue_is_started,
     workers_without_autorun_wait_for_resume,
@@ -16,6 +17,7 @@ suite! {
     an_attempt_that_takes_too_long_has_failed_and_its_result_is_late,
     time_runs_only_once_a_handler_has_begun,
     only_so_many_ended_jobs_are_kept,
+    ended_jobs_are_kept_only_so_long,
     a_paused_queue_starts_nothing,
     events_tell_each_change_in_order,
     progress_is_told_and_kept,
@@ -72,6 +74,23 @@ async fn jobs_without_priority_run_first_then_lower_numbers_each_in_order(place:
     }
     let hands = Hands::on(&queue, "q", &["a"], 100).await;
     assert_eq!(hands.ids(), ["1", "2", "3", "b", "c", "d", "e"]);
+}
+
+async fn a_lifo_job_runs_before_those_of_its_priority(place: Place) {
+    let queue = place.open();
+    for (id, lifo, priority) in [("c", false, 0), ("b", true, 0), ("d", false, 1), ("a", true, 0)] {
+        queue.enqueue("q", job("a", json!({"jobId": id, "lifo": lifo, "priority": priority}))).await.unwrap();
+    }
+    let hands = Hands::on(&queue, "q", &["a"], 2).await;
+    let last = hands.taken().unwrap();
+    assert_eq!(id(&last), "a");
+    // What is given back keeps its place.
+    drop(hands);
+    queue.close(CLOSE_LIMIT).await.unwrap();
+    if place.dir.is_some() {
+        let queue = place.open();
+        assert_eq!(Hands::on(&queue, "q", &["a"], 9).await.ids(), ["a", "b", "c", "d"]);
+    }
 }
 
 async fn concurrency_is_per_queue_and_exact(place: Place) {
@@ -241,6 +260,20 @@ async fn only_so_many_ended_jobs_are_kept(place: Place) {
     // An id that is not kept is free.
     queue.enqueue("q", job("a", json!({"jobId": "gone"}))).await.unwrap();
     hands.begun(&queue);
+}
+
+async fn ended_jobs_are_kept_only_so_long(place: Place) {
+    let queue = place.open();
+    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+    for n in 0..5 {
+        let keep = json!({"age": 20, "count": 3});
+        queue.enqueue("q", job("a", json!({"jobId": n.to_string(), "removeOnComplete": keep}))).await.unwrap();
+        queue.complete(hands.begun(&queue).token, "1".into()).await.unwrap();
+        place.advance(&queue, 15_000).await;
+    }
+    let left = queue.jobs("q", &[], 0, None).await.unwrap();
+    assert_eq!(left.iter().map(|job| field(job, "id")).collect::<Vec<_>>(), ["4", "3"]);
+    assert_eq!(queue.counts("q").await.unwrap().get(JobState::Completed), 2);
 }
 
 async fn a_paused_queue_starts_nothing(place: Place) {

@@ -14,6 +14,7 @@ suite! {
 
 async fn closing_gives_back_what_has_not_begun_and_waits_for_the_rest(place: Place) {
     let queue = place.open();
+    let events = listen(&queue, "q").await;
     let hands = Hands::on(&queue, "q", &["a"], 2).await;
     for id in ["begun", "not", "never"] {
         queue.enqueue("q", job("a", json!({"jobId": id}))).await.unwrap();
@@ -25,6 +26,8 @@ async fn closing_gives_back_what_has_not_begun_and_waits_for_the_rest(place: Pla
     assert_eq!(closing.await.unwrap(), 0);
     assert_eq!(again.await.unwrap(), 0);
     assert!(!queue.begin(&not) && hands.taken().is_none());
+    let waiting = ["waiting", "active", "waiting", "active", "waiting"];
+    assert_eq!(kinds(&events), [&waiting[..], &["waiting", "completed"]].concat());
     if place.dir.is_some() {
         let queue = place.open();
         assert_eq!(state(&queue, "q", "begun").await.as_deref(), Some("completed"));

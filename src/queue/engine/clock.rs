@@ -8,6 +8,7 @@ use crate::json::Json;
 use crate::queue::job::State;
 use crate::queue::options::{NewJob, ScheduleOptions};
 use crate::queue::schedule::{Calendar, Schedule};
+use crate::topic::check_name;
 
 /// Delayed jobs that one step moves, so that commands need not wait for a thousand of them.
 const DUE_PER_STEP: u64 = 500;
@@ -64,6 +65,8 @@ impl Engine {
         };
         let calendar = Calendar::new(&repeat)?;
         let id = new.options.job_id.take().unwrap_or_else(|| Schedule::derived_id(queue, &new.name, &repeat));
+        // Each of its jobs has it in its own.
+        check_name("the id of the schedule", &job_id(&id, u64::MAX))?;
         self.ensure(queue)?;
         let unchanged =
             self.schedules.get(&id).map(|(old, _)| old).filter(|old| old.repeat == repeat && old.queue == *queue);
@@ -96,7 +99,7 @@ impl Engine {
     fn fire(&mut self, id: &Arc<str>, now: u64) -> Result<()> {
         let Some((schedule, calendar)) = self.schedules.get_mut(id) else { return Ok(()) };
         let mut options = schedule.options.clone();
-        options.job_id = Some(format!("{id}:{}", schedule.next).into());
+        options.job_id = Some(job_id(id, schedule.next).into());
         let new = NewJob { name: schedule.name.clone(), data: schedule.data.clone(), options };
         schedule.fired += 1;
         let over = schedule.repeat.limit.is_some_and(|limit| schedule.fired >= limit);
@@ -123,4 +126,9 @@ impl Engine {
         self.db()?.delete_schedule(id)?;
         Ok(true)
     }
+}
+
+/// The id of the job that a schedule makes at this time.
+fn job_id(schedule: &str, at: u64) -> String {
+    format!("{schedule}:{at}")
 }

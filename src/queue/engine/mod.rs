@@ -41,6 +41,8 @@ struct Active {
 enum Outgoing {
     Event(Arc<Mailbox<QueueEvent>>, QueueEvent),
     Run(Arc<Mailbox<Run>>, Run),
+    /// An owner that closes has nothing running any more, and its listeners have been told of it.
+    Drained(oneshot::Sender<()>),
 }
 
 /// How an attempt ended.
@@ -195,6 +197,8 @@ impl Engine {
                         bounced.push(run);
                     }
                 }
+                // Whoever closed may have stopped waiting.
+                Outgoing::Drained(sender) => _ = sender.send(()),
             }
         }
         bounced

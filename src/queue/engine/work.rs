@@ -1,5 +1,6 @@
 //! Attempts: jobs go to workers, and come back as done, failed or interrupted.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -153,14 +154,14 @@ impl Engine {
             && !self.active.values().any(|other| other.owner == active.owner)
             && let Some(drained) = self.closing.remove(&active.owner)
         {
-            // Whoever closed may have stopped waiting.
-            _ = drained.send(());
+            self.outbox.push(Outgoing::Drained(drained));
         }
         Some(active)
     }
 
     fn retry(&mut self, lane: usize, mut job: Job) -> Result<()> {
-        let delay = job.options.backoff.map_or(0, |backoff| backoff.delay(job.attempts_made));
+        let dice = RandomState::new().hash_one(job.seq);
+        let delay = job.options.backoff.map_or(0, |backoff| backoff.delay(job.attempts_made, dice));
         let place = self.next_number(lane);
         job.begun = false;
         if delay > 0 {
@@ -183,13 +184,12 @@ impl Engine {
             State::Completed => (EventKind::Completed, job.options.remove_on_complete),
             _ => (EventKind::Failed, job.options.remove_on_fail),
         };
-        match keep.unwrap_or_default() {
-            Keep::Last(0) => self.delete(lane, &job, State::Active)?,
-            Keep::Last(count) => {
-                self.update(lane, &job, State::Active)?;
-                self.trim(lane, job.queue, state, count)?;
-            }
-            Keep::All => self.update(lane, &job, State::Active)?,
+        let keep = keep.unwrap_or_default();
+        if keep.count == Some(0) {
+            self.delete(lane, &job, State::Active)?;
+        } else {
+            self.update(lane, &job, State::Active)?;
+            self.trim(lane, job.queue, state, keep)?;
         }
         self.emit_about(lane, kind, &job, |out| match (&job.returnvalue, &job.failed_reason) {
             (Some(value), _) => push_field(out, "returnvalue", |out| out.push_str(value)),
@@ -199,12 +199,19 @@ impl Engine {
         Ok(())
     }
 
-    fn trim(&mut self, lane: usize, key: i64, state: State, keep: u64) -> Result<()> {
+    fn trim(&mut self, lane: usize, key: i64, state: State, keep: Keep) -> Result<()> {
         let count = self.lanes[lane].row.as_ref().map_or(0, |row| row.counts[state as usize]);
-        let excess = count.saturating_sub(keep).min(TRIM_PER_STEP);
+        let excess = keep.count.map_or(0, |keep| count.saturating_sub(keep)).min(TRIM_PER_STEP);
         if excess > 0 {
             for job in self.db()?.page(key, state, false, 0, excess)? {
                 self.delete(lane, &job, state)?;
+            }
+        }
+        let Some(oldest) = keep.age.map(|age| self.clock.now_ms().saturating_sub(age)) else { return Ok(()) };
+        for _ in excess..TRIM_PER_STEP {
+            match self.db()?.page(key, state, false, 0, 1)?.pop() {
+                Some(job) if job.finished_on.is_some_and(|ended| ended < oldest) => self.delete(lane, &job, state)?,
+                _ => break,
             }
         }
         Ok(())
@@ -253,7 +260,7 @@ impl Engine {
         if self.active.values().any(|active| active.owner == owner) {
             self.closing.insert(owner, drained);
         } else {
-            _ = drained.send(());
+            self.outbox.push(Outgoing::Drained(drained));
         }
         Ok(wait)
     }

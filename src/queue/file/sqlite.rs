@@ -1,6 +1,5 @@
 //! Jobs in SQLite, in one file that one process has open.
 
-use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,8 @@ use super::super::job::{Job, State};
 use super::super::options::{JobOptions, Repeat};
 use super::super::schedule::Schedule;
 use super::super::storage::{JobStorage, QueueRow};
-use crate::error::{Code, Error, Result};
+use crate::disk::{self, DirLock};
+use crate::error::{Error, Result};
 use crate::json::Json;
 
 /// The version of the schema, in `user_version`.
@@ -49,15 +49,16 @@ pub(super) struct SqliteStorage {
     in_step: bool,
     path: Arc<Path>,
     /// Held while the storage is open. The system lets go of it when the process dies.
-    _lock: File,
+    _lock: DirLock,
 }
 
 impl SqliteStorage {
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(dir)
-            .map_err(|e| Error::io(format!("the directory {} cannot be created: {e}", dir.display())))?;
-        let lock = lock_directory(dir)?;
+        let dir = disk::prepare_dir(dir)?;
+        let lock = DirLock::take(&dir, "queue.lock")?;
         let path: Arc<Path> = dir.join("queue.db").into();
+        // SQLite would create it readable by everyone; its WAL takes the permissions over from here.
+        disk::private_file().open(&path).map_err(|e| disk::failed("open the database", &path, &e))?;
         let opened = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open(&path)?;
             connection.busy_timeout(Duration::from_secs(5))?;
@@ -114,21 +115,6 @@ impl SqliteStorage {
         let row =
             self.connection.prepare_cached(sql).and_then(|mut statement| statement.query_row(params, read).optional());
         row.map_err(|e| failure(&self.path, &e))
-    }
-}
-
-/// Takes the lock of a directory, which one process has at a time.
-fn lock_directory(dir: &Path) -> Result<File> {
-    let path = dir.join("queue.lock");
-    let failed = |e: std::io::Error| Error::io(format!("{} cannot be locked: {e}", path.display()));
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::new(
-            Code::Locked,
-            format!("another process has the queue in {} open: stop it, or use another dataDir", dir.display()),
-        )),
-        Err(TryLockError::Error(e)) => Err(failed(e)),
     }
 }
 

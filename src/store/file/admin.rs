@@ -7,9 +7,10 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::calls::Extent;
 use super::queue::Scope;
-use super::schema::{DB_FILE, checksum, private_file, sync_entry};
+use super::schema::{DB_FILE, checksum};
 use super::view::View;
-use super::{FileStore, Verification, fault};
+use super::{FileStore, Verification};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::op::Op;
 
@@ -49,7 +50,7 @@ impl FileStore {
 }
 
 fn backup(view: &View<'_>, path: &Path) -> Result<()> {
-    let failed = |e: &std::io::Error| fault::io("write the backup", path, e);
+    let failed = |e: &std::io::Error| disk::failed("write the backup", path, e);
     if path.exists() {
         return Err(Error::invalid(format!("path: {} is there already: choose a new name", path.display())));
     }
@@ -57,14 +58,14 @@ fn backup(view: &View<'_>, path: &Path) -> Result<()> {
     let mut partial = name.to_owned();
     partial.push(".partial");
     let partial = path.with_file_name(partial);
-    let file = private_file().open(&partial).and_then(|file| file.set_len(0).map(|()| file));
+    let file = disk::private_file().open(&partial).and_then(|file| file.set_len(0).map(|()| file));
     let file = file.map_err(|e| failed(&e))?;
     let copied = copy(view.conn, &partial).map_err(|e| view.fail(&e));
     let finished = copied.and_then(|()| {
         let publish = || {
             file.sync_all()?;
             std::fs::rename(&partial, path)?;
-            sync_entry(path)
+            disk::sync_entry(path)
         };
         publish().map_err(|e| failed(&e))
     });

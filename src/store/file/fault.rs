@@ -36,11 +36,6 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// The error for a failed call of the file system.
-pub(super) fn io(what: &str, path: &Path, error: &std::io::Error) -> Error {
-    Error::io(format!("{}: cannot {what}: {error}", path.display()))
-}
-
 /// The error for writes after one that failed.
 pub(super) fn refused(cause: &Error) -> Error {
     Error::new(

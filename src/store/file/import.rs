@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::fault;
 use super::schema::checksum;
 use super::view::{from_sql, to_sql};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::event::{EventId, NewEvent};
 use crate::json::{self, Object};
@@ -105,7 +106,7 @@ pub(super) fn run(conn: &Connection, dir: &Path) -> Result<Option<String>> {
 }
 
 fn list(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
-    let failed = |e: std::io::Error| fault::io("list the folder", folder, &e);
+    let failed = |e: std::io::Error| disk::failed("list the folder", folder, &e);
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | this one | the adapter and its options |
 //! | `backend`, `calls` | each call: what it does at once, and what it leaves to the writer |
-//! | `registry`, `lock` | one open store per directory in a process, one process per directory |
+//! | `registry` | one open store per directory in a process |
 //! | `engine` | what the adapters on a directory share |
 //! | `queue`, `writer`, `upkeep` | one thread writes, in groups, and tidies up between them |
 //! | `readers` | connections that only read, and do not wait for the writer |
@@ -27,7 +27,6 @@ mod filter;
 mod import;
 mod index;
 mod kv;
-mod lock;
 mod queue;
 mod readers;
 mod registry;

@@ -7,7 +7,8 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::engine::Engine;
-use super::{FileOptions, schema, writer};
+use super::{FileOptions, writer};
+use crate::disk;
 use crate::error::Result;
 use crate::time::SharedClock;
 
@@ -24,7 +25,7 @@ fn open_stores() -> MutexGuard<'static, HashMap<PathBuf, Entry>> {
 
 /// The open store of a directory, one user more. A store that is being closed is waited for (by the new one's writer).
 pub(super) fn acquire(options: &FileOptions, clock: &SharedClock) -> Result<Arc<Engine>> {
-    let dir = schema::prepare_dir(&options.data_dir)?;
+    let dir = disk::prepare_dir(&options.data_dir)?;
     let mut stores = open_stores();
     let previous = match stores.get_mut(&dir) {
         Some(entry) if entry.users > 0 && entry.engine.queue.dead().is_none() => {

@@ -1,12 +1,12 @@
 //! The database file: how it is opened, its tables, and how older versions become this one.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::fault;
+use crate::disk;
 use crate::error::{Error, Result};
 
 /// The database's name in its directory.
@@ -89,44 +89,11 @@ pub(super) fn checksum(text: &str) -> u32 {
     crc32fast::hash(text.as_bytes())
 }
 
-/// Creates the directory (private to the user) where it is missing; its one true path.
-pub(super) fn prepare_dir(dir: &Path) -> Result<PathBuf> {
-    let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(|e| fault::io("create the data directory", dir, &e))?;
-    for created in missing {
-        sync_entry(created).map_err(|e| fault::io("sync the data directory", created, &e))?;
-    }
-    dir.canonicalize().map_err(|e| fault::io("find the data directory", dir, &e))
-}
-
-/// Makes the name of a new file or directory survive power loss.
-pub(super) fn sync_entry(path: &Path) -> std::io::Result<()> {
-    // Elsewhere a directory cannot be opened, and the file system sees to it.
-    if cfg!(unix) {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::File::open(parent)?.sync_all()?;
-    }
-    Ok(())
-}
-
-/// Options for files that only the user may read.
-pub(super) fn private_file() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
 /// Opens the connection that writes, and brings the tables up to date.
 pub(super) fn open_writer(dir: &Path) -> Result<Connection> {
     let path = dir.join(DB_FILE);
     // SQLite would create it readable by everyone; its WAL takes the permissions over from here.
-    private_file().open(&path).map_err(|e| fault::io("open the database", &path, &e))?;
+    disk::private_file().open(&path).map_err(|e| disk::failed("open the database", &path, &e))?;
     let sql = |e: rusqlite::Error| fault::sql(dir, &e);
     let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(sql)?;

@@ -9,12 +9,14 @@ use rusqlite::Connection;
 
 use super::calls::gone;
 use super::engine::Engine;
-use super::lock::DirLock;
 use super::queue::{Job, Next, Step};
 use super::registry::{self, Ended};
 use super::view::{Memory, Purge, Tx};
 use super::{events, fault, import, kv, schema, upkeep};
+use crate::disk::DirLock;
 use crate::error::{Error, Result};
+
+const LOCK_FILE: &str = "nvent.lock";
 
 /// Most jobs in one transaction.
 const MAX_GROUP: usize = 4_096;
@@ -114,7 +116,7 @@ fn run(engine: &Arc<Engine>) {
 
 impl Core {
     fn open(engine: &Engine) -> Result<Self> {
-        let lock = DirLock::take(&engine.dir)?;
+        let lock = DirLock::take(&engine.dir, LOCK_FILE)?;
         let mut conn = schema::open_writer(&engine.dir)?;
         let wal_pages = Arc::new(AtomicU64::new(0));
         let pages = wal_pages.clone();

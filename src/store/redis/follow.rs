@@ -4,6 +4,9 @@
 //! from the stream itself. What tells that there is something to read is only a hint: native instances publish one with
 //! every append; instances that do not are found by looking at the known subjects every second, and for new subjects of a
 //! glob every five. A hint that is lost therefore costs time, never an event.
+//!
+//! A subscription made during an outage keeps its place among the calls, so it begins where its turn comes when the server
+//! is back: before any append that was called after it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +56,8 @@ struct Position {
 
 #[derive(Default)]
 struct State {
+    /// Where these begin is not known yet.
+    beginning: HashMap<u64, Follower>,
     followers: HashMap<u64, Follower>,
     positions: HashMap<Arc<str>, Position>,
     dirty: HashSet<Arc<str>>,
@@ -84,7 +89,8 @@ impl Shared {
 /// Everyone who follows subjects of one store.
 pub(super) struct Followers {
     shared: Arc<Shared>,
-    pubsub: PubSub,
+    pubsub: Arc<PubSub>,
+    patience: Duration,
     runtime: Handle,
 }
 
@@ -120,81 +126,107 @@ impl Followers {
             changed: Notify::new(),
             closed: AtomicBool::new(false),
         });
-        let pubsub = PubSub::new(config, Arc::new(Hints(Arc::downgrade(&shared))), runtime);
-        Self { shared, pubsub, runtime: runtime.clone() }
+        let patience = config.queue_timeout;
+        let pubsub = Arc::new(PubSub::new(config, Arc::new(Hints(Arc::downgrade(&shared))), runtime));
+        Self { shared, pubsub, patience, runtime: runtime.clone() }
     }
 
-    /// Follows a subject or glob from where it ends when this call's turn comes.
+    /// Follows a subject or glob from where it ends when this call's turn comes. The operation ends then, or, in an outage,
+    /// after [`RedisConfig::queue_timeout`]: the subscription is accepted, and live when the server is back.
     pub(super) fn follow(&self, pattern: &str, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
         let glob = Glob::new(pattern);
         let mut call = scripts::POSITIONS.call(&[]);
         call.arg(pattern).arg(if glob.is_literal() { "0" } else { "1" });
-        let (sender, receiver) = oneshot::channel();
-        let (shared, id) = (self.shared.clone(), next_id());
+        let id = next_id();
         let follower = Follower { pattern: pattern.into(), glob, mailbox, starts: HashMap::new() };
-        let channel = self.channel(pattern);
-        let begin = move |value| {
-            let ends = reply::pairs(value)?;
-            let mut state = shared.state();
-            let mut follower = follower;
-            for (subject, last) in ends {
-                let (subject, last) = (Arc::<str>::from(subject), last.parse()?);
-                let position = state.positions.entry(subject.clone()).or_insert(Position { last, absent: 0 });
-                if position.last < last {
-                    follower.starts.insert(subject, last);
-                }
-            }
-            state.followers.insert(id, follower);
-            // What was appended since came with hints that nobody took.
-            state.all_dirty = true;
-            drop(state);
-            shared.changed.notify_one();
-            Ok(id)
-        };
-        self.shared.client.submit(Request::read("subscribe", call).of(&scripts::POSITIONS), move |result| {
-            _ = sender.send(result.and_then(begin));
-        });
+        self.shared.state().beginning.insert(id, follower);
         // Without hints (an ACL may forbid channels) events come all the same, later.
-        let _hints = self.pubsub.want(channel);
+        let _hints = self.pubsub.want(channel(&self.shared.keys, pattern));
+        let (sender, receiver) = oneshot::channel();
+        // Weak, as the call may wait for long, and must not keep a store that nobody has any more.
+        let (shared, pubsub) = (Arc::downgrade(&self.shared), self.pubsub.clone());
+        self.shared.client.submit(Request::patient_read("subscribe", call).of(&scripts::POSITIONS), move |result| {
+            let Some(shared) = shared.upgrade() else { return };
+            let begun = result.and_then(reply::pairs).and_then(|ends| begin(&shared, id, ends));
+            if begun.is_err() {
+                unfollow(&shared, &pubsub, id);
+            }
+            _ = sender.send(begun.map(|()| id));
+        });
         if !std::mem::replace(&mut self.shared.state().task, true) {
             self.runtime.spawn(run(self.shared.clone()));
         }
-        Op::pending(async move { receiver.await.unwrap_or_else(|_| Err(Error::closed("the Redis store"))) })
+        let patience = self.patience;
+        Op::pending(async move {
+            match tokio::time::timeout(patience, receiver).await {
+                Ok(begun) => begun.unwrap_or_else(|_| Err(Error::closed("the Redis store"))),
+                Err(_) => Ok(id),
+            }
+        })
     }
 
     /// Ends a subscription and closes its mailbox.
     pub(super) fn unfollow(&self, id: u64) {
-        let mut state = self.shared.state();
-        let Some(follower) = state.followers.remove(&id) else { return };
-        follower.mailbox.close();
-        if !state.followers.values().any(|other| other.pattern == follower.pattern) {
-            self.pubsub.unwant(&self.channel(&follower.pattern));
-        }
-        let State { followers, positions, .. } = &mut *state;
-        positions.retain(|subject, _| followers.values().any(|follower| follower.glob.matches(subject)));
-    }
-
-    fn channel(&self, pattern: &str) -> Channel {
-        if !crate::topic::is_pattern(pattern) {
-            return Channel::Exact(self.shared.keys.appended(pattern).into());
-        }
-        let mut glob = String::new();
-        for c in self.shared.keys.appended_prefix().chars() {
-            if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^') {
-                glob.push('\\');
-            }
-            glob.push(c);
-        }
-        glob.push_str(pattern);
-        Channel::Pattern(glob.into())
+        unfollow(&self.shared, &self.pubsub, id);
     }
 
     pub(super) fn close(&self) -> Op<()> {
         self.shared.closed.store(true, Ordering::Release);
-        self.shared.state().followers.drain().for_each(|(_, follower)| follower.mailbox.close());
+        {
+            let mut state = self.shared.state();
+            let State { beginning, followers, .. } = &mut *state;
+            beginning.drain().chain(followers.drain()).for_each(|(_, follower)| follower.mailbox.close());
+        }
         self.shared.changed.notify_one();
         self.pubsub.close()
     }
+}
+
+/// The server has told where the subjects of a follower end.
+fn begin(shared: &Shared, id: u64, ends: Vec<(String, String)>) -> Result<()> {
+    let mut state = shared.state();
+    // Unsubscribed meanwhile.
+    let Some(mut follower) = state.beginning.remove(&id) else { return Ok(()) };
+    for (subject, last) in ends {
+        let (subject, last) = (Arc::<str>::from(subject), last.parse()?);
+        let position = state.positions.entry(subject.clone()).or_insert(Position { last, absent: 0 });
+        if position.last < last {
+            follower.starts.insert(subject, last);
+        }
+    }
+    state.followers.insert(id, follower);
+    // What was appended since came with hints that nobody took.
+    state.all_dirty = true;
+    drop(state);
+    shared.changed.notify_one();
+    Ok(())
+}
+
+fn unfollow(shared: &Shared, pubsub: &PubSub, id: u64) {
+    let mut state = shared.state();
+    let Some(follower) = state.followers.remove(&id).or_else(|| state.beginning.remove(&id)) else { return };
+    follower.mailbox.close();
+    if !state.followers.values().chain(state.beginning.values()).any(|other| other.pattern == follower.pattern) {
+        pubsub.unwant(&channel(&shared.keys, &follower.pattern));
+    }
+    let State { followers, positions, .. } = &mut *state;
+    positions.retain(|subject, _| followers.values().any(|follower| follower.glob.matches(subject)));
+}
+
+/// Where appends to a subject or glob are told.
+fn channel(keys: &Keys, pattern: &str) -> Channel {
+    if !crate::topic::is_pattern(pattern) {
+        return Channel::Exact(keys.appended(pattern).into());
+    }
+    let mut glob = String::new();
+    for c in keys.appended_prefix().chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^') {
+            glob.push('\\');
+        }
+        glob.push(c);
+    }
+    glob.push_str(pattern);
+    Channel::Pattern(glob.into())
 }
 
 impl Drop for Followers {

@@ -326,12 +326,9 @@ impl StoreBackend for RedisStore {
     }
 
     fn kv_set(&self, key: &str, value: Json, ttl_ms: Option<u64>) -> Op<()> {
-        let mut set = cmd("SET");
-        set.arg(key).arg(&*text::to_text(&value));
-        if let Some(ms) = ttl_ms {
-            set.arg("PX").arg(ms.max(1));
-        }
-        self.write_call(Request::write("kv.set", set), done)
+        let mut call = scripts::KV_SET.call(&[key]);
+        call.arg(&*text::to_text(&value)).arg(ttl_ms.map_or_else(String::new, |ms| ms.max(1).to_string()));
+        self.write_call(Request::write("kv.set", call).of(&scripts::KV_SET), done)
     }
 
     fn kv_delete(&self, key: &str) -> Op<()> {

@@ -21,6 +21,7 @@ scripts! {
     READ = "read";
     DELETE_SUBJECT = "delete_subject";
     POSITIONS = "positions";
+    KV_SET = "kv_set";
     KV_DELETE = "kv_delete";
     KV_CLEAR = "kv_clear";
     KV_INCREMENT = "number", "kv_increment";

@@ -114,7 +114,11 @@ impl Group {
         } else {
             let failures = work.failures.entry(place.clone()).or_default();
             *failures += 1;
-            let delay = self.shared.groups.retry_delay * 2_u32.saturating_pow((*failures - 1).min(10));
+            let GroupOptions { retry_delay, max_deliveries, .. } = self.shared.groups;
+            // The last failure has nothing to wait for: it is parked.
+            let again = *failures < max_deliveries;
+            let delay =
+                if again { retry_delay * 2_u32.saturating_pow((*failures - 1).min(10)) } else { Duration::ZERO };
             Step::Retry(Instant::now() + delay)
         };
         work.steps.insert(place, step);
@@ -315,6 +319,7 @@ impl<'a> Member<'a> {
         let (stream, parked) = (shared.keys.retained(&place.0), shared.keys.parked(&place.0, &self.group.name));
         let mut call = scripts::RETRY.call(&[&stream, &parked]);
         call.arg(&*self.group.name).arg(&self.group.member).arg(place.1.to_string()).arg(shared.groups.max_deliveries);
+        call.arg(super::MAX_PARKED);
         let entry = shared.client.call(Request::write("retry", call).of(&scripts::RETRY), Ok).await?;
         {
             let mut work = self.group.work();
@@ -357,19 +362,23 @@ impl<'a> Member<'a> {
     async fn leave(mut self) {
         // Errors mean an outage: then others take over after the time that they wait for a member that is gone.
         _ = self.settle().await;
-        let left: Vec<_> = self.group.work().steps.drain().map(|(place, _)| place).collect();
-        for topic in self.ready.clone() {
-            let mut call = scripts::LEAVE.call(&[&self.group.shared.keys.retained(&topic)]);
-            call.arg(&*self.group.name).arg(&self.group.member);
-            left.iter().filter(|(t, _)| *t == topic).for_each(|(_, id)| _ = call.arg(id.to_string()));
-            let op = self.group.shared.client.call(Request::write("leave", call).of(&scripts::LEAVE), |_| Ok(()));
-            _ = timeout(WAIT, op.into_future()).await;
-        }
+        _ = timeout(2 * WAIT, self.group.give_back(&self.ready)).await;
         self.link.quit().await;
     }
 }
 
 impl Group {
+    async fn give_back(&self, topics: &HashSet<Arc<str>>) {
+        let left: Vec<_> = self.work().steps.drain().map(|(place, _)| place).collect();
+        for topic in topics {
+            let mut call = scripts::LEAVE.call(&[&self.shared.keys.retained(topic)]);
+            call.arg(&*self.name).arg(&self.member);
+            left.iter().filter(|(t, _)| t == topic).for_each(|(_, id)| _ = call.arg(id.to_string()));
+            // A topic that is gone has nothing to give back.
+            _ = self.shared.client.call(Request::write("leave", call).of(&scripts::LEAVE), |_| Ok(())).await;
+        }
+    }
+
     /// How many messages its mailbox has room for. Those that wait to be tried again count, as they come back.
     fn room(&self) -> usize {
         self.mailbox.capacity().saturating_sub(self.work().steps.len())

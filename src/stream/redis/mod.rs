@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use ::redis::cmd;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -171,6 +173,34 @@ impl Members {
     }
 }
 
+/// How many messages a group has parked on one topic at most; older ones go.
+pub const MAX_PARKED: usize = 10_000;
+
+/// A message that a group failed at too often.
+#[derive(Debug, Clone, Serialize)]
+pub struct Parked {
+    /// Where it was in its topic.
+    pub id: String,
+    /// How often it was delivered.
+    pub deliveries: u64,
+    /// The message, as it was published.
+    pub event: Box<RawValue>,
+}
+
+impl Parked {
+    fn from_entry(entry: ::redis::Value) -> Result<Self> {
+        let odd = || Error::corrupt("Redis sent a parked message with something missing");
+        let fields = reply::list(entry)?.into_iter().nth(1).ok_or_else(odd)?;
+        let mut fields: HashMap<_, _> = reply::pairs(fields)?.into_iter().collect();
+        let mut field = |name| fields.remove(name).ok_or_else(odd);
+        Ok(Self {
+            id: field("id")?,
+            deliveries: field("deliveries")?.parse().map_err(|_| odd())?,
+            event: RawValue::from_string(field("message")?).map_err(|_| odd())?,
+        })
+    }
+}
+
 /// A stream on a Redis server.
 pub struct RedisStream {
     shared: Arc<Shared>,
@@ -216,27 +246,59 @@ impl RedisStream {
         lock(&self.members)
     }
 
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::closed("the Redis stream")) } else { Ok(()) }
+    }
+
     /// Whether all messages on a topic, or on every topic of a pattern, are kept.
     fn is_retained(&self, topic: &str) -> bool {
         self.retain.iter().any(|glob| glob.as_str() == topic || glob.matches(topic))
     }
 
     fn check_spec(&self, topic: &str, spec: &SubscribeSpec) -> Result<()> {
+        spec.check()?;
         let option = match spec {
             SubscribeSpec { group: Some(_), .. } => "group",
             SubscribeSpec { from_beginning: true, .. } => "fromBeginning",
             _ => return Ok(()),
         };
+        self.check_retained(&format!("options.{option}"), topic)
+    }
+
+    fn check_retained(&self, what: &str, topic: &str) -> Result<()> {
         if self.is_retained(topic) {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "options.{option}: {topic:?} is not retained; create the adapter with retain: {{ topics: [{topic:?}] }}"
+            "{what}: {topic:?} is not retained; create the adapter with retain: {{ topics: [{topic:?}] }}"
         )))
     }
 
-    /// Publishes what a group failed at too often again, to everyone who is subscribed; how many messages.
+    fn check_parked(&self, topic: &str) -> Result<()> {
+        self.check_open()?;
+        if is_pattern(topic) {
+            return Err(Error::invalid(format!("topic: {topic:?} is a pattern; messages are parked by topic")));
+        }
+        self.check_retained("topic", topic)
+    }
+
+    /// What a group failed at too often on a topic, oldest first, at most [`MAX_PARKED`].
+    pub fn parked(&self, topic: &str, group: &str) -> Op<Vec<Parked>> {
+        if let Err(error) = self.check_parked(topic) {
+            return Op::err(error);
+        }
+        let range = cmd("XRANGE").arg(self.shared.keys.parked(topic, group)).arg("-").arg("+").take();
+        self.shared.client.call(Request::read("parked", range), |entries| {
+            reply::list(entries)?.into_iter().map(Parked::from_entry).collect()
+        })
+    }
+
+    /// Takes what is [parked](Self::parked) and publishes it again, to everyone who is subscribed. The number of messages,
+    /// at most 1,000 at a time.
     pub fn replay_parked(&self, topic: &str, group: &str) -> Op<u64> {
+        if let Err(error) = self.check_parked(topic) {
+            return Op::err(error);
+        }
         let keys = &self.shared.keys;
         let (parked, stream, topics) = (keys.parked(topic, group), keys.retained(topic), keys.topics());
         let mut call = scripts::REPLAY.call(&[&parked, &stream, &topics]);
@@ -375,6 +437,9 @@ impl StreamBackend for RedisStream {
     }
 
     fn open(&self) -> Op<()> {
+        if let Err(error) = self.check_open() {
+            return Op::err(error);
+        }
         self.shared.client.call(Request::read("PING", cmd("PING")), |_| Ok(()))
     }
 
@@ -427,6 +492,9 @@ impl StreamBackend for RedisStream {
     }
 
     fn publish(&self, message: Message) -> Op<()> {
+        if let Err(error) = self.check_open() {
+            return Op::err(error);
+        }
         let (topic, json) = (message.topic().clone(), message.json());
         let request = if self.is_retained(&topic) {
             if json.len() > MAX_RETAINED_BYTES {
@@ -447,9 +515,7 @@ impl StreamBackend for RedisStream {
             };
             Request::write("publish", publish)
         };
-        if !self.shared.client.is_closed() {
-            self.published.fetch_add(1, Ordering::Relaxed);
-        }
+        self.published.fetch_add(1, Ordering::Relaxed);
         let sent = self.shared.client.call(request, |_| Ok(()));
         let full = self.shared.matching(&topic, |sub| sub.overflow == Overflow::Block);
         if full.is_empty() {
@@ -469,10 +535,7 @@ impl StreamBackend for RedisStream {
     }
 
     fn subscribe(&self, topic: &str, spec: SubscribeSpec, wake: Option<Wake>) -> Op<Subscription> {
-        if self.closed.load(Ordering::Acquire) {
-            return Op::err(Error::closed("the Redis stream"));
-        }
-        if let Err(error) = self.check_spec(topic, &spec) {
+        if let Err(error) = self.check_open().and_then(|()| self.check_spec(topic, &spec)) {
             return Op::err(error);
         }
         match spec.group.clone() {

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::event::{Event, NewEvent};
 use crate::json::{Json, Object};
 use crate::op::Op;
+use crate::queue::{JobOptions, NewJob, Queue};
 use crate::store::{Announce, EventQuery, Expected, IndexEntry, IndexQuery, StoreBackend};
 
 /// Where runs are persisted and indexed.
@@ -27,6 +28,17 @@ pub trait FlowStore: Send + Sync + 'static {
 pub trait FlowQueue: Send + Sync + 'static {
     /// Adds a job, whose id is in the options. A job with this id that is there already is left alone.
     fn enqueue(&self, queue: &str, name: &str, data: Json, opts: Json) -> Op<String>;
+}
+
+impl FlowQueue for Arc<Queue> {
+    fn enqueue(&self, queue: &str, name: &str, data: Json, opts: Json) -> Op<String> {
+        match JobOptions::parse("opts", &opts) {
+            Ok(options) => {
+                Queue::enqueue(self, queue, NewJob { name: name.into(), data, options }).map(|id| id.to_string())
+            }
+            Err(error) => Op::err(error),
+        }
+    }
 }
 
 /// A native store, and where it announces what is appended.

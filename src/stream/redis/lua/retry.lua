@@ -1,6 +1,6 @@
 -- Delivers a message that a group has not acknowledged to one member again, or parks it after too many times.
 -- KEYS    the retained messages (stream) | the parked ones (stream)
--- ARGV    group | member | id | how many deliveries are allowed
+-- ARGV    group | member | id | how many deliveries are allowed | how many parked ones to keep
 -- returns { id, { field, text, ... } } to deliver, or nothing: it is parked, acknowledged, or another member's
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
 if not pending or pending[2] ~= ARGV[2] then
@@ -13,7 +13,7 @@ if not entry then
   return false
 end
 if pending[4] >= tonumber(ARGV[4]) then
-  local add = { 'XADD', KEYS[2], 'MAXLEN', '~', 10000, '*', 'id', ARGV[3], 'deliveries', pending[4] }
+  local add = { 'XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'id', ARGV[3], 'deliveries', pending[4] }
   for _, part in ipairs(entry[2]) do
     add[#add + 1] = part
   end

@@ -1,12 +1,16 @@
 //! The store in memory: plain maps behind one lock. Nothing outlives it; every operation is done inline.
 
+mod index;
+mod ranking;
+
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Number;
 
+use self::index::Index;
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::{Hub, Mailbox, Subscriber, next_id};
@@ -68,49 +72,9 @@ struct KvEntry {
     expires_ms: Option<u64>,
 }
 
-#[derive(Default)]
-struct Index {
-    entries: HashMap<Arc<str>, Entry>,
-    order: BTreeSet<(Reverse<Score>, Arc<str>)>,
-}
-
-struct Entry {
-    score: Score,
-    metadata: Object,
-    /// The metadata as text, until it changes.
-    text: Option<Json>,
-}
-
 struct Doc {
     json: Json,
     object: Object,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-struct Score(f64);
-
-impl Eq for Score {}
-
-impl Ord for Score {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
-
-impl PartialOrd for Score {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Entry {
-    fn text(&mut self) -> Json {
-        self.text.get_or_insert_with(|| json::to_json(&self.metadata)).clone()
-    }
-
-    fn index_entry(&mut self, id: Arc<str>) -> IndexEntry {
-        IndexEntry { id, score: self.score.0, metadata: self.text() }
-    }
 }
 
 impl State {
@@ -130,10 +94,6 @@ impl State {
                 self.kv.remove(&key);
             }
         }
-    }
-
-    fn entry(&mut self, key: &str, id: &str) -> Option<&mut Entry> {
-        self.indexes.get_mut(key)?.entries.get_mut(id)
     }
 }
 
@@ -336,77 +296,46 @@ impl StoreBackend for MemoryStore {
 
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
         self.write_with(|state| {
-            let index = state.indexes.entry(key.into()).or_default();
-            let (id, score): (Arc<str>, _) = (id.into(), Score(score));
-            let entry = Entry { score, metadata: json::fresh_metadata(metadata), text: None };
-            if let Some(old) = index.entries.insert(id.clone(), entry) {
-                index.order.remove(&(Reverse(old.score), id.clone()));
+            let metadata = json::fresh_metadata(metadata);
+            match state.indexes.get_mut(key) {
+                Some(index) => index.add(id, score, metadata),
+                None => state.indexes.entry(key.into()).or_default().add(id, score, metadata),
             }
-            index.order.insert((Reverse(score), id));
             Ok(())
         })
     }
 
     fn index_get(&self, key: &str, id: &str) -> Op<Option<IndexEntry>> {
-        self.read_with(|state| Ok(state.entry(key, id).map(|entry| entry.index_entry(id.into()))))
+        self.read_with(|state| Ok(state.indexes.get_mut(key).and_then(|index| index.get(id))))
     }
 
     fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
-        self.read_with(|state| {
-            let Some(Index { entries, order }) = state.indexes.get_mut(key) else { return Ok(Vec::new()) };
-            let mut page = Vec::new();
-            let mut to_skip = query.offset;
-            for (_, id) in order.iter() {
-                if page.len() >= query.limit {
-                    break;
-                }
-                if query.filter.is_empty() && to_skip > 0 {
-                    to_skip -= 1;
-                    continue;
-                }
-                let Some(entry) = entries.get_mut(id) else { continue };
-                if !query.filter.matches(&entry.metadata) {
-                    continue;
-                }
-                if to_skip > 0 {
-                    to_skip -= 1;
-                    continue;
-                }
-                page.push(entry.index_entry(id.clone()));
-            }
-            Ok(page)
-        })
+        self.read_with(|state| Ok(state.indexes.get_mut(key).map(|index| index.read(&query)).unwrap_or_default()))
     }
 
     fn index_update(&self, key: &str, id: &str, patch: Object, expected_version: Option<i64>) -> Op<bool> {
         self.write_with(|state| {
-            let Some(entry) = state.entry(key, id) else { return Ok(false) };
-            let updated = json::update_metadata(&mut entry.metadata, patch, expected_version);
-            if updated {
-                entry.text = None;
-            }
-            Ok(updated)
+            let update = |metadata: &mut Object| json::update_metadata(metadata, patch, expected_version);
+            Ok(state.indexes.get_mut(key).and_then(|index| index.change(id, update)).unwrap_or(false))
         })
     }
 
     fn index_increment(&self, key: &str, id: &str, field: &str, by: f64) -> Op<Number> {
         self.write_with(|state| {
-            let entry = state.entry(key, id).ok_or_else(|| entry_not_found(key, id))?;
-            let sum = json::increment_metadata(&mut entry.metadata, field, by)?;
-            entry.text = None;
-            Ok(sum)
+            let increment = |metadata: &mut Object| json::increment_metadata(metadata, field, by);
+            let changed = state.indexes.get_mut(key).and_then(|index| index.change(id, increment));
+            changed.unwrap_or_else(|| Err(entry_not_found(key, id)))
         })
     }
 
     fn index_delete(&self, key: &str, id: &str) -> Op<bool> {
         self.write_with(|state| {
             let Some(index) = state.indexes.get_mut(key) else { return Ok(false) };
-            let Some((id, entry)) = index.entries.remove_entry(id) else { return Ok(false) };
-            index.order.remove(&(Reverse(entry.score), id));
-            if index.entries.is_empty() {
+            let deleted = index.remove(id);
+            if index.is_empty() {
                 state.indexes.remove(key);
             }
-            Ok(true)
+            Ok(deleted)
         })
     }
 

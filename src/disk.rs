@@ -1,0 +1,85 @@
+//! Data directories: private to the user, and open in one process at a time.
+//!
+//! The lock is the operating system's, on a file that names the process. It dies with the process, so a file left
+//! behind by one that was killed is no obstacle.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Code, Error, Result};
+
+/// The error for a failed call of the file system.
+pub(crate) fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
+    Error::io(format!("{}: cannot {what}: {error}", path.display()))
+}
+
+/// Creates the directory (private to the user) where it is missing; its one true path.
+pub(crate) fn prepare_dir(dir: &Path) -> Result<PathBuf> {
+    let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(|e| failed("create the data directory", dir, &e))?;
+    for created in missing {
+        sync_entry(created).map_err(|e| failed("sync the data directory", created, &e))?;
+    }
+    dir.canonicalize().map_err(|e| failed("find the data directory", dir, &e))
+}
+
+/// Makes the name of a new file or directory survive power loss.
+pub(crate) fn sync_entry(path: &Path) -> std::io::Result<()> {
+    // Elsewhere a directory cannot be opened, and the file system sees to it.
+    if cfg!(unix) {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Options for files that only the user may read.
+pub(crate) fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// The lock on a data directory, held until it is dropped.
+pub(crate) struct DirLock(#[expect(dead_code, reason = "open is what it must be")] File);
+
+impl DirLock {
+    /// Takes the lock on the file of this name, or fails at once with [`Code::Locked`].
+    pub(crate) fn take(dir: &Path, name: &str) -> Result<Self> {
+        let path = dir.join(name);
+        let failed = |e: &std::io::Error| failed("use the lock file", &path, e);
+        let mut file = private_file().open(&path).map_err(|e| failed(&e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(locked(dir, &mut file)),
+            Err(TryLockError::Error(e)) => return Err(failed(&e)),
+        }
+        let mut name = || {
+            file.set_len(0)?;
+            file.seek(SeekFrom::Start(0))?;
+            write!(file, "{}", std::process::id())
+        };
+        name().map_err(|e| failed(&e))?;
+        Ok(Self(file))
+    }
+}
+
+fn locked(dir: &Path, file: &mut File) -> Error {
+    let mut text = String::new();
+    let holder = match file.read_to_string(&mut text) {
+        Ok(_) if text == std::process::id().to_string() => "another copy of nvent-native in this process".to_owned(),
+        Ok(_) if !text.is_empty() => format!("the process with pid {text}"),
+        _ => "another process".to_owned(),
+    };
+    Error::new(
+        Code::Locked,
+        format!("{}: {holder} uses this data directory: end it, or use another dataDir", dir.display()),
+    )
+}
