@@ -949,7 +949,7 @@ declare class RedisStreamAdapter extends NventStreamAdapter {
 declare function createStreamCoordinator(opts?: StreamCoordinatorOptions & {
     bus?: EventBus;
     stream?: StreamAdapter;
-}, runSubject?: string): Wiring & {
+}): Wiring & {
     stats(): CoordinatorStats;
 };
 declare function createFlowWiring(opts?: FlowWiringOptions): Wiring & {

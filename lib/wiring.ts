@@ -90,14 +90,22 @@ const nativeStream = (stream: StreamAdapter, lend: (target: object) => number) =
 
 export function createStreamCoordinator(
   opts: StreamCoordinatorOptions & { bus?: EventBus, stream?: StreamAdapter } = {},
-  runSubject?: string,
 ): Wiring & { stats(): CoordinatorStats } {
   const { bus, stream, ...own } = options('options', opts, { ...COORDINATOR, bus: 'object', stream: 'object' })
+  return coordinatorOf('options', own, { bus, stream })
+}
+
+/** `what` is where the user wrote `own`, for messages. */
+function coordinatorOf(
+  what: string,
+  own: Record<string, any>,
+  { bus, stream, runSubject }: { bus?: EventBus, stream?: StreamAdapter, runSubject?: string },
+): Wiring & { stats(): CoordinatorStats } {
   own['channels']?.forEach((row: unknown, i: number) => {
-    const what = `options.channels[${i}]`
-    const { name, types, topic } = options(what, object(what, row), { name: 'string', types: 'array', topic: 'string', type: 'string' })
+    const at = `${what}.channels[${i}]`
+    const { name, types, topic } = options(at, object(at, row), { name: 'string', types: 'array', topic: 'string', type: 'string' })
     for (const [field, value] of Object.entries({ name, types, topic })) {
-      if (value === undefined) throw invalid(`${what}.${field} is missing`)
+      if (value === undefined) throw invalid(`${at}.${field} is missing`)
     }
   })
   if (bus !== undefined) needs('options.bus', bus, ['publish', 'onType'])
@@ -160,7 +168,8 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
   const { flows, subjects } = options('options.flow', flow || undefined, { flows: ['array', 'function'], subjects: 'object' })
   wirings.forEach((wiring: Wiring, i: number) => needs(`options.wirings[${i}]`, wiring, ['start', 'stop']))
   const flowWiring = flow === false ? undefined : createFlowWiring(defined({ bus, store, queue, flows, subjects }))
-  const coordinator = createStreamCoordinator({ ...streamCoordinator, ...defined({ bus, stream }) }, subjects?.run)
+  const routing = options('options.streamCoordinator', streamCoordinator, COORDINATOR as any)
+  const coordinator = coordinatorOf('options.streamCoordinator', routing, { bus, stream, runSubject: subjects?.run })
   // The coordinator starts first and stops last, so that it hears everything that the others persist.
   const builtIn: Wiring[] = flowWiring ? [coordinator, flowWiring] : [coordinator]
   const all = [...builtIn, ...wirings] as Wiring[]

@@ -6,6 +6,7 @@ export default defineNuxtConfig({
 
   // The embedded default: the store and the queue are files in .data, the stream is in memory.
   nvent: {
+    queue: { defaultJobOptions: { attempts: 3, backoff: { type: 'exponential', delay: 400 } } },
     wiring: { streamCoordinator: { enableClientMessages: true } },
   },
 

@@ -6,7 +6,6 @@ import { join } from 'node:path'
 import { root } from './shared.mjs'
 
 const scratch = mkdtempSync(join(tmpdir(), 'nvent-test-'))
-const report = join(scratch, 'vitest.json')
 const bin = (path, ...args) => [process.execPath, join('node_modules', path), ...args]
 const clippy = (...args) => ['cargo', 'clippy', ...args, '--all-targets', '--', '-D', 'warnings']
 
@@ -20,9 +19,16 @@ function fromCargo(output) {
   return counts
 }
 
-function fromVitest() {
-  const { numPassedTests: passed, numFailedTests: failed } = JSON.parse(readFileSync(report, 'utf8'))
-  return { passed, failed }
+/** A section of tests in JavaScript, and how to count them. */
+function vitest(project, ...flags) {
+  const report = join(scratch, `${project}.json`)
+  return [
+    bin('vitest/vitest.mjs', 'run', '--project', project, ...flags, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`),
+    () => {
+      const { numPassedTests: passed, numFailedTests: failed } = JSON.parse(readFileSync(report, 'utf8'))
+      return { passed, failed }
+    },
+  ]
 }
 
 const sections = [
@@ -34,7 +40,9 @@ const sections = [
   ['types are up to date', [process.execPath, 'scripts/types.mjs', '--check']],
   ['tsc', bin('typescript/bin/tsc', '--noEmit')],
   ['eslint', bin('eslint/bin/eslint.js', '.')],
-  ['JavaScript tests', bin('vitest/vitest.mjs', 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`), fromVitest],
+  ['JavaScript tests', ...vitest('js')],
+  // One build at a time: each takes all the cores there are.
+  ['Nuxt tests', ...vitest('nuxt', '--no-file-parallelism')],
 ]
 
 const total = { passed: 0, failed: 0 }

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { join } from 'node:path'
 import { tmpdir } from 'node:os'
 import { chromium, type BrowserContext, type Page } from 'playwright-core'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { App, type Built, type Server } from './app.js'
 
 const PLAYGROUND = fileURLToPath(new URL('../../playground', import.meta.url))
@@ -30,7 +30,7 @@ describe('the playground in a browser', () => {
     await app?.remove()
     if (profile) await rm(profile, { recursive: true, force: true })
   })
-  beforeEach(() => void errors.splice(0))
+  afterEach(() => expect(errors.splice(0), 'errors in the page').toEqual([]))
 
   test('an order lights its steps up one by one and completes', async () => {
     await page.click('[data-start=one]')

@@ -63,7 +63,7 @@ export async function startOrder(): Promise<string> {
   await useQueueAdapter().enqueue('orders', {
     name: 'validate',
     data: { flowId: runId, flowName: FLOW, input: {} },
-    opts: { jobId: `${runId}__validate`, attempts: 3 },
+    opts: { jobId: `${runId}__validate` },
   })
   await ensureStarted(runId)
   return runId
