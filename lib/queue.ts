@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises'
 import { callback, json, jsonObject, object, options, text } from './check'
 import { invalid } from './errors'
 import { addon, bridge, call, flushDeliveries, now, offDelivery, onDelivery } from './native'
@@ -71,6 +72,8 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   readonly native: NativeQueue
   private readonly subscriptions = new Set<number>()
   private readonly warnings: Warnings
+  /** Settles when all that is being enqueued now has been. */
+  private enqueued: Promise<unknown> = Promise.resolve()
 
   /** @internal */
   protected constructor(backend: 'memory' | 'file', given: Record<string, unknown>) {
@@ -84,7 +87,9 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   }
 
   async enqueue(queue: string, job: NewJob): Promise<string> {
-    return call(() => this.native.enqueue(text('queue', queue), newJob(job)))
+    const id = call<string>(() => this.native.enqueue(text('queue', queue), newJob(job)))
+    if (id instanceof Promise) this.enqueued = Promise.allSettled([this.enqueued, id])
+    return id
   }
 
   async schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string> {
@@ -164,6 +169,9 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     const progress = async (value: unknown): Promise<void> => {
       await call(() => this.native.progress(token, json('progress', value)))
     }
+    // Whoever enqueued the job goes on first: nvent makes the run only then that its first step reports to.
+    await this.enqueued
+    await turn()
     let settle: () => Reply
     try {
       const result = json('result', await handler(job, { progress }) ?? null)

@@ -17,6 +17,21 @@ export function workers(context: QueueContext): void {
     expect(order.items).toEqual(['before', 'after'])
   })
 
+  it('begins a job after whoever enqueued it has gone on', async () => {
+    const { queue, work, hear } = context
+    const [completed, order] = [hear('completed'), new Inbox<string>()]
+    work(job => order.take(`begins ${job.id}`))
+    const rounds = Array.from({ length: 200 }, (_, n) => String(n))
+    await Promise.all(rounds.map(async (jobId) => {
+      await queue.enqueue('q', { name: 'a', data: null, opts: { jobId } })
+      order.take(`goes on ${jobId}`)
+    }))
+    await completed.atLeast(rounds.length)
+    for (const id of rounds) {
+      expect(order.items.indexOf(`begins ${id}`), id).toBeGreaterThan(order.items.indexOf(`goes on ${id}`))
+    }
+  })
+
   it('hands a worker the job as nvent reads it', async () => {
     const { queue, work, hear } = context
     const [completed, given] = [hear('completed'), new Inbox()]
