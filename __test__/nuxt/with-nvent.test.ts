@@ -83,7 +83,8 @@ describe.each([
 
   const completed = (runId: string) => eventually(async () => {
     const state = await server.get(`/api/state?runId=${runId}`)
-    return state.run?.metadata.status === 'completed' && state
+    // The index and the events are read one after the other.
+    return state.run?.metadata.status === 'completed' && state.events.some((event: any) => event.type === 'flow.completed') && state
   }, `the end of ${runId}`)
 })
 
