@@ -24,7 +24,7 @@ const native = ({ contenders, unit }) => unit
   : micro(contenders.native.ns.median)
 const cpu = ({ contenders, unit }) => unit ? '' : micro(contenders.native.cpu.median)
 const missed = ({ ratios = [], met }) => met === false || ratios.some(({ time, cpu }) => time.met === false || cpu.met === false)
-const because = row => row.why ?? 'no reason is known: earlier runs met this'
+const because = row => row.why ?? 'the reason is not known'
 const lines = row => row.unit ? noted(row) : comparisons(row)
 
 /** How many targets there are, and how many are met. */
@@ -62,7 +62,9 @@ export function markdown({ areas, machine, rounds, seconds }) {
       out.push(`| ${[row.name, native(row), cpu(row), lines(row).join('<br>')].map(escaped).join(' | ')} |`)
     }
     const misses = rows.filter(missed)
-    if (misses.length > 0) out.push('', 'Missed, and why:', '', ...misses.map(row => `- ${row.name}: ${because(row)}.`))
+    const reasons = new Set(misses.map(because))
+    const of = reason => misses.filter(row => because(row) === reason).map(({ name }) => name)
+    if (misses.length > 0) out.push('', 'Missed, and why:', '', ...[...reasons].map(reason => `- ${of(reason).join('; ')}: ${reason}.`))
     out.push('', '</details>')
   }
   return out.join('\n')

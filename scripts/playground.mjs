@@ -4,6 +4,8 @@ import { join } from 'node:path'
 import { addon, root, run } from './shared.mjs'
 
 process.chdir(root)
+// Installing builds as well.
+if (!existsSync('node_modules/nuxt')) run('npm', ['ci'])
 if (!existsSync(addon) || !existsSync('dist/nuxt')) run(process.execPath, ['scripts/build.mjs'])
 const modules = join('playground', 'node_modules')
 mkdirSync(modules, { recursive: true })
