@@ -824,6 +824,8 @@ declare function shutdownAdapters(adapters?: Partial<Adapters>): Promise<void>;
 declare abstract class NventQueueAdapter implements QueueAdapter {
     private readonly subscriptions;
     private readonly warnings;
+    /** Settles when all that is being enqueued now has been. */
+    private enqueued;
     init(): Promise<void>;
     enqueue(queue: string, job: NewJob): Promise<string>;
     schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string>;
