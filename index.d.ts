@@ -944,7 +944,7 @@ declare class RedisStreamAdapter extends NventStreamAdapter {
     constructor(opts?: RedisStreamOptions);
     /** What a group failed at too often on a topic, oldest first. */
     parked(topic: string, group: string): Promise<ParkedEvent[]>;
-    /** Publishes what is parked again, and no longer keeps it as parked. The number of events. */
+    /** Publishes what is parked again, to all that are subscribed, and no longer keeps it as parked. The number of events, at most 1,000 a call. */
     replayParked(topic: string, group: string): Promise<number>;
 }
 

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { FileQueueAdapter } from 'nvent-native'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { queueConformance } from './conformance/queue'
+import { run } from './support/process'
 import { Inbox, rejects, until } from './support/until'
 
 const makeDir = (): Promise<string> => mkdtemp(path.join(tmpdir(), 'nvent-queue-'))
@@ -55,6 +56,13 @@ describe('file queue', () => {
     for (const { id, attemptsMade } of ran.items) expect([id, attemptsMade]).toEqual([id, begun.items.includes(id) ? 1 : 0])
     expect(stalled.items.map(event => event.jobId).sort()).toEqual(begun.items.sort())
     await queue.close()
+  })
+
+  it('keeps nothing in JavaScript of the jobs that wait in the folder', async () => {
+    const { stdout, stderr } = await run('enqueues-much.mjs', dataDir)
+    expect(stderr).toBe('')
+    // A hundred bytes a job would be two million.
+    expect(Number(stdout)).toBeLessThan(1_000_000)
   })
 
   it('runs a delayed job whose time came while nothing ran', async () => {

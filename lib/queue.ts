@@ -88,7 +88,8 @@ export abstract class NventQueueAdapter implements QueueAdapter {
 
   async enqueue(queue: string, job: NewJob): Promise<string> {
     const id = call<string>(() => this.native.enqueue(text('queue', queue), newJob(job)))
-    if (id instanceof Promise) this.enqueued = Promise.allSettled([this.enqueued, id])
+    // Without their values: each would hold the one before.
+    if (id instanceof Promise) this.enqueued = Promise.allSettled([this.enqueued, id]).then(() => {})
     return id
   }
 

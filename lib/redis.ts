@@ -45,7 +45,7 @@ export class RedisStreamAdapter extends NventStreamAdapter {
     return call(() => this.native.parked(text('topic', topic), text('group', group)))
   }
 
-  /** Publishes what is parked again, and no longer keeps it as parked. The number of events. */
+  /** Publishes what is parked again, to all that are subscribed, and no longer keeps it as parked. The number of events, at most 1,000 a call. */
   async replayParked(topic: string, group: string): Promise<number> {
     return call(() => this.native.replayParked(text('topic', topic), text('group', group)))
   }

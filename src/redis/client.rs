@@ -37,7 +37,7 @@ pub struct Request {
     /// Whether it waits for a connection as long as it takes, and is sent again when one breaks.
     patient: bool,
     /// What to send instead when a connection broke before the reply came.
-    again: Option<Box<dyn FnOnce() -> Cmd + Send>>,
+    again: Option<Box<dyn Fn() -> Cmd + Send>>,
 }
 
 impl Request {
@@ -56,10 +56,10 @@ impl Request {
         Self { patient: true, ..Self::read(what, cmd) }
     }
 
-    /// Where the reply does not come as the connection breaks, it is sent once more in this form, which must have no
-    /// effect if the first one had.
+    /// Where the reply does not come as the connection breaks, it is sent again in this form, which must have no effect if
+    /// it had one before.
     #[must_use]
-    pub fn or_again(self, again: impl FnOnce() -> Cmd + Send + 'static) -> Self {
+    pub fn or_again(self, again: impl Fn() -> Cmd + Send + 'static) -> Self {
         Self { again: Some(Box::new(again)), ..self }
     }
 
@@ -91,11 +91,12 @@ struct Call {
 impl Call {
     fn fail(self, error: &Error) {
         let error = Error::unavailable(format!("{}: {}", self.request.what, error.message()));
-        (self.done)(Err(if self.sent && self.request.write { error.maybe_applied() } else { error }));
+        self.fail_with(error);
     }
 
+    /// Fails with this very error. What was sent before, on a connection that broke, may have been applied all the same.
     fn fail_with(self, error: Error) {
-        (self.done)(Err(error));
+        (self.done)(Err(if self.sent && self.request.write { error.maybe_applied() } else { error }));
     }
 }
 
@@ -467,22 +468,17 @@ impl<'a> Connection<'a> {
 
     fn answer(&mut self, value: Value) {
         let Some(Sent { call: Some(call), .. }) = self.sent.pop_front() else { return };
-        let result = match value {
-            Value::ServerError(error) => {
-                if let (Some(script), "NOSCRIPT") = (call.request.script, error.code()) {
-                    // The server was told to forget its scripts. Sending this one whole teaches it again.
-                    let whole = script.whole(&call.request.cmd);
-                    return self.push(Some(call), &whole);
-                }
-                let error = server_error(call.request.what, &error);
-                if error.message().contains("READONLY") {
-                    self.leaving = Some(error.clone());
-                }
-                Err(error)
-            }
-            value => Ok(value),
-        };
-        (call.done)(result);
+        let Value::ServerError(error) = value else { return (call.done)(Ok(value)) };
+        if let (Some(script), "NOSCRIPT") = (call.request.script, error.code()) {
+            // The server was told to forget its scripts. Sending this one whole teaches it again.
+            let whole = script.whole(&call.request.cmd);
+            return self.push(Some(call), &whole);
+        }
+        let error = server_error(call.request.what, &error);
+        if error.message().contains("READONLY") {
+            self.leaving = Some(error.clone());
+        }
+        call.fail_with(error);
     }
 
     /// What was not sent, or can be sent again, waits for the next connection; else what was sent has failed.
@@ -494,7 +490,7 @@ impl<'a> Connection<'a> {
                 Some(call) if start >= written || call.request.patient => kept.push_back(call),
                 Some(mut call) => {
                     call.sent = true;
-                    match call.request.again.take() {
+                    match &call.request.again {
                         Some(again) => {
                             call.request.cmd = again();
                             kept.push_back(call);

@@ -153,6 +153,17 @@ async fn a_retained_message_whose_publish_was_not_answered_is_sent_again_and_kep
 }
 
 #[tokio::test]
+async fn a_retained_message_that_was_sent_once_may_have_been_kept_whatever_ends_its_next_attempt() {
+    let redis = TestRedis::start();
+    let stream = stream_on(impatient(redis.port()));
+    stream.publish(message("kept:a", 0)).await.unwrap();
+    redis.pause();
+    let error = stream.publish(message("kept:a", 1)).await.unwrap_err();
+    assert!(error.is_maybe_applied() && error.is_retryable(), "{error}");
+    redis.resume();
+}
+
+#[tokio::test]
 async fn from_the_beginning_meets_live_without_hole_or_duplicate() {
     let redis = TestRedis::start();
     let (one, other) = (stream_on(patient(redis.port())), Arc::new(stream_on(patient(redis.port()))));
