@@ -43,6 +43,15 @@ pub(super) fn reply<T: Send + 'static>(
     match guard(start)? {
         Op::Ready(Ok(value)) => Ok(to_json(value).map(Either::B)),
         Op::Ready(Err(error)) => Err(throw(&error)),
+        Op::Told(told) => {
+            let ticket = bridge.next_ticket();
+            let bridge = bridge.clone();
+            told.when(move |result| {
+                let json = catch_unwind(AssertUnwindSafe(|| result.map(to_json))).unwrap_or_else(|_| Err(defect()));
+                bridge.settle(ticket, json);
+            });
+            Ok(Some(Either::A(ticket)))
+        }
         Op::Pending(future) => {
             let ticket = bridge.next_ticket();
             let bridge = bridge.clone();

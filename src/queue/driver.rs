@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 
 use super::engine::Engine;
 use crate::error::{Error, Result};
-use crate::op::{BoxFuture, Op};
+use crate::op::{BoxFuture, Op, told};
 
 /// Told when the step of a command is over: with an error, nothing of the step counts.
 pub(super) type Reply = Box<dyn FnOnce(Option<Error>) + Send>;
@@ -37,7 +36,7 @@ pub(super) fn call<T: Send + 'static>(
     driver: &Arc<dyn Driver>,
     work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,
 ) -> Op<T> {
-    let (answer, mut answered) = oneshot::channel();
+    let (teller, told) = told(|| Error::closed("the queue"));
     driver.submit(Box::new(move |engine| {
         let result = engine.and_then(|engine| {
             let result = work(engine);
@@ -46,13 +45,7 @@ pub(super) fn call<T: Send + 'static>(
             }
             result
         });
-        Box::new(move |failure| {
-            // Nobody may be waiting: the work is done all the same.
-            _ = answer.send(failure.map_or(result, Err));
-        })
+        Box::new(move |failure| teller.tell(failure.map_or(result, Err)))
     }));
-    match answered.try_recv() {
-        Ok(result) => Op::Ready(result),
-        Err(_) => Op::pending(async move { answered.await.unwrap_or_else(|_| Err(Error::closed("the queue"))) }),
-    }
+    told.into_op()
 }

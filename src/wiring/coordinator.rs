@@ -359,7 +359,7 @@ impl Core {
             let results = join_all(started.into_iter().map(|(item, op)| async move {
                 let result = match op {
                     Op::Ready(result) => result,
-                    Op::Pending(future) => tokio::time::timeout(PUBLISH_LIMIT, future).await.unwrap_or_else(|_| {
+                    op => tokio::time::timeout(PUBLISH_LIMIT, op.into_future()).await.unwrap_or_else(|_| {
                         let secs = PUBLISH_LIMIT.as_secs();
                         Err(Error::unavailable(format!("the stream did not answer within {secs} s")).maybe_applied())
                     }),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Number;
 use tokio::sync::oneshot;
 
-use super::calls::{Extent, within};
+use super::calls::{Extent, gone, within};
 use super::kv::Cleared;
 use super::queue::{Scope, Step};
 use super::view::Purge;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, NewEvent};
 use crate::fanout::{Mailbox, Subscriber, next_id};
 use crate::json::{self, Json, Object};
-use crate::op::Op;
+use crate::op::{Op, told};
 use crate::store::{
     Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Stats, StoreBackend, Stored,
 };
@@ -172,22 +172,22 @@ impl StoreBackend for FileStore {
             Ok(engine) => engine,
             Err(error) => return self.failed(error),
         };
-        let (tell, told) = oneshot::channel();
+        let (teller, told) = told(gone);
         let counters = self.counters.clone();
         let job = self.job(true, move |tx| {
             let result = within(tx, |tx| match kv::clear(tx, &pattern)? {
-                Cleared::All(removed) => Ok(Some((removed, tell))),
+                Cleared::All(removed) => Ok(Some((removed, teller))),
                 Cleared::Rest(clear) => {
                     // It tells the number when it has removed the last key, or that it could not.
-                    tx.memory.clears.push_back(Purge::new(clear, tell));
+                    tx.memory.clears.push_back(Purge::new(clear, teller));
                     Ok(None)
                 }
             });
             Step::Done(Box::new(move |outcome| {
                 let result = outcome.clone().and(result);
                 counters.failed(&result);
-                if let Ok(Some((removed, tell))) = result {
-                    let _ = tell.send(Ok(removed));
+                if let Ok(Some((removed, teller))) = result {
+                    teller.tell(Ok(removed));
                 }
             }))
         });
@@ -271,7 +271,7 @@ impl FileStore {
             Ok(engine) => engine,
             Err(error) => return self.failed(error),
         };
-        let (tell, told) = oneshot::channel();
+        let (teller, told) = told(gone);
         let job = self.job(false, move |tx| {
             // A store that could not be opened has no turn to give.
             let result: Result<(), Error> = within(tx, |_| Ok(()));
@@ -279,7 +279,7 @@ impl FileStore {
                 if result.is_ok() {
                     then();
                 }
-                let _ = tell.send(result);
+                teller.tell(result);
             }))
         });
         self.queue(&engine, Scope::Nothing, job, told)

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::oneshot;
-
 use super::engine::Engine;
 use super::queue::{Job, Scope, Step};
 use super::readers::Reader;
 use super::view::{Budget, Tx, View};
 use super::{Counters, Durability, FileStore};
 use crate::error::{Error, Result};
-use crate::op::Op;
+use crate::op::{Op, Told, told};
 
 /// How much of the database a read may have to look at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +52,7 @@ impl FileStore {
             Ok(engine) => engine,
             Err(error) => return self.failed(error),
         };
-        let (tell, mut told) = oneshot::channel();
+        let (teller, told) = told(gone);
         let (counters, shared) = (self.counters.clone(), engine.clone());
         let job = self.job(true, move |tx| {
             let result = within(tx, work);
@@ -64,13 +62,12 @@ impl FileStore {
                 if let Ok(value) = &result {
                     after(&shared, value);
                 }
-                // Whoever called may have stopped waiting.
-                let _ = tell.send(result);
+                teller.tell(result);
             }))
         });
         match self.commit_now(&engine, scope, job) {
             Some(job) => self.queue(&engine, scope, job, told),
-            None => Op::Ready(told.try_recv().unwrap_or_else(|_| Err(gone()))),
+            None => told.into_op(),
         }
     }
 
@@ -112,10 +109,10 @@ impl FileStore {
         engine: &Engine,
         scope: Scope,
         job: Job,
-        told: oneshot::Receiver<Result<T>>,
+        told: Told<T>,
     ) -> Op<T> {
         match engine.queue.push(scope, job) {
-            Ok(()) => Op::pending(async move { told.await.unwrap_or_else(|_| Err(gone())) }),
+            Ok(()) => Op::Told(told),
             Err(error) => self.failed(error),
         }
     }
@@ -150,20 +147,20 @@ impl FileStore {
         if engine.is_open() && !engine.queue.concerns(scope) {
             return self.read_now(&engine, extent, read);
         }
-        let (tell, told) = oneshot::channel();
+        let (teller, told) = told(gone);
         let (counters, runtime, shared) = (self.counters.clone(), self.runtime.clone(), engine.clone());
         let job = self.job(false, move |tx| match within(tx, |tx| read(&tx.view, Budget::short())) {
             Ok(None) => Step::Long(Box::new(move |reader| {
                 runtime.spawn_blocking(move || {
                     let result = reader.and_then(|reader| to_the_end(&shared, &reader, &read));
                     counters.failed(&result);
-                    let _ = tell.send(result);
+                    teller.tell(result);
                 });
             })),
             result => Step::Done(Box::new(move |outcome| {
                 let result = outcome.clone().and(result.and_then(|found| found.ok_or_else(gone)));
                 counters.failed(&result);
-                let _ = tell.send(result);
+                teller.tell(result);
             })),
         });
         self.queue(&engine, Scope::Nothing, job, told)

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, Params, Row};
-use tokio::sync::oneshot;
 
 use super::fault;
 use super::schema::checksum;
 use crate::error::{Code, Error, Result};
 use crate::event::EventId;
+use crate::op::Teller;
 use crate::topic::Glob;
 
 /// A cleared pattern whose keys are still being removed: values written before `epoch` are dead.
@@ -38,11 +38,11 @@ pub(super) struct Purge {
     /// Live values removed so far.
     pub(super) removed: u64,
     /// Who wants to know the number. Nobody, if the process that cleared has ended.
-    pub(super) caller: Option<oneshot::Sender<Result<u64>>>,
+    pub(super) caller: Option<Teller<u64>>,
 }
 
 impl Purge {
-    pub(super) fn new(clear: Clear, caller: oneshot::Sender<Result<u64>>) -> Self {
+    pub(super) fn new(clear: Clear, caller: Teller<u64>) -> Self {
         Self { clear, after: "".into(), removed: 0, caller: Some(caller) }
     }
 
@@ -54,8 +54,7 @@ impl Purge {
     /// Tells the caller how it ended.
     pub(super) fn reply(self, outcome: Result<u64>) {
         if let Some(caller) = self.caller {
-            // It may have stopped waiting.
-            let _ = caller.send(outcome);
+            caller.tell(outcome);
         }
     }
 }

@@ -260,9 +260,9 @@ impl Core {
     async fn once<T: Send + 'static>(&self, op: Op<T>) -> Result<T> {
         match op {
             Op::Ready(result) => result,
-            Op::Pending(future) => tokio::select! {
+            op => tokio::select! {
                 biased;
-                result = future => result,
+                result = op.into_future() => result,
                 () = self.abort() => Err(Error::closed("flow wiring")),
             },
         }
