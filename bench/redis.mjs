@@ -12,7 +12,7 @@ const WAKE_WHY = 'a thread of the client has to be woken by the main thread, and
 const MORE_WHY = 'the store does more per operation than the peers here: it keeps what nvent\'s format loses beside it, and sees to it in a script that nothing old is taken for new, for which the server\'s one thread pays. On the main thread JSON.stringify, a promise and its settling remain, which every client pays too'
 
 export default async function (bench) {
-  const server = await startRedis()
+  const server = await startRedis({ appendfsync: 'everysec' })
   const { port } = server
   const store = new RedisStoreAdapter({ connection: { host: '127.0.0.1', port }, bus: null })
   await store.init()

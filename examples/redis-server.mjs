@@ -7,12 +7,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { say } from './terminal.mjs'
 
-/** Starts it. It ends with `stop`, or with this process. */
-export async function startRedis() {
+/** Starts it. It ends with `stop`, or with this process. `appendfsync` is when it writes to the disk: `always`, `everysec`. */
+export async function startRedis({ appendfsync = 'always' } = {}) {
   const port = await freePort()
   const dir = mkdtempSync(join(tmpdir(), 'nvent-demo-redis-'))
-  // What it acknowledged is on disk, so that killing it loses nothing.
-  const args = ['--port', port, '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--appendonly', 'yes', '--appendfsync', 'always']
+  // Always: what it acknowledged is on disk, so that killing it loses nothing.
+  const args = ['--port', port, '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--appendonly', 'yes', '--appendfsync', appendfsync]
   let child
   let stopping = false
   const end = () => {

@@ -11,6 +11,7 @@ import { fromNative, rethrown } from './errors'
 export type Reply = string | number | null
 
 interface NativeBridge {
+  flush(): void
   awake(): void
   takeSettled(): string | null
   takeDeliveries(only?: number | null): string | null
@@ -187,11 +188,22 @@ function takeSettled(): void {
   if (settlements.size === 0) alive.unref()
 }
 
+// Calls of one turn wake the thread that carries them out once, when all are made.
+let turnHasCalls = false
+function endTurn(): void {
+  turnHasCalls = false
+  bridge.flush()
+}
+
 /** Runs a native method: its value, or a promise of it. */
 export function call<T>(method: () => Reply): T | Promise<T> {
   const reply = now(method)
   if (typeof reply === 'string') return JSON.parse(reply)
   if (reply === null) return null as T
+  if (!turnHasCalls) {
+    turnHasCalls = true
+    process.nextTick(endTurn)
+  }
   return new Promise<T>((resolve, reject) => {
     if (settlements.size === 0) alive.ref()
     settlements.set(reply, { resolve, reject })

@@ -10,6 +10,7 @@
 //! | transport | [`redis`] | the connection that the Redis backends share |
 //! | ground | [`event`], [`topic`], [`json`], [`fanout`], [`op`], [`health`], [`error`], [`time`], `disk` | values and mechanisms |
 
+mod batch;
 pub mod bus;
 mod disk;
 pub mod error;

@@ -19,6 +19,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 use tokio::sync::oneshot;
 
+use crate::batch::{self, Sleeper, Wakes};
 use crate::error::{Error, Result};
 use crate::fanout::{Delivery, Gap, Mailbox, Wake};
 use crate::json::{Json, push_string};
@@ -95,6 +96,14 @@ pub(super) struct Shared {
     closed: AtomicBool,
     next: AtomicU32,
     inbox: Mutex<Inbox>,
+    wakes: Mutex<Wakes>,
+}
+
+impl Sleeper for Shared {
+    fn wake(&self) {
+        // Closing or full mean that nobody is left to hear, or that somebody is about to.
+        _ = self.bell.call((), ThreadsafeFunctionCallMode::NonBlocking);
+    }
 }
 
 impl Shared {
@@ -108,15 +117,24 @@ impl Shared {
     }
 
     /// Tells JavaScript that there is something to take. Cheap when it has been told already.
-    fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            // Closing or full mean that nobody is left to hear, or that somebody is about to.
-            _ = self.bell.call((), ThreadsafeFunctionCallMode::NonBlocking);
+    fn ring(self: &Arc<Self>) {
+        if !self.rung.swap(true, Ordering::AcqRel) && !batch::leave(self) {
+            self.wake();
         }
     }
 
+    /// Keeps whom a call was to wake until JavaScript has no more calls in this turn, and says so with `flush`.
+    pub(super) fn leave(&self, wakes: Wakes) {
+        self.wakes.lock().unwrap_or_else(PoisonError::into_inner).append(wakes);
+    }
+
+    fn flush(&self) {
+        let wakes = std::mem::take(&mut *self.wakes.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(wakes);
+    }
+
     /// Settles an operation.
-    pub(super) fn settle(&self, ticket: u32, result: Result<Option<String>>) {
+    pub(super) fn settle(self: &Arc<Self>, ticket: u32, result: Result<Option<String>>) {
         self.lock().settled.push((ticket, result));
         self.ring();
     }
@@ -173,7 +191,7 @@ impl Shared {
         }
     }
 
-    fn enqueue(&self, subscription: Arc<Subscription>) {
+    fn enqueue(self: &Arc<Self>, subscription: Arc<Subscription>) {
         if !subscription.queued.swap(true, Ordering::AcqRel) {
             self.lock().ready.push_back(subscription);
             self.ring();
@@ -182,6 +200,7 @@ impl Shared {
 
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.flush();
         let mut inbox = self.lock();
         *inbox = Inbox::default();
     }
@@ -329,8 +348,15 @@ impl Bridge {
                 closed: AtomicBool::new(false),
                 next: AtomicU32::new(1),
                 inbox: Mutex::default(),
+                wakes: Mutex::default(),
             }),
         })
+    }
+
+    /// To be called when JavaScript has made its calls of this turn: threads that carry them out are woken.
+    #[napi]
+    pub fn flush(&self) {
+        self.shared.flush();
     }
 
     /// To be called first on waking: what arrives from now on rings again.

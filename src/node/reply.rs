@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use napi::bindgen_prelude::Either;
 
+use crate::batch;
 use crate::error::{Code, Error, Result};
 use crate::json::push_string;
 use crate::node::bridge::Shared;
@@ -40,11 +41,13 @@ pub(super) fn reply<T: Send + 'static>(
     start: impl FnOnce() -> Result<Op<T>>,
     to_json: fn(T) -> Option<String>,
 ) -> napi::Result<Reply> {
-    match guard(start)? {
+    let (started, wakes) = batch::collect(|| guard(start));
+    match started? {
         Op::Ready(Ok(value)) => Ok(to_json(value).map(Either::B)),
         Op::Ready(Err(error)) => Err(throw(&error)),
         Op::Told(told) => {
             let ticket = bridge.next_ticket();
+            bridge.leave(wakes);
             let bridge = bridge.clone();
             told.when(move |result| {
                 let json = catch_unwind(AssertUnwindSafe(|| result.map(to_json))).unwrap_or_else(|_| Err(defect()));

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-
 use super::engine::Engine;
 use crate::error::{Error, Result};
 use crate::op::{BoxFuture, Op, told};

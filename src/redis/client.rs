@@ -6,6 +6,7 @@
 //! write then says that it may have been applied. After a close, calls made before it get one more attempt to connect.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,8 +21,9 @@ use super::config::RedisConfig;
 use super::link::{Link, ended, lost};
 use super::reply::server_error;
 use super::{Backoff, Script};
+use crate::batch::{self, Sleeper};
 use crate::error::{Error, Result};
-use crate::op::Op;
+use crate::op::{Op, told};
 
 /// What runs on the connection's task when the reply is there, in the order of replies. It must not block.
 type Done = Box<dyn FnOnce(Result<Value>) + Send>;
@@ -101,8 +103,51 @@ impl Call {
 }
 
 enum Message {
-    Call(Call),
+    Calls(Vec<Call>),
     Close(oneshot::Sender<()>),
+}
+
+/// Calls on their way to the connection's task: those of one turn of the caller go together, in one write.
+struct Outbox {
+    calls: Mutex<Vec<Call>>,
+    sender: mpsc::UnboundedSender<Message>,
+    name: &'static str,
+}
+
+impl Outbox {
+    /// So many calls are worth a write, whether or not the caller has more.
+    const ENOUGH: usize = 64;
+
+    fn push(self: &Arc<Self>, call: Call) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.push(call);
+        if !batch::leave(self) || calls.len() >= Self::ENOUGH {
+            self.send(&mut calls);
+        }
+    }
+
+    /// Sends the calls; they are locked meanwhile, so that none overtakes another.
+    fn send(&self, calls: &mut Vec<Call>) {
+        if let Err(mpsc::error::SendError(Message::Calls(calls))) =
+            self.sender.send(Message::Calls(std::mem::take(calls)))
+        {
+            calls.into_iter().for_each(|call| call.fail_with(Error::closed(self.name)));
+        }
+    }
+}
+
+impl Sleeper for Outbox {
+    fn wake(&self) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if !calls.is_empty() {
+            self.send(&mut calls);
+        }
+    }
+}
+
+/// The error of a call that was dropped without an answer.
+pub fn unanswered() -> Error {
+    Error::unavailable("the task of the Redis connection ended before the call did").maybe_applied()
 }
 
 /// What others may see of the connection.
@@ -117,10 +162,9 @@ struct Shared {
 /// A handle to the connection. It opens with the first call.
 pub struct Client {
     config: Arc<RedisConfig>,
-    sender: mpsc::UnboundedSender<Message>,
+    outbox: Arc<Outbox>,
     shared: Arc<Shared>,
     pending: Arc<AtomicUsize>,
-    name: &'static str,
 }
 
 impl Client {
@@ -138,13 +182,14 @@ impl Client {
             closing: None,
         };
         runtime.spawn(driver.run());
-        Self { config, sender, shared, pending: Arc::default(), name }
+        let outbox = Arc::new(Outbox { calls: Mutex::default(), sender, name });
+        Self { config, outbox, shared, pending: Arc::default() }
     }
 
     /// Queues a command and calls `done` with what became of it.
     pub fn submit(&self, request: Request, done: impl FnOnce(Result<Value>) + Send + 'static) {
         if self.is_closed() {
-            return done(Err(Error::closed(self.name)));
+            return done(Err(Error::closed(self.outbox.name)));
         }
         let waiting = self.pending.fetch_add(1, Ordering::Relaxed);
         let slot = Slot(self.pending.clone());
@@ -155,22 +200,18 @@ impl Client {
                 self.config.address()
             ))));
         }
-        let call = Call { request, done: Box::new(done), since: Instant::now(), sent: false, _slot: slot };
-        if let Err(mpsc::error::SendError(Message::Call(call))) = self.sender.send(Message::Call(call)) {
-            call.fail_with(Error::closed(self.name));
-        }
+        self.outbox.push(Call { request, done: Box::new(done), since: Instant::now(), sent: false, _slot: slot });
     }
 
-    /// Queues a command; its reply is the operation's value. What `convert` does runs where the operation is awaited.
+    /// Queues a command; its reply is the operation's value. `convert` runs on the connection's task.
     pub fn call<T: Send + 'static>(
         &self,
         request: Request,
         convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
     ) -> Op<T> {
-        let (sender, receiver) = oneshot::channel();
-        self.submit(request, move |result| _ = sender.send(result));
-        let name = self.name;
-        Op::pending(async move { convert(receiver.await.unwrap_or_else(|_| Err(Error::closed(name)))?) })
+        let (teller, told) = told(unanswered);
+        self.submit(request, move |result| teller.tell(result.and_then(convert)));
+        told.into_op()
     }
 
     /// How many calls wait for a reply or a connection.
@@ -203,7 +244,8 @@ impl Client {
     pub fn close(&self) -> Op<()> {
         self.shared.closed.store(true, Ordering::Release);
         let (sender, receiver) = oneshot::channel();
-        if self.sender.send(Message::Close(sender)).is_err() {
+        self.outbox.wake();
+        if self.outbox.sender.send(Message::Close(sender)).is_err() {
             return Op::ok(());
         }
         Op::pending(async move {
@@ -262,7 +304,7 @@ impl Driver {
 
     fn take(&mut self, message: Option<Message>) {
         match message {
-            Some(Message::Call(call)) => self.waiting.push_back(call),
+            Some(Message::Calls(calls)) => self.waiting.extend(calls),
             Some(Message::Close(closer)) => self.closing = Some(Some(closer)),
             None => self.closing = Some(None),
         }
@@ -399,7 +441,7 @@ impl<'a> Connection<'a> {
                     let mut values = Vec::new();
                     let parsed = self.link.replies.feed(&inbox, |value| values.push(value));
                     inbox.clear();
-                    values.into_iter().for_each(|value| self.answer(value));
+                    batch::together(|| values.into_iter().for_each(|value| self.answer(value)));
                     parsed?;
                 }
                 written = self.link.writer.write(&self.out[self.written..]), if unwritten > 0 => {
@@ -416,7 +458,7 @@ impl<'a> Connection<'a> {
                     }
                     for message in messages.drain(..) {
                         match message {
-                            Message::Call(call) => self.send(call),
+                            Message::Calls(calls) => calls.into_iter().for_each(|call| self.send(call)),
                             Message::Close(closer) => self.driver.closing = Some(Some(closer)),
                         }
                     }
@@ -468,7 +510,11 @@ impl<'a> Connection<'a> {
 
     fn answer(&mut self, value: Value) {
         let Some(Sent { call: Some(call), .. }) = self.sent.pop_front() else { return };
-        let Value::ServerError(error) = value else { return (call.done)(Ok(value)) };
+        let Value::ServerError(error) = value else {
+            // A panic drops who would tell the end, which tells that it is lost. The connection goes on.
+            _ = catch_unwind(AssertUnwindSafe(|| (call.done)(Ok(value))));
+            return;
+        };
         if let (Some(script), "NOSCRIPT") = (call.request.script, error.code()) {
             // The server was told to forget its scripts. Sending this one whole teaches it again.
             let whole = script.whole(&call.request.cmd);

@@ -77,8 +77,8 @@ impl Publisher for Recorder {
         let entry = (message.topic().to_string(), serde_json::from_str(message.json()).unwrap());
         match (self.answer)(&message, call) {
             Op::Ready(result) => Op::Ready(result.map(|()| arrived.lock().unwrap().push(entry))),
-            Op::Pending(future) => Op::pending(async move {
-                future.await?;
+            op => Op::pending(async move {
+                op.await?;
                 arrived.lock().unwrap().push(entry);
                 Ok(())
             }),

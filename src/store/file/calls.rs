@@ -104,13 +104,7 @@ impl FileStore {
         Job { work: Box::new(work), writes, durable: self.options.durability == Durability::Disk }
     }
 
-    pub(super) fn queue<T: Send + 'static>(
-        &self,
-        engine: &Engine,
-        scope: Scope,
-        job: Job,
-        told: Told<T>,
-    ) -> Op<T> {
+    pub(super) fn queue<T: Send + 'static>(&self, engine: &Engine, scope: Scope, job: Job, told: Told<T>) -> Op<T> {
         match engine.queue.push(scope, job) {
             Ok(()) => Op::Told(told),
             Err(error) => self.failed(error),

@@ -22,7 +22,7 @@ use crate::time::SharedClock;
 pub(super) struct Engine {
     pub(super) dir: PathBuf,
     pub(super) clock: SharedClock,
-    pub(super) queue: Queue,
+    pub(super) queue: Arc<Queue>,
     pub(super) readers: Arc<Readers>,
     pub(super) hub: Hub<Stored>,
     pub(super) ended: Arc<Ended>,
@@ -84,7 +84,7 @@ impl Engine {
             readers: Readers::new(dir.clone()),
             dir,
             clock,
-            queue: Queue::new(),
+            queue: Arc::new(Queue::new()),
             hub: Hub::default(),
             ended: Arc::default(),
             gauges: Gauges::default(),

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::readers::Reader;
 use super::view::Tx;
+use crate::batch::{self, Sleeper};
 use crate::error::{Error, Result};
 
 /// What a call changes, or needs to see the changes of.
@@ -74,6 +75,9 @@ pub(super) struct Job {
     pub(super) durable: bool,
 }
 
+/// So many jobs are worth a transaction, whether or not the caller has more.
+const ENOUGH: usize = 64;
+
 struct State {
     jobs: VecDeque<Job>,
     /// Jobs ever queued, and how many of them are over.
@@ -83,6 +87,8 @@ struct State {
     touched: HashMap<u64, u64>,
     keys_touched: u64,
     asleep: bool,
+    /// The caller has more: it wakes the writer when it is through.
+    more: bool,
     nudged: bool,
     ending: bool,
     dead: Option<Error>,
@@ -114,6 +120,7 @@ impl Queue {
                 touched: HashMap::new(),
                 keys_touched: 0,
                 asleep: false,
+                more: false,
                 nudged: false,
                 ending: false,
                 dead: None,
@@ -127,8 +134,9 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a job, unless the writer has ended.
-    pub(super) fn push(&self, scope: Scope, job: Job) -> Result<()> {
+    /// Queues a job, unless the writer has ended. Jobs that a caller has in one turn are taken together.
+    pub(super) fn push(self: &Arc<Self>, scope: Scope, job: Job) -> Result<()> {
+        let left = batch::leave(self);
         let mut state = self.lock();
         if let Some(error) = &state.dead {
             return Err(error.clone());
@@ -139,7 +147,8 @@ impl Queue {
             state.touch(scope, at);
         }
         state.jobs.push_back(job);
-        if std::mem::take(&mut state.asleep) {
+        state.more = left && state.jobs.len() < ENOUGH;
+        if !state.more && std::mem::take(&mut state.asleep) {
             drop(state);
             self.arrival.notify_one();
         }
@@ -178,8 +187,11 @@ impl Queue {
     pub(super) fn next(&self, patience: Option<Duration>, max: usize) -> Next {
         let mut state = self.lock();
         if patience != Some(Duration::ZERO) {
-            state.asleep = true;
-            let waits = |state: &mut State| state.jobs.is_empty() && !state.ending && !state.nudged;
+            // Asked again after each wake, as there may be more to come by then.
+            let waits = |state: &mut State| {
+                state.asleep = !state.has_jobs() && !state.ending && !state.nudged;
+                state.asleep
+            };
             state = match patience {
                 Some(patience) => {
                     self.arrival.wait_timeout_while(state, patience, waits).unwrap_or_else(PoisonError::into_inner).0
@@ -189,7 +201,7 @@ impl Queue {
             state.asleep = false;
         }
         state.nudged = false;
-        if !state.jobs.is_empty() {
+        if state.has_jobs() {
             if state.jobs.len() <= max {
                 return Next::Jobs(std::mem::take(&mut state.jobs));
             }
@@ -245,7 +257,23 @@ impl Queue {
     }
 }
 
+impl Sleeper for Queue {
+    fn wake(&self) {
+        let mut state = self.lock();
+        state.more = false;
+        if std::mem::take(&mut state.asleep) {
+            drop(state);
+            self.arrival.notify_one();
+        }
+    }
+}
+
 impl State {
+    /// Whether there is something for the writer to take now.
+    fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty() && (!self.more || self.ending)
+    }
+
     fn touch(&mut self, scope: Scope, at: u64) {
         match scope {
             Scope::Nothing | Scope::All => {}

@@ -13,6 +13,7 @@ use super::queue::{Job, Next, Step};
 use super::registry::{self, Ended};
 use super::view::{Memory, Purge, Tx};
 use super::{events, fault, import, kv, schema, upkeep};
+use crate::batch;
 use crate::disk::DirLock;
 use crate::error::{Error, Result};
 
@@ -20,6 +21,9 @@ const LOCK_FILE: &str = "nvent.lock";
 
 /// Most jobs in one transaction.
 const MAX_GROUP: usize = 4_096;
+
+/// Of so many it is told together that they are over.
+const WOKEN_TOGETHER: usize = 256;
 
 /// How long a transaction takes in more jobs: large ones come into several.
 const MAX_GROUP_TIME: Duration = Duration::from_millis(50);
@@ -224,8 +228,10 @@ impl Core {
         engine.gauges.grouped.fetch_add(count, Ordering::Relaxed);
         engine.gauges.largest_group.fetch_max(count, Ordering::Relaxed);
         engine.queue.finished(count);
-        for finish in finishes {
-            finish(&outcome);
+        // Who waits is woken once for many.
+        let mut finishes = finishes.into_iter().peekable();
+        while finishes.peek().is_some() {
+            batch::together(|| finishes.by_ref().take(WOKEN_TOGETHER).for_each(|finish| finish(&outcome)));
         }
         if let Some(read) = long {
             let reader = engine.readers.get().and_then(|reader| reader.freeze().map(|()| reader));

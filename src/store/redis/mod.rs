@@ -37,7 +37,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::redis::{Cmd, Value, cmd};
 use serde_json::Number;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
 use self::follow::Followers;
 use self::keys::Keys;
@@ -49,8 +48,8 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
 use crate::json::{self, Json, Object, to_json};
-use crate::op::Op;
-use crate::redis::client::{self, Client, Request};
+use crate::op::{Op, told};
+use crate::redis::client::{self, Client, Request, unanswered};
 use crate::redis::{RedisConfig, reply};
 use crate::time::{SharedClock, system_clock};
 
@@ -128,8 +127,11 @@ impl RedisStore {
         convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
     ) -> Op<T> {
         let errors = self.counters.errors.clone();
-        let op = self.client.call(request, convert);
-        Op::pending(async move { op.await.inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)) })
+        let (teller, told) = told(unanswered);
+        self.client.submit(request, move |result| {
+            teller.tell(result.and_then(convert).inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)));
+        });
+        told.into_op()
     }
 
     fn read_call<T: Send + 'static>(
@@ -244,7 +246,7 @@ impl StoreBackend for RedisStore {
         for (name, text) in &fields {
             call.arg(name).arg(text);
         }
-        let (sender, receiver) = oneshot::channel();
+        let (teller, told) = told(unanswered);
         let (subject, errors) = (Arc::<str>::from(subject), self.counters.errors.clone());
         // Announced where replies come in, one after the other: in the order of storage, before the caller knows.
         let stored = move |value| match value {
@@ -263,10 +265,9 @@ impl StoreBackend for RedisStore {
             }
         };
         self.client.submit(Request::write("append", call).of(&scripts::APPEND), move |result| {
-            let result = result.and_then(stored).inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed));
-            _ = sender.send(result);
+            teller.tell(result.and_then(stored).inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)));
         });
-        Op::pending(async move { receiver.await.unwrap_or_else(|_| Err(Error::closed("the Redis store"))) })
+        told.into_op()
     }
 
     fn read(&self, subject: &str, query: EventQuery) -> Op<Vec<Json>> {

@@ -7,9 +7,37 @@ local meta, TAGS = KEYS[2], '~nvent'
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return 0
 end
-local version = tonumber(redis.call('HGET', meta, 'version') or '0') or 0
+-- Most updates give new values to fields that are there and have no tag: then nothing is below them, nor in their
+-- parents' place, and nothing has to be looked for.
+local asked, change, simple = { 'version', TAGS }, {}, #ARGV < 3000
+for i = 3, #ARGV, 3 do
+  local kind, path = ARGV[i], ARGV[i + 1]
+  if kind == 'object' then
+    -- Unless something is in it, it is more than a name in other names.
+    simple = simple and string.sub(ARGV[i + 4] or '', 1, #path + 1) == path .. '.'
+  else
+    simple = simple and kind == 'set'
+  end
+  asked[#asked + 1] = path
+  if kind == 'set' then
+    change[#change + 1] = path
+    change[#change + 1] = ARGV[i + 2]
+  end
+end
+local found = redis.call('HMGET', meta, unpack(asked, 1, simple and #asked or 2))
+local version = tonumber(found[1] or '0') or 0
 if ARGV[2] ~= '' and tonumber(ARGV[2]) ~= version then
   return 0
+end
+simple = simple and #change > 0
+for i = 3, #found do
+  simple = simple and (ARGV[3 * (i - 2)] == 'object') == (found[i] == false)
+    and not (found[2] and (string.find(asked[i], '[^%w_.%-]') or string.find(found[2], '"' .. asked[i] .. '"', 1, true)))
+end
+local counted = string.format('%.0f', version + 1)
+if simple then
+  redis.call('HSET', meta, 'version', counted, unpack(change))
+  return 1
 end
 local names, tags, tagged = {}, {}, false
 for _, name in ipairs(redis.call('HKEYS', meta)) do
@@ -79,5 +107,5 @@ if next(tags) ~= nil then
 elseif tagged then
   redis.call('HDEL', meta, TAGS)
 end
-redis.call('HSET', meta, 'version', string.format('%.0f', version + 1))
+redis.call('HSET', meta, 'version', counted)
 return 1
