@@ -15,7 +15,7 @@ test('npm run bench -- --quick measures every kind of row in memory, and writes 
     /^publish to 1,000 subscribers by glob, one of which gets it: /m,
     /^event loop delay p99 while 20,000 events\/s .+ ms/m,
     /^a flow of 10 steps, 100 at once/m,
-    /^V8 heap that 100,000 events/m,
+    /^V8 heap that 50,000 events/m,
   ]) expect(stdout).toMatch(row)
   expect(readFileSync(new URL('README.md', root), 'utf8')).toBe(readme)
 })

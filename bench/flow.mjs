@@ -1,8 +1,6 @@
-/** Whole flows, and what a process pays in memory for what a store holds. */
+/** Whole flows. */
 import { createEventBus, createFlowWiring, MemoryQueueAdapter, MemoryStoreAdapter } from '../dist/index.mjs'
 import { inFlight } from './harness.mjs'
-import { copyByHand, JavaScriptStore } from './peers/memory.mjs'
-import { event, newMetadata } from './samples.mjs'
 
 const STEPS = 10
 const RUNS = 100
@@ -16,11 +14,6 @@ const flow = {
 }
 
 export default async function (bench) {
-  await flows(bench)
-  await footprint(bench)
-}
-
-async function flows(bench) {
   const bus = createEventBus()
   const store = new MemoryStoreAdapter({ bus })
   const queue = new MemoryQueueAdapter({ defaultJobOptions: { removeOnComplete: true } })
@@ -63,27 +56,4 @@ async function flows(bench) {
   await wiring.stop()
   await queue.close()
   await store.close()
-}
-
-async function footprint(bench) {
-  const n = 100_000 * bench.scale
-  const stores = { 'native': () => new MemoryStoreAdapter({ bus: null }), 'JS, copies by hand': () => new JavaScriptStore({ copy: copyByHand }) }
-  const taken = { rss: {}, heap: {} }
-  for (const [name, create] of Object.entries(stores)) {
-    globalThis.gc?.()
-    const before = process.memoryUsage()
-    const store = create()
-    for (let i = 0; i < n; i++) {
-      await store.append(`subject-${i >> 5}`, event(i))
-      await store.indexAdd('index', `run-${i}`, i, newMetadata(i))
-    }
-    globalThis.gc?.()
-    const after = process.memoryUsage()
-    taken.rss[name] = (after.rss - before.rss) / 2 ** 20
-    taken.heap[name] = (after.heapUsed - before.heapUsed) / 2 ** 20
-    await store.close?.()
-  }
-  const what = 'that 100,000 events and 100,000 index entries in memory take'
-  bench.note({ name: `V8 heap ${what}`, unit: 'MiB', figures: taken.heap })
-  bench.note({ name: `resident memory ${what}`, unit: 'MiB', figures: taken.rss })
 }

@@ -11,12 +11,21 @@ import { fileURLToPath } from 'node:url'
 import { chart } from './chart.mjs'
 import { markdown, text } from './report.mjs'
 
-const AREAS = { memory: 'Memory store', file: 'File store', start: 'Start', redis: 'Redis store', stream: 'Delivery', flow: 'Flows and memory' }
+const AREAS = {
+  memory: 'Memory store',
+  file: 'File store',
+  start: 'Start',
+  redis: 'Redis store',
+  stream: 'Delivery in memory',
+  paths: 'Delivery on files and Redis',
+  flow: 'Flows',
+  footprint: 'Memory taken',
+}
 
 const here = path => fileURLToPath(new URL(path, import.meta.url))
 const { quick, only } = parsed(process.argv.slice(2))
 const options = quick ? { rounds: 1, scale: 0.01 } : { rounds: 7, scale: 1 }
-const areas = only.length > 0 ? only : quick ? ['memory', 'stream', 'flow'] : Object.keys(AREAS)
+const areas = only.length > 0 ? only : quick ? ['memory', 'stream', 'flow', 'footprint'] : Object.keys(AREAS)
 const began = Date.now()
 
 if (!quick) prepare()

@@ -2,9 +2,12 @@
  * What a Redis store does, on three clients. Each gives its own way to send a command and to run a script; the
  * operations are the same for all, one round trip each, in nvent's format.
  */
-import { GlideClient, Script } from '@valkey/valkey-glide'
+import { GlideClient, GlideClientConfiguration, Logger, Script } from '@valkey/valkey-glide'
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
+
+// It tells on the terminal that it was closed.
+Logger.setLoggerConfig('off')
 
 const SCRIPTS = {
   add: `redis.call('DEL', KEYS[2])
@@ -56,6 +59,48 @@ export async function glide(port) {
     script: (name, keys, args) => client.invokeScript(scripts[name], { keys, args: args.map(String) }),
     close: () => client.close(),
   })
+}
+
+/** Publish/subscribe by pattern, JSON both ways: a client that publishes and, where the protocol asks for it, one that hears. */
+export async function ioredisPubSub(port) {
+  const [client, hearing] = [new Redis({ port, enableAutoPipelining: true }), new Redis({ port })]
+  return {
+    publish: (topic, message) => client.publish(topic, JSON.stringify(message)),
+    subscribe: async (pattern, handler) => {
+      hearing.on('pmessage', (_, topic, text) => handler(JSON.parse(text), topic))
+      await hearing.psubscribe(pattern)
+    },
+    close: () => Promise.all([client.quit(), hearing.quit()]),
+  }
+}
+
+export async function nodeRedisPubSub(port) {
+  const client = await createClient({ socket: { port } }).connect()
+  const hearing = await client.duplicate().connect()
+  return {
+    publish: (topic, message) => client.publish(topic, JSON.stringify(message)),
+    subscribe: (pattern, handler) => hearing.pSubscribe(pattern, (text, topic) => handler(JSON.parse(text), topic)),
+    close: () => Promise.all([client.close(), hearing.close()]),
+  }
+}
+
+/** glide's subscriptions are made with the client. */
+export async function glidePubSub(port, patterns) {
+  const options = { addresses: [{ host: '127.0.0.1', port }], requestTimeout: 10_000 }
+  const client = await GlideClient.createClient(options)
+  let handle
+  const hearing = await GlideClient.createClient({
+    ...options,
+    pubsubSubscriptions: {
+      channelsAndPatterns: { [GlideClientConfiguration.PubSubChannelModes.Pattern]: new Set(patterns) },
+      callback: ({ message, channel }) => handle(JSON.parse(message), channel),
+    },
+  })
+  return {
+    publish: (topic, message) => client.publish(JSON.stringify(message), topic),
+    subscribe: async (_, handler) => handle = handler,
+    close: () => [client, hearing].forEach(client => client.close()),
+  }
 }
 
 class Operations {

@@ -28,9 +28,13 @@ use crate::op::{Op, told};
 /// What runs on the connection's task when the reply is there, in the order of replies. It must not block.
 type Done = Box<dyn FnOnce(Result<Value>) + Send>;
 
+/// What makes a command when it is its turn to be sent.
+type Make = Box<dyn FnOnce() -> Result<Cmd> + Send>;
+
 /// A command to send.
 pub struct Request {
     cmd: Cmd,
+    make: Option<Make>,
     /// Names the command in errors.
     what: &'static str,
     /// Whether it changes anything.
@@ -45,12 +49,26 @@ pub struct Request {
 impl Request {
     /// A command that changes nothing.
     pub fn read(what: &'static str, cmd: Cmd) -> Self {
-        Self { cmd, what, write: false, script: None, patient: false, again: None }
+        Self { cmd, make: None, what, write: false, script: None, patient: false, again: None }
     }
 
     /// A command that changes something: if it is sent and not answered, it may have been applied.
     pub fn write(what: &'static str, cmd: Cmd) -> Self {
         Self { write: true, ..Self::read(what, cmd) }
+    }
+
+    /// Like [`Request::write`], for a command that takes some making: that is left to the connection's task.
+    pub fn write_made(what: &'static str, make: impl FnOnce() -> Result<Cmd> + Send + 'static) -> Self {
+        Self { make: Some(Box::new(make)), ..Self::write(what, Cmd::new()) }
+    }
+
+    /// Makes the command, if that was left.
+    fn made(&mut self) -> Result<&Cmd> {
+        if let Some(make) = self.make.take() {
+            let made = catch_unwind(AssertUnwindSafe(make));
+            self.cmd = made.unwrap_or_else(|_| Err(Error::io(format!("{}: the command cannot be made", self.what))))?;
+        }
+        Ok(&self.cmd)
     }
 
     /// A command that changes nothing and keeps its place among the calls however long the outage.
@@ -488,9 +506,12 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    fn send(&mut self, call: Call) {
+    fn send(&mut self, mut call: Call) {
         let start = self.begin();
-        call.request.cmd.write_packed_command(&mut self.out);
+        match call.request.made() {
+            Ok(cmd) => cmd.write_packed_command(&mut self.out),
+            Err(error) => return call.fail_with(error),
+        }
         self.sent.push_back(Sent { call: Some(call), start });
     }
 

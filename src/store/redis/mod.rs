@@ -231,23 +231,24 @@ impl StoreBackend for RedisStore {
     ) -> Op<Event> {
         self.counters.appends.fetch_add(1, Ordering::Relaxed);
         let ts = self.clock.now_ms();
-        let fields = match record::fields(&event, ts) {
-            Ok(fields) => fields,
-            Err(error) => return Op::err(error),
-        };
-        let mut call = scripts::APPEND.call(&[subject, &self.keys.deleted(subject)]);
-        call.arg(match expected {
-            None => String::new(),
-            Some(Expected::Empty) => "empty".into(),
-            Some(Expected::Last(id)) => id.to_string(),
+        let (subject, keys, trim) = (Arc::<str>::from(subject), self.keys.clone(), self.trim);
+        let (to, new) = (subject.clone(), event.clone());
+        let request = Request::write_made("append", move || {
+            let mut call = scripts::APPEND.call(&[&to, &keys.deleted(&to)]);
+            call.arg(match expected {
+                None => String::new(),
+                Some(Expected::Empty) => "empty".into(),
+                Some(Expected::Last(id)) => id.to_string(),
+            });
+            call.arg(trim.max_len.map_or_else(String::new, |n| n.to_string()));
+            call.arg(if trim.approx { "~" } else { "=" }).arg(keys.appended(&to));
+            for (name, text) in record::fields(&new, ts)? {
+                call.arg(name).arg(text);
+            }
+            Ok(call)
         });
-        call.arg(self.trim.max_len.map_or_else(String::new, |n| n.to_string()));
-        call.arg(if self.trim.approx { "~" } else { "=" }).arg(self.keys.appended(subject));
-        for (name, text) in &fields {
-            call.arg(name).arg(text);
-        }
         let (teller, told) = told(unanswered);
-        let (subject, errors) = (Arc::<str>::from(subject), self.counters.errors.clone());
+        let errors = self.counters.errors.clone();
         // Announced where replies come in, one after the other: in the order of storage, before the caller knows.
         let stored = move |value| match value {
             Value::Array(last) => {
@@ -264,7 +265,7 @@ impl StoreBackend for RedisStore {
                 Ok(event)
             }
         };
-        self.client.submit(Request::write("append", call).of(&scripts::APPEND), move |result| {
+        self.client.submit(request.of(&scripts::APPEND), move |result| {
             teller.tell(result.and_then(stored).inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)));
         });
         told.into_op()
@@ -354,12 +355,16 @@ impl StoreBackend for RedisStore {
     }
 
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
-        let mut call = scripts::INDEX_ADD.call(&[key, &Keys::meta(key, id)]);
-        call.arg(id).arg(decimal(score));
-        for (path, text) in meta::flatten(&json::fresh_metadata(metadata)) {
-            call.arg(path).arg(text);
-        }
-        self.write_call(Request::write("index.add", call).of(&scripts::INDEX_ADD), done)
+        let (key, id) = (key.to_owned(), id.to_owned());
+        let request = Request::write_made("index.add", move || {
+            let mut call = scripts::INDEX_ADD.call(&[&key, &Keys::meta(&key, &id)]);
+            call.arg(id).arg(decimal(score));
+            for (path, text) in meta::flatten(&json::fresh_metadata(metadata)) {
+                call.arg(path).arg(text);
+            }
+            Ok(call)
+        });
+        self.write_call(request.of(&scripts::INDEX_ADD), done)
     }
 
     fn index_get(&self, key: &str, id: &str) -> Op<Option<IndexEntry>> {
@@ -398,12 +403,16 @@ impl StoreBackend for RedisStore {
 
     fn index_update(&self, key: &str, id: &str, mut patch: Object, expected_version: Option<i64>) -> Op<bool> {
         patch.shift_remove(json::VERSION);
-        let mut call = scripts::INDEX_UPDATE.call(&[key, &Keys::meta(key, id)]);
-        call.arg(id).arg(expected_version.map_or_else(String::new, |version| version.to_string()));
-        for (kind, path, text) in meta::steps(&patch) {
-            call.arg(kind).arg(path).arg(text);
-        }
-        self.write_call(Request::write("index.update", call).of(&scripts::INDEX_UPDATE), yes)
+        let (key, id) = (key.to_owned(), id.to_owned());
+        let request = Request::write_made("index.update", move || {
+            let mut call = scripts::INDEX_UPDATE.call(&[&key, &Keys::meta(&key, &id)]);
+            call.arg(id).arg(expected_version.map_or_else(String::new, |version| version.to_string()));
+            for (kind, path, text) in meta::steps(&patch) {
+                call.arg(kind).arg(path).arg(text);
+            }
+            Ok(call)
+        });
+        self.write_call(request.of(&scripts::INDEX_UPDATE), yes)
     }
 
     fn index_increment(&self, key: &str, id: &str, field: &str, by: f64) -> Op<Number> {
