@@ -76,6 +76,16 @@ export function keys(context: StoreContext): void {
     expect(await kv.get('nq:flow:run:counter')).toBe(2)
   })
 
+  it('adds as JavaScript does, also where whole numbers are no longer exact', async () => {
+    const { kv } = context.store
+    await kv.set('n', Number.MAX_SAFE_INTEGER - 1)
+    for (const by of [1, 1, 1, 3, -Number.MAX_SAFE_INTEGER, 1e15, 0.25]) {
+      const sum = (await kv.get<number>('n'))! + by
+      expect(await kv.increment('n', by)).toBe(sum)
+      expect(await kv.get('n')).toBe(sum)
+    }
+  })
+
   it('loses none of many simultaneous increments', async () => {
     const { kv } = context.store
     const values = await Promise.all(Array.from({ length: 200 }, () => kv.increment('n')))

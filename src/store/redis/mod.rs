@@ -166,8 +166,11 @@ fn number(text: &str) -> Result<Number> {
     json::number(text.parse().map_err(|_| odd())?)
 }
 
-/// A number as the scripts take it: the shortest text that reads back the same.
+/// A number as the scripts take it: a text that reads back the same, of a whole one without a fraction.
 fn decimal(number: f64) -> String {
+    if number.fract() == 0.0 && number.abs() < 1e15 && (number != 0.0 || number.is_sign_positive()) {
+        return (number as i64).to_string();
+    }
     format!("{number:?}")
 }
 
