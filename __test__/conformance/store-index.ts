@@ -75,6 +75,20 @@ export function indexes(context: StoreContext): void {
     expect(won.filter(Boolean)).toHaveLength(1)
   })
 
+  it('gives what is there another value, whatever it was and whatever it becomes', async () => {
+    const { index } = context.store
+    const values = [5, '5', 'x', true, 'true', 1.5, '[1]', [1], {}, { b: 1 }, { b: '1' }, { b: {} }, '', -1]
+    for (const before of values) {
+      for (const after of values) {
+        const isMerged = typeof before === 'object' && typeof after === 'object' && !Array.isArray(before) && !Array.isArray(after)
+        await index.add('k', 'a', 1, { v: before, empty: {}, n: 1 })
+        await index.update('k', 'a', { v: after, empty: {}, n: 2 })
+        const { metadata } = (await index.get('k', 'a'))!
+        expect(metadata).toEqual({ v: isMerged ? { ...before, ...after } : after, empty: {}, n: 2, version: 1 })
+      }
+    }
+  })
+
   it('rejects none of 200 simultaneous updates, and loses none', async () => {
     const { index } = context.store
     await index.add('k', 'a', 1, { events: {} })

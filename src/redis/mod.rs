@@ -11,6 +11,7 @@
 //! | [`client`] | one multiplexed connection for ordinary commands, in the order of the calls |
 //! | [`pubsub`] | one connection for subscriptions, which come back after every outage |
 //! | [`script`] | Lua scripts, loaded with each connection, sent whole when the server has lost them |
+//! | [`request`] | a command, and what may be done with it when a connection breaks |
 //! | [`reply`] | server errors as [`crate::Error`]s, and replies as Rust values |
 
 pub mod client;
@@ -18,10 +19,12 @@ pub mod config;
 pub mod link;
 pub mod pubsub;
 pub mod reply;
+pub mod request;
 pub mod script;
 
 pub use client::Client;
 pub use config::RedisConfig;
+pub use request::Request;
 pub use script::Script;
 
 use std::hash::{BuildHasher, RandomState};

@@ -24,9 +24,8 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventId};
 use crate::fanout::{Mailbox, next_id};
 use crate::op::Op;
-use crate::redis::client::{Client, Request};
 use crate::redis::pubsub::{Channel, PubSub, Receiver};
-use crate::redis::{RedisConfig, reply};
+use crate::redis::{Client, RedisConfig, Request, reply};
 use crate::store::Stored;
 use crate::topic::Glob;
 
@@ -54,13 +53,30 @@ struct Position {
     absent: u8,
 }
 
+/// Subjects that may have something new, in the order in which they were told of first.
+#[derive(Default)]
+struct Dirty(HashMap<Arc<str>, usize>);
+
+impl Dirty {
+    fn add(&mut self, subject: Arc<str>) {
+        let next = self.0.len();
+        self.0.entry(subject).or_insert(next);
+    }
+
+    fn in_order(self) -> Vec<Arc<str>> {
+        let mut subjects: Vec<_> = self.0.into_iter().collect();
+        subjects.sort_unstable_by_key(|(_, told)| *told);
+        subjects.into_iter().map(|(subject, _)| subject).collect()
+    }
+}
+
 #[derive(Default)]
 struct State {
     /// Where these begin is not known yet.
     beginning: HashMap<u64, Follower>,
     followers: HashMap<u64, Follower>,
     positions: HashMap<Arc<str>, Position>,
-    dirty: HashSet<Arc<str>>,
+    dirty: Dirty,
     all_dirty: bool,
     search: bool,
     task: bool,
@@ -101,7 +117,7 @@ impl Receiver for Hints {
     fn message(&self, _: &Channel, topic: &str, _: &[u8]) {
         let Some(shared) = self.0.upgrade() else { return };
         if let Some(subject) = topic.strip_prefix(&shared.keys.appended_prefix()) {
-            shared.state().dirty.insert(subject.into());
+            shared.state().dirty.add(subject.into());
             shared.changed.notify_one();
         }
     }
@@ -293,7 +309,8 @@ async fn find_subjects(shared: &Shared) -> Result<()> {
         position.absent < 3 || followers.values().any(|f| f.glob.is_literal() && f.glob.matches(subject))
     });
     // One that nobody knew did not exist when its followers began.
-    dirty.extend(found.into_iter().map(Arc::from).filter(|subject: &Arc<str>| !positions.contains_key(subject)));
+    let unknown = found.into_iter().map(Arc::from).filter(|subject: &Arc<str>| !positions.contains_key(subject));
+    unknown.for_each(|subject| dirty.add(subject));
     Ok(())
 }
 
@@ -301,7 +318,7 @@ async fn find_subjects(shared: &Shared) -> Result<()> {
 async fn read_new(shared: &Shared) -> Result<bool> {
     let from: Vec<(Arc<str>, EventId)> = {
         let mut state = shared.state();
-        let dirty = std::mem::take(&mut state.dirty);
+        let dirty = std::mem::take(&mut state.dirty).in_order();
         if std::mem::take(&mut state.all_dirty) {
             for subject in dirty {
                 if state.wants(&subject) {
@@ -321,23 +338,40 @@ async fn read_new(shared: &Shared) -> Result<bool> {
         read.arg("COUNT").arg(PAGE).arg("STREAMS");
         subjects.iter().for_each(|(subject, _)| _ = read.arg(&**subject));
         subjects.iter().for_each(|(_, last)| _ = read.arg(last.to_string()));
+        let mut events = Vec::new();
         for stream in shared.client.call(Request::read("XREAD", read), reply::list).await? {
-            more |= deliver(shared, stream)?;
+            more |= read_of(shared, stream, &mut events)?;
         }
+        // Of several subjects in the order of time, and within a millisecond in the order in which they were told of.
+        events.sort_by_key(|(id, ..)| *id);
+        deliver(shared, events);
     }
     Ok(more)
 }
 
-/// Delivers what was read of one subject; whether there may be more of it.
-fn deliver(shared: &Shared, stream: Value) -> Result<bool> {
+/// An entry that was read: its id, its subject, its fields.
+type Read = (EventId, Arc<str>, Vec<(String, String)>);
+
+/// Takes apart what was read of one subject; whether there may be more of it.
+fn read_of(shared: &Shared, stream: Value, events: &mut Vec<Read>) -> Result<bool> {
     let mut parts = reply::list(stream)?.into_iter();
     let (Some(subject), Some(entries)) = (parts.next(), parts.next()) else { return Ok(false) };
     let (subject, entries) = (Arc::<str>::from(reply::text(subject)?), reply::list(entries)?);
     let full = entries.len() == PAGE;
-    let mut state = shared.state();
-    let State { followers, positions, dirty, .. } = &mut *state;
     for entry in entries {
         let (id, fields) = record::entry(entry)?;
+        events.push((id, subject.clone(), fields));
+    }
+    if full {
+        shared.state().dirty.add(subject);
+    }
+    Ok(full)
+}
+
+fn deliver(shared: &Shared, events: Vec<Read>) {
+    let mut state = shared.state();
+    let State { followers, positions, .. } = &mut *state;
+    for (id, subject, fields) in events {
         let Some(position) = positions.get_mut(&subject).filter(|position| position.last < id) else { continue };
         position.last = id;
         // An entry that is no event of ours is passed over rather than holding up what follows.
@@ -349,8 +383,4 @@ fn deliver(shared: &Shared, stream: Value) -> Result<bool> {
             }
         }
     }
-    if full {
-        dirty.insert(subject);
-    }
-    Ok(full)
 }

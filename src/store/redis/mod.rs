@@ -49,8 +49,8 @@ use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
 use crate::json::{self, Json, Object, to_json};
 use crate::op::{Op, told};
-use crate::redis::client::{self, Client, Request, unanswered};
-use crate::redis::{RedisConfig, reply};
+use crate::redis::client::{self, unanswered};
+use crate::redis::{Client, RedisConfig, Request, reply};
 use crate::time::{SharedClock, system_clock};
 
 /// How streams are kept short.
@@ -250,8 +250,6 @@ impl StoreBackend for RedisStore {
             }
             Ok(call)
         });
-        let (teller, told) = told(unanswered);
-        let errors = self.counters.errors.clone();
         // Announced where replies come in, one after the other: in the order of storage, before the caller knows.
         let stored = move |value| match value {
             Value::Array(last) => {
@@ -268,10 +266,7 @@ impl StoreBackend for RedisStore {
                 Ok(event)
             }
         };
-        self.client.submit(request.of(&scripts::APPEND), move |result| {
-            teller.tell(result.and_then(stored).inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)));
-        });
-        told.into_op()
+        self.call(request.of(&scripts::APPEND), stored)
     }
 
     fn read(&self, subject: &str, query: EventQuery) -> Op<Vec<Json>> {

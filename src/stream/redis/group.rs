@@ -17,9 +17,8 @@ use super::{Shared, scripts};
 use crate::error::{Error, Result};
 use crate::event::EventId;
 use crate::fanout::Mailbox;
-use crate::redis::client::Request;
 use crate::redis::link::Link;
-use crate::redis::{Backoff, reply};
+use crate::redis::{Backoff, Request, reply};
 use crate::stream::{Ack, Incoming, SubscribeSpec, TypeFilter};
 use crate::topic::{Glob, is_pattern};
 

@@ -35,9 +35,9 @@ use super::{BLOCK_LIMIT, Health, Message, Stats, StreamBackend, SubscribeSpec, S
 use crate::error::{Error, Result};
 use crate::fanout::{Overflow, Wake, next_id};
 use crate::op::Op;
-use crate::redis::client::{self, Client, Request};
+use crate::redis::client;
 use crate::redis::pubsub::{Channel, PubSub, Receiver};
-use crate::redis::{RedisConfig, random_u64, reply};
+use crate::redis::{Client, RedisConfig, Request, random_u64, reply};
 use crate::topic::{Glob, is_pattern};
 
 /// Largest message of a retained topic, so that a number of messages is a bound on memory.

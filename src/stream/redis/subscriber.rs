@@ -14,9 +14,8 @@ use super::{Shared, scripts};
 use crate::error::Result;
 use crate::event::EventId;
 use crate::fanout::{Gap, GapReason, Mailbox, Overflow};
-use crate::redis::client::Request;
 use crate::redis::pubsub::Channel;
-use crate::redis::{Backoff, reply};
+use crate::redis::{Backoff, Request, reply};
 use crate::stream::{Incoming, Message, TypeFilter};
 use crate::topic::Glob;
 
