@@ -81,12 +81,16 @@ export function indexes(context: StoreContext): void {
     for (const before of values) {
       for (const after of values) {
         const isMerged = typeof before === 'object' && typeof after === 'object' && !Array.isArray(before) && !Array.isArray(after)
-        await index.add('k', 'a', 1, { v: before, empty: {}, n: 1 })
-        await index.update('k', 'a', { v: after, empty: {}, n: 2 })
-        const { metadata } = (await index.get('k', 'a'))!
-        expect(metadata).toEqual({ v: isMerged ? { ...before, ...after } : after, empty: {}, n: 2, version: 1 })
+        const expected = { v: isMerged ? { ...before, ...after } : after, empty: {}, n: 2, version: 1 }
+        for (const patch of [{ v: after, n: 2 }, { v: after, n: 2, empty: {} }]) {
+          await index.add('k', 'a', 1, { v: before, empty: {}, n: 1 })
+          await index.update('k', 'a', patch)
+          expect((await index.get('k', 'a'))!.metadata, JSON.stringify([before, patch])).toEqual(expected)
+        }
       }
     }
+    await index.update('k', 'a', { made: {}, n: 3 })
+    expect((await index.get('k', 'a'))!.metadata).toMatchObject({ made: {}, n: 3 })
   })
 
   it('rejects none of 200 simultaneous updates, and loses none', async () => {
