@@ -22,7 +22,7 @@ export class NventEventBus implements EventBus {
   publish(event: any): void {
     object('event', event)
     if (text('event.type', event.type) === '') throw invalid('event.type: expected a non-empty string')
-    const heard = this.native.isHeard() ? json('event', event) : undefined
+    const heard = this.native.hasListeners() ? json('event', event) : undefined
     // What was announced before is heard before.
     flushBuses()
     this.dispatch(event)
@@ -42,7 +42,7 @@ export class NventEventBus implements EventBus {
     // A new array each time, so that one who registers while handlers run hears the next event.
     table.set(key, [...table.get(key) ?? [], registration])
     if (this.registrations++ === 0) {
-      const subscription = this.native.listen()
+      const subscription = this.native.subscribe()
       this.subscription = subscription
       onAnnouncement(subscription, event => this.dispatch(event))
     }
@@ -54,7 +54,7 @@ export class NventEventBus implements EventBus {
       if (rest.length > 0) table.set(key, rest)
       else table.delete(key)
       if (--this.registrations === 0) {
-        this.native.unlisten()
+        this.native.unsubscribe()
         offDelivery(this.subscription!)
       }
     }

@@ -90,9 +90,9 @@ export interface NativeQueue {
 
 export interface NativeBus {
   publish(event: string): void
-  isHeard(): boolean
-  listen(): number
-  unlisten(): void
+  hasListeners(): boolean
+  subscribe(): number
+  unsubscribe(): void
 }
 
 export interface NativeWiring {

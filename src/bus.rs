@@ -1,24 +1,27 @@
-//! The event bus: tells listeners what happened, in order, without waiting for any of them.
+//! The event bus: passes events to listeners, in order, without waiting for any of them.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use crate::event::{AnyEvent, Event};
 use crate::fanout::next_id;
+use crate::sync::{read, write};
 
-/// What goes over a bus.
+/// An event on a bus.
 #[derive(Debug, Clone)]
 pub struct BusEvent {
-    /// Where it was stored; None where only the event is known (it came over a JavaScript bus, or is not stored).
+    /// The subject it was stored under. None if only the event is known (it came over a JavaScript bus, or is not stored).
     pub subject: Option<Arc<str>>,
-    /// The event, stored or not.
+    /// The event, persisted or not.
     pub event: AnyEvent,
 }
 
-/// Hears every event of a bus. It is called on the publisher's thread, sometimes under a store's lock: it only takes
-/// note (puts it into a queue of its own) and never blocks or calls back.
+/// Receives every event of a bus.
+///
+/// It is called on the publisher's thread, sometimes under a store's lock: implementations only enqueue the event, and
+/// neither block nor call back.
 pub trait Listener: Send + Sync {
-    /// An event was published.
-    fn heard(&self, event: &BusEvent);
+    /// Receives a published event.
+    fn on_event(&self, event: &BusEvent);
 }
 
 /// An in-process event bus.
@@ -28,41 +31,41 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// A bus without listeners.
+    /// Creates a bus without listeners.
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
     }
 
-    /// Tells every listener, in order of registration.
+    /// Passes an event to every listener, in order of registration.
     pub fn publish(&self, event: &BusEvent) {
-        for (_, listener) in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            listener.heard(event);
+        for (_, listener) in read(&self.listeners).iter() {
+            listener.on_event(event);
         }
     }
 
-    /// Tells every listener about a stored event.
+    /// Publishes a stored event.
     pub fn announce(&self, subject: &Arc<str>, event: &Event) {
         self.publish(&BusEvent { subject: Some(subject.clone()), event: AnyEvent::Stored(event.clone()) });
     }
 
-    /// Adds a listener, to be removed by the returned id.
-    pub fn listen(&self, listener: Arc<dyn Listener>) -> u64 {
+    /// Adds a listener and returns the id that removes it.
+    pub fn subscribe(&self, listener: Arc<dyn Listener>) -> u64 {
         let id = next_id();
-        self.listeners.write().unwrap_or_else(PoisonError::into_inner).push((id, listener));
+        write(&self.listeners).push((id, listener));
         id
     }
 
-    /// Removes a listener. When it returns, the listener is not called any more.
-    pub fn unlisten(&self, id: u64) {
-        self.listeners.write().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| *other != id);
+    /// Removes a listener, which is not called any more once this returns.
+    pub fn unsubscribe(&self, id: u64) {
+        write(&self.listeners).retain(|(other, _)| *other != id);
     }
 
-    /// How many listen.
+    /// Returns the number of listeners.
     pub fn len(&self) -> usize {
-        self.listeners.read().unwrap_or_else(PoisonError::into_inner).len()
+        read(&self.listeners).len()
     }
 
-    /// Whether nobody listens.
+    /// Returns whether there are no listeners.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -20,8 +20,8 @@ pub enum Overflow {
     DropOldest,
     /// The new one goes.
     DropNewest,
-    /// The publisher is told to wait for room ([`Push::Wait`]). What it published before it waits is kept, up to
-    /// [`UNAWAITED`] beyond the capacity; what comes then meets `DropNewest`.
+    /// The publisher is told to wait for room ([`Push::Full`]). What it published before it waits is kept, up to
+    /// [`BLOCK_SLACK`] beyond the capacity; what comes then meets `DropNewest`.
     Block,
 }
 
@@ -66,26 +66,26 @@ pub enum Delivery<T> {
 #[derive(Debug)]
 pub enum Push {
     /// It waits for the subscriber.
-    Stored,
+    Queued,
     /// It, or an older one, was dropped; the subscriber will be told.
     Dropped,
     /// It waits, but the mailbox is full: a publisher that respects [`Overflow::Block`] awaits [`Mailbox::room`].
-    Wait,
+    Full,
     /// The subscriber is gone.
     Closed,
 }
 
 /// How many events a publisher that is to wait may have under way before it does, as `Promise.all` over publishes has.
-pub const UNAWAITED: usize = 10_000;
+pub const BLOCK_SLACK: usize = 10_000;
 
 /// Called when a mailbox has something to take, under its lock: it must not block and must not touch the mailbox. It
 /// wakes whoever takes.
-pub type Wake = Arc<dyn Fn() + Send + Sync>;
+pub type OnReady = Arc<dyn Fn() + Send + Sync>;
 
 struct State<T> {
     items: VecDeque<T>,
     gap: Option<Gap>,
-    wakes: Vec<(u64, Wake)>,
+    wakes: Vec<(u64, OnReady)>,
     closed: bool,
 }
 
@@ -124,7 +124,7 @@ impl<T> Mailbox<T> {
     }
 
     /// Adds a wake-up under an id of the caller's, one for each member of a group.
-    pub fn add_wake(&self, id: u64, wake: Wake) {
+    pub fn add_wake(&self, id: u64, wake: OnReady) {
         lock(&self.state).wakes.push((id, wake));
     }
 
@@ -144,15 +144,15 @@ impl<T> Mailbox<T> {
             }
             let full = state.items.len() >= self.capacity;
             let outcome = match self.overflow {
-                _ if !full => Push::Stored,
+                _ if !full => Push::Queued,
                 Overflow::DropOldest => {
                     state.items.pop_front();
                     Push::Dropped
                 }
-                Overflow::Block if state.items.len() < self.capacity + UNAWAITED => Push::Wait,
+                Overflow::Block if state.items.len() < self.capacity + BLOCK_SLACK => Push::Full,
                 Overflow::DropNewest | Overflow::Block => Push::Dropped,
             };
-            let keep = matches!(outcome, Push::Stored | Push::Wait) || self.overflow == Overflow::DropOldest;
+            let keep = matches!(outcome, Push::Queued | Push::Full) || self.overflow == Overflow::DropOldest;
             if matches!(outcome, Push::Dropped) {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 note_gap(&mut state.gap, Gap { reason: GapReason::Overflow, missed: Some(1) });
@@ -173,7 +173,7 @@ impl<T> Mailbox<T> {
 
     /// Puts items in before the subscriber is told of its mailbox. They are bounded by where they come from (what is
     /// retained), so the capacity does not count: a replay is whole.
-    pub fn preload(&self, items: impl IntoIterator<Item = T>) {
+    pub fn extend_unbounded(&self, items: impl IntoIterator<Item = T>) {
         lock(&self.state).items.extend(items);
     }
 
@@ -230,7 +230,7 @@ impl<T> Mailbox<T> {
     }
 
     /// Waits until there is room again, or the mailbox is closed.
-    pub async fn room(&self) {
+    pub async fn wait_for_capacity(&self) {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -321,17 +321,17 @@ struct Routes<T, M> {
 }
 
 /// Who is subscribed to what. Matching never blocks matching.
-pub struct Hub<T, M = ()> {
+pub struct TopicRegistry<T, M = ()> {
     routes: RwLock<Routes<T, M>>,
 }
 
-impl<T, M> Default for Hub<T, M> {
+impl<T, M> Default for TopicRegistry<T, M> {
     fn default() -> Self {
         Self { routes: RwLock::new(Routes { exact: HashMap::new(), patterns: BTreeMap::new() }) }
     }
 }
 
-impl<T, M> Hub<T, M> {
+impl<T, M> TopicRegistry<T, M> {
     /// Adds a subscriber. Whether it is the first of its topic or pattern.
     pub fn add(&self, subscriber: Arc<Subscriber<T, M>>) -> bool {
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
@@ -466,18 +466,18 @@ mod tests {
     #[tokio::test]
     async fn block_makes_the_publisher_wait_for_room_and_bounds_one_that_does_not() {
         let mailbox = Arc::new(Mailbox::new(1, Overflow::Block));
-        assert!(matches!(mailbox.push(0), Push::Stored));
-        for _ in 0..UNAWAITED {
-            assert!(matches!(mailbox.push(1), Push::Wait));
+        assert!(matches!(mailbox.push(0), Push::Queued));
+        for _ in 0..BLOCK_SLACK {
+            assert!(matches!(mailbox.push(1), Push::Full));
         }
         assert!(matches!(mailbox.push(0), Push::Dropped));
         let waiting = tokio::spawn({
             let mailbox = mailbox.clone();
-            async move { mailbox.room().await }
+            async move { mailbox.wait_for_capacity().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        assert_eq!(drain(&mailbox).len(), 1 + UNAWAITED + 1, "the gap is one more");
+        assert_eq!(drain(&mailbox).len(), 1 + BLOCK_SLACK + 1, "the gap is one more");
         waiting.await.unwrap();
     }
 
@@ -488,7 +488,7 @@ mod tests {
         _ = mailbox.push(1);
         let publisher = tokio::spawn({
             let mailbox = mailbox.clone();
-            async move { mailbox.room().await }
+            async move { mailbox.wait_for_capacity().await }
         });
         tokio::task::yield_now().await;
         mailbox.close();
@@ -508,7 +508,7 @@ mod tests {
 
     #[test]
     fn a_hub_finds_exact_topics_and_patterns_and_forgets_them() {
-        let hub: Hub<u32> = Hub::default();
+        let hub: TopicRegistry<u32> = TopicRegistry::default();
         let subscribe = |topic: &str| {
             let mailbox = Arc::new(Mailbox::new(8, Overflow::DropOldest));
             let subscriber = Arc::new(Subscriber { id: next_id(), topic: topic.into(), mailbox, meta: () });

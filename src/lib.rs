@@ -10,7 +10,6 @@
 //! | transport | [`redis`] | the connection that the Redis backends share |
 //! | ground | [`event`], [`topic`], [`json`], [`fanout`], [`op`], [`health`], [`error`], [`time`], `disk` | values and mechanisms |
 
-mod batch;
 pub mod bus;
 mod disk;
 pub mod error;
@@ -25,8 +24,10 @@ pub mod queue;
 pub mod redis;
 pub mod store;
 pub mod stream;
+mod sync;
 pub mod time;
 pub mod topic;
+mod wake;
 pub mod wiring;
 
 pub use error::{Code, Error, Result};

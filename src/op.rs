@@ -1,64 +1,66 @@
-//! Operations: started by the call that makes them, finished at once or later.
+//! Operations: started by the call that makes them, completed at once or later.
 //!
 //! A backend starts its work before it returns the [`Op`], so operations take effect in the order of the calls,
-//! whether or not anyone awaits them. What costs microseconds is [`Op::Ready`] (waking another thread would cost more
-//! than the work); what another thread carries out is [`Op::Told`], and whatever else takes time [`Op::Pending`].
+//! whether or not the caller awaits them. Work that takes microseconds returns [`Op::Ready`] (waking another thread would
+//! cost more than the work), work done by another thread returns [`Op::Completion`], everything else [`Op::Pending`].
 
 use std::future::{Future, IntoFuture, ready};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, Result};
+use crate::sync::lock;
 
 /// A boxed future of a result.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'static>>;
 
-/// An operation under way. It goes on when dropped: awaiting only tells how it ended.
-#[must_use = "an operation that nobody awaits hides its error"]
+/// An operation in progress. Dropping it does not cancel it; awaiting it returns its result.
+#[must_use = "dropping an operation discards its error"]
 pub enum Op<T> {
-    /// It is over.
+    /// The operation has completed.
     Ready(Result<T>),
-    /// It ends when another thread says so.
-    Told(Told<T>),
-    /// It ends when the future does.
+    /// The operation completes on another thread, through a [`Completer`].
+    Completion(Completion<T>),
+    /// The operation completes when the future does.
     Pending(BoxFuture<T>),
 }
 
 impl<T: Send + 'static> Op<T> {
-    /// It succeeded.
+    /// Returns an operation that has succeeded.
     pub fn ok(value: T) -> Self {
         Self::Ready(Ok(value))
     }
 
-    /// It failed.
+    /// Returns an operation that has failed.
     pub fn err(error: Error) -> Self {
         Self::Ready(Err(error))
     }
 
-    /// It ends when the future does. What has an order must be queued before the future is made.
+    /// Returns an operation that completes when `future` does. Work whose order matters must be queued before the future
+    /// is created.
     pub fn pending(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
         Self::Pending(Box::pin(future))
     }
 
-    /// Runs synchronous work now.
+    /// Runs `work` and returns its result as a completed operation.
     pub fn run(work: impl FnOnce() -> Result<T>) -> Self {
         Self::Ready(work())
     }
 
-    /// Changes the value of an operation that succeeds.
+    /// Maps the value of a successful operation.
     pub fn map<U: Send + 'static>(self, f: impl FnOnce(T) -> U + Send + 'static) -> Op<U> {
         self.and_then(|value| Ok(f(value)))
     }
 
-    /// Like [`Op::map`], for a change that can fail.
+    /// Maps the value of a successful operation with a function that can fail.
     pub fn and_then<U: Send + 'static>(self, f: impl FnOnce(T) -> Result<U> + Send + 'static) -> Op<U> {
         match self {
             Self::Ready(result) => Op::Ready(result.and_then(f)),
-            Self::Told(first) => {
-                let (teller, then) = told(first.slot.lost);
-                first.when(move |result| teller.tell(result.and_then(f)));
-                Op::Told(then)
+            Self::Completion(first) => {
+                let (completer, then) = completion(first.slot.on_dropped);
+                first.on_complete(move |result| completer.complete(result.and_then(f)));
+                Op::Completion(then)
             }
             Self::Pending(future) => Op::pending(async move { future.await.and_then(f) }),
         }
@@ -81,13 +83,13 @@ where
     fn into_future(self) -> OpFuture<T> {
         match self {
             Self::Ready(result) => OpFuture(Box::pin(ready(result))),
-            Self::Told(told) => OpFuture(Box::pin(told)),
+            Self::Completion(completion) => OpFuture(Box::pin(completion)),
             Self::Pending(future) => OpFuture(future),
         }
     }
 }
 
-/// What awaiting an [`Op`] polls.
+/// The future of an [`Op`].
 pub struct OpFuture<T>(BoxFuture<T>);
 
 impl<T> Future for OpFuture<T> {
@@ -98,113 +100,112 @@ impl<T> Future for OpFuture<T> {
     }
 }
 
-/// Who carries out an operation tells its end with the one, who called for it is told by the other. `lost` is what is
-/// told when the teller is dropped.
-pub fn told<T>(lost: fn() -> Error) -> (Teller<T>, Told<T>) {
-    let slot = Arc::new(Slot { state: Mutex::new(State::Open), lost });
-    (Teller { slot: Some(slot.clone()) }, Told { slot })
+/// Creates a linked completer and completion. If the completer is dropped without completing, the completion resolves to
+/// `on_dropped()`.
+pub fn completion<T>(on_dropped: fn() -> Error) -> (Completer<T>, Completion<T>) {
+    let slot = Arc::new(Slot { state: Mutex::new(State::Open), on_dropped });
+    (Completer { slot: Some(slot.clone()) }, Completion { slot })
 }
 
 struct Slot<T> {
     state: Mutex<State<T>>,
-    lost: fn() -> Error,
+    on_dropped: fn() -> Error,
 }
 
 enum State<T> {
     Open,
     Awaited(Waker),
-    Called(Box<dyn FnOnce(Result<T>) + Send>),
-    Ended(Result<T>),
-    /// Somebody was told.
-    Over,
+    Callback(Box<dyn FnOnce(Result<T>) + Send>),
+    Completed(Result<T>),
+    /// The result has been taken.
+    Taken,
 }
 
 impl<T> Slot<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // Nothing panics while it holds the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    fn tell(&self, result: Result<T>) {
+    fn complete(&self, result: Result<T>) {
         let mut state = self.lock();
-        match std::mem::replace(&mut *state, State::Over) {
-            State::Called(callback) => {
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Callback(callback) => {
                 drop(state);
                 callback(result);
             }
             State::Awaited(waker) => {
-                *state = State::Ended(result);
+                *state = State::Completed(result);
                 drop(state);
                 waker.wake();
             }
-            State::Open | State::Ended(_) | State::Over => *state = State::Ended(result),
+            State::Open | State::Completed(_) | State::Taken => *state = State::Completed(result),
         }
     }
 }
 
-/// Tells how an operation ended.
-pub struct Teller<T> {
+/// The side of an operation that reports its result.
+pub struct Completer<T> {
     slot: Option<Arc<Slot<T>>>,
 }
 
-impl<T> Teller<T> {
-    /// Tells it.
-    pub fn tell(mut self, result: Result<T>) {
+impl<T> Completer<T> {
+    /// Completes the operation with `result`.
+    pub fn complete(mut self, result: Result<T>) {
         if let Some(slot) = self.slot.take() {
-            slot.tell(result);
+            slot.complete(result);
         }
     }
 }
 
-impl<T> Drop for Teller<T> {
+impl<T> Drop for Completer<T> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
-            slot.tell(Err((slot.lost)()));
+            slot.complete(Err((slot.on_dropped)()));
         }
     }
 }
 
-/// Is told how an operation ended: to be awaited, or given a callback, which needs no runtime.
-pub struct Told<T> {
+/// The side of an operation that receives its result: awaited as a future, or given a callback, which needs no runtime.
+pub struct Completion<T> {
     slot: Arc<Slot<T>>,
 }
 
-impl<T> Told<T> {
-    /// Calls `callback` with the end: now if it is known, otherwise on the thread that tells it.
-    pub fn when(self, callback: impl FnOnce(Result<T>) + Send + 'static) {
+impl<T> Completion<T> {
+    /// Calls `callback` with the result: now if the operation has completed, otherwise on the completing thread.
+    pub fn on_complete(self, callback: impl FnOnce(Result<T>) + Send + 'static) {
         let mut state = self.slot.lock();
-        match std::mem::replace(&mut *state, State::Over) {
-            State::Ended(result) => {
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Completed(result) => {
                 drop(state);
                 callback(result);
             }
-            _ => *state = State::Called(Box::new(callback)),
+            _ => *state = State::Callback(Box::new(callback)),
         }
     }
 
-    /// The operation, over if it has ended already.
+    /// Converts this into an [`Op`], which is ready if the operation has completed already.
     pub fn into_op(self) -> Op<T> {
         let ended = {
             let mut state = self.slot.lock();
-            match std::mem::replace(&mut *state, State::Over) {
-                State::Ended(result) => Some(result),
+            match std::mem::replace(&mut *state, State::Taken) {
+                State::Completed(result) => Some(result),
                 other => {
                     *state = other;
                     None
                 }
             }
         };
-        ended.map_or(Op::Told(self), Op::Ready)
+        ended.map_or(Op::Completion(self), Op::Ready)
     }
 }
 
-impl<T> Future for Told<T> {
+impl<T> Future for Completion<T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.slot.lock();
-        match std::mem::replace(&mut *state, State::Over) {
-            State::Ended(result) => Poll::Ready(result),
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Completed(result) => Poll::Ready(result),
             _ => {
                 *state = State::Awaited(cx.waker().clone());
                 Poll::Pending
@@ -218,30 +219,32 @@ mod tests {
     use super::*;
     use crate::error::Code;
 
-    fn lost() -> Error {
-        Error::io("lost")
+    fn on_dropped() -> Error {
+        Error::io("dropped")
     }
 
     #[tokio::test]
-    async fn an_end_is_told_to_whoever_awaits_it_before_or_after() {
-        let (teller, early) = told(lost);
+    async fn a_result_reaches_a_waiter_that_awaits_before_or_after_completion() {
+        let (completer, early) = completion(on_dropped);
         let awaited = tokio::spawn(early);
         tokio::task::yield_now().await;
-        teller.tell(Ok(1));
+        completer.complete(Ok(1));
         assert_eq!(awaited.await.unwrap().unwrap(), 1);
 
-        let (teller, late) = told(lost);
-        teller.tell(Ok(2));
+        let (completer, late) = completion(on_dropped);
+        completer.complete(Ok(2));
         assert_eq!(late.await.unwrap(), 2);
     }
 
     #[test]
-    fn a_callback_runs_on_the_thread_that_tells() {
-        let (teller, op) = told(lost);
+    fn a_callback_runs_on_the_completing_thread() {
+        let (completer, op) = completion(on_dropped);
         let (sender, receiver) = std::sync::mpsc::channel();
-        let Op::Told(op) = Op::Told(op).map(|n: i32| n + 1) else { panic!("changed what tells") };
-        op.when(move |result| sender.send((result, std::thread::current().id())).unwrap());
-        let thread = std::thread::spawn(move || teller.tell(Ok(1)));
+        let Op::Completion(op) = Op::Completion(op).map(|n: i32| n + 1) else {
+            panic!("map changed the kind of operation")
+        };
+        op.on_complete(move |result| sender.send((result, std::thread::current().id())).unwrap());
+        let thread = std::thread::spawn(move || completer.complete(Ok(1)));
         let id = thread.thread().id();
         thread.join().unwrap();
         let (result, on) = receiver.recv().unwrap();
@@ -249,9 +252,9 @@ mod tests {
     }
 
     #[test]
-    fn a_teller_that_is_dropped_tells_that_the_end_is_lost() {
-        let (teller, op) = told::<()>(lost);
-        drop(teller);
+    fn a_dropped_completer_completes_with_an_error() {
+        let (completer, op) = completion::<()>(on_dropped);
+        drop(completer);
         assert!(matches!(op.into_op(), Op::Ready(Err(error)) if error.code() == Code::Io));
     }
 }

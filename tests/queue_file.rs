@@ -7,7 +7,7 @@ use std::time::Duration;
 use nvent_native::Code;
 use nvent_native::fanout::{Delivery, Mailbox, Overflow};
 use nvent_native::queue::{
-    CLOSE_LIMIT, Durability, EventKind, JobOptions, JobState, NewJob, Queue, Run, ScheduleOptions,
+    CLOSE_TIMEOUT, Durability, EventKind, JobOptions, JobState, NewJob, Queue, Run, ScheduleOptions,
 };
 use nvent_native::queue::{WorkerOptions, worker_mailbox};
 use nvent_native::time::{ManualClock, SharedClock};
@@ -60,13 +60,13 @@ async fn a_restart_keeps_jobs_delays_pauses_and_schedules() {
     queue.enqueue("q", job("paused", json!({}))).await.unwrap();
     let before = queue.jobs("q", &[], 0, None).await.unwrap();
     let scheduled = queue.scheduled("q").await.unwrap();
-    queue.close(CLOSE_LIMIT).await.unwrap();
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
 
     let queue = open(dir.path(), clock.clone());
     assert_eq!(queue.jobs("q", &[], 0, None).await.unwrap(), before);
     assert_eq!(queue.scheduled("q").await.unwrap(), scheduled);
     assert!(queue.is_paused("q").await.unwrap());
-    queue.close(CLOSE_LIMIT).await.unwrap();
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
 
     // Five hours later, all that time asleep.
     clock.advance(5 * 3_600_000);
@@ -98,7 +98,7 @@ async fn adapters_on_one_directory_share_it_and_the_newest_gets_the_jobs() {
     }
     assert_eq!(id(&next(&new_jobs).await), "2");
     assert!(old_jobs.is_empty() && new_jobs.is_empty(), "two at a time: the first worker has decided");
-    let closing = old.close(CLOSE_LIMIT);
+    let closing = old.close(CLOSE_TIMEOUT);
     assert!(old.complete(first.token, "1".into()).await.unwrap());
     closing.await.unwrap();
     assert_eq!(id(&next(&new_jobs).await), "3");
@@ -118,7 +118,7 @@ async fn an_adapter_opens_while_the_last_one_still_closes() {
         assert_eq!(queue.counts("q").await.unwrap().get(JobState::Waiting), round);
         queue.enqueue("q", job(&round.to_string(), json!({}))).await.unwrap();
         // Nobody waits for it.
-        drop(queue.close(CLOSE_LIMIT));
+        drop(queue.close(CLOSE_TIMEOUT));
     }
 }
 
@@ -155,7 +155,7 @@ async fn a_step_that_cannot_be_stored_is_told_and_stops_the_queue() {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
     let queue = open(dir.path(), clock.clone());
     let acknowledged = queue.enqueue("q", job("kept", json!({}))).await.unwrap();
-    queue.close(CLOSE_LIMIT).await.unwrap();
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
     // The next job meets an index that refuses it, as a full disk would.
     let database = rusqlite::Connection::open(dir.path().join("queue.db")).unwrap();
     let refuse = "CREATE TRIGGER full BEFORE INSERT ON job_data BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
@@ -169,7 +169,7 @@ async fn a_step_that_cannot_be_stored_is_told_and_stops_the_queue() {
     assert!(error.code() == Code::Io && error.message().contains("the disk is full"), "{error}");
     let error = queue.counts("q").await.unwrap_err();
     assert!(error.code() == Code::Io && error.message().contains("stopped"), "{error}");
-    queue.close(CLOSE_LIMIT).await.unwrap();
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
     let queue = open(dir.path(), clock);
     let ids: Vec<_> = queue.jobs("q", &[], 0, None).await.unwrap();
     assert!(ids.len() == 1 && ids[0].contains(&*acknowledged), "{ids:?}");
@@ -203,7 +203,7 @@ async fn of_100_000_waiting_jobs_only_those_are_read_that_are_asked_for() {
     for op in enqueued {
         op.await.unwrap();
     }
-    queue.close(CLOSE_LIMIT).await.unwrap();
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
     let database = rusqlite::Connection::open(dir.path().join("queue.db")).unwrap();
     let spoil = "UPDATE jobs SET options = 'spoilt' WHERE CAST(id AS INTEGER) BETWEEN 5 AND 99994;
                  DELETE FROM job_data WHERE seq IN (SELECT seq FROM jobs WHERE options = 'spoilt')";

@@ -112,7 +112,7 @@ struct Heard(Mutex<Vec<String>>);
 impl Heard {
     fn on(bus: &Bus) -> Arc<Self> {
         let heard = Arc::new(Self::default());
-        bus.listen(heard.clone());
+        bus.subscribe(heard.clone());
         heard
     }
 
@@ -122,7 +122,7 @@ impl Heard {
 }
 
 impl Listener for Heard {
-    fn heard(&self, event: &BusEvent) {
+    fn on_event(&self, event: &BusEvent) {
         if let AnyEvent::Stored(event) = &event.event {
             self.0.lock().unwrap().push(format!("{} {}", event.id(), event.kind()));
         }

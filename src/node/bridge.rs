@@ -19,15 +19,15 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 use tokio::sync::oneshot;
 
-use crate::batch::{self, Sleeper, Wakes};
 use crate::error::{Error, Result};
-use crate::fanout::{Delivery, Gap, Mailbox, Wake};
+use crate::fanout::{Delivery, Gap, Mailbox, OnReady};
 use crate::json::{Json, push_string};
 use crate::node::reply::error_json;
 use crate::queue::{Queue, QueueEvent, Run};
 use crate::store::Stored;
 use crate::stream::{Ack, Incoming, Message};
 use crate::time::{Clock, SystemClock};
+use crate::wake::{self, DeferredWakes, Wake};
 
 type Bell = ThreadsafeFunction<(), (), (), napi::Status, false, true, 1>;
 
@@ -96,10 +96,10 @@ pub(super) struct Shared {
     closed: AtomicBool,
     next: AtomicU32,
     inbox: Mutex<Inbox>,
-    wakes: Mutex<Wakes>,
+    wakes: Mutex<DeferredWakes>,
 }
 
-impl Sleeper for Shared {
+impl Wake for Shared {
     fn wake(&self) {
         // Closing or full mean that nobody is left to hear, or that somebody is about to.
         _ = self.bell.call((), ThreadsafeFunctionCallMode::NonBlocking);
@@ -118,13 +118,13 @@ impl Shared {
 
     /// Tells JavaScript that there is something to take. Cheap when it has been told already.
     fn ring(self: &Arc<Self>) {
-        if !self.rung.swap(true, Ordering::AcqRel) && !batch::leave(self) {
+        if !self.rung.swap(true, Ordering::AcqRel) && !wake::defer(self) {
             self.wake();
         }
     }
 
     /// Keeps whom a call was to wake until JavaScript has no more calls in this turn, and says so with `flush`.
-    pub(super) fn leave(&self, wakes: Wakes) {
+    pub(super) fn keep_wakes(&self, wakes: DeferredWakes) {
         self.wakes.lock().unwrap_or_else(PoisonError::into_inner).append(wakes);
     }
 
@@ -161,7 +161,7 @@ impl Shared {
     }
 
     /// Registers a subscription whose mailbox JavaScript drains; returns its wake-up.
-    pub(super) fn subscribe(self: &Arc<Self>, id: u64, topic: Arc<str>, source: Source, single: bool) -> Wake {
+    pub(super) fn subscribe(self: &Arc<Self>, id: u64, topic: Arc<str>, source: Source, single: bool) -> OnReady {
         let subscription = Arc::new(Subscription {
             id,
             topic,

@@ -20,7 +20,7 @@ const BUFFER: usize = 1_000_000;
 struct ToJavaScript(Arc<Mailbox<Json>>);
 
 impl Listener for ToJavaScript {
-    fn heard(&self, event: &BusEvent) {
+    fn on_event(&self, event: &BusEvent) {
         // What has no subject was published by JavaScript, which has told its own handlers.
         if event.subject.is_some()
             && let AnyEvent::Stored(event) = &event.event
@@ -59,13 +59,13 @@ impl NativeBus {
 
     /// Whether any native listener would hear it.
     #[napi]
-    pub fn is_heard(&self) -> bool {
+    pub fn has_listeners(&self) -> bool {
         self.bus.len() > usize::from(self.heard.is_some())
     }
 
     /// Begins to deliver what native stores announce; returns the id of the subscription.
     #[napi]
-    pub fn listen(&mut self) -> f64 {
+    pub fn subscribe(&mut self) -> f64 {
         if let Some((id, ..)) = &self.heard {
             return *id as f64;
         }
@@ -73,16 +73,16 @@ impl NativeBus {
         let mailbox = Arc::new(Mailbox::new(BUFFER, Overflow::DropOldest));
         let wake = self.bridge.subscribe(id, "bus".into(), Source::Bus(mailbox.clone()), false);
         mailbox.add_wake(id, wake);
-        let listener = self.bus.listen(Arc::new(ToJavaScript(mailbox.clone())));
+        let listener = self.bus.subscribe(Arc::new(ToJavaScript(mailbox.clone())));
         self.heard = Some((id, listener, mailbox));
         id as f64
     }
 
     /// Ends what `listen` began.
     #[napi]
-    pub fn unlisten(&mut self) {
+    pub fn unsubscribe(&mut self) {
         if let Some((id, listener, mailbox)) = self.heard.take() {
-            self.bus.unlisten(listener);
+            self.bus.unsubscribe(listener);
             self.bridge.unsubscribe(id);
             mailbox.close();
         }
@@ -91,6 +91,6 @@ impl NativeBus {
 
 impl Drop for NativeBus {
     fn drop(&mut self) {
-        self.unlisten();
+        self.unsubscribe();
     }
 }

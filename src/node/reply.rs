@@ -6,12 +6,12 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use napi::bindgen_prelude::Either;
 
-use crate::batch;
 use crate::error::{Code, Error, Result};
 use crate::json::push_string;
 use crate::node::bridge::Shared;
 use crate::node::runtime;
 use crate::op::Op;
+use crate::wake;
 
 /// JSON text (null for nothing), or the ticket of an operation that is settled later. Methods return it in a
 /// `napi::Result` that is spelt out: behind an alias the macro would return an error rather than throw it.
@@ -41,15 +41,15 @@ pub(super) fn reply<T: Send + 'static>(
     start: impl FnOnce() -> Result<Op<T>>,
     to_json: fn(T) -> Option<String>,
 ) -> napi::Result<Reply> {
-    let (started, wakes) = batch::collect(|| guard(start));
+    let (started, wakes) = wake::defer_wakes(|| guard(start));
     match started? {
         Op::Ready(Ok(value)) => Ok(to_json(value).map(Either::B)),
         Op::Ready(Err(error)) => Err(throw(&error)),
-        Op::Told(told) => {
+        Op::Completion(completion) => {
             let ticket = bridge.next_ticket();
-            bridge.leave(wakes);
+            bridge.keep_wakes(wakes);
             let bridge = bridge.clone();
-            told.when(move |result| {
+            completion.on_complete(move |result| {
                 let json = catch_unwind(AssertUnwindSafe(|| result.map(to_json))).unwrap_or_else(|_| Err(defect()));
                 bridge.settle(ticket, json);
             });

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use crate::error::{Error, Result};
-use crate::op::{BoxFuture, Op, told};
+use crate::op::{BoxFuture, Op, completion};
 
-/// Told when the step of a command is over: with an error, nothing of the step counts.
+/// Completion when the step of a command is over: with an error, nothing of the step counts.
 pub(super) type Reply = Box<dyn FnOnce(Option<Error>) + Send>;
 
 /// Does something with the engine, or hears why there is none.
@@ -35,7 +35,7 @@ pub(super) fn call<T: Send + 'static>(
     driver: &Arc<dyn Driver>,
     work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,
 ) -> Op<T> {
-    let (teller, told) = told(|| Error::closed("the queue"));
+    let (completer, completion) = completion(|| Error::closed("the queue"));
     driver.submit(Box::new(move |engine| {
         let result = engine.and_then(|engine| {
             let result = work(engine);
@@ -44,7 +44,7 @@ pub(super) fn call<T: Send + 'static>(
             }
             result
         });
-        Box::new(move |failure| teller.tell(failure.map_or(result, Err)))
+        Box::new(move |failure| completer.complete(failure.map_or(result, Err)))
     }));
-    told.into_op()
+    completion.into_op()
 }

@@ -51,7 +51,7 @@ pub use job::{JobCounts, JobState};
 pub use options::{Backoff, JobOptions, Keep, NewJob, Repeat, ScheduleOptions, WorkerOptions};
 
 /// How long [`Queue::close`] usually waits for handlers.
-pub const CLOSE_LIMIT: Duration = Duration::from_secs(30);
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One adapter's queues.
 ///

@@ -21,9 +21,9 @@ use super::config::RedisConfig;
 use super::link::{Link, ended, lost};
 use super::reply::server_error;
 use super::{Backoff, Request, Script};
-use crate::batch::{self, Sleeper};
 use crate::error::{Error, Result};
-use crate::op::{Op, told};
+use crate::op::{Op, completion};
+use crate::wake::{self, Wake};
 
 /// What runs on the connection's task when the reply is there, in the order of replies. It must not block.
 type Done = Box<dyn FnOnce(Result<Value>) + Send>;
@@ -77,7 +77,7 @@ impl Outbox {
     fn push(self: &Arc<Self>, call: Call) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.push(call);
-        if !batch::leave(self) || calls.len() >= Self::ENOUGH {
+        if !wake::defer(self) || calls.len() >= Self::ENOUGH {
             self.send(&mut calls);
         }
     }
@@ -92,7 +92,7 @@ impl Outbox {
     }
 }
 
-impl Sleeper for Outbox {
+impl Wake for Outbox {
     fn wake(&self) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         if !calls.is_empty() {
@@ -165,9 +165,9 @@ impl Client {
         request: Request,
         convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
     ) -> Op<T> {
-        let (teller, told) = told(unanswered);
-        self.submit(request, move |result| teller.tell(result.and_then(convert)));
-        told.into_op()
+        let (completer, completion) = completion(unanswered);
+        self.submit(request, move |result| completer.complete(result.and_then(convert)));
+        completion.into_op()
     }
 
     /// How many calls wait for a reply or a connection.
@@ -397,7 +397,7 @@ impl<'a> Connection<'a> {
                     let mut values = Vec::new();
                     let parsed = self.link.replies.feed(&inbox, |value| values.push(value));
                     inbox.clear();
-                    batch::together(|| values.into_iter().for_each(|value| self.answer(value)));
+                    wake::coalesce_wakes(|| values.into_iter().for_each(|value| self.answer(value)));
                     parsed?;
                 }
                 written = self.link.writer.write(&self.out[self.written..]), if unwritten > 0 => {
@@ -475,7 +475,7 @@ impl<'a> Connection<'a> {
             return;
         };
         if let (Some(script), "NOSCRIPT") = (call.request.script, error.code()) {
-            // The server was told to forget its scripts. Sending this one whole teaches it again.
+            // The server was completion to forget its scripts. Sending this one whole teaches it again.
             let whole = script.whole(&call.request.cmd);
             return self.push(Some(call), &whole);
         }

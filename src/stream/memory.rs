@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::fanout::{Hub, Mailbox, Push, Subscriber, Wake, next_id};
+use crate::fanout::{Mailbox, OnReady, Push, Subscriber, TopicRegistry, next_id};
 use crate::op::Op;
 use crate::stream::{
-    BLOCK_LIMIT, Health, Incoming, Message, Stats, StreamBackend, SubscribeSpec, Subscription, TypeFilter,
+    BLOCK_TIMEOUT, Health, Incoming, Message, Stats, StreamBackend, SubscribeSpec, Subscription, TypeFilter,
 };
 use crate::time::SharedClock;
 use crate::topic::Glob;
@@ -28,7 +28,7 @@ pub struct Retain {
 /// A stream in memory.
 pub struct MemoryStream {
     clock: SharedClock,
-    hub: Hub<Incoming, Meta>,
+    hub: TopicRegistry<Incoming, Meta>,
     /// Publishing and subscribing happen under it, so that replay and live meet without a hole or a duplicate.
     state: Mutex<State>,
     closed: AtomicBool,
@@ -75,7 +75,7 @@ impl MemoryStream {
     pub fn new(retain: Option<Retain>, clock: SharedClock) -> Self {
         Self {
             clock,
-            hub: Hub::default(),
+            hub: TopicRegistry::default(),
             state: Mutex::new(State {
                 retain,
                 sequence: 0,
@@ -109,7 +109,7 @@ impl MemoryStream {
             .filter(|kept| kept.at_ms >= oldest && passes(spec.filter.as_ref(), &kept.message))
             .collect();
         kept.sort_by_key(|kept| kept.sequence);
-        mailbox.preload(kept.into_iter().map(|kept| kept.message.clone().into()));
+        mailbox.extend_unbounded(kept.into_iter().map(|kept| kept.message.clone().into()));
     }
 }
 
@@ -206,7 +206,7 @@ impl StreamBackend for MemoryStream {
                 if subscriber.meta.ignore_own || !passes(subscriber.meta.filter.as_ref(), &message) {
                     return;
                 }
-                if let Push::Wait = subscriber.mailbox.push(message.clone().into()) {
+                if let Push::Full = subscriber.mailbox.push(message.clone().into()) {
                     full.push(subscriber.mailbox.clone());
                 }
             });
@@ -216,9 +216,9 @@ impl StreamBackend for MemoryStream {
         }
         Op::pending(async move {
             // The message waits in the mailbox already: running out of time loses nothing.
-            _ = tokio::time::timeout(BLOCK_LIMIT, async {
+            _ = tokio::time::timeout(BLOCK_TIMEOUT, async {
                 for mailbox in full {
-                    mailbox.room().await;
+                    mailbox.wait_for_capacity().await;
                 }
             })
             .await;
@@ -226,7 +226,7 @@ impl StreamBackend for MemoryStream {
         })
     }
 
-    fn subscribe(&self, topic: &str, spec: SubscribeSpec, wake: Option<Wake>) -> Op<Subscription> {
+    fn subscribe(&self, topic: &str, spec: SubscribeSpec, wake: Option<OnReady>) -> Op<Subscription> {
         if let Err(error) = self.check_open().and_then(|()| spec.check()) {
             return Op::err(error);
         }

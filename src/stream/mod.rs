@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
-use crate::fanout::{Gap, Mailbox, Overflow, Wake};
+use crate::fanout::{Gap, Mailbox, OnReady, Overflow};
 use crate::json::{Json, check_depth, push_string};
 use crate::op::Op;
 use crate::topic::Glob;
@@ -233,11 +233,11 @@ pub trait StreamBackend: Send + Sync + 'static {
     /// Its counters: `published`, `delivered`, `dropped`, `gaps`, `reconnects`, and what it has of its own.
     fn stats(&self) -> Stats;
     /// Ends when the broker has the message, and every subscriber with [`Overflow::Block`] has room again
-    /// (at most [`BLOCK_LIMIT`]).
+    /// (at most [`BLOCK_TIMEOUT`]).
     fn publish(&self, message: Message) -> Op<()>;
     /// Subscribes to a topic or pattern. `wake` is called when the mailbox has something; None for a consumer that
     /// awaits [`Mailbox::recv`].
-    fn subscribe(&self, topic: &str, spec: SubscribeSpec, wake: Option<Wake>) -> Op<Subscription>;
+    fn subscribe(&self, topic: &str, spec: SubscribeSpec, wake: Option<OnReady>) -> Op<Subscription>;
     /// Ends a subscription. Unknown ids are ignored.
     fn unsubscribe(&self, id: u64) -> Op<()>;
     /// Topics and patterns with subscribers on this adapter, each once, sorted.
@@ -247,4 +247,4 @@ pub trait StreamBackend: Send + Sync + 'static {
 }
 
 /// How long a publish waits for subscribers with [`Overflow::Block`].
-pub const BLOCK_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+pub const BLOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);

@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::event::AnyEvent;
 use crate::fanout::{Delivery, Gap, GapReason, Mailbox, Overflow, Push};
 use crate::op::Op;
-use crate::stream::{BLOCK_LIMIT, Message};
+use crate::stream::{BLOCK_TIMEOUT, Message};
 use crate::time::SharedClock;
 use crate::wiring::channels::{ChannelOptions, Router, Statuses};
 use crate::wiring::{Publisher, Wiring};
@@ -43,7 +43,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Events taken from the queue that may be under way at a time.
 const WINDOW: usize = 256;
 /// A publish that takes longer has failed, perhaps with an effect.
-const PUBLISH_LIMIT: Duration = Duration::from_secs(BLOCK_LIMIT.as_secs() + 5);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(BLOCK_TIMEOUT.as_secs() + 5);
 
 /// How a coordinator works.
 #[derive(Debug, Clone)]
@@ -162,7 +162,7 @@ impl Wiring for StreamCoordinator {
         let mut run = self.lock();
         if run.on.is_none() {
             let queue = Arc::new(Mailbox::new(self.core.max_lag, Overflow::DropNewest));
-            let listener = self.bus.listen(Arc::new(Ear { core: self.core.clone(), queue: queue.clone() }));
+            let listener = self.bus.subscribe(Arc::new(Ear { core: self.core.clone(), queue: queue.clone() }));
             let (stop, stopped) = watch::channel(false);
             let (over, ended) = watch::channel(false);
             let before = run.ended.replace(ended);
@@ -185,7 +185,7 @@ impl Wiring for StreamCoordinator {
     fn stop(&self) -> Op<()> {
         let mut run = self.lock();
         if let Some(on) = run.on.take() {
-            self.bus.unlisten(on.listener);
+            self.bus.unsubscribe(on.listener);
             on.stop.send_replace(true);
         }
         match run.ended.clone() {
@@ -212,12 +212,12 @@ struct Ear {
 }
 
 impl Listener for Ear {
-    fn heard(&self, event: &BusEvent) {
+    fn on_event(&self, event: &BusEvent) {
         if !matches!(event.event, AnyEvent::Stored(_)) {
             return;
         }
         self.core.lag.fetch_add(1, Ordering::Relaxed);
-        if !matches!(self.queue.push(event.clone()), Push::Stored) {
+        if !matches!(self.queue.push(event.clone()), Push::Queued) {
             self.core.dropped.fetch_add(1, Ordering::Relaxed);
             for topic in self.core.router.topics(event) {
                 self.core.note_gap(topic.into(), GapReason::Overflow, 1);
@@ -359,8 +359,8 @@ impl Core {
             let results = join_all(started.into_iter().map(|(item, op)| async move {
                 let result = match op {
                     Op::Ready(result) => result,
-                    op => tokio::time::timeout(PUBLISH_LIMIT, op.into_future()).await.unwrap_or_else(|_| {
-                        let secs = PUBLISH_LIMIT.as_secs();
+                    op => tokio::time::timeout(PUBLISH_TIMEOUT, op.into_future()).await.unwrap_or_else(|_| {
+                        let secs = PUBLISH_TIMEOUT.as_secs();
                         Err(Error::unavailable(format!("the stream did not answer within {secs} s")).maybe_applied())
                     }),
                 };

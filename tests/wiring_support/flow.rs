@@ -70,7 +70,7 @@ impl Ledger {
 fn now<T>(op: Op<T>) -> T {
     match op {
         Op::Ready(result) => result.unwrap(),
-        Op::Told(_) | Op::Pending(_) => panic!("the memory store ends its operations at once"),
+        Op::Completion(_) | Op::Pending(_) => panic!("the memory store ends its operations at once"),
     }
 }
 

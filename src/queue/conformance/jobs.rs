@@ -86,7 +86,7 @@ async fn a_lifo_job_runs_before_those_of_its_priority(place: Place) {
     assert_eq!(id(&last), "a");
     // What is given back keeps its place.
     drop(hands);
-    queue.close(CLOSE_LIMIT).await.unwrap();
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
     if place.dir.is_some() {
         let queue = place.open();
         assert_eq!(Hands::on(&queue, "q", &["a"], 9).await.ids(), ["a", "b", "c", "d"]);

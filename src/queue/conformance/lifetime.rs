@@ -20,8 +20,8 @@ async fn closing_gives_back_what_has_not_begun_and_waits_for_the_rest(place: Pla
         queue.enqueue("q", job("a", json!({"jobId": id}))).await.unwrap();
     }
     let (begun, not) = (hands.begun(&queue), hands.taken().unwrap());
-    let closing = queue.close(CLOSE_LIMIT);
-    let again = queue.close(CLOSE_LIMIT);
+    let closing = queue.close(CLOSE_TIMEOUT);
+    let again = queue.close(CLOSE_TIMEOUT);
     assert!(queue.complete(begun.token, "1".into()).await.unwrap());
     assert_eq!(closing.await.unwrap(), 0);
     assert_eq!(again.await.unwrap(), 0);
@@ -54,7 +54,7 @@ async fn closing_does_not_wait_for_ever(place: Place) {
 async fn after_close_every_call_says_so(place: Place) {
     let queue = place.open();
     queue.enqueue("q", job("a", json!({}))).await.unwrap();
-    queue.close(CLOSE_LIMIT).await.unwrap();
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
     let errors = [
         queue.open().await.unwrap_err(),
         queue.enqueue("q", job("a", json!({}))).await.unwrap_err(),
@@ -104,7 +104,7 @@ async fn async_workers_run_everything_once(place: Place) {
         let Some(Delivery::Item(event)) = done.recv().await else { panic!("an event is missing") };
         assert!(seen.insert(field(&event.payload, "jobId").to_string()), "{event:?} was told twice");
     }
-    assert_eq!(queue.close(CLOSE_LIMIT).await.unwrap(), 0);
+    assert_eq!(queue.close(CLOSE_TIMEOUT).await.unwrap(), 0);
 }
 
 /// What must hold after whatever was done: counts are what pages show, and nobody runs more than allowed.

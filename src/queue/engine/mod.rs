@@ -193,7 +193,7 @@ impl Engine {
             match outgoing {
                 Outgoing::Event(mailbox, event) => _ = mailbox.push(event),
                 Outgoing::Run(mailbox, run) => {
-                    if !matches!(mailbox.push(run.clone()), Push::Stored | Push::Wait) {
+                    if !matches!(mailbox.push(run.clone()), Push::Queued | Push::Full) {
                         bounced.push(run);
                     }
                 }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, NewEvent};
 use crate::fanout::{Mailbox, Subscriber, next_id};
 use crate::json::{self, Json, Object};
-use crate::op::{Op, told};
+use crate::op::{Op, completion};
 use crate::store::{
     Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Stats, StoreBackend, Stored,
 };
@@ -40,7 +40,7 @@ impl StoreBackend for FileStore {
         };
         let Some(engine) = engine else { return Op::ok(()) };
         let ended = engine.ended.waiter();
-        let (tell, told) = oneshot::channel::<()>();
+        let (tell, completion) = oneshot::channel::<()>();
         // Behind what was called for before.
         let shared = engine.clone();
         let job = self.job(false, move |_| {
@@ -53,7 +53,7 @@ impl StoreBackend for FileStore {
         let _ = engine.queue.push(Scope::Nothing, job);
         let last = registry::release(&engine);
         Op::pending(async move {
-            let _ = told.await;
+            let _ = completion.await;
             if last {
                 ended.await;
             }
@@ -129,7 +129,7 @@ impl StoreBackend for FileStore {
         let topic: Arc<str> = pattern.into();
         self.state().subscriptions.insert(id, (topic.clone(), mailbox.clone()));
         let subscriber = Arc::new(Subscriber { id, topic, mailbox, meta: () });
-        // Behind the writes that were called for before, also where these are just being told.
+        // Behind the writes that were called for before, also where these are just being completion.
         self.barrier(move || _ = engine.hub.add(subscriber)).map(move |()| id)
     }
 
@@ -172,26 +172,26 @@ impl StoreBackend for FileStore {
             Ok(engine) => engine,
             Err(error) => return self.failed(error),
         };
-        let (teller, told) = told(gone);
+        let (completer, completion) = completion(gone);
         let counters = self.counters.clone();
         let job = self.job(true, move |tx| {
             let result = within(tx, |tx| match kv::clear(tx, &pattern)? {
-                Cleared::All(removed) => Ok(Some((removed, teller))),
+                Cleared::All(removed) => Ok(Some((removed, completer))),
                 Cleared::Rest(clear) => {
                     // It tells the number when it has removed the last key, or that it could not.
-                    tx.memory.clears.push_back(Purge::new(clear, teller));
+                    tx.memory.clears.push_back(Purge::new(clear, completer));
                     Ok(None)
                 }
             });
             Step::Done(Box::new(move |outcome| {
                 let result = outcome.clone().and(result);
                 counters.failed(&result);
-                if let Ok(Some((removed, teller))) = result {
-                    teller.tell(Ok(removed));
+                if let Ok(Some((removed, completer))) = result {
+                    completer.complete(Ok(removed));
                 }
             }))
         });
-        self.queue(&engine, Scope::AnyKey, job, told)
+        self.queue(&engine, Scope::AnyKey, job, completion)
     }
 
     fn kv_increment(&self, key: &str, by: f64) -> Op<Number> {
@@ -271,7 +271,7 @@ impl FileStore {
             Ok(engine) => engine,
             Err(error) => return self.failed(error),
         };
-        let (teller, told) = told(gone);
+        let (completer, completion) = completion(gone);
         let job = self.job(false, move |tx| {
             // A store that could not be opened has no turn to give.
             let result: Result<(), Error> = within(tx, |_| Ok(()));
@@ -279,9 +279,9 @@ impl FileStore {
                 if result.is_ok() {
                     then();
                 }
-                teller.tell(result);
+                completer.complete(result);
             }))
         });
-        self.queue(&engine, Scope::Nothing, job, told)
+        self.queue(&engine, Scope::Nothing, job, completion)
     }
 }

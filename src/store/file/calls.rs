@@ -9,7 +9,7 @@ use super::readers::Reader;
 use super::view::{Budget, Tx, View};
 use super::{Counters, Durability, FileStore};
 use crate::error::{Error, Result};
-use crate::op::{Op, Told, told};
+use crate::op::{Completion, Op, completion};
 
 /// How much of the database a read may have to look at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl FileStore {
             Ok(engine) => engine,
             Err(error) => return self.failed(error),
         };
-        let (teller, told) = told(gone);
+        let (completer, completion) = completion(gone);
         let (counters, shared) = (self.counters.clone(), engine.clone());
         let job = self.job(true, move |tx| {
             let result = within(tx, work);
@@ -62,12 +62,12 @@ impl FileStore {
                 if let Ok(value) = &result {
                     after(&shared, value);
                 }
-                teller.tell(result);
+                completer.complete(result);
             }))
         });
         match self.commit_now(&engine, scope, job) {
-            Some(job) => self.queue(&engine, scope, job, told),
-            None => told.into_op(),
+            Some(job) => self.queue(&engine, scope, job, completion),
+            None => completion.into_op(),
         }
     }
 
@@ -104,9 +104,15 @@ impl FileStore {
         Job { work: Box::new(work), writes, durable: self.options.durability == Durability::Disk }
     }
 
-    pub(super) fn queue<T: Send + 'static>(&self, engine: &Engine, scope: Scope, job: Job, told: Told<T>) -> Op<T> {
+    pub(super) fn queue<T: Send + 'static>(
+        &self,
+        engine: &Engine,
+        scope: Scope,
+        job: Job,
+        completion: Completion<T>,
+    ) -> Op<T> {
         match engine.queue.push(scope, job) {
-            Ok(()) => Op::Told(told),
+            Ok(()) => Op::Completion(completion),
             Err(error) => self.failed(error),
         }
     }
@@ -141,23 +147,23 @@ impl FileStore {
         if engine.is_open() && !engine.queue.concerns(scope) {
             return self.read_now(&engine, extent, read);
         }
-        let (teller, told) = told(gone);
+        let (completer, completion) = completion(gone);
         let (counters, runtime, shared) = (self.counters.clone(), self.runtime.clone(), engine.clone());
         let job = self.job(false, move |tx| match within(tx, |tx| read(&tx.view, Budget::short())) {
             Ok(None) => Step::Long(Box::new(move |reader| {
                 runtime.spawn_blocking(move || {
                     let result = reader.and_then(|reader| to_the_end(&shared, &reader, &read));
                     counters.failed(&result);
-                    teller.tell(result);
+                    completer.complete(result);
                 });
             })),
             result => Step::Done(Box::new(move |outcome| {
                 let result = outcome.clone().and(result.and_then(|found| found.ok_or_else(gone)));
                 counters.failed(&result);
-                teller.tell(result);
+                completer.complete(result);
             })),
         });
-        self.queue(&engine, Scope::Nothing, job, told)
+        self.queue(&engine, Scope::Nothing, job, completion)
     }
 
     fn read_now<T: Send + 'static>(

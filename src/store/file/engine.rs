@@ -14,7 +14,7 @@ use super::schema::DB_FILE;
 use super::view::{Clear, View};
 use super::writer::Core;
 use crate::error::Error;
-use crate::fanout::Hub;
+use crate::fanout::TopicRegistry;
 use crate::store::{Stats, Stored};
 use crate::time::SharedClock;
 
@@ -24,7 +24,7 @@ pub(super) struct Engine {
     pub(super) clock: SharedClock,
     pub(super) queue: Arc<Queue>,
     pub(super) readers: Arc<Readers>,
-    pub(super) hub: Hub<Stored>,
+    pub(super) hub: TopicRegistry<Stored>,
     pub(super) ended: Arc<Ended>,
     pub(super) gauges: Gauges,
     pub(super) pace: Pace,
@@ -85,7 +85,7 @@ impl Engine {
             dir,
             clock,
             queue: Arc::new(Queue::new()),
-            hub: Hub::default(),
+            hub: TopicRegistry::default(),
             ended: Arc::default(),
             gauges: Gauges::default(),
             pace: Pace::default(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::readers::Reader;
 use super::view::Tx;
-use crate::batch::{self, Sleeper};
 use crate::error::{Error, Result};
+use crate::wake::{self, Wake};
 
 /// What a call changes, or needs to see the changes of.
 #[derive(Clone, Copy)]
@@ -136,7 +136,7 @@ impl Queue {
 
     /// Queues a job, unless the writer has ended. Jobs that a caller has in one turn are taken together.
     pub(super) fn push(self: &Arc<Self>, scope: Scope, job: Job) -> Result<()> {
-        let left = batch::leave(self);
+        let left = wake::defer(self);
         let mut state = self.lock();
         if let Some(error) = &state.dead {
             return Err(error.clone());
@@ -229,7 +229,7 @@ impl Queue {
         state.queued - state.done
     }
 
-    /// Wakes the writer to look for work in the background.
+    /// DeferredWakes the writer to look for work in the background.
     pub(super) fn nudge(&self) {
         self.lock().nudged = true;
         self.arrival.notify_one();
@@ -257,7 +257,7 @@ impl Queue {
     }
 }
 
-impl Sleeper for Queue {
+impl Wake for Queue {
     fn wake(&self) {
         let mut state = self.lock();
         state.more = false;

@@ -11,7 +11,7 @@ use super::fault;
 use super::schema::checksum;
 use crate::error::{Code, Error, Result};
 use crate::event::EventId;
-use crate::op::Teller;
+use crate::op::Completer;
 use crate::topic::Glob;
 
 /// A cleared pattern whose keys are still being removed: values written before `epoch` are dead.
@@ -38,11 +38,11 @@ pub(super) struct Purge {
     /// Live values removed so far.
     pub(super) removed: u64,
     /// Who wants to know the number. Nobody, if the process that cleared has ended.
-    pub(super) caller: Option<Teller<u64>>,
+    pub(super) caller: Option<Completer<u64>>,
 }
 
 impl Purge {
-    pub(super) fn new(clear: Clear, caller: Teller<u64>) -> Self {
+    pub(super) fn new(clear: Clear, caller: Completer<u64>) -> Self {
         Self { clear, after: "".into(), removed: 0, caller: Some(caller) }
     }
 
@@ -54,7 +54,7 @@ impl Purge {
     /// Tells the caller how it ended.
     pub(super) fn reply(self, outcome: Result<u64>) {
         if let Some(caller) = self.caller {
-            caller.tell(outcome);
+            caller.complete(outcome);
         }
     }
 }

@@ -13,9 +13,9 @@ use super::queue::{Job, Next, Step};
 use super::registry::{self, Ended};
 use super::view::{Memory, Purge, Tx};
 use super::{events, fault, import, kv, schema, upkeep};
-use crate::batch;
 use crate::disk::DirLock;
 use crate::error::{Error, Result};
+use crate::wake;
 
 const LOCK_FILE: &str = "nvent.lock";
 
@@ -231,7 +231,7 @@ impl Core {
         // Who waits is woken once for many.
         let mut finishes = finishes.into_iter().peekable();
         while finishes.peek().is_some() {
-            batch::together(|| finishes.by_ref().take(WOKEN_TOGETHER).for_each(|finish| finish(&outcome)));
+            wake::coalesce_wakes(|| finishes.by_ref().take(WOKEN_TOGETHER).for_each(|finish| finish(&outcome)));
         }
         if let Some(read) = long {
             let reader = engine.readers.get().and_then(|reader| reader.freeze().map(|()| reader));

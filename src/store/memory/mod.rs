@@ -13,7 +13,7 @@ use serde_json::Number;
 use self::index::Index;
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
-use crate::fanout::{Hub, Mailbox, Subscriber, next_id};
+use crate::fanout::{Mailbox, Subscriber, TopicRegistry, next_id};
 use crate::json::{self, Json, Object};
 use crate::op::Op;
 use crate::store::{
@@ -30,7 +30,7 @@ const SWEEP_STEP: usize = 32;
 pub struct MemoryStore {
     clock: SharedClock,
     state: Mutex<State>,
-    hub: Hub<Stored>,
+    hub: TopicRegistry<Stored>,
     counters: Counters,
 }
 
@@ -100,7 +100,7 @@ impl State {
 impl MemoryStore {
     /// An empty store.
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock, state: Mutex::default(), hub: Hub::default(), counters: Counters::default() }
+        Self { clock, state: Mutex::default(), hub: TopicRegistry::default(), counters: Counters::default() }
     }
 
     fn run<T: Send + 'static>(&self, counter: &AtomicU64, work: impl FnOnce(&mut State) -> Result<T>) -> Op<T> {

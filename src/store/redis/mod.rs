@@ -20,7 +20,7 @@
 //!
 //! # Atomicity and order
 //!
-//! Each call is one command or one script, sent in the order of the calls over one connection. When a server was told to
+//! Each call is one command or one script, sent in the order of the calls over one connection. When a server was completion to
 //! forget its scripts (`SCRIPT FLUSH`), the calls under way are sent again whole; those among them may then be
 //! overtaken by other calls that were under way with them.
 
@@ -48,7 +48,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
 use crate::json::{self, Json, Object, to_json};
-use crate::op::{Op, told};
+use crate::op::{Op, completion};
 use crate::redis::client::{self, unanswered};
 use crate::redis::{Client, RedisConfig, Request, reply};
 use crate::time::{SharedClock, system_clock};
@@ -127,11 +127,11 @@ impl RedisStore {
         convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
     ) -> Op<T> {
         let errors = self.counters.errors.clone();
-        let (teller, told) = told(unanswered);
+        let (completer, completion) = completion(unanswered);
         self.client.submit(request, move |result| {
-            teller.tell(result.and_then(convert).inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)));
+            completer.complete(result.and_then(convert).inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)));
         });
-        told.into_op()
+        completion.into_op()
     }
 
     fn read_call<T: Send + 'static>(

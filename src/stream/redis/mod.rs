@@ -31,9 +31,9 @@ pub use self::group::GroupOptions;
 use self::group::Group;
 use self::keys::Keys;
 use self::subscriber::Sub;
-use super::{BLOCK_LIMIT, Health, Message, Stats, StreamBackend, SubscribeSpec, Subscription};
+use super::{BLOCK_TIMEOUT, Health, Message, Stats, StreamBackend, SubscribeSpec, Subscription};
 use crate::error::{Error, Result};
-use crate::fanout::{Overflow, Wake, next_id};
+use crate::fanout::{OnReady, Overflow, next_id};
 use crate::op::Op;
 use crate::redis::client;
 use crate::redis::pubsub::{Channel, PubSub, Receiver};
@@ -316,7 +316,7 @@ impl RedisStream {
         topic: &str,
         name: Arc<str>,
         spec: &SubscribeSpec,
-        wake: Option<Wake>,
+        wake: Option<OnReady>,
     ) -> Op<Subscription> {
         let (id, topic): (u64, Arc<str>) = (next_id(), topic.into());
         let mut members = self.members();
@@ -365,7 +365,7 @@ impl RedisStream {
         Op::pending(async move { receiver.await.unwrap_or_else(|_| Err(Error::closed("the Redis stream"))) })
     }
 
-    fn subscribe_alone(&self, topic: &str, spec: &SubscribeSpec, wake: Option<Wake>) -> Op<Subscription> {
+    fn subscribe_alone(&self, topic: &str, spec: &SubscribeSpec, wake: Option<OnReady>) -> Op<Subscription> {
         let sub = Arc::new(Sub::new(next_id(), topic, spec, self.is_retained(topic)));
         if let Some(wake) = wake {
             sub.mailbox.add_wake(sub.id, wake);
@@ -533,9 +533,9 @@ impl StreamBackend for RedisStream {
         Op::pending(async move {
             sent.await?;
             // The message is with the broker: running out of time loses nothing.
-            _ = tokio::time::timeout(BLOCK_LIMIT, async {
+            _ = tokio::time::timeout(BLOCK_TIMEOUT, async {
                 for sub in full {
-                    sub.mailbox.room().await;
+                    sub.mailbox.wait_for_capacity().await;
                 }
             })
             .await;
@@ -543,7 +543,7 @@ impl StreamBackend for RedisStream {
         })
     }
 
-    fn subscribe(&self, topic: &str, spec: SubscribeSpec, wake: Option<Wake>) -> Op<Subscription> {
+    fn subscribe(&self, topic: &str, spec: SubscribeSpec, wake: Option<OnReady>) -> Op<Subscription> {
         if let Err(error) = self.check_open().and_then(|()| self.check_spec(topic, &spec)) {
             return Op::err(error);
         }

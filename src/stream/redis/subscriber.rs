@@ -271,7 +271,7 @@ async fn read_topic(sub: &Sub, shared: &Shared, topic: &str) -> Result<()> {
         }
         for (id, message, own) in entries {
             // A replay waits for a slow subscriber rather than overflow its mailbox.
-            sub.mailbox.room().await;
+            sub.mailbox.wait_for_capacity().await;
             if sub.gone.load(Ordering::Acquire) {
                 return Ok(());
             }

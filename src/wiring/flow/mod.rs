@@ -181,7 +181,7 @@ impl Wiring for FlowWiring {
             life.starts += 1;
             life.ended = None;
             self.core.aborted.send_replace(false);
-            life.listener = Some(self.bus.listen(Arc::new(Ear(self.core.clone()))));
+            life.listener = Some(self.bus.subscribe(Arc::new(Ear(self.core.clone()))));
             self.core.recover(self.core.flows().keys().cloned().collect());
         }
         Op::ok(())
@@ -190,7 +190,7 @@ impl Wiring for FlowWiring {
     fn stop(&self) -> Op<()> {
         let mut life = self.lock();
         if let Some(listener) = life.listener.take() {
-            self.bus.unlisten(listener);
+            self.bus.unsubscribe(listener);
             let (over, ended) = watch::channel(false);
             life.ended = Some(ended);
             let (core, drain) = (self.core.clone(), self.drain);
@@ -224,7 +224,7 @@ impl Drop for FlowWiring {
 struct Ear(Arc<Core>);
 
 impl Listener for Ear {
-    fn heard(&self, event: &BusEvent) {
+    fn on_event(&self, event: &BusEvent) {
         match &event.event {
             AnyEvent::New(new) => self.0.ingress(new),
             AnyEvent::Stored(stored) => self.0.persisted(event.subject.as_ref(), stored),
