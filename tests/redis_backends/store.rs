@@ -50,19 +50,19 @@ async fn calls_take_effect_in_the_order_in_which_they_were_made() {
 async fn appends_are_announced_in_the_order_of_storage_before_they_are_acknowledged() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
-    let heard = Arc::new(Mutex::new(Vec::new()));
+    let announced = Arc::new(Mutex::new(Vec::new()));
     let announce: nvent_native::store::Announce = {
-        let heard = heard.clone();
-        Arc::new(move |_, event| heard.lock().unwrap().push(event.id().parse::<EventId>().unwrap()))
+        let announced = announced.clone();
+        Arc::new(move |_, event| announced.lock().unwrap().push(event.id().parse::<EventId>().unwrap()))
     };
     let appends: Vec<_> = (0..500)
         .map(|n| store.append("s", event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, Some(announce.clone())))
         .collect();
     for (n, append) in appends.into_iter().enumerate() {
         let stored = append.await.unwrap();
-        assert_eq!(heard.lock().unwrap()[n].to_string(), stored.id());
+        assert_eq!(announced.lock().unwrap()[n].to_string(), stored.id());
     }
-    assert!(heard.lock().unwrap().is_sorted());
+    assert!(announced.lock().unwrap().is_sorted());
     let records = store.read("s", EventQuery::default()).await.unwrap();
     assert!(records.iter().enumerate().all(|(n, record)| value(record)["n"] == n));
 }
@@ -310,7 +310,7 @@ async fn ids_increase_when_a_subject_is_deleted_and_appended_to_again() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_kind_is_told() {
+async fn a_key_of_another_type_is_refused() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
     redis.raw(&["SADD", "set", "x"]);
@@ -350,7 +350,7 @@ async fn subscribers_see_the_appends_of_every_process_in_order() {
             append.await.unwrap();
         }
     }
-    // An instance that gives no hints.
+    // An instance that publishes no notifications.
     redis.raw(&["XADD", "run:new", "*", "type", "foreign", "ts", "5", "data", "{\"k\":1}"]);
     for n in 0..700 {
         assert_eq!(next(&exact).await.1["n"], n);

@@ -1,10 +1,10 @@
 //! Every key and channel of the Redis store, in one place.
 //!
-//! Subjects, kv keys and index keys are used as they are: whoever calls puts the prefix in front, as with nvent's own
-//! adapters. The prefix of the store names only what nvent's adapters do not have. None of that is a string, so that
-//! `kv.clear`, which touches strings alone, cannot meet it.
+//! Subjects, kv keys and index keys are used as given: callers include the prefix, as with nvent's own adapters. The
+//! store's prefix applies only to keys that nvent's adapters do not have. None of these is a string, so `kv.clear`, which
+//! deletes strings only, cannot match them.
 
-/// The names that belong to one prefix.
+/// The names of one prefix.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
@@ -15,7 +15,7 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// Hash: metadata of an index entry. nvent's.
+    /// Hash: metadata of an index entry, as in nvent's layout.
     pub(super) fn meta(index: &str, id: &str) -> String {
         format!("{index}:meta:{id}")
     }
@@ -30,12 +30,12 @@ impl Keys {
         format!("{}:~documents:{collection}", self.prefix)
     }
 
-    /// Channel: an event was appended to this subject; the message is its id.
+    /// Channel: announces appends to this subject; the message is the event's id.
     pub(super) fn appended(&self, subject: &str) -> String {
         format!("{}:~appended:{subject}", self.prefix)
     }
 
-    /// What every channel of [`Keys::appended`] begins with.
+    /// Returns the common beginning of the channels of [`Keys::appended`].
     pub(super) fn appended_prefix(&self) -> String {
         self.appended("")
     }

@@ -8,10 +8,10 @@ use crate::event::{EventId, NewEvent};
 use crate::json::{Json, push_string};
 use crate::redis::reply;
 
-/// Most fields of one record: more than Lua can hand on in one command.
+/// Most top-level fields of a record: Lua's unpack passes at most about 8,000 arguments to one command.
 const MAX_FIELDS: usize = 3_500;
 
-/// The fields and texts of a new event, `ts` first.
+/// Returns the fields and texts of a new event, `ts` first.
 pub(super) fn fields(event: &NewEvent, ts: u64) -> Result<Vec<(String, String)>> {
     let raw = text::fields(event.json())?;
     if raw.len() > MAX_FIELDS {
@@ -26,7 +26,7 @@ pub(super) fn fields(event: &NewEvent, ts: u64) -> Result<Vec<(String, String)>>
     Ok(fields)
 }
 
-/// The id and fields of a stream's entry.
+/// Returns the id and fields of a stream's entry.
 pub(super) fn entry(value: Value) -> Result<(EventId, Vec<(String, String)>)> {
     let mut parts = reply::list(value)?.into_iter();
     let (Some(id), Some(fields)) = (parts.next(), parts.next()) else {
@@ -35,10 +35,10 @@ pub(super) fn entry(value: Value) -> Result<(EventId, Vec<(String, String)>)> {
     Ok((reply::text(id)?.parse()?, reply::pairs(fields)?))
 }
 
-/// The record as JSON: `id` and `ts`, then the fields in the order of their writer.
+/// Returns the record as JSON: `id` and `ts`, then the fields in the order of their writer.
 pub(super) fn to_json(id: EventId, fields: &[(String, String)]) -> Json {
     let find = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, text)| text.as_str());
-    // An entry that somebody else wrote without ts is as old as its id.
+    // An entry of another writer without ts: the time of its id.
     let ts = find("ts").filter(|ts| ts.parse::<f64>().is_ok_and(f64::is_finite) && text::is_json(ts));
     let mut json = format!("{{\"id\":\"{id}\",\"ts\":{}", ts.map_or_else(|| id.ms.to_string(), str::to_owned));
     if find("type").is_none() {
@@ -47,7 +47,7 @@ pub(super) fn to_json(id: EventId, fields: &[(String, String)]) -> Json {
     for (name, value) in fields {
         match name.as_str() {
             "id" | "ts" => continue,
-            // A type is always a string, whatever it looks like.
+            // A type is always a string, also if it looks like a number.
             "type" if !value.starts_with('"') => {
                 json.push_str(",\"type\":");
                 push_string(&mut json, value);
@@ -64,7 +64,7 @@ pub(super) fn to_json(id: EventId, fields: &[(String, String)]) -> Json {
     json.into()
 }
 
-/// The records of a reply of XRANGE.
+/// Converts a reply of XRANGE to records.
 pub(super) fn records(value: Value) -> Result<Vec<Json>> {
     reply::list(value)?.into_iter().map(|value| entry(value).map(|(id, fields)| to_json(id, &fields))).collect()
 }

@@ -1,4 +1,4 @@
-//! The store's Lua scripts. What each takes and returns stands in its file.
+//! The store's Lua scripts. Keys, arguments and replies are documented in each file.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ macro_rules! scripts {
         $(pub(super) static $name: LazyLock<Script> =
             LazyLock::new(|| Script::new(concat!($(include_str!(concat!("lua/", $file, ".lua"))),+)));)+
 
-        /// All of them, for the connection to load.
+        /// Returns all scripts, for the connection to load.
         pub(super) fn all() -> Vec<&'static Script> {
             vec![$(&*$name),+]
         }

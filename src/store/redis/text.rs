@@ -1,8 +1,8 @@
 //! Values as text, as nvent's adapters keep them in stream entries and plain keys: strings as they are, the rest as JSON.
 //!
-//! Their readers take whatever parses as JSON for JSON, so a string such as `true`, `12` or the empty one would come back
-//! as something else. We write such strings as JSON string literals: every reader, theirs too, then gets the string.
-//! That makes the encoding unambiguous with nothing beside it.
+//! Readers parse a text as JSON if they can, so a string such as `true`, `12` or the empty one would be read as another
+//! type. Such strings are written as JSON string literals, which every reader, nvent's included, parses to the string.
+//! This makes the encoding unambiguous without tags.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::error::{Error, Result};
 use crate::json::{check_depth, push_string};
 
-/// The text of a JSON value.
+/// Converts a JSON value to text.
 pub(super) fn to_text(json: &str) -> Cow<'_, str> {
     let json = json.trim();
     if !json.starts_with('"') {
@@ -26,28 +26,28 @@ pub(super) fn to_text(json: &str) -> Cow<'_, str> {
     }
 }
 
-/// Appends the JSON value of a text.
+/// Appends the JSON value that a text stands for.
 pub(super) fn push_json(out: &mut String, text: &str) {
     if is_json(text) { out.push_str(text.trim()) } else { push_string(out, text) }
 }
 
-/// The JSON value of a text.
+/// Converts a text to JSON.
 pub(super) fn to_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     push_json(&mut out, text);
     out
 }
 
-/// Whether the text is JSON.
+/// Returns whether a text is JSON.
 pub(super) fn is_json(text: &str) -> bool {
-    // Most strings are told by their first byte.
+    // The first byte excludes most strings.
     let begins = text.trim_start_matches([' ', '\t', '\n', '\r']).bytes().next();
     matches!(begins, Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n'))
         && check_depth("value", text).is_ok()
         && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// The fields of a JSON object in their order, each value as its raw text.
+/// Returns the fields of a JSON object in their order, each value as raw JSON.
 pub(super) fn fields(json: &str) -> Result<Vec<(String, &RawValue)>> {
     struct Fields;
     impl<'de> Visitor<'de> for Fields {

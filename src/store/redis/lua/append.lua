@@ -1,8 +1,8 @@
--- Appends an event to a subject, if the subject ends as expected, and tells whoever follows it.
+-- Appends an event to a subject, if the subject ends as expected, and announces it.
 -- KEYS    the subject (stream) | the last id it had when it was deleted (hash)
--- ARGV    expected last id, 'empty', or '' for anything | how many entries to keep, or '' | '~' or '=' |
---         channel to tell | field, text, ...
--- returns the id given, or { last id or '' } where the subject does not end as expected
+-- ARGV    expected last id, 'empty', or '' for anything | MAXLEN or '' | '~' or '=' |
+--         channel of the announcement | field, text, ...
+-- returns the new id, or { last id or '' } where the subject does not end as expected
 if ARGV[1] ~= '' then
   local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
   local last = tail and tail[1] or ''
@@ -28,6 +28,6 @@ for i = 5, #ARGV do
   add[#add + 1] = ARGV[i]
 end
 id = redis.call(unpack(add))
--- Telling is a courtesy: a user whose ACL has no channels can append all the same.
+-- pcall: a user whose ACL allows no channels can append.
 redis.pcall('PUBLISH', ARGV[4], id)
 return id

@@ -1,5 +1,5 @@
--- Deletes a subject and remembers its last id for a day, so that ids given later are greater.
--- KEYS    the subject (stream) | where to remember (hash)
+-- Deletes a subject and keeps its last id for a day, so that later ids are greater.
+-- KEYS    the subject (stream) | its last id (hash, expires after a day)
 -- returns 1 if it had events, else 0
 if redis.call('TYPE', KEYS[1]).ok ~= 'stream' then
   return 0

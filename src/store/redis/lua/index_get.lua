@@ -1,4 +1,4 @@
--- One entry of an index.
+-- Returns one entry of an index.
 -- KEYS    the index (sorted set) | metadata of the entry (hash)
 -- ARGV    id
 -- returns { score, { field, text, ... } }, or nothing

@@ -1,4 +1,4 @@
--- Adds to a number in the metadata of an entry (a missing one is 0) and counts its version. What the tags mean: meta.rs.
+-- Adds to a number in the metadata of an entry (a missing one is 0) and counts its version. Tags: see metadata.rs.
 -- KEYS    the index (sorted set) | metadata of the entry (hash)
 -- ARGV    id | dotted path | what to add
 -- returns the sum as text, or nothing where there is no such entry

@@ -1,5 +1,5 @@
--- A page of an index: highest score first, ties by id ascending.
--- KEYS    the index (sorted set). The hashes with metadata, <index>:meta:<id>, follow from it.
+-- Returns a page of an index: highest score first, ties by id ascending.
+-- KEYS    the index (sorted set). The hashes with metadata, <index>:meta:<id>, are derived from it.
 -- ARGV    offset | limit | conditions as JSON: [{ path, any: [{ kind, text }], list }], '[]' for none
 -- returns { { id, score, { field, text, ... } }, ... }
 local index, offset, limit = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -7,7 +7,7 @@ local conditions = cjson.decode(ARGV[3])
 local TAGS = '~nvent'
 
 -- Ids and scores at positions of that order. Redis reverses ids within equal scores; only the first and the last score of
--- a page can reach beyond it, so those are looked up, and the others turned round.
+-- a page can reach beyond it, so those are looked up, and the others reversed.
 local function page(from, count)
   local raw = redis.call('ZREVRANGE', index, from, from + count - 1, 'WITHSCORES')
   local entries, first = {}, 1
@@ -37,7 +37,7 @@ local function meta(id)
   return index .. ':meta:' .. id
 end
 
--- Whether there are fields, or tags that stand for values, below a path: it is an object then.
+-- Returns whether there are fields or tags below a path, which makes it an object.
 local function has_below(id, path, tags)
   local prefix = path .. '.'
   for name in pairs(tags) do
@@ -70,7 +70,7 @@ local function matches_one(id, condition, text, tags)
         if same and tag == 's' .. text then return true end
       elseif tag ~= 's' .. text then
         if same then return true end
-        -- Digits alone are equal only as text, see meta.rs; fractions and exponents have more than one form.
+        -- Digits alone are equal only as text, see metadata.rs; fractions and exponents have more than one form.
         if kind == 'number' and string.find(text, '[%.eE]') and is_number(text) and tonumber(text) == tonumber(wanted.text) then
           return true
         end

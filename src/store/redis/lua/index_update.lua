@@ -1,4 +1,4 @@
--- Merges a patch into the metadata of an entry and counts its version. What the tags mean: meta.rs.
+-- Merges a patch into the metadata of an entry and counts its version. Tags: see metadata.rs.
 -- KEYS    the index (sorted set) | metadata of the entry (hash)
 -- ARGV    id | expected version or '' | kind, path, text, ... with parents before what is in them; the kinds are
 --         delete, object, set, string and value (set, and tagged s or v), tag (only a tag)
@@ -7,8 +7,7 @@ local meta, TAGS = KEYS[2], '~nvent'
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return 0
 end
--- Most updates give new values to fields that are there and have no tag: then nothing is below them, nor in their
--- parents' place, and nothing has to be looked for.
+-- Most updates give new values to fields that are there and have no tag: then no other field is affected.
 local asked, change, simple = { 'version', TAGS }, {}, #ARGV < 3000
 for i = 3, #ARGV, 3 do
   local kind, path = ARGV[i], ARGV[i + 1]

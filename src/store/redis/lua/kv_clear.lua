@@ -1,5 +1,5 @@
--- Deletes the kv values that a glob matches. One script, so that no later call can come between: it looks at every key
--- of the database once, which takes about a third of a second per million keys.
+-- Deletes the kv values that a glob matches. One script, so that later calls take effect after it. It visits every
+-- key of the database once, which takes about a third of a second per million keys.
 -- ARGV    glob
 -- returns how many were deleted
 local cursor, deleted = '0', 0

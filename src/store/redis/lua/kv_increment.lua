@@ -2,7 +2,7 @@
 -- KEYS    the key
 -- ARGV    what to add
 -- returns the sum as text
--- Whole numbers are Redis's own trade, as far as both it and JavaScript have them exactly.
+-- INCRBY for whole numbers that are exact in JavaScript.
 if string.find(ARGV[1], '^%-?%d+$') then
   local sum = redis.pcall('INCRBY', KEYS[1], ARGV[1])
   if type(sum) == 'number' then

@@ -1,6 +1,6 @@
--- Where subjects end now: where a subscription begins.
--- ARGV    a subject, or a glob | '1' if it is a glob (then every key of the database is looked at once)
--- returns { subject, last id, ... }; a subject that is not there has the id 0-0
+-- Returns the last ids of subjects, after which a subscription starts.
+-- ARGV    a subject, or a glob | '1' if it is a glob (every key of the database is visited once)
+-- returns { subject, last id, ... }; a missing subject has the id 0-0
 local found = {}
 local function note(subject)
   local info = redis.call('XINFO', 'STREAM', subject)

@@ -1,8 +1,8 @@
 //! Index metadata as a hash, as nvent's adapters keep it: nested objects flattened to dotted fields, arrays as JSON, the
 //! rest as text.
 //!
-//! That form alone cannot tell `"12"` from 12 and has no place for null and `{}`. Where a value would not come back
-//! right, [`TAGS`] (one more field of the hash, there only if needed) says what it is: a JSON object from path to tag.
+//! That form alone does not distinguish `"12"` from 12 and cannot represent null and `{}`. For values that would be read
+//! back differently, [`TAGS`] (one more field of the hash, present only if needed) holds a JSON object from path to tag.
 //!
 //! | tag | meaning |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | `v<text>` | the field at this path is JSON as it stands, as long as it still has this text |
 //! | `j<json>` | the value is this, as long as there is no field at or below this path |
 //!
-//! Every tag holds only while the fields agree with it, so what an instance without tags changes is seen at once.
+//! A tag applies only while the fields agree with it, so a change by a writer that does not know tags is visible at once.
 
 use std::collections::HashMap;
 
@@ -22,14 +22,14 @@ use crate::json::{self, Filter, Object, VERSION, to_json};
 /// The field with the tags.
 pub(super) const TAGS: &str = "~nvent";
 
-/// What a text in a hash is to every reader that has no tag for it.
+/// How readers interpret a text in a hash that has no tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Guess {
     Text,
     Json,
 }
 
-/// Numbers are told by their canonical form, which is how everyone writes them: `00123` and ids beyond 2^53 are text.
+/// Returns how an untagged text is read. Only canonical numbers are numbers: `00123` and ids beyond 2^53 are text.
 fn guess(text: &str) -> Guess {
     let json = match text.as_bytes() {
         [b'[', ..] => is_json(text),
@@ -44,7 +44,7 @@ fn guess(text: &str) -> Guess {
     if json { Guess::Json } else { Guess::Text }
 }
 
-/// How one value is written.
+/// The form in which a value is stored.
 #[derive(Debug, PartialEq, Eq)]
 enum Written {
     Field(String),
@@ -71,7 +71,7 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Metadata as fields of a hash, tags among them.
+/// Converts metadata to the fields of a hash, tags included.
 pub(super) fn flatten(metadata: &Object) -> Vec<(String, String)> {
     fn walk(path: &str, object: &Object, fields: &mut Vec<(String, String)>, tags: &mut Object) {
         for (key, value) in object {
@@ -97,7 +97,7 @@ pub(super) fn flatten(metadata: &Object) -> Vec<(String, String)> {
     fields
 }
 
-/// The metadata that the fields of a hash stand for.
+/// Converts the fields of a hash to metadata.
 pub(super) fn assemble(mut fields: Vec<(String, String)>) -> Object {
     let tags: HashMap<String, String> = fields
         .iter()
@@ -124,7 +124,7 @@ pub(super) fn assemble(mut fields: Vec<(String, String)>) -> Object {
     object
 }
 
-/// Where a text and fields below it meet, the fields win.
+/// Sets a path. Where a text and fields below it exist, the fields take precedence.
 fn put(object: &mut Object, path: &str, value: Value) {
     match path.split_once('.') {
         None => {
@@ -155,7 +155,7 @@ fn put_if_free(object: &mut Object, path: &str, value: Value) {
     }
 }
 
-/// A patch as steps for `index_update.lua`: kind, path, text. Parents come before what is in them.
+/// Converts a patch to steps for `index_update.lua`: kind, path, text. Parents precede their children.
 pub(super) fn steps(patch: &Object) -> Vec<(&'static str, String, String)> {
     fn walk(path: &str, object: &Object, steps: &mut Vec<(&'static str, String, String)>) {
         for (key, value) in object {
@@ -180,12 +180,12 @@ pub(super) fn steps(patch: &Object) -> Vec<(&'static str, String, String)> {
     steps
 }
 
-/// A filter split in two: what `index_read.lua` can decide by comparing text (as JSON for it), and the rest.
+/// Splits a filter into the conditions that `index_read.lua` decides by comparing texts (as JSON) and the rest.
 pub(super) fn split_filter(filter: &Filter) -> (Vec<Value>, Filter) {
     let (mut here, mut rest) = (Vec::new(), Object::new());
     for (path, wanted) in filter.fields() {
         let any = match wanted {
-            // An array also equals itself, which the rest decides.
+            // One of several; an array also equals itself, which `list` is for.
             Value::Array(any) if any.iter().all(is_scalar) => any.iter().map(alternative).collect(),
             one if is_scalar(one) => vec![alternative(one)],
             _ => {

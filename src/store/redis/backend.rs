@@ -1,0 +1,399 @@
+//! The calls of a store on Redis: arguments in, one command or script, its reply out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ::redis::{Cmd, Value, cmd};
+use serde_json::Number;
+use tokio::runtime::Handle;
+
+use super::config::{RedisStoreOptions, Trim};
+use super::keys::Keys;
+use super::tail::Tailers;
+use super::{metadata, record, scripts, text};
+use crate::error::{Error, Result};
+use crate::event::{Event, EventId, NewEvent};
+use crate::fanout::Mailbox;
+use crate::json::{self, Json, Object, to_json};
+use crate::op::{Op, completion};
+use crate::redis::client::{self, unanswered};
+use crate::redis::{Client, Request, reply};
+use crate::store::{
+    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Stats, StoreBackend, Stored,
+    entry_not_found, select_docs,
+};
+use crate::time::SharedClock;
+
+#[derive(Default)]
+struct Counters {
+    appends: AtomicU64,
+    reads: AtomicU64,
+    writes: AtomicU64,
+    errors: Arc<AtomicU64>,
+}
+
+/// A store on a Redis server.
+pub struct RedisStore {
+    client: Arc<Client>,
+    tailers: Tailers,
+    keys: Keys,
+    trim: Trim,
+    clock: SharedClock,
+    counters: Counters,
+}
+
+impl RedisStore {
+    /// Returns a store whose connections are driven by `runtime`. It connects with the first call.
+    pub fn new(options: RedisStoreOptions, runtime: Handle) -> Self {
+        let config = Arc::new(options.connection);
+        let keys = Keys::new(&options.prefix);
+        let client = Arc::new(Client::new(config.clone(), scripts::all(), "the Redis store", &runtime));
+        let tailers = Tailers::new(config, client.clone(), keys.clone(), &runtime);
+        Self { client, tailers, keys, trim: options.trim, clock: options.clock, counters: Counters::default() }
+    }
+
+    /// Sends a request and counts its errors.
+    fn call<T: Send + 'static>(
+        &self,
+        request: Request,
+        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        let errors = self.counters.errors.clone();
+        let (completer, completion) = completion(unanswered);
+        self.client.submit(request, move |result| {
+            completer.complete(result.and_then(convert).inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)));
+        });
+        completion.into_op()
+    }
+
+    fn read_call<T: Send + 'static>(
+        &self,
+        request: Request,
+        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        self.call(request, convert)
+    }
+
+    fn write_call<T: Send + 'static>(
+        &self,
+        request: Request,
+        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        self.counters.writes.fetch_add(1, Ordering::Relaxed);
+        self.call(request, convert)
+    }
+}
+
+fn ignore(_: Value) -> Result<()> {
+    Ok(())
+}
+
+fn flag(value: Value) -> Result<bool> {
+    reply::int(value).map(|n| n != 0)
+}
+
+fn number(text: &str) -> Result<Number> {
+    let unexpected = || Error::corrupt(format!("Redis sent {text:?} where a number was expected"));
+    json::number(text.parse().map_err(|_| unexpected())?)
+}
+
+/// Returns a number as text that parses to the same number; whole numbers have no fraction.
+fn decimal(number: f64) -> String {
+    if number.fract() == 0.0 && number.abs() < 1e15 && (number != 0.0 || number.is_sign_positive()) {
+        return (number as i64).to_string();
+    }
+    format!("{number:?}")
+}
+
+fn index_entry(id: &str, score: Value, fields: Value) -> Result<IndexEntry> {
+    let score = reply::text(score)?;
+    let score = score.parse().map_err(|_| Error::corrupt(format!("Redis sent the score {score:?}")))?;
+    Ok(IndexEntry { id: id.into(), score, metadata: to_json(&metadata::assemble(reply::pairs(fields)?)) })
+}
+
+fn index_entries(value: Value) -> Result<Vec<IndexEntry>> {
+    let entry = |value| {
+        let mut parts = reply::list(value)?.into_iter();
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(id), Some(score), Some(fields)) => index_entry(&reply::text(id)?, score, fields),
+            _ => Err(Error::corrupt("Redis sent an incomplete index entry")),
+        }
+    };
+    reply::list(value)?.into_iter().map(entry).collect()
+}
+
+impl StoreBackend for RedisStore {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn open(&self) -> Op<()> {
+        self.call(Request::read("PING", cmd("PING")), ignore)
+    }
+
+    fn close(&self) -> Op<()> {
+        let (tailers, client) = (self.tailers.close(), self.client.close());
+        Op::pending(async move {
+            tailers.await?;
+            client.await
+        })
+    }
+
+    fn health(&self) -> Op<Health> {
+        client::health(&self.client).map(|(ok, detail)| Health { ok, detail: Some(detail) })
+    }
+
+    fn stats(&self) -> Stats {
+        let Counters { appends, reads, writes, errors } = &self.counters;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        vec![
+            ("appends", count(appends)),
+            ("reads", count(reads)),
+            ("writes", count(writes)),
+            ("errors", count(errors)),
+            ("pending", self.client.pending() as f64),
+            ("reconnects", self.client.reconnects() as f64),
+        ]
+    }
+
+    fn append(
+        &self,
+        subject: &str,
+        event: NewEvent,
+        expected: Option<Expected>,
+        announce: Option<Announce>,
+    ) -> Op<Event> {
+        self.counters.appends.fetch_add(1, Ordering::Relaxed);
+        let ts = self.clock.now_ms();
+        let (subject, keys, trim) = (Arc::<str>::from(subject), self.keys.clone(), self.trim);
+        let (to, new) = (subject.clone(), event.clone());
+        let request = Request::write_made("append", move || {
+            let mut call = scripts::APPEND.call(&[&to, &keys.deleted(&to)]);
+            call.arg(match expected {
+                None => String::new(),
+                Some(Expected::Empty) => "empty".into(),
+                Some(Expected::Last(id)) => id.to_string(),
+            });
+            call.arg(trim.max_len.map_or_else(String::new, |n| n.to_string()));
+            call.arg(if trim.approx { "~" } else { "=" }).arg(keys.appended(&to));
+            for (name, text) in record::fields(&new, ts)? {
+                call.arg(name).arg(text);
+            }
+            Ok(call)
+        });
+        // Runs where replies are read, one after the other: in the order of storage, before the append resolves.
+        let convert = move |value| match value {
+            Value::Array(last) => {
+                let last = last.into_iter().next().map(reply::text).transpose()?.filter(|last| !last.is_empty());
+                let last = last.map(|last| last.parse()).transpose()?;
+                expected.unwrap_or(Expected::Empty).check(&subject, last)?;
+                Err(Error::corrupt("Redis reported a conflict where the subject ends as expected"))
+            }
+            id => {
+                let event = event.persist(reply::text(id)?.parse()?, ts);
+                if let Some(announce) = announce {
+                    announce(&subject, &event);
+                }
+                Ok(event)
+            }
+        };
+        self.call(request.of(&scripts::APPEND), convert)
+    }
+
+    fn read(&self, subject: &str, query: EventQuery) -> Op<Vec<Json>> {
+        let nothing = query.limit == Some(0)
+            || query.after == Some(EventId { ms: u64::MAX, seq: u64::MAX })
+            || query.before == Some(EventId::default());
+        if nothing {
+            return Op::ok(Vec::new());
+        }
+        let first = query.after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
+        let last = query.before.map_or_else(|| "+".to_owned(), |id| format!("({id}"));
+        let limit = query.limit.map(|n| n.to_string());
+        if query.types.is_none() && query.from.is_none() && query.to.is_none() {
+            let mut range = match query.descending {
+                true => cmd("XREVRANGE").arg(subject).arg(last).arg(first).take(),
+                false => cmd("XRANGE").arg(subject).arg(first).arg(last).take(),
+            };
+            if let Some(limit) = limit {
+                range.arg("COUNT").arg(limit);
+            }
+            return self.read_call(Request::read("read", range), record::records);
+        }
+        let bound = |bound: Option<f64>| bound.map_or_else(String::new, decimal);
+        let mut call = scripts::READ.call(&[subject]);
+        call.arg(first).arg(last).arg(limit.unwrap_or_default());
+        call.arg(if query.descending { "desc" } else { "asc" }).arg(bound(query.from)).arg(bound(query.to));
+        if let Some(types) = query.types {
+            if types.is_empty() {
+                return Op::ok(Vec::new());
+            }
+            for kind in types {
+                // As this store writes it, and as other writers do.
+                call.arg(&*text::to_text(&to_json(&kind))).arg(kind);
+            }
+        }
+        self.read_call(Request::read("read", call).of(&scripts::READ), record::records)
+    }
+
+    fn subscribe(&self, pattern: &str, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
+        self.tailers.subscribe(pattern, mailbox)
+    }
+
+    fn unsubscribe(&self, id: u64) -> Op<()> {
+        self.tailers.unsubscribe(id);
+        Op::ok(())
+    }
+
+    fn delete_subject(&self, subject: &str) -> Op<bool> {
+        let call = scripts::DELETE_SUBJECT.call(&[subject, &self.keys.deleted(subject)]);
+        self.write_call(Request::write("delete", call).of(&scripts::DELETE_SUBJECT), flag)
+    }
+
+    fn kv_get(&self, key: &str) -> Op<Option<Json>> {
+        self.read_call(Request::read("kv.get", cmd("GET").arg(key).take()), |value| {
+            Ok(reply::optional_text(value)?.map(|text| text::to_json(&text).into()))
+        })
+    }
+
+    fn kv_set(&self, key: &str, value: Json, ttl_ms: Option<u64>) -> Op<()> {
+        let mut call = scripts::KV_SET.call(&[key]);
+        call.arg(&*text::to_text(&value)).arg(ttl_ms.map_or_else(String::new, |ms| ms.max(1).to_string()));
+        self.write_call(Request::write("kv.set", call).of(&scripts::KV_SET), ignore)
+    }
+
+    fn kv_delete(&self, key: &str) -> Op<()> {
+        let call = scripts::KV_DELETE.call(&[key]);
+        self.write_call(Request::write("kv.delete", call).of(&scripts::KV_DELETE), ignore)
+    }
+
+    fn kv_clear(&self, pattern: &str) -> Op<u64> {
+        let mut call = scripts::KV_CLEAR.call(&[]);
+        call.arg(pattern);
+        self.write_call(Request::write("kv.clear", call).of(&scripts::KV_CLEAR), |value| {
+            reply::int(value).map(|n| u64::try_from(n).unwrap_or(0))
+        })
+    }
+
+    fn kv_increment(&self, key: &str, by: f64) -> Op<Number> {
+        let mut call = scripts::KV_INCREMENT.call(&[key]);
+        call.arg(decimal(by));
+        self.write_call(Request::write("kv.increment", call).of(&scripts::KV_INCREMENT), |sum| {
+            number(&reply::text(sum)?)
+        })
+    }
+
+    fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
+        let (key, id) = (key.to_owned(), id.to_owned());
+        let request = Request::write_made("index.add", move || {
+            let mut call = scripts::INDEX_ADD.call(&[&key, &Keys::meta(&key, &id)]);
+            call.arg(id).arg(decimal(score));
+            for (path, text) in metadata::flatten(&json::fresh_metadata(metadata)) {
+                call.arg(path).arg(text);
+            }
+            Ok(call)
+        });
+        self.write_call(request.of(&scripts::INDEX_ADD), ignore)
+    }
+
+    fn index_get(&self, key: &str, id: &str) -> Op<Option<IndexEntry>> {
+        let mut call = scripts::INDEX_GET.call(&[key, &Keys::meta(key, id)]);
+        call.arg(id);
+        let id = id.to_owned();
+        self.read_call(Request::read("index.get", call).of(&scripts::INDEX_GET), move |value| {
+            let mut parts = reply::list(value)?.into_iter();
+            parts.next().zip(parts.next()).map(|(score, fields)| index_entry(&id, score, fields)).transpose()
+        })
+    }
+
+    fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
+        if query.limit == 0 {
+            return Op::ok(Vec::new());
+        }
+        let (conditions, rest) = metadata::split_filter(&query.filter);
+        // Conditions that the script cannot decide are applied here, and the page is cut after them.
+        let (offset, limit) = if rest.is_empty() { (query.offset, query.limit) } else { (0, i32::MAX as usize) };
+        let mut call = scripts::INDEX_READ.call(&[key]);
+        call.arg(offset).arg(limit.min(i32::MAX as usize)).arg(&*to_json(&conditions));
+        self.read_call(Request::read("index.read", call).of(&scripts::INDEX_READ), move |value| {
+            let entries = index_entries(value)?;
+            if rest.is_empty() {
+                return Ok(entries);
+            }
+            let mut found = Vec::new();
+            for entry in entries {
+                if rest.matches(&json::parse_object("metadata", &entry.metadata)?) {
+                    found.push(entry);
+                }
+            }
+            Ok(found.into_iter().skip(query.offset).take(query.limit).collect())
+        })
+    }
+
+    fn index_update(&self, key: &str, id: &str, mut patch: Object, expected_version: Option<i64>) -> Op<bool> {
+        patch.shift_remove(json::VERSION);
+        let (key, id) = (key.to_owned(), id.to_owned());
+        let request = Request::write_made("index.update", move || {
+            let mut call = scripts::INDEX_UPDATE.call(&[&key, &Keys::meta(&key, &id)]);
+            call.arg(id).arg(expected_version.map_or_else(String::new, |version| version.to_string()));
+            for (kind, path, text) in metadata::steps(&patch) {
+                call.arg(kind).arg(path).arg(text);
+            }
+            Ok(call)
+        });
+        self.write_call(request.of(&scripts::INDEX_UPDATE), flag)
+    }
+
+    fn index_increment(&self, key: &str, id: &str, field: &str, by: f64) -> Op<Number> {
+        // The checks that depend on the arguments alone, applied to an empty entry.
+        if let Err(error) = json::increment_metadata(&mut Object::new(), field, by) {
+            return Op::err(error);
+        }
+        let mut call = scripts::INDEX_INCREMENT.call(&[key, &Keys::meta(key, id)]);
+        call.arg(id).arg(field).arg(decimal(by));
+        let (key, id) = (key.to_owned(), id.to_owned());
+        self.write_call(Request::write("index.increment", call).of(&scripts::INDEX_INCREMENT), move |sum| {
+            number(&reply::optional_text(sum)?.ok_or_else(|| entry_not_found(&key, &id))?)
+        })
+    }
+
+    fn index_delete(&self, key: &str, id: &str) -> Op<bool> {
+        let mut call = scripts::INDEX_DELETE.call(&[key, &Keys::meta(key, id)]);
+        call.arg(id);
+        self.write_call(Request::write("index.delete", call).of(&scripts::INDEX_DELETE), flag)
+    }
+
+    fn doc_save(&self, collection: &str, id: &str, doc: Json) -> Op<()> {
+        let set = document("HSET", &self.keys, collection).arg(id).arg(&*doc).take();
+        self.write_call(Request::write("save", set), ignore)
+    }
+
+    fn doc_get(&self, collection: &str, id: &str) -> Op<Option<Json>> {
+        let get = document("HGET", &self.keys, collection).arg(id).take();
+        self.read_call(Request::read("get", get), |value| Ok(reply::optional_text(value)?.map(Into::into)))
+    }
+
+    fn doc_list(&self, collection: &str, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
+        self.read_call(Request::read("list", document("HGETALL", &self.keys, collection)), move |value| {
+            page_of_documents(reply::pairs(value)?, &query)
+        })
+    }
+
+    fn doc_delete(&self, collection: &str, id: &str) -> Op<()> {
+        let delete = document("HDEL", &self.keys, collection).arg(id).take();
+        self.write_call(Request::write("delete", delete), ignore)
+    }
+}
+
+fn document(command: &str, keys: &Keys, collection: &str) -> Cmd {
+    cmd(command).arg(keys.documents(collection)).take()
+}
+
+/// Returns the page of documents that a query selects.
+fn page_of_documents(mut documents: Vec<(String, String)>, query: &DocQuery) -> Result<Vec<(Arc<str>, Json)>> {
+    documents.sort_unstable();
+    let parsed = documents.iter().map(|(_, doc)| json::parse_object("document", doc)).collect::<Result<Vec<_>>>()?;
+    let rows = documents.iter().zip(&parsed).map(|((id, doc), object)| (id.as_str(), object, doc.as_str()));
+    Ok(select_docs(rows, query).into_iter().map(|(id, doc)| (id.into(), doc.into())).collect())
+}

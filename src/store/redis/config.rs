@@ -1,0 +1,65 @@
+//! What a Redis store is made with.
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use crate::redis::RedisConfig;
+use crate::time::{SharedClock, system_clock};
+
+/// The largest `maxLen`: whole numbers are exact in JavaScript and Lua up to well beyond it.
+const MAX_MAX_LEN: f64 = 1e15;
+
+/// How long streams get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Trim {
+    /// About how many events a subject keeps. None: all.
+    #[serde(deserialize_with = "max_len")]
+    pub max_len: Option<u64>,
+    /// Whether Redis may keep somewhat more, which costs it less.
+    #[serde(deserialize_with = "approx")]
+    pub approx: bool,
+}
+
+impl Default for Trim {
+    fn default() -> Self {
+        Self { max_len: Some(10_000), approx: true }
+    }
+}
+
+/// Reads `maxLen`; null and a missing field are the default.
+fn max_len<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Option::<f64>::deserialize(deserializer)? {
+        None => Ok(Trim::default().max_len),
+        Some(n) if n.fract() == 0.0 && (0.0..=MAX_MAX_LEN).contains(&n) => Ok(Some(n as u64)),
+        Some(n) => Err(D::Error::custom(format!("expected a whole number from 0 to {MAX_MAX_LEN}, got {n}"))),
+    }
+}
+
+/// Reads `approx`; null and a missing field are the default.
+fn approx<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(Trim::default().approx))
+}
+
+/// What a [`RedisStore`](super::RedisStore) is made with.
+#[derive(Clone)]
+pub struct RedisStoreOptions {
+    /// Where the server is.
+    pub connection: RedisConfig,
+    /// The beginning of the store's own keys. Subjects, kv keys and index keys are used as they are given.
+    pub prefix: String,
+    /// How long streams get.
+    pub trim: Trim,
+    /// The source of `ts`.
+    pub clock: SharedClock,
+}
+
+impl Default for RedisStoreOptions {
+    fn default() -> Self {
+        Self {
+            connection: RedisConfig::default(),
+            prefix: "nvent".into(),
+            trim: Trim::default(),
+            clock: system_clock(),
+        }
+    }
+}
