@@ -17,6 +17,7 @@ pub mod event;
 pub mod fanout;
 pub mod health;
 pub mod json;
+pub mod name;
 #[cfg(feature = "node")]
 pub mod node;
 pub mod op;

@@ -3,12 +3,16 @@
 //! The child is this test binary itself, started with the data directory in an environment variable. It tells on its
 //! standard output what has been acknowledged, line by line.
 
+#[path = "support/name.rs"]
+mod name;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use name::name;
 use nvent_native::error::Code;
 use nvent_native::event::NewEvent;
 use nvent_native::json;
@@ -45,17 +49,19 @@ async fn child() {
     say(format_args!("open"));
     let writer = async |w: usize| {
         let subject = format!("s{w}");
-        let mut n = store.read(&subject, EventQuery::default()).await.unwrap().len();
+        let mut n = store.read(name(&subject), EventQuery::default()).await.unwrap().len();
         loop {
             // Two in flight at a time, so that groups form and their order counts.
             let event = |n: usize| NewEvent::parse(&format!(r#"{{"type":"t","n":{n}}}"#)).unwrap();
-            let (first, second) =
-                (store.append(&subject, event(n), None, None), store.append(&subject, event(n + 1), None, None));
+            let (first, second) = (
+                store.append(name(&subject), event(n), None, None),
+                store.append(name(&subject), event(n + 1), None, None),
+            );
             first.await.unwrap();
             second.await.unwrap();
             n += 2;
             say(format_args!("events {w} {n}"));
-            let sum = store.kv_increment(&format!("k{w}"), 1.0).await.unwrap();
+            let sum = store.kv_increment(name(&format!("k{w}")), 1.0).await.unwrap();
             say(format_args!("sum {w} {sum}"));
         }
     };
@@ -90,12 +96,12 @@ fn run_and_kill(dir: &Path, disk: bool, after_lines: u64) -> HashMap<String, u64
 async fn check(dir: &Path, told: &HashMap<String, u64>) {
     let store = store(dir, Durability::Os);
     for w in 0..WRITERS {
-        let records = store.read(&format!("s{w}"), EventQuery::default()).await.unwrap();
+        let records = store.read(name(&format!("s{w}")), EventQuery::default()).await.unwrap();
         let numbers: Vec<_> =
             records.iter().map(|record| json::parse_object("", record).unwrap()["n"].as_u64().unwrap()).collect();
         assert!(numbers.len() as u64 >= told.get(&format!("events {w}")).copied().unwrap_or(0), "an event is missing");
         assert!(numbers.iter().copied().eq(0..numbers.len() as u64), "events are whole and in order: {numbers:?}");
-        let sum = store.kv_get(&format!("k{w}")).await.unwrap().map_or(0, |text| text.parse::<u64>().unwrap());
+        let sum = store.kv_get(name(&format!("k{w}"))).await.unwrap().map_or(0, |text| text.parse::<u64>().unwrap());
         assert!(sum >= told.get(&format!("sum {w}")).copied().unwrap_or(0), "an increment is missing");
     }
     assert_eq!(store.verify().await.unwrap().problems, Vec::<String>::new());
@@ -121,7 +127,7 @@ async fn a_second_process_is_told_the_pid_of_the_first_and_gets_in_when_that_is_
     let drain = std::thread::spawn(move || lines.count());
 
     let second = store(dir.path(), Durability::Os);
-    let error = second.kv_get("k").await.unwrap_err();
+    let error = second.kv_get(name("k")).await.unwrap_err();
     assert_eq!(error.code(), Code::Locked);
     assert!(error.message().contains(&child.id().to_string()), "{error}");
     assert!(!second.health().await.unwrap().ok);
@@ -129,6 +135,6 @@ async fn a_second_process_is_told_the_pid_of_the_first_and_gets_in_when_that_is_
     child.kill().unwrap();
     child.wait().unwrap();
     drain.join().unwrap();
-    tokio::time::timeout(Duration::from_secs(30), second.kv_get("k0")).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(30), second.kv_get(name("k0"))).await.unwrap().unwrap();
     second.close().await.unwrap();
 }

@@ -1,12 +1,16 @@
 //! The file store on a failing disk: errors are injected below SQLite, at the nth write or sync of any file.
 #![expect(unsafe_code, reason = "a VFS of SQLite is a table of C functions")]
 
+#[path = "support/name.rs"]
+mod name;
+
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use name::name;
 use nvent_native::error::Code;
 use nvent_native::event::NewEvent;
 use nvent_native::json;
@@ -136,7 +140,7 @@ fn event(n: u64) -> NewEvent {
 }
 
 async fn numbers(store: &FileStore) -> Vec<u64> {
-    let records = store.read("s", EventQuery::default()).await.unwrap();
+    let records = store.read(name("s"), EventQuery::default()).await.unwrap();
     records.iter().map(|record| json::parse_object("", record).unwrap()["n"].as_u64().unwrap()).collect()
 }
 
@@ -149,7 +153,7 @@ async fn one_round(dir: &Path, durability: Durability, arm: impl FnOnce()) {
     let (mut acknowledged, mut failures) = (first, 0);
     for batch in 0..40 {
         let writes: Vec<_> = (0..5)
-            .map(|n| (first + batch * 5 + n, victim.append("s", event(first + batch * 5 + n), None, None)))
+            .map(|n| (first + batch * 5 + n, victim.append(name("s"), event(first + batch * 5 + n), None, None)))
             .collect();
         for (n, write) in writes {
             match write.await {
@@ -168,7 +172,7 @@ async fn one_round(dir: &Path, durability: Durability, arm: impl FnOnce()) {
     assert!(!victim.health().await.unwrap().ok);
     assert_eq!(numbers(&victim).await, (0..acknowledged).collect::<Vec<_>>(), "reads go on, with nothing half written");
     heal();
-    let still = victim.append("s", event(0), None, None).await.unwrap_err();
+    let still = victim.append(name("s"), event(0), None, None).await.unwrap_err();
     assert_eq!(still.code(), Code::Io);
     assert!(still.message().contains("then open it again"), "{still}");
     victim.close().await.unwrap();
@@ -178,7 +182,7 @@ async fn one_round(dir: &Path, durability: Durability, arm: impl FnOnce()) {
     assert!(after.len() as u64 >= acknowledged, "everything acknowledged is there");
     assert!(after.iter().copied().eq(0..after.len() as u64), "whole and in order: {after:?}");
     assert_eq!(reopened.verify().await.unwrap().problems, Vec::<String>::new());
-    reopened.append("s", event(after.len() as u64), None, None).await.unwrap();
+    reopened.append(name("s"), event(after.len() as u64), None, None).await.unwrap();
     reopened.close().await.unwrap();
 }
 
@@ -205,10 +209,10 @@ async fn a_full_disk_is_named() {
     let _disk = disk().await;
     let dir = tempfile::tempdir().unwrap();
     let victim = store(dir.path(), Durability::Os);
-    victim.append("s", event(0), None, None).await.unwrap();
+    victim.append(name("s"), event(0), None, None).await.unwrap();
     WRITE_ERROR.store(i64::from(ffi::SQLITE_FULL), Ordering::SeqCst);
     WRITES_LEFT.store(0, Ordering::SeqCst);
-    let error = victim.append("s", event(1), None, None).await.unwrap_err();
+    let error = victim.append(name("s"), event(1), None, None).await.unwrap_err();
     assert_eq!(error.code(), Code::Io);
     assert!(error.message().contains("disk is full"), "{error}");
     heal();
@@ -221,9 +225,9 @@ async fn a_store_that_cannot_be_opened_is_tried_again_by_the_next_call() {
     let dir = tempfile::tempdir().unwrap();
     let victim = store(dir.path(), Durability::Os);
     WRITES_LEFT.store(0, Ordering::SeqCst);
-    assert_eq!(victim.append("s", event(0), None, None).await.unwrap_err().code(), Code::Io);
+    assert_eq!(victim.append(name("s"), event(0), None, None).await.unwrap_err().code(), Code::Io);
     heal();
-    victim.append("s", event(0), None, None).await.unwrap();
+    victim.append(name("s"), event(0), None, None).await.unwrap();
     assert_eq!(numbers(&victim).await, [0]);
     victim.close().await.unwrap();
 }

@@ -1,7 +1,11 @@
 //! The file store's files: the user's own, readable, versioned, private, checked.
 
+#[path = "support/name.rs"]
+mod name;
+
 use std::path::{Path, PathBuf};
 
+use name::name;
 use nvent_native::error::Code;
 use nvent_native::event::NewEvent;
 use nvent_native::json;
@@ -32,38 +36,38 @@ fn all(limit: usize) -> IndexQuery {
 async fn fill(store: &FileStore) {
     for n in 0..3 {
         store
-            .append("nq:flow:1", NewEvent::parse(&format!(r#"{{"type":"t","n":{n}}}"#)).unwrap(), None, None)
+            .append(name("nq:flow:1"), NewEvent::parse(&format!(r#"{{"type":"t","n":{n}}}"#)).unwrap(), None, None)
             .await
             .unwrap();
     }
-    store.append("deleted", NewEvent::parse(r#"{"type":"t"}"#).unwrap(), None, None).await.unwrap();
-    store.delete_subject("deleted").await.unwrap();
-    store.kv_set("key", r#"{"a":[1,"é"]}"#.into(), None).await.unwrap();
-    store.kv_set("expired", "1".into(), Some(1_000)).await.unwrap();
-    store.kv_set("later", "1".into(), Some(1_000_000)).await.unwrap();
-    store.index_add("index", "low", -1.5, object(r#"{"a.b":1}"#)).await.unwrap();
-    store.index_add("index", "high", 2.0, object("{}")).await.unwrap();
-    store.index_update("index", "low", object(r#"{"a":{"c":2}}"#), None).await.unwrap();
-    store.doc_save("docs", "one", r#"{"z":1,"a":2}"#.into()).await.unwrap();
+    store.append(name("deleted"), NewEvent::parse(r#"{"type":"t"}"#).unwrap(), None, None).await.unwrap();
+    store.delete_subject(name("deleted")).await.unwrap();
+    store.kv_set(name("key"), r#"{"a":[1,"é"]}"#.into(), None).await.unwrap();
+    store.kv_set(name("expired"), "1".into(), Some(1_000)).await.unwrap();
+    store.kv_set(name("later"), "1".into(), Some(1_000_000)).await.unwrap();
+    store.index_add(name("index"), name("low"), -1.5, object(r#"{"a.b":1}"#)).await.unwrap();
+    store.index_add(name("index"), name("high"), 2.0, object("{}")).await.unwrap();
+    store.index_update(name("index"), name("low"), object(r#"{"a":{"c":2}}"#), None).await.unwrap();
+    store.doc_save(name("docs"), name("one"), r#"{"z":1,"a":2}"#.into()).await.unwrap();
 }
 
 async fn check_filled(dir: &Path) {
     let clock = ManualClock::at(500_000);
     let store = FileStore::new(FileOptions::new(dir), clock.clone(), Handle::current());
-    let read = store.read("nq:flow:1", EventQuery::default()).await.unwrap();
+    let read = store.read(name("nq:flow:1"), EventQuery::default()).await.unwrap();
     assert_eq!(&*read[2], r#"{"id":"1000-2","ts":1000,"type":"t","n":2}"#);
     assert_eq!(read.len(), 3);
-    assert!(store.read("deleted", EventQuery::default()).await.unwrap().is_empty());
-    assert_eq!(store.kv_get("key").await.unwrap().as_deref(), Some(r#"{"a":[1,"é"]}"#));
-    assert_eq!(store.kv_get("expired").await.unwrap(), None);
-    assert_eq!(store.kv_get("later").await.unwrap().as_deref(), Some("1"));
-    let page = store.index_read("index", all(9)).await.unwrap();
+    assert!(store.read(name("deleted"), EventQuery::default()).await.unwrap().is_empty());
+    assert_eq!(store.kv_get(name("key")).await.unwrap().as_deref(), Some(r#"{"a":[1,"é"]}"#));
+    assert_eq!(store.kv_get(name("expired")).await.unwrap(), None);
+    assert_eq!(store.kv_get(name("later")).await.unwrap().as_deref(), Some("1"));
+    let page = store.index_read(name("index"), all(9)).await.unwrap();
     let page: Vec<_> = page.iter().map(|entry| (&*entry.id, entry.score, &*entry.metadata)).collect();
     assert_eq!(page, [("high", 2.0, r#"{"version":0}"#), ("low", -1.5, r#"{"a":{"b":1,"c":2},"version":1}"#)]);
-    let docs = store.doc_list("docs", DocQuery::default()).await.unwrap();
+    let docs = store.doc_list(name("docs"), DocQuery::default()).await.unwrap();
     assert_eq!(docs, [("one".into(), r#"{"z":1,"a":2}"#.into())]);
     clock.set(10);
-    let again = store.append("deleted", NewEvent::parse(r#"{"type":"t"}"#).unwrap(), None, None).await.unwrap();
+    let again = store.append(name("deleted"), NewEvent::parse(r#"{"type":"t"}"#).unwrap(), None, None).await.unwrap();
     assert_eq!(again.id(), "1000-1");
     assert_eq!(store.verify().await.unwrap().problems, Vec::<String>::new());
     store.close().await.unwrap();
@@ -94,19 +98,19 @@ async fn a_newer_version_and_a_foreign_database_are_refused_and_left_alone() {
     std::fs::copy(fixture("file-v1.db"), &db).unwrap();
     Connection::open(&db).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let newer = std::fs::read(&db).unwrap();
-    let error = store(dir.path()).kv_get("k").await.unwrap_err();
+    let error = store(dir.path()).kv_get(name("k")).await.unwrap_err();
     assert_eq!(error.code(), Code::Corrupt);
     assert!(error.message().contains("99") && error.message().contains("upgrade nvent-native"), "{error}");
     assert_eq!(std::fs::read(&db).unwrap(), newer);
 
     std::fs::remove_file(&db).unwrap();
     Connection::open(&db).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
-    let error = store(dir.path()).kv_get("k").await.unwrap_err();
+    let error = store(dir.path()).kv_get(name("k")).await.unwrap_err();
     assert_eq!(error.code(), Code::Corrupt);
     assert!(error.message().contains("another program"), "{error}");
 
     std::fs::write(&db, "no database at all, but long enough to be mistaken for one by its size ".repeat(100)).unwrap();
-    assert_eq!(store(dir.path()).kv_get("k").await.unwrap_err().code(), Code::Corrupt);
+    assert_eq!(store(dir.path()).kv_get(name("k")).await.unwrap_err().code(), Code::Corrupt);
 }
 
 #[cfg(unix)]
@@ -116,7 +120,7 @@ async fn what_is_created_is_private_wherever_it_is() {
     let base = tempfile::tempdir().unwrap();
     let dir = base.path().join("with space, ümläut & ?*[x]#%20.db/ 'quoted' \"twice\"");
     let store = store(&dir);
-    store.kv_set("k", "1".into(), None).await.unwrap();
+    store.kv_set(name("k"), "1".into(), None).await.unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&dir), mode(dir.parent().unwrap())), (0o700, 0o700));
     for file in std::fs::read_dir(&dir).unwrap() {
@@ -135,21 +139,21 @@ async fn names_that_differ_in_any_character_never_collide() {
     let store = store(dir.path());
     let names =
         ["a", "A", "a ", "a\0", "a\0b", "ä", "a\u{308}", "a/b", "a_b", "a:b", "a*b", "a%b", "a'b", "1", "01", "1.0"];
-    for name in names {
-        store.append(name, NewEvent::parse(r#"{"type":"t"}"#).unwrap(), None, None).await.unwrap();
-        store.kv_set(name, json::to_json(name), None).await.unwrap();
-        store.index_add("i", name, 0.0, object("{}")).await.unwrap();
-        store.doc_save(name, name, format!("{{\"name\":{}}}", json::to_json(name)).into()).await.unwrap();
+    for text in names {
+        store.append(name(text), NewEvent::parse(r#"{"type":"t"}"#).unwrap(), None, None).await.unwrap();
+        store.kv_set(name(text), json::to_json(text), None).await.unwrap();
+        store.index_add(name("i"), name(text), 0.0, object("{}")).await.unwrap();
+        store.doc_save(name(text), name(text), format!("{{\"name\":{}}}", json::to_json(text)).into()).await.unwrap();
     }
-    for name in names {
-        assert_eq!(store.read(name, EventQuery::default()).await.unwrap().len(), 1, "{name:?}");
-        assert_eq!(store.kv_get(name).await.unwrap(), Some(json::to_json(name)));
-        let doc = store.doc_get(name, name).await.unwrap().unwrap();
-        assert_eq!(object(&doc)["name"], name);
+    for text in names {
+        assert_eq!(store.read(name(text), EventQuery::default()).await.unwrap().len(), 1, "{text:?}");
+        assert_eq!(store.kv_get(name(text)).await.unwrap(), Some(json::to_json(text)));
+        let doc = store.doc_get(name(text), name(text)).await.unwrap().unwrap();
+        assert_eq!(object(&doc)["name"], text);
     }
     let mut sorted = names.to_vec();
     sorted.sort_unstable();
-    let page = store.index_read("i", all(99)).await.unwrap();
+    let page = store.index_read(name("i"), all(99)).await.unwrap();
     assert_eq!(page.iter().map(|entry| &*entry.id).collect::<Vec<_>>(), sorted);
     store.close().await.unwrap();
 }
@@ -159,9 +163,9 @@ async fn what_a_killed_process_left_half_removed_stays_gone_and_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let first = store(dir.path());
     for key in ["k:1", "k:2", "other"] {
-        first.kv_set(key, "1".into(), None).await.unwrap();
+        first.kv_set(name(key), "1".into(), None).await.unwrap();
     }
-    first.append("s", NewEvent::parse(r#"{"type":"t"}"#).unwrap(), None, None).await.unwrap();
+    first.append(name("s"), NewEvent::parse(r#"{"type":"t"}"#).unwrap(), None, None).await.unwrap();
     first.close().await.unwrap();
     let db = dir.path().join("nvent.db");
     // As a clear of many keys and the deletion of a long subject begin.
@@ -174,10 +178,10 @@ async fn what_a_killed_process_left_half_removed_stays_gone_and_is_removed() {
         )
         .unwrap();
     let second = store(dir.path());
-    assert_eq!(second.kv_get("k:1").await.unwrap(), None);
-    assert_eq!(second.kv_increment("k:2", 5.0).await.unwrap().to_string(), "5");
-    assert_eq!(second.kv_get("other").await.unwrap().as_deref(), Some("1"));
-    assert!(second.read("s", EventQuery::default()).await.unwrap().is_empty());
+    assert_eq!(second.kv_get(name("k:1")).await.unwrap(), None);
+    assert_eq!(second.kv_increment(name("k:2"), 5.0).await.unwrap().to_string(), "5");
+    assert_eq!(second.kv_get(name("other")).await.unwrap().as_deref(), Some("1"));
+    assert!(second.read(name("s"), EventQuery::default()).await.unwrap().is_empty());
     let left = "SELECT (SELECT count(*) FROM kv) + (SELECT count(*) FROM events) + (SELECT count(*) FROM kv_clears)";
     let reader = Connection::open(&db).unwrap();
     let removal = async {
@@ -186,7 +190,7 @@ async fn what_a_killed_process_left_half_removed_stays_gone_and_is_removed() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(60), removal).await.unwrap();
-    assert_eq!(second.kv_get("k:2").await.unwrap().as_deref(), Some("5"));
+    assert_eq!(second.kv_get(name("k:2")).await.unwrap().as_deref(), Some("5"));
     second.close().await.unwrap();
 }
 
@@ -195,17 +199,21 @@ async fn a_backup_taken_while_writing_is_a_whole_store() {
     let base = tempfile::tempdir().unwrap();
     let source = store(&base.path().join("source"));
     let event = || NewEvent::parse(r#"{"type":"t"}"#).unwrap();
-    let before: Vec<_> = (0..500).map(|_| source.append("s", event(), None, None)).collect();
+    let before: Vec<_> = (0..500).map(|_| source.append(name("s"), event(), None, None)).collect();
     let copy = base.path().join("copy/nvent.db");
     std::fs::create_dir(copy.parent().unwrap()).unwrap();
     let backup = source.backup(&copy);
-    let after: Vec<_> = (0..500).map(|_| source.append("s", event(), None, None)).collect();
+    let after: Vec<_> = (0..500).map(|_| source.append(name("s"), event(), None, None)).collect();
     backup.await.unwrap();
     for write in before.into_iter().chain(after) {
         write.await.unwrap();
     }
     let restored = store(copy.parent().unwrap());
-    assert_eq!(restored.read("s", EventQuery::default()).await.unwrap().len(), 500, "what was called for before it");
+    assert_eq!(
+        restored.read(name("s"), EventQuery::default()).await.unwrap().len(),
+        500,
+        "what was called for before it"
+    );
     assert_eq!(restored.verify().await.unwrap().problems, Vec::<String>::new());
     assert_eq!(source.backup(&copy).await.unwrap_err().code(), Code::Invalid, "a file that is there is not replaced");
     restored.close().await.unwrap();
@@ -230,17 +238,21 @@ async fn a_changed_row_is_never_passed_off_as_what_was_stored() {
     drop(conn);
     let store = store(dir.path());
     let corrupt = async |op: Op<()>| assert_eq!(op.await.unwrap_err().code(), Code::Corrupt);
-    corrupt(store.read("nq:flow:1", EventQuery::default()).map(drop)).await;
-    corrupt(store.kv_get("key").map(drop)).await;
-    corrupt(store.index_get("index", "low").map(drop)).await;
-    corrupt(store.index_update("index", "low", object(r#"{"x":1}"#), None).map(drop)).await;
+    corrupt(store.read(name("nq:flow:1"), EventQuery::default()).map(drop)).await;
+    corrupt(store.kv_get(name("key")).map(drop)).await;
+    corrupt(store.index_get(name("index"), name("low")).map(drop)).await;
+    corrupt(store.index_update(name("index"), name("low"), object(r#"{"x":1}"#), None).map(drop)).await;
     assert_eq!(
-        store.doc_get("docs", "one").await.unwrap().as_deref(),
+        store.doc_get(name("docs"), name("one")).await.unwrap().as_deref(),
         Some("{}"),
         "without a checksum it is not checked"
     );
-    store.kv_set("key", "3".into(), None).await.unwrap();
-    assert_eq!(store.kv_get("key").await.unwrap().as_deref(), Some("3"), "others, and new values, are as good as ever");
+    store.kv_set(name("key"), "3".into(), None).await.unwrap();
+    assert_eq!(
+        store.kv_get(name("key")).await.unwrap().as_deref(),
+        Some("3"),
+        "others, and new values, are as good as ever"
+    );
     let problems = store.verify().await.unwrap().problems;
     assert_eq!(problems.len(), 3, "{problems:?}");
     store.close().await.unwrap();
@@ -264,15 +276,15 @@ async fn damage_anywhere_is_an_error_or_is_found_and_never_a_wrong_answer() {
     let mut writes = Vec::new();
     for n in 0..800 {
         let event = NewEvent::parse(&format!(r#"{{"type":"t","n":{n},"pad":"{}"}}"#, "x".repeat(n % 300))).unwrap();
-        writes.push(original.append(&format!("s{}", n % SUBJECTS), event, None, None).map(drop));
-        writes.push(original.kv_set(&format!("k{n}"), n.to_string().into(), None));
+        writes.push(original.append(name(&format!("s{}", n % SUBJECTS)), event, None, None).map(drop));
+        writes.push(original.kv_set(name(&format!("k{n}")), n.to_string().into(), None));
     }
     for write in writes {
         write.await.unwrap();
     }
     let mut truth = Vec::new();
     for s in 0..SUBJECTS {
-        truth.push(original.read(&format!("s{s}"), EventQuery::default()).await.unwrap());
+        truth.push(original.read(name(&format!("s{s}")), EventQuery::default()).await.unwrap());
     }
     original.close().await.unwrap();
     let whole = std::fs::read(dir.path().join("nvent.db")).unwrap();
@@ -301,10 +313,15 @@ async fn damage_anywhere_is_an_error_or_is_found_and_never_a_wrong_answer() {
             }
         };
         for (s, events) in truth.iter().enumerate() {
-            check(store.read(&format!("s{s}"), EventQuery::default()).await.map(|read| &read == events));
+            check(store.read(name(&format!("s{s}")), EventQuery::default()).await.map(|read| &read == events));
         }
         for n in (0..800).step_by(37) {
-            check(store.kv_get(&format!("k{n}")).await.map(|value| value.as_deref() == Some(n.to_string().as_str())));
+            check(
+                store
+                    .kv_get(name(&format!("k{n}")))
+                    .await
+                    .map(|value| value.as_deref() == Some(n.to_string().as_str())),
+            );
         }
         match store.verify().await {
             Ok(found) => told |= !found.problems.is_empty(),
@@ -313,7 +330,7 @@ async fn damage_anywhere_is_an_error_or_is_found_and_never_a_wrong_answer() {
         assert!(told || !wrong, "round {round}: damage at {at} changed an answer, and nothing tells");
         noticed += u32::from(told);
         // Writing to it may fail, and must not hang or crash.
-        let _ = store.kv_set("new", "1".into(), None).await;
+        let _ = store.kv_set(name("new"), "1".into(), None).await;
         store.close().await.unwrap();
     }
     assert!(noticed > 60, "most of the damage is in what is used: {noticed}");

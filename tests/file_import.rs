@@ -1,8 +1,12 @@
 //! Coming from nvent's own file adapter: its files are imported once, as far as they can be read, and left as they are.
 
+#[path = "support/name.rs"]
+mod name;
+
 use std::fs;
 use std::path::Path;
 
+use name::name;
 use nvent_native::json::{self, Filter};
 use nvent_native::store::file::{FileOptions, FileStore};
 use nvent_native::store::{EventQuery, IndexQuery, StoreBackend};
@@ -72,7 +76,7 @@ async fn everything_readable_is_imported_and_the_rest_is_told() {
     let before = files(dir.path());
     let store = store(dir.path());
 
-    let run = store.read("nvent:flow:run:my_run-1", EventQuery::default()).await.unwrap();
+    let run = store.read(name("nvent:flow:run:my_run-1"), EventQuery::default()).await.unwrap();
     let kinds: Vec<_> = run
         .iter()
         .map(|record| {
@@ -89,13 +93,13 @@ async fn everything_readable_is_imported_and_the_rest_is_told() {
         ],
         "in the order of the file, with ids that have an order"
     );
-    assert_eq!(store.read("nvent:trigger:event:order/paid", EventQuery::default()).await.unwrap().len(), 1);
+    assert_eq!(store.read(name("nvent:trigger:event:order/paid"), EventQuery::default()).await.unwrap().len(), 1);
 
-    let page = store.index_read("nvent:flows", IndexQuery { offset: 0, limit: 9, filter: Filter::default() });
+    let page = store.index_read(name("nvent:flows"), IndexQuery { offset: 0, limit: 9, filter: Filter::default() });
     let page: Vec<_> = page.await.unwrap().iter().map(|e| format!("{} {} {}", e.id, e.score, e.metadata)).collect();
     assert_eq!(page, [r#"b 2 {"version":3,"stats":{"total":1}}"#, r#"a 1 {"version":0}"#]);
-    assert_eq!(store.kv_get("nvent:scheduler:lock:x").await.unwrap().as_deref(), Some(r#"{"at":1.50}"#));
-    assert_eq!(store.kv_get("plain").await.unwrap().as_deref(), Some("\"text\""));
+    assert_eq!(store.kv_get(name("nvent:scheduler:lock:x")).await.unwrap().as_deref(), Some(r#"{"at":1.50}"#));
+    assert_eq!(store.kv_get(name("plain")).await.unwrap().as_deref(), Some("\"text\""));
 
     let report = store.health().await.unwrap().detail.unwrap();
     for told in [
@@ -119,12 +123,12 @@ async fn it_is_imported_once() {
     let dir = tempfile::tempdir().unwrap();
     old_store(dir.path());
     let first = store(dir.path());
-    assert!(first.delete_subject("nvent:flow:run:my_run-1").await.unwrap());
-    first.kv_set("plain", "2".into(), None).await.unwrap();
+    assert!(first.delete_subject(name("nvent:flow:run:my_run-1")).await.unwrap());
+    first.kv_set(name("plain"), "2".into(), None).await.unwrap();
     first.close().await.unwrap();
     let second = store(dir.path());
-    assert!(second.read("nvent:flow:run:my_run-1", EventQuery::default()).await.unwrap().is_empty());
-    assert_eq!(second.kv_get("plain").await.unwrap().as_deref(), Some("2"));
+    assert!(second.read(name("nvent:flow:run:my_run-1"), EventQuery::default()).await.unwrap().is_empty());
+    assert_eq!(second.kv_get(name("plain")).await.unwrap().as_deref(), Some("2"));
     assert_eq!(second.health().await.unwrap().detail, None);
     second.close().await.unwrap();
 }
@@ -146,7 +150,7 @@ async fn names_are_restored_as_far_as_the_events_tell_and_may_meet() {
     for (subject, ids) in
         [("a:b", &["5-0", "7-0"][..]), ("p:x_y", &["8-0"]), ("q:x/y", &["8-0"]), ("\u{1F600}", &["9-0"])]
     {
-        let read = store.read(subject, EventQuery::default()).await.unwrap();
+        let read = store.read(name(subject), EventQuery::default()).await.unwrap();
         let read: Vec<_> = read.iter().map(|record| json::parse_object("", record).unwrap()["id"].clone()).collect();
         assert_eq!(read, ids, "{subject}");
     }

@@ -2,9 +2,13 @@
 //!
 //! Between two times of waiting, calls are made without awaiting any: both must answer as if each took effect at once.
 
+#[path = "support/name.rs"]
+mod name;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use name::name;
 use nvent_native::error::{Code, Error};
 use nvent_native::event::{EventId, NewEvent};
 use nvent_native::fanout::{Delivery, Mailbox, Overflow};
@@ -133,30 +137,34 @@ fn make(store: &dyn StoreBackend, call: &Call) -> Option<Op<String>> {
     Some(match call.clone() {
         Call::Append(subject, kind, expected) => {
             let event = NewEvent::parse(&format!("{{\"type\":\"{kind}\",\"x\":[]}}")).unwrap();
-            told(store.append(subject, event, expected, None).map(|event| event.json().clone()))
+            told(store.append(name(subject), event, expected, None).map(|event| event.json().clone()))
         }
-        Call::Read(subject, query) => told(store.read(subject, query)),
-        Call::DeleteSubject(subject) => told(store.delete_subject(subject)),
-        Call::KvSet(key, value, ttl) => told(store.kv_set(key, value.into(), ttl)),
-        Call::KvGet(key) => told(store.kv_get(key)),
-        Call::KvDelete(key) => told(store.kv_delete(key)),
-        Call::KvClear(pattern) => told(store.kv_clear(pattern)),
-        Call::KvIncrement(key, by) => told(store.kv_increment(key, by)),
-        Call::IndexAdd(key, id, score, metadata) => told(store.index_add(key, id, score, object(metadata))),
-        Call::IndexGet(key, id) => told(store.index_get(key, id)),
+        Call::Read(subject, query) => told(store.read(name(subject), query)),
+        Call::DeleteSubject(subject) => told(store.delete_subject(name(subject))),
+        Call::KvSet(key, value, ttl) => told(store.kv_set(name(key), value.into(), ttl)),
+        Call::KvGet(key) => told(store.kv_get(name(key))),
+        Call::KvDelete(key) => told(store.kv_delete(name(key))),
+        Call::KvClear(pattern) => told(store.kv_clear(name(pattern))),
+        Call::KvIncrement(key, by) => told(store.kv_increment(name(key), by)),
+        Call::IndexAdd(key, id, score, metadata) => told(store.index_add(name(key), name(id), score, object(metadata))),
+        Call::IndexGet(key, id) => told(store.index_get(name(key), name(id))),
         Call::IndexRead(key, offset, limit, text) => {
-            told(store.index_read(key, IndexQuery { offset, limit, filter: filter(text) }))
+            told(store.index_read(name(key), IndexQuery { offset, limit, filter: filter(text) }))
         }
-        Call::IndexUpdate(key, id, patch, version) => told(store.index_update(key, id, object(patch), version)),
-        Call::IndexIncrement(key, id, field) => told(store.index_increment(key, id, field, 2.0)),
-        Call::IndexDelete(key, id) => told(store.index_delete(key, id)),
-        Call::DocSave(collection, id, doc) => told(store.doc_save(collection, id, doc.into())),
-        Call::DocGet(collection, id) => told(store.doc_get(collection, id)),
+        Call::IndexUpdate(key, id, patch, version) => {
+            told(store.index_update(name(key), name(id), object(patch), version))
+        }
+        Call::IndexIncrement(key, id, field) => told(store.index_increment(name(key), name(id), name(field), 2.0)),
+        Call::IndexDelete(key, id) => told(store.index_delete(name(key), name(id))),
+        Call::DocSave(collection, id, doc) => told(store.doc_save(name(collection), name(id), doc.into())),
+        Call::DocGet(collection, id) => told(store.doc_get(name(collection), name(id))),
         Call::DocList(collection, text, sort_by, offset, limit, descending) => {
             let sort_by = sort_by.map(str::to_owned);
-            told(store.doc_list(collection, DocQuery { filter: filter(text), offset, limit, sort_by, descending }))
+            told(
+                store.doc_list(name(collection), DocQuery { filter: filter(text), offset, limit, sort_by, descending }),
+            )
         }
-        Call::DocDelete(collection, id) => told(store.doc_delete(collection, id)),
+        Call::DocDelete(collection, id) => told(store.doc_delete(name(collection), name(id))),
         Call::Wait(_) | Call::Reopen => return None,
     })
 }
@@ -170,7 +178,7 @@ struct Side {
 impl Side {
     async fn new(store: Box<dyn StoreBackend>) -> Self {
         let heard = Arc::new(Mailbox::new(10_000, Overflow::default()));
-        store.subscribe("a*", heard.clone()).await.unwrap();
+        store.subscribe(name("a*"), heard.clone()).await.unwrap();
         Self { store, heard }
     }
 

@@ -1,8 +1,12 @@
 //! The file store: what it does beyond the contract that the conformance suite checks.
 
+#[path = "support/name.rs"]
+mod name;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use name::name;
 use nvent_native::error::Code;
 use nvent_native::event::NewEvent;
 use nvent_native::fanout::{Delivery, Mailbox, Overflow};
@@ -56,21 +60,21 @@ async fn what_was_acknowledged_is_there_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     for round in 0..50 {
         let store = open(dir.path());
-        store.append("s", event(round), None, None).await.unwrap();
-        store.kv_increment("k", 1.0).await.unwrap();
-        store.index_add("i", &format!("e{round}"), round as f64, object(r#"{"a.b":1}"#)).await.unwrap();
-        store.doc_save("c", "d", format!("{{\"round\":{round}}}").into()).await.unwrap();
-        assert_eq!(numbers(&store.read("s", EventQuery::default()).await.unwrap()).len(), round + 1);
+        store.append(name("s"), event(round), None, None).await.unwrap();
+        store.kv_increment(name("k"), 1.0).await.unwrap();
+        store.index_add(name("i"), name(&format!("e{round}")), round as f64, object(r#"{"a.b":1}"#)).await.unwrap();
+        store.doc_save(name("c"), name("d"), format!("{{\"round\":{round}}}").into()).await.unwrap();
+        assert_eq!(numbers(&store.read(name("s"), EventQuery::default()).await.unwrap()).len(), round + 1);
         store.close().await.unwrap();
-        assert_eq!(store.kv_get("k").await.unwrap_err().code(), Code::Closed);
+        assert_eq!(store.kv_get(name("k")).await.unwrap_err().code(), Code::Closed);
     }
     let store = open(dir.path());
-    let read = store.read("s", EventQuery::default()).await.unwrap();
+    let read = store.read(name("s"), EventQuery::default()).await.unwrap();
     assert_eq!(numbers(&read), (0..50).collect::<Vec<_>>());
-    assert_eq!(store.kv_get("k").await.unwrap().as_deref(), Some("50"));
-    let page = store.index_read("i", index_query(2)).await.unwrap();
+    assert_eq!(store.kv_get(name("k")).await.unwrap().as_deref(), Some("50"));
+    let page = store.index_read(name("i"), index_query(2)).await.unwrap();
     assert_eq!(page.iter().map(|entry| &*entry.id).collect::<Vec<_>>(), ["e49", "e48"]);
-    assert_eq!(store.doc_get("c", "d").await.unwrap().as_deref(), Some(r#"{"round":49}"#));
+    assert_eq!(store.doc_get(name("c"), name("d")).await.unwrap().as_deref(), Some(r#"{"round":49}"#));
     store.close().await.unwrap();
 }
 
@@ -81,9 +85,9 @@ async fn calls_take_effect_in_call_order_without_awaiting_any() {
     let mut writes = Vec::new();
     let mut reads = Vec::new();
     for n in 0..300 {
-        writes.push(store.append("s", event(n), None, None));
-        writes.push(store.append("other", event(n), None, None));
-        reads.push(store.read("s", EventQuery::default()));
+        writes.push(store.append(name("s"), event(n), None, None));
+        writes.push(store.append(name("other"), event(n), None, None));
+        reads.push(store.read(name("s"), EventQuery::default()));
     }
     for write in writes {
         write.await.unwrap();
@@ -97,40 +101,40 @@ async fn calls_take_effect_in_call_order_without_awaiting_any() {
 async fn a_long_read_sees_the_moment_at_which_it_was_called_for() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let writes: Vec<_> = (0..5_000).map(|n| store.append("s", event(n), None, None)).collect();
-    let queued = store.read("s", EventQuery::default());
-    let later = store.append("s", event(5_000), None, None);
+    let writes: Vec<_> = (0..5_000).map(|n| store.append(name("s"), event(n), None, None)).collect();
+    let queued = store.read(name("s"), EventQuery::default());
+    let later = store.append(name("s"), event(5_000), None, None);
     assert_eq!(queued.await.unwrap().len(), 5_000);
     later.await.unwrap();
     for write in writes {
         write.await.unwrap();
     }
-    let at_once = store.read("s", EventQuery::default());
-    let deleted = store.delete_subject("s");
+    let at_once = store.read(name("s"), EventQuery::default());
+    let deleted = store.delete_subject(name("s"));
     assert_eq!(at_once.await.unwrap().len(), 5_001);
     assert!(deleted.await.unwrap());
-    assert!(store.read("s", EventQuery::default()).await.unwrap().is_empty());
+    assert!(store.read(name("s"), EventQuery::default()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn clearing_many_keys_is_atomic_counts_them_and_spares_later_ones() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let sets: Vec<_> = (0..10_000).map(|n| store.kv_set(&format!("k:{n}"), "1".into(), None)).collect();
+    let sets: Vec<_> = (0..10_000).map(|n| store.kv_set(name(&format!("k:{n}")), "1".into(), None)).collect();
     for set in sets {
         set.await.unwrap();
     }
-    store.kv_set("other", "1".into(), None).await.unwrap();
-    let cleared = store.kv_clear("k:*");
-    let gone = store.kv_get("k:9999");
-    let again = store.kv_set("k:5000", "2".into(), None);
-    let sum = store.kv_increment("k:5001", 1.0);
+    store.kv_set(name("other"), "1".into(), None).await.unwrap();
+    let cleared = store.kv_clear(name("k:*"));
+    let gone = store.kv_get(name("k:9999"));
+    let again = store.kv_set(name("k:5000"), "2".into(), None);
+    let sum = store.kv_increment(name("k:5001"), 1.0);
     assert_eq!(gone.await.unwrap(), None);
     again.await.unwrap();
     assert_eq!(sum.await.unwrap().to_string(), "1");
     assert_eq!(cleared.await.unwrap(), 10_000);
-    assert_eq!(store.kv_get("k:5000").await.unwrap().as_deref(), Some("2"));
-    assert_eq!(store.kv_clear("*").await.unwrap(), 3);
+    assert_eq!(store.kv_get(name("k:5000")).await.unwrap().as_deref(), Some("2"));
+    assert_eq!(store.kv_clear(name("*")).await.unwrap(), 3);
 }
 
 #[tokio::test]
@@ -138,16 +142,16 @@ async fn adapters_of_one_process_share_what_is_open() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(dir.path()), open(&dir.path().join(".")));
     let mailbox = Arc::new(Mailbox::new(10, Overflow::default()));
-    b.subscribe("s*", mailbox.clone()).await.unwrap();
-    a.append("s1", event(1), None, None).await.unwrap();
+    b.subscribe(name("s*"), mailbox.clone()).await.unwrap();
+    a.append(name("s1"), event(1), None, None).await.unwrap();
     let Some(Delivery::Item(stored)) = mailbox.recv().await else { panic!("an event was expected") };
     assert_eq!(&*stored.subject, "s1");
     a.close().await.unwrap();
-    b.append("s1", event(2), None, None).await.unwrap();
+    b.append(name("s1"), event(2), None, None).await.unwrap();
     // A hot reload: the new one is opened while the old one closes.
     let closing = b.close();
     let c = open(dir.path());
-    assert_eq!(c.read("s1", EventQuery::default()).await.unwrap().len(), 2);
+    assert_eq!(c.read(name("s1"), EventQuery::default()).await.unwrap().len(), 2);
     closing.await.unwrap();
     c.close().await.unwrap();
     let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
@@ -159,13 +163,13 @@ async fn ids_increase_after_deletion_restart_and_a_clock_that_went_back() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(5_000);
     let store = with(FileOptions::new(dir.path()), clock.clone());
-    store.append("s", event(0), None, None).await.unwrap();
-    store.append("s", event(1), None, None).await.unwrap();
-    store.delete_subject("s").await.unwrap();
+    store.append(name("s"), event(0), None, None).await.unwrap();
+    store.append(name("s"), event(1), None, None).await.unwrap();
+    store.delete_subject(name("s")).await.unwrap();
     store.close().await.unwrap();
     clock.set(1_000);
     let store = with(FileOptions::new(dir.path()), clock.clone());
-    assert_eq!(store.append("s", event(2), None, None).await.unwrap().id(), "5000-2");
+    assert_eq!(store.append(name("s"), event(2), None, None).await.unwrap().id(), "5000-2");
     store.close().await.unwrap();
 }
 
@@ -176,7 +180,7 @@ async fn retention_keeps_the_newest_and_ids_go_on() {
     let store = open(dir.path());
     store.close().await.unwrap();
     let store = with(FileOptions::new(dir.path()), clock.clone());
-    let writes: Vec<_> = (0..2_000).map(|n| store.append(&format!("s{}", n % 2), event(n), None, None)).collect();
+    let writes: Vec<_> = (0..2_000).map(|n| store.append(name(&format!("s{}", n % 2)), event(n), None, None)).collect();
     for write in writes {
         write.await.unwrap();
     }
@@ -184,20 +188,20 @@ async fn retention_keeps_the_newest_and_ids_go_on() {
     const AGE: u64 = 1_000_000_000;
     let retention = Retention { max_age_ms: Some(AGE), max_events_per_subject: Some(10) };
     let store = with(FileOptions { retention, ..FileOptions::new(dir.path()) }, clock.clone());
-    until(async || store.read("s1", EventQuery::default()).await.unwrap().len() == 10).await;
-    assert_eq!(numbers(&store.read("s1", EventQuery::default()).await.unwrap())[0], 1_981);
+    until(async || store.read(name("s1"), EventQuery::default()).await.unwrap().len() == 10).await;
+    assert_eq!(numbers(&store.read(name("s1"), EventQuery::default()).await.unwrap())[0], 1_981);
     clock.advance(AGE * 10);
-    store.append("s0", event(7), None, None).await.unwrap();
+    store.append(name("s0"), event(7), None, None).await.unwrap();
     until(async || {
         // On to the next round of retention, and the writer is woken to it.
         clock.advance(60_000);
-        store.kv_clear("none").await.unwrap();
-        store.read("s0", EventQuery::default()).await.unwrap().len() == 1
-            && store.read("s1", EventQuery::default()).await.unwrap().is_empty()
+        store.kv_clear(name("none")).await.unwrap();
+        store.read(name("s0"), EventQuery::default()).await.unwrap().len() == 1
+            && store.read(name("s1"), EventQuery::default()).await.unwrap().is_empty()
     })
     .await;
     clock.set(1_000_000);
-    assert_eq!(store.append("s1", event(8), None, None).await.unwrap().id(), "1000000-1000");
+    assert_eq!(store.append(name("s1"), event(8), None, None).await.unwrap().id(), "1000000-1000");
     store.close().await.unwrap();
 }
 
@@ -206,13 +210,13 @@ async fn expired_keys_are_invisible_at_once_and_removed_later() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(1_000);
     let store = with(FileOptions::new(dir.path()), clock.clone());
-    store.kv_set("k", "1".into(), Some(50)).await.unwrap();
-    store.kv_set("stays", "1".into(), None).await.unwrap();
-    assert_eq!(store.kv_increment("k", 1.0).await.unwrap().to_string(), "2");
+    store.kv_set(name("k"), "1".into(), Some(50)).await.unwrap();
+    store.kv_set(name("stays"), "1".into(), None).await.unwrap();
+    assert_eq!(store.kv_increment(name("k"), 1.0).await.unwrap().to_string(), "2");
     clock.advance(50);
-    assert_eq!(store.kv_get("k").await.unwrap(), None);
+    assert_eq!(store.kv_get(name("k")).await.unwrap(), None);
     until(async || {
-        store.kv_set("wake", "1".into(), None).await.unwrap();
+        store.kv_set(name("wake"), "1".into(), None).await.unwrap();
         stat(&store, "removedInBackground") > 0.0
     })
     .await;
@@ -227,7 +231,7 @@ async fn durable_writes_wait_for_the_disk_and_share_the_wait() {
     let dir = tempfile::tempdir().unwrap();
     let store = with(FileOptions { durability: Durability::Disk, ..FileOptions::new(dir.path()) }, system_clock());
     store.open().await.unwrap();
-    let writes: Vec<_> = (0..1_000).map(|n| store.append("s", event(n), None, None)).collect();
+    let writes: Vec<_> = (0..1_000).map(|n| store.append(name("s"), event(n), None, None)).collect();
     for write in writes {
         write.await.unwrap();
     }
@@ -244,13 +248,13 @@ async fn another_programs_lock_keeps_no_caller_waiting_and_ends_nothing() {
     store.open().await.unwrap();
     // One by one, until they are committed on this thread.
     while stat(&store, "inlineWrites") == 0.0 {
-        store.kv_set("k", "5".into(), None).await.unwrap();
+        store.kv_set(name("k"), "5".into(), None).await.unwrap();
     }
     let other = rusqlite::Connection::open(dir.path().join("nvent.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let waiting = store.kv_increment("k", 1.0);
+    let waiting = store.kv_increment(name("k"), 1.0);
     assert!(!matches!(waiting, Op::Ready(_)));
-    assert_eq!(store.kv_get("other").await.unwrap(), None, "reads go on");
+    assert_eq!(store.kv_get(name("other")).await.unwrap(), None, "reads go on");
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(waiting.await.unwrap().to_string(), "6");
     store.close().await.unwrap();
@@ -262,18 +266,18 @@ async fn what_looks_at_much_is_not_done_on_the_callers_thread() {
     let store = open(dir.path());
     let writes: Vec<_> = (0..20_000)
         .map(|n| {
-            _ = store.index_add("i", &n.to_string(), 0.0, object(r#"{"a":1}"#));
-            store.append("s", event(n), None, None)
+            _ = store.index_add(name("i"), name(&n.to_string()), 0.0, object(r#"{"a":1}"#));
+            store.append(name("s"), event(n), None, None)
         })
         .collect();
     for write in writes {
         write.await.unwrap();
     }
     let filter = json::Filter::new(object(r#"{"a":2}"#));
-    let search = store.index_read("i", IndexQuery { offset: 0, limit: 1, filter });
-    let page = store.index_read("i", IndexQuery { offset: 15_000, ..index_query(1) });
-    let rare = store.read("s", EventQuery { types: Some(vec!["none".into()]), ..EventQuery::default() });
-    let all = store.read("s", EventQuery::default());
+    let search = store.index_read(name("i"), IndexQuery { offset: 0, limit: 1, filter });
+    let page = store.index_read(name("i"), IndexQuery { offset: 15_000, ..index_query(1) });
+    let rare = store.read(name("s"), EventQuery { types: Some(vec!["none".into()]), ..EventQuery::default() });
+    let all = store.read(name("s"), EventQuery::default());
     assert!(!matches!(search, Op::Ready(_)) && !matches!(page, Op::Ready(_)));
     assert!(!matches!(rare, Op::Ready(_)) && !matches!(all, Op::Ready(_)));
     assert!(search.await.unwrap().is_empty() && rare.await.unwrap().is_empty());
@@ -292,7 +296,7 @@ fn threads_open_and_close_the_same_store_as_they_please() {
         runtime.block_on(async {
             for round in 0..ROUNDS {
                 let store = open(dir.path());
-                let writes = [store.kv_increment("k", 1.0), store.kv_increment("k", 1.0)];
+                let writes = [store.kv_increment(name("k"), 1.0), store.kv_increment(name("k"), 1.0)];
                 for write in writes {
                     write.await.unwrap();
                 }
@@ -307,7 +311,7 @@ fn threads_open_and_close_the_same_store_as_they_please() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let store = open(dir.path());
-        assert_eq!(store.kv_get("k").await.unwrap().unwrap().parse(), Ok(THREADS * ROUNDS * 2));
+        assert_eq!(store.kv_get(name("k")).await.unwrap().unwrap().parse(), Ok(THREADS * ROUNDS * 2));
         store.close().await.unwrap();
     });
 }
@@ -319,9 +323,9 @@ async fn what_is_deleted_on_the_callers_thread_is_removed_without_another_call()
     // Until the writer's thread happens to be idle, so that this one does it.
     let mut removed = 0.0;
     loop {
-        store.append("s", event(0), None, None).await.unwrap();
+        store.append(name("s"), event(0), None, None).await.unwrap();
         let inline = stat(&store, "inlineWrites");
-        store.delete_subject("s").await.unwrap();
+        store.delete_subject(name("s")).await.unwrap();
         // The subject and its event.
         removed += 2.0;
         if stat(&store, "inlineWrites") > inline {

@@ -1,7 +1,11 @@
 //! Store, bus, both wirings and stream as one: an event goes in at one end and comes out at the other.
 
+#[path = "support/name.rs"]
+mod name;
+
 use std::sync::{Arc, Mutex};
 
+use name::name;
 use nvent_native::bus::{Bus, BusEvent};
 use nvent_native::event::parse_any;
 use nvent_native::fanout::Delivery;
@@ -110,7 +114,7 @@ async fn every_channel_tells_every_run_in_the_order_of_the_store() {
     let (sync, clients) = (waiting(&sync), waiting(&clients));
     for i in 0..RUNS {
         let subject = format!("nq:flow:run-{i}");
-        let records = store.read(&subject, EventQuery::default()).await.unwrap();
+        let records = store.read(name(&subject), EventQuery::default()).await.unwrap();
         let records: Vec<Value> = records.iter().map(|record| serde_json::from_str(record).unwrap()).collect();
         assert_eq!(records.last().unwrap()["type"], "flow.completed");
         let synced = sync.iter().filter(|message| message["data"]["subject"] == *subject);

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::{DEFAULT_BUFFER, Mailbox, Overflow};
 use crate::json::{self, Filter, Json, push_string};
+use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::node::bridge::{Bridge, Shared, Source};
 use crate::node::bus::NativeBus;
 use crate::node::redis::store_options;
@@ -23,7 +24,6 @@ use crate::store::{
     StoreBackend,
 };
 use crate::time::system_clock;
-use crate::topic::check_name;
 
 /// A store of any backend.
 #[napi]
@@ -273,14 +273,14 @@ impl NativeStore {
         reply(
             &self.bridge,
             || {
-                check_name("subject", &subject)?;
+                let subject = Subject::new(&subject)?;
                 let event = NewEvent::parse(&event)?;
                 let expected = match expected.as_deref() {
                     None => None,
                     Some("") => Some(Expected::Empty),
                     Some(id) => position("expectedLastId", Some(id))?.map(Expected::Last),
                 };
-                Ok(self.store.append(&subject, event, expected, self.announce()))
+                Ok(self.store.append(subject, event, expected, self.announce()))
             },
             |event| Some(event.json().to_string()),
         )
@@ -292,9 +292,9 @@ impl NativeStore {
         reply(
             &self.bridge,
             || {
-                check_name("subject", &subject)?;
+                let subject = Subject::new(&subject)?;
                 let query = options_of::<ReadOptions>(query.as_deref())?.query()?;
-                Ok(self.store.read(&subject, query))
+                Ok(self.store.read(subject, query))
             },
             |rows| Some(array_json(&rows, |out, row| out.push_str(row))),
         )
@@ -307,9 +307,9 @@ impl NativeStore {
         reply(
             &self.bridge,
             || {
-                check_name("subject", &subject)?;
+                let pattern = Pattern::named("subject", &subject)?;
                 let mailbox = Arc::new(Mailbox::new(DEFAULT_BUFFER, Overflow::DropOldest));
-                Ok(self.store.subscribe(&subject, mailbox.clone()).map(move |id| {
+                Ok(self.store.subscribe(pattern, mailbox.clone()).map(move |id| {
                     let wake = bridge.subscribe(id, subject.into(), Source::Store(mailbox.clone()), false);
                     mailbox.add_wake(id, wake);
                     id
@@ -331,10 +331,7 @@ impl NativeStore {
     pub fn delete_subject(&self, subject: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
-            || {
-                check_name("subject", &subject)?;
-                Ok(self.store.delete_subject(&subject))
-            },
+            || Ok(self.store.delete_subject(Subject::new(&subject)?)),
             |deleted| Some(deleted.to_string()),
         )
     }
@@ -342,14 +339,7 @@ impl NativeStore {
     /// Reads a key.
     #[napi]
     pub fn kv_get(&self, key: String) -> napi::Result<Reply> {
-        reply(
-            &self.bridge,
-            || {
-                check_name("key", &key)?;
-                Ok(self.store.kv_get(&key))
-            },
-            optional_json,
-        )
+        reply(&self.bridge, || Ok(self.store.kv_get(Key::new(&key)?)), optional_json)
     }
 
     /// Sets a key; the time to live is in seconds.
@@ -358,7 +348,7 @@ impl NativeStore {
         reply(
             &self.bridge,
             || {
-                check_name("key", &key)?;
+                let key = Key::new(&key)?;
                 json::check_depth("value", &value)?;
                 let ttl_ms = match ttl {
                     None => None,
@@ -367,7 +357,7 @@ impl NativeStore {
                         return Err(Error::invalid(format!("ttl: expected a positive number of seconds, got {ttl}")));
                     }
                 };
-                Ok(self.store.kv_set(&key, value.into(), ttl_ms))
+                Ok(self.store.kv_set(key, value.into(), ttl_ms))
             },
             nothing,
         )
@@ -376,40 +366,19 @@ impl NativeStore {
     /// Deletes a key.
     #[napi]
     pub fn kv_delete(&self, key: String) -> napi::Result<Reply> {
-        reply(
-            &self.bridge,
-            || {
-                check_name("key", &key)?;
-                Ok(self.store.kv_delete(&key))
-            },
-            nothing,
-        )
+        reply(&self.bridge, || Ok(self.store.kv_delete(Key::new(&key)?)), nothing)
     }
 
     /// Deletes the keys that a glob matches.
     #[napi]
     pub fn kv_clear(&self, pattern: String) -> napi::Result<Reply> {
-        reply(
-            &self.bridge,
-            || {
-                check_name("pattern", &pattern)?;
-                Ok(self.store.kv_clear(&pattern))
-            },
-            |removed| Some(removed.to_string()),
-        )
+        reply(&self.bridge, || Ok(self.store.kv_clear(Pattern::new(&pattern)?)), |removed| Some(removed.to_string()))
     }
 
     /// Adds to a number.
     #[napi]
     pub fn kv_increment(&self, key: String, by: f64) -> napi::Result<Reply> {
-        reply(
-            &self.bridge,
-            || {
-                check_name("key", &key)?;
-                Ok(self.store.kv_increment(&key, by))
-            },
-            |sum| Some(sum.to_string()),
-        )
+        reply(&self.bridge, || Ok(self.store.kv_increment(Key::new(&key)?, by)), |sum| Some(sum.to_string()))
     }
 
     /// Adds or replaces an entry of an index.
@@ -418,10 +387,10 @@ impl NativeStore {
         reply(
             &self.bridge,
             || {
-                check_name("key", &key)?;
-                check_name("id", &id)?;
+                let key = Key::new(&key)?;
+                let id = EntryId::new(&id)?;
                 let metadata = json::parse_object("metadata", metadata.as_deref().unwrap_or("{}"))?;
-                Ok(self.store.index_add(&key, &id, score, metadata))
+                Ok(self.store.index_add(key, id, score, metadata))
             },
             nothing,
         )
@@ -432,11 +401,7 @@ impl NativeStore {
     pub fn index_get(&self, key: String, id: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
-            || {
-                check_name("key", &key)?;
-                check_name("id", &id)?;
-                Ok(self.store.index_get(&key, &id))
-            },
+            || Ok(self.store.index_get(Key::new(&key)?, EntryId::new(&id)?)),
             |entry| {
                 entry.map(|entry| {
                     let mut out = String::new();
@@ -453,14 +418,14 @@ impl NativeStore {
         reply(
             &self.bridge,
             || {
-                check_name("key", &key)?;
+                let key = Key::new(&key)?;
                 let page: PageOptions = options_of(query.as_deref())?;
                 let query = IndexQuery {
                     offset: count("offset", page.offset)?.unwrap_or(0),
                     limit: count("limit", page.limit)?.unwrap_or(DEFAULT_INDEX_LIMIT),
                     filter: Filter::new(page.filter.unwrap_or_default()),
                 };
-                Ok(self.store.index_read(&key, query))
+                Ok(self.store.index_read(key, query))
             },
             |entries| Some(array_json(&entries, push_entry)),
         )
@@ -478,11 +443,11 @@ impl NativeStore {
         reply(
             &self.bridge,
             || {
-                check_name("key", &key)?;
-                check_name("id", &id)?;
+                let key = Key::new(&key)?;
+                let id = EntryId::new(&id)?;
                 let patch = json::parse_object("metadata", &patch)?;
                 json::reject_dotted("metadata", &patch)?;
-                Ok(self.store.index_update(&key, &id, patch, expected_version.map(|version| version as i64)))
+                Ok(self.store.index_update(key, id, patch, expected_version.map(|version| version as i64)))
             },
             |updated| Some(updated.to_string()),
         )
@@ -493,12 +458,7 @@ impl NativeStore {
     pub fn index_increment(&self, key: String, id: String, field: String, by: f64) -> napi::Result<Reply> {
         reply(
             &self.bridge,
-            || {
-                check_name("key", &key)?;
-                check_name("id", &id)?;
-                check_name("field", &field)?;
-                Ok(self.store.index_increment(&key, &id, &field, by))
-            },
+            || Ok(self.store.index_increment(Key::new(&key)?, EntryId::new(&id)?, FieldPath::new(&field)?, by)),
             |sum| Some(sum.to_string()),
         )
     }
@@ -508,11 +468,7 @@ impl NativeStore {
     pub fn index_delete(&self, key: String, id: String) -> napi::Result<Reply> {
         reply(
             &self.bridge,
-            || {
-                check_name("key", &key)?;
-                check_name("id", &id)?;
-                Ok(self.store.index_delete(&key, &id))
-            },
+            || Ok(self.store.index_delete(Key::new(&key)?, EntryId::new(&id)?)),
             |deleted| Some(deleted.to_string()),
         )
     }
@@ -523,10 +479,10 @@ impl NativeStore {
         reply(
             &self.bridge,
             || {
-                check_name("collection", &collection)?;
-                check_name("id", &id)?;
+                let collection = Collection::new(&collection)?;
+                let id = DocId::new(&id)?;
                 json::check_depth("doc", &doc)?;
-                Ok(self.store.doc_save(&collection, &id, doc.into()))
+                Ok(self.store.doc_save(collection, id, doc.into()))
             },
             nothing,
         )
@@ -535,15 +491,7 @@ impl NativeStore {
     /// Reads a document.
     #[napi]
     pub fn doc_get(&self, collection: String, id: String) -> napi::Result<Reply> {
-        reply(
-            &self.bridge,
-            || {
-                check_name("collection", &collection)?;
-                check_name("id", &id)?;
-                Ok(self.store.doc_get(&collection, &id))
-            },
-            optional_json,
-        )
+        reply(&self.bridge, || Ok(self.store.doc_get(Collection::new(&collection)?, DocId::new(&id)?)), optional_json)
     }
 
     /// Lists documents.
@@ -552,7 +500,7 @@ impl NativeStore {
         reply(
             &self.bridge,
             || {
-                check_name("collection", &collection)?;
+                let collection = Collection::new(&collection)?;
                 let page: PageOptions = options_of(query.as_deref())?;
                 let query = DocQuery {
                     filter: Filter::new(page.filter.unwrap_or_default()),
@@ -561,7 +509,7 @@ impl NativeStore {
                     descending: is_descending(page.order.as_deref())?,
                     sort_by: page.sort_by,
                 };
-                Ok(self.store.doc_list(&collection, query))
+                Ok(self.store.doc_list(collection, query))
             },
             |rows| {
                 Some(array_json(&rows, |out, (id, doc)| {
@@ -578,14 +526,6 @@ impl NativeStore {
     /// Deletes a document.
     #[napi]
     pub fn doc_delete(&self, collection: String, id: String) -> napi::Result<Reply> {
-        reply(
-            &self.bridge,
-            || {
-                check_name("collection", &collection)?;
-                check_name("id", &id)?;
-                Ok(self.store.doc_delete(&collection, &id))
-            },
-            nothing,
-        )
+        reply(&self.bridge, || Ok(self.store.doc_delete(Collection::new(&collection)?, DocId::new(&id)?)), nothing)
     }
 }

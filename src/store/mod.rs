@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
 use crate::json::{Filter, Json, Object, at_path};
+use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::Op;
 
 /// Told about each stored event, in the order of its subject, before the append is acknowledged. It must not block.
@@ -126,7 +127,7 @@ pub struct DocQuery {
 /// Every method starts its work before it returns, so calls take effect in the order in which they are made; each is
 /// atomic. The first call opens the backend if [`StoreBackend::open`] has not. After [`StoreBackend::close`] every
 /// method fails with [`crate::error::Code::Closed`], but for `close` and `unsubscribe`, which have nothing left to do,
-/// and `health`, which says so. Names have passed [`crate::topic::check_name`], JSON has passed
+/// and `health`, which says so. JSON has passed
 /// [`crate::json::check_depth`].
 pub trait StoreBackend: Send + Sync + 'static {
     /// `memory`, `file` or `redis`.
@@ -143,52 +144,52 @@ pub trait StoreBackend: Send + Sync + 'static {
     /// Stores an event at the end of a subject. `announce` is called before the operation ends.
     fn append(
         &self,
-        subject: &str,
+        subject: &Subject,
         event: NewEvent,
         expected: Option<Expected>,
         announce: Option<Announce>,
     ) -> Op<Event>;
     /// Reads records of a subject, as JSON texts.
-    fn read(&self, subject: &str, query: EventQuery) -> Op<Vec<Json>>;
+    fn read(&self, subject: &Subject, query: EventQuery) -> Op<Vec<Json>>;
     /// Delivers what is appended from now on to subjects that the pattern matches. The id is for `unsubscribe`.
-    fn subscribe(&self, pattern: &str, mailbox: Arc<Mailbox<Stored>>) -> Op<u64>;
+    fn subscribe(&self, pattern: &Pattern, mailbox: Arc<Mailbox<Stored>>) -> Op<u64>;
     /// Ends a subscription and closes its mailbox. Unknown ids are ignored.
     fn unsubscribe(&self, id: u64) -> Op<()>;
     /// Deletes a subject; whether it had events. Ids given later are greater all the same.
-    fn delete_subject(&self, subject: &str) -> Op<bool>;
+    fn delete_subject(&self, subject: &Subject) -> Op<bool>;
 
     /// The live value of a key.
-    fn kv_get(&self, key: &str) -> Op<Option<Json>>;
+    fn kv_get(&self, key: &Key) -> Op<Option<Json>>;
     /// Sets a key, for `ttl_ms` milliseconds or for good.
-    fn kv_set(&self, key: &str, value: Json, ttl_ms: Option<u64>) -> Op<()>;
+    fn kv_set(&self, key: &Key, value: Json, ttl_ms: Option<u64>) -> Op<()>;
     /// Deletes a key.
-    fn kv_delete(&self, key: &str) -> Op<()>;
+    fn kv_delete(&self, key: &Key) -> Op<()>;
     /// Deletes the keys that a glob matches; how many had a live value.
-    fn kv_clear(&self, pattern: &str) -> Op<u64>;
+    fn kv_clear(&self, pattern: &Pattern) -> Op<u64>;
     /// Adds to the number in a key (a missing one is 0), keeping its TTL.
-    fn kv_increment(&self, key: &str, by: f64) -> Op<Number>;
+    fn kv_increment(&self, key: &Key, by: f64) -> Op<Number>;
 
     /// Adds or replaces an entry. The metadata goes through [`crate::json::fresh_metadata`].
-    fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()>;
+    fn index_add(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()>;
     /// One entry.
-    fn index_get(&self, key: &str, id: &str) -> Op<Option<IndexEntry>>;
+    fn index_get(&self, key: &Key, id: &EntryId) -> Op<Option<IndexEntry>>;
     /// A page of entries.
-    fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>>;
+    fn index_read(&self, key: &Key, query: IndexQuery) -> Op<Vec<IndexEntry>>;
     /// [`crate::json::update_metadata`] on one entry. False: no such entry, or another version.
-    fn index_update(&self, key: &str, id: &str, patch: Object, expected_version: Option<i64>) -> Op<bool>;
+    fn index_update(&self, key: &Key, id: &EntryId, patch: Object, expected_version: Option<i64>) -> Op<bool>;
     /// [`crate::json::increment_metadata`] on one entry. A missing entry is [`entry_not_found`].
-    fn index_increment(&self, key: &str, id: &str, field: &str, by: f64) -> Op<Number>;
+    fn index_increment(&self, key: &Key, id: &EntryId, field: &FieldPath, by: f64) -> Op<Number>;
     /// Deletes an entry; whether it was there.
-    fn index_delete(&self, key: &str, id: &str) -> Op<bool>;
+    fn index_delete(&self, key: &Key, id: &EntryId) -> Op<bool>;
 
     /// Stores a document, replacing the one there.
-    fn doc_save(&self, collection: &str, id: &str, doc: Json) -> Op<()>;
+    fn doc_save(&self, collection: &Collection, id: &DocId, doc: Json) -> Op<()>;
     /// One document.
-    fn doc_get(&self, collection: &str, id: &str) -> Op<Option<Json>>;
+    fn doc_get(&self, collection: &Collection, id: &DocId) -> Op<Option<Json>>;
     /// Documents of a collection, with their ids.
-    fn doc_list(&self, collection: &str, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>>;
+    fn doc_list(&self, collection: &Collection, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>>;
     /// Deletes a document. A missing one is fine.
-    fn doc_delete(&self, collection: &str, id: &str) -> Op<()>;
+    fn doc_delete(&self, collection: &Collection, id: &DocId) -> Op<()>;
 }
 
 /// The error for a missing index entry. nvent matches the words "Entry not found".

@@ -13,8 +13,12 @@ use nvent_native::json::{Object, parse_object};
 use nvent_native::time::ManualClock;
 use serde_json::Value;
 
+#[path = "../support/name.rs"]
+mod name;
 pub(crate) mod store;
 pub(crate) mod stream;
+
+pub(crate) use name::name;
 
 /// An empty backend, and what is known about it.
 pub(crate) struct Fresh<B: ?Sized> {

@@ -10,6 +10,7 @@ use nvent_native::op::Op;
 use nvent_native::store::{Announce, DocQuery, EventQuery, Expected, IndexQuery, StoreBackend, Stored};
 use serde_json::{Value, json};
 
+use super::name;
 use super::{Fresh, event, id, item, object, soon, until, value};
 
 type Store = Fresh<dyn StoreBackend>;
@@ -52,11 +53,11 @@ fn numbered(n: usize) -> nvent_native::event::NewEvent {
 }
 
 async fn append(store: &Store, subject: &str, n: usize) -> Event {
-    store.append(subject, numbered(n), None, None).await.unwrap()
+    store.append(name(subject), numbered(n), None, None).await.unwrap()
 }
 
 async fn read(store: &Store, subject: &str, query: EventQuery) -> Vec<u64> {
-    let records = store.read(subject, query).await.unwrap();
+    let records = store.read(name(subject), query).await.unwrap();
     records.iter().map(|record| value(record)["n"].as_u64().unwrap()).collect()
 }
 
@@ -69,25 +70,25 @@ fn text(json: Value) -> Json {
 }
 
 async fn key(store: &Store, key: &str) -> Option<Value> {
-    store.kv_get(key).await.unwrap().map(|json| value(&json))
+    store.kv_get(name(key)).await.unwrap().map(|json| value(&json))
 }
 
 async fn metadata(store: &Store, key: &str, id: &str) -> Value {
-    value(&store.index_get(key, id).await.unwrap().unwrap().metadata)
+    value(&store.index_get(name(key), name(id)).await.unwrap().unwrap().metadata)
 }
 
 async fn page(store: &Store, offset: usize, limit: usize, filter: Value) -> Vec<String> {
     let query = IndexQuery { offset, limit, filter: Filter::new(object(filter)) };
-    store.index_read("i", query).await.unwrap().iter().map(|entry| entry.id.to_string()).collect()
+    store.index_read(name("i"), query).await.unwrap().iter().map(|entry| entry.id.to_string()).collect()
 }
 
 async fn docs(store: &Store, query: DocQuery) -> Vec<String> {
-    store.doc_list("c", query).await.unwrap().iter().map(|(id, _)| id.to_string()).collect()
+    store.doc_list(name("c"), query).await.unwrap().iter().map(|(id, _)| id.to_string()).collect()
 }
 
 async fn subscribe(store: &Store, pattern: &str) -> (u64, Arc<Mailbox<Stored>>) {
     let mailbox = Arc::new(Mailbox::new(10_000, Overflow::DropOldest));
-    (store.subscribe(pattern, mailbox.clone()).await.unwrap(), mailbox)
+    (store.subscribe(name(pattern), mailbox.clone()).await.unwrap(), mailbox)
 }
 
 fn code<T: std::fmt::Debug>(result: nvent_native::Result<T>) -> Code {
@@ -106,7 +107,7 @@ pub(crate) async fn ids_increase_strictly_also_when_the_clock_goes_back(store: S
         }
         ids.push(id(append(&store, "s", n).await.id()));
     }
-    let waiting: Vec<_> = (50..250).map(|n| store.append("s", numbered(n), None, None)).collect();
+    let waiting: Vec<_> = (50..250).map(|n| store.append(name("s"), numbered(n), None, None)).collect();
     for append in waiting {
         ids.push(id(append.await.unwrap().id()));
     }
@@ -116,7 +117,7 @@ pub(crate) async fn ids_increase_strictly_also_when_the_clock_goes_back(store: S
 
 pub(crate) async fn a_record_is_the_event_with_id_and_ts_in_front(store: Store) {
     let new = json!({"type": "a", "runId": "r", "data": {"k": [1, null, {}]}, "extra": "x"});
-    let stored = store.append("s", event(new), None, None).await.unwrap();
+    let stored = store.append(name("s"), event(new), None, None).await.unwrap();
     let record = value(stored.json());
     assert_eq!(
         record,
@@ -124,8 +125,8 @@ pub(crate) async fn a_record_is_the_event_with_id_and_ts_in_front(store: Store) 
             "data": {"k": [1, null, {}]}, "extra": "x"})
     );
     assert_eq!((stored.kind(), stored.run_id()), ("a", Some("r")));
-    assert_eq!(store.read("s", all()).await.unwrap(), [stored.json().clone()]);
-    assert!(store.read("another", all()).await.unwrap().is_empty());
+    assert_eq!(store.read(name("s"), all()).await.unwrap(), [stored.json().clone()]);
+    assert!(store.read(name("another"), all()).await.unwrap().is_empty());
 }
 
 /// Against a model: the options are a handful of filters, so all of their combinations can be tried.
@@ -167,21 +168,22 @@ pub(crate) async fn reading_takes_every_option_and_every_combination(store: Stor
 }
 
 pub(crate) async fn an_append_that_expects_another_end_is_a_conflict_and_stores_nothing(store: Store) {
-    let expect = |n, expected| store.append("s", numbered(n), Some(expected), None);
+    let expect = |n, expected| store.append(name("s"), numbered(n), Some(expected), None);
     let first = id(expect(0, Expected::Empty).await.unwrap().id());
     assert_eq!(code(expect(1, Expected::Empty).await), Code::Conflict);
     let second = id(expect(1, Expected::Last(first)).await.unwrap().id());
     assert_eq!(code(expect(2, Expected::Last(first)).await), Code::Conflict);
     expect(2, Expected::Last(second)).await.unwrap();
     assert_eq!(read(&store, "s", all()).await, [0, 1, 2]);
-    let other = store.append("empty", numbered(0), Some(Expected::Last(first)), None).await;
+    let other = store.append(name("empty"), numbered(0), Some(Expected::Last(first)), None).await;
     assert_eq!(code(other), Code::Conflict);
-    assert!(store.read("empty", all()).await.unwrap().is_empty());
+    assert!(store.read(name("empty"), all()).await.unwrap().is_empty());
 }
 
 pub(crate) async fn of_many_appends_that_expect_the_same_end_one_succeeds(store: Store) {
     let first = id(append(&store, "s", 0).await.id());
-    let racers: Vec<_> = (1..40).map(|n| store.append("s", numbered(n), Some(Expected::Last(first)), None)).collect();
+    let racers: Vec<_> =
+        (1..40).map(|n| store.append(name("s"), numbered(n), Some(Expected::Last(first)), None)).collect();
     let mut won = 0;
     for racer in racers {
         match racer.await {
@@ -197,10 +199,10 @@ pub(crate) async fn a_deleted_subject_is_empty_and_its_next_ids_are_greater(stor
         append(&store, "s", n).await;
     }
     let last = id(append(&store, "s", 20).await.id());
-    assert!(store.delete_subject("s").await.unwrap());
-    assert!(!store.delete_subject("s").await.unwrap());
-    assert!(store.read("s", all()).await.unwrap().is_empty());
-    let again = store.append("s", numbered(7), Some(Expected::Empty), None).await.unwrap();
+    assert!(store.delete_subject(name("s")).await.unwrap());
+    assert!(!store.delete_subject(name("s")).await.unwrap());
+    assert!(store.read(name("s"), all()).await.unwrap().is_empty());
+    let again = store.append(name("s"), numbered(7), Some(Expected::Empty), None).await.unwrap();
     assert!(id(again.id()) > last, "{} after {last}", again.id());
     assert_eq!(read(&store, "s", EventQuery { after: Some(last), ..all() }).await, [7]);
 }
@@ -244,17 +246,18 @@ pub(crate) async fn appends_are_announced_in_order_and_before_they_are_acknowled
         let heard = heard.clone();
         Arc::new(move |subject, event| heard.lock().unwrap().push((subject.to_string(), event.id().to_owned())))
     };
-    let appends: Vec<_> = (0..200).map(|n| store.append("s", numbered(n), None, Some(announce.clone()))).collect();
+    let appends: Vec<_> =
+        (0..200).map(|n| store.append(name("s"), numbered(n), None, Some(announce.clone()))).collect();
     for (n, append) in appends.into_iter().enumerate() {
         let stored = append.await.unwrap();
         assert_eq!(heard.lock().unwrap()[n], ("s".to_owned(), stored.id().to_owned()));
     }
-    let refused = store.append("s", numbered(0), Some(Expected::Empty), Some(announce)).await;
+    let refused = store.append(name("s"), numbered(0), Some(Expected::Empty), Some(announce)).await;
     assert_eq!((code(refused), heard.lock().unwrap().len()), (Code::Conflict, 200));
 }
 
 pub(crate) async fn a_key_keeps_any_json_value_exactly(store: Store) {
-    assert_eq!(store.kv_get("k").await.unwrap(), None);
+    assert_eq!(store.kv_get(name("k")).await.unwrap(), None);
     let values = [
         "null",
         "0",
@@ -271,20 +274,20 @@ pub(crate) async fn a_key_keeps_any_json_value_exactly(store: Store) {
         "{\"b\":1,\"a\":{\"\":[\"\u{1f600}\\n\\u0000\"]}}",
     ];
     for json in values {
-        store.kv_set("k", json.into(), None).await.unwrap();
-        assert_eq!(store.kv_get("k").await.unwrap().map(|got| value(&got)), Some(value(json)), "{json}");
+        store.kv_set(name("k"), json.into(), None).await.unwrap();
+        assert_eq!(store.kv_get(name("k")).await.unwrap().map(|got| value(&got)), Some(value(json)), "{json}");
     }
-    store.kv_delete("k").await.unwrap();
-    store.kv_delete("k").await.unwrap();
-    assert_eq!(store.kv_get("k").await.unwrap(), None);
+    store.kv_delete(name("k")).await.unwrap();
+    store.kv_delete(name("k")).await.unwrap();
+    assert_eq!(store.kv_get(name("k")).await.unwrap(), None);
 }
 
 pub(crate) async fn a_key_is_gone_when_its_time_is_up(store: Store) {
-    for name in ["short", "extended"] {
-        store.kv_set(name, text(json!(1)), Some(300)).await.unwrap();
+    for key in ["short", "extended"] {
+        store.kv_set(name(key), text(json!(1)), Some(300)).await.unwrap();
     }
-    store.kv_set("extended", text(json!(2)), None).await.unwrap();
-    store.kv_set("long", text(json!(3)), Some(3_600_000)).await.unwrap();
+    store.kv_set(name("extended"), text(json!(2)), None).await.unwrap();
+    store.kv_set(name("long"), text(json!(3)), Some(3_600_000)).await.unwrap();
     until(async || {
         store.pass(50);
         key(&store, "short").await.is_none()
@@ -292,39 +295,39 @@ pub(crate) async fn a_key_is_gone_when_its_time_is_up(store: Store) {
     .await;
     assert_eq!(key(&store, "extended").await, Some(json!(2)));
     assert_eq!(key(&store, "long").await, Some(json!(3)));
-    assert_eq!(store.kv_clear("*").await.unwrap(), 2);
+    assert_eq!(store.kv_clear(name("*")).await.unwrap(), 2);
 }
 
 pub(crate) async fn incrementing_keeps_the_time_of_a_key(store: Store) {
-    store.kv_set("k", text(json!(1.5)), Some(2_000)).await.unwrap();
-    assert_eq!(store.kv_increment("k", 2.0).await.unwrap().to_string(), "3.5");
+    store.kv_set(name("k"), text(json!(1.5)), Some(2_000)).await.unwrap();
+    assert_eq!(store.kv_increment(name("k"), 2.0).await.unwrap().to_string(), "3.5");
     until(async || {
         store.pass(500);
         key(&store, "k").await.is_none()
     })
     .await;
-    assert_eq!(store.kv_increment("k", -1.0).await.unwrap().to_string(), "-1");
-    store.kv_set("k", text(json!({})), None).await.unwrap();
-    assert_eq!(code(store.kv_increment("k", 1.0).await), Code::Type);
+    assert_eq!(store.kv_increment(name("k"), -1.0).await.unwrap().to_string(), "-1");
+    store.kv_set(name("k"), text(json!({})), None).await.unwrap();
+    assert_eq!(code(store.kv_increment(name("k"), 1.0).await), Code::Type);
     assert_eq!(key(&store, "k").await, Some(json!({})));
 }
 
 pub(crate) async fn clearing_removes_the_keys_that_match_and_nothing_but_keys(store: Store) {
-    for name in ["a:1", "a:2:b", "b:1"] {
-        store.kv_set(name, text(json!(1)), None).await.unwrap();
+    for key in ["a:1", "a:2:b", "b:1"] {
+        store.kv_set(name(key), text(json!(1)), None).await.unwrap();
     }
     append(&store, "a:events", 1).await;
-    store.index_add("a:index", "e", 1.0, object(json!({}))).await.unwrap();
-    store.doc_save("a:docs", "d", text(json!({}))).await.unwrap();
-    assert_eq!(store.kv_clear("a:*").await.unwrap(), 2);
-    assert_eq!(store.kv_clear("*").await.unwrap(), 1);
+    store.index_add(name("a:index"), name("e"), 1.0, object(json!({}))).await.unwrap();
+    store.doc_save(name("a:docs"), name("d"), text(json!({}))).await.unwrap();
+    assert_eq!(store.kv_clear(name("a:*")).await.unwrap(), 2);
+    assert_eq!(store.kv_clear(name("*")).await.unwrap(), 1);
     assert_eq!(read(&store, "a:events", all()).await, [1]);
-    assert!(store.index_get("a:index", "e").await.unwrap().is_some());
-    assert!(store.doc_get("a:docs", "d").await.unwrap().is_some());
+    assert!(store.index_get(name("a:index"), name("e")).await.unwrap().is_some());
+    assert!(store.doc_get(name("a:docs"), name("d")).await.unwrap().is_some());
 }
 
 pub(crate) async fn simultaneous_increments_of_a_key_lose_none(store: Store) {
-    let calls: Vec<_> = (0..200).map(|_| store.kv_increment("a:b:c", 1.0)).collect();
+    let calls: Vec<_> = (0..200).map(|_| store.kv_increment(name("a:b:c"), 1.0)).collect();
     for (n, call) in calls.into_iter().enumerate() {
         assert_eq!(call.await.unwrap().to_string(), (n + 1).to_string());
     }
@@ -332,31 +335,35 @@ pub(crate) async fn simultaneous_increments_of_a_key_lose_none(store: Store) {
 }
 
 pub(crate) async fn adding_an_entry_replaces_the_one_there_and_expands_dotted_names(store: Store) {
-    store.index_add("i", "e", 1.0, object(json!({"old": 1, "version": 9}))).await.unwrap();
-    assert!(store.index_update("i", "e", object(json!({"x": 1})), None).await.unwrap());
-    store.index_add("i", "e", 2.0, object(json!({"stats.n": 0, "stats.m": [1]}))).await.unwrap();
-    let entry = store.index_get("i", "e").await.unwrap().unwrap();
+    store.index_add(name("i"), name("e"), 1.0, object(json!({"old": 1, "version": 9}))).await.unwrap();
+    assert!(store.index_update(name("i"), name("e"), object(json!({"x": 1})), None).await.unwrap());
+    store.index_add(name("i"), name("e"), 2.0, object(json!({"stats.n": 0, "stats.m": [1]}))).await.unwrap();
+    let entry = store.index_get(name("i"), name("e")).await.unwrap().unwrap();
     assert_eq!((&*entry.id, entry.score), ("e", 2.0));
     assert_eq!(value(&entry.metadata), json!({"stats": {"n": 0, "m": [1]}, "version": 0}));
     assert_eq!(page(&store, 0, 50, json!({})).await, ["e"]);
 }
 
 pub(crate) async fn an_update_merges_deeply_and_counts_the_version(store: Store) {
-    store.index_add("i", "e", 1.0, object(json!({"a": {"b": {"x": 1, "y": 2}}, "list": [1, 2]}))).await.unwrap();
+    store
+        .index_add(name("i"), name("e"), 1.0, object(json!({"a": {"b": {"x": 1, "y": 2}}, "list": [1, 2]})))
+        .await
+        .unwrap();
     let patch = object(json!({"a": {"b": {"x": null, "z": {"step:before": 3}}}, "list": [9], "version": 77}));
-    assert!(store.index_update("i", "e", patch, Some(0)).await.unwrap());
-    assert_eq!(store.index_increment("i", "e", "stats.n", 2.0).await.unwrap().to_string(), "2");
+    assert!(store.index_update(name("i"), name("e"), patch, Some(0)).await.unwrap());
+    assert_eq!(store.index_increment(name("i"), name("e"), name("stats.n"), 2.0).await.unwrap().to_string(), "2");
     let wanted = json!({"a": {"b": {"y": 2, "z": {"step:before": 3}}}, "list": [9], "stats": {"n": 2}, "version": 2});
     assert_eq!(metadata(&store, "i", "e").await, wanted);
-    assert!(!store.index_update("i", "e", object(json!({"a": null})), Some(1)).await.unwrap());
-    assert_eq!(code(store.index_increment("i", "e", "list", 1.0).await), Code::Type);
+    assert!(!store.index_update(name("i"), name("e"), object(json!({"a": null})), Some(1)).await.unwrap());
+    assert_eq!(code(store.index_increment(name("i"), name("e"), name("list"), 1.0).await), Code::Type);
     assert_eq!(metadata(&store, "i", "e").await, wanted);
 }
 
 pub(crate) async fn two_hundred_simultaneous_updates_of_an_entry_all_happen(store: Store) {
-    store.index_add("i", "e", 1.0, object(json!({"seen": {}}))).await.unwrap();
-    let calls: Vec<_> =
-        (0..200).map(|n| store.index_update("i", "e", object(json!({"seen": {format!("u{n}"): n}})), None)).collect();
+    store.index_add(name("i"), name("e"), 1.0, object(json!({"seen": {}}))).await.unwrap();
+    let calls: Vec<_> = (0..200)
+        .map(|n| store.index_update(name("i"), name("e"), object(json!({"seen": {format!("u{n}"): n}})), None))
+        .collect();
     for call in calls {
         assert!(call.await.unwrap());
     }
@@ -366,7 +373,10 @@ pub(crate) async fn two_hundred_simultaneous_updates_of_an_entry_all_happen(stor
 
 pub(crate) async fn entries_come_by_score_then_by_id_filtered_before_the_page_is_cut(store: Store) {
     for (id, score, status) in [("c", 1.0, "a"), ("b", 2.5, "b"), ("d", -1.0, "b"), ("a", 2.5, "a"), ("e", 0.0, "c")] {
-        store.index_add("i", id, score, object(json!({"status": status, "x": {"y": score}}))).await.unwrap();
+        store
+            .index_add(name("i"), name(id), score, object(json!({"status": status, "x": {"y": score}})))
+            .await
+            .unwrap();
     }
     assert_eq!(page(&store, 0, 50, json!({})).await, ["a", "b", "c", "e", "d"]);
     assert_eq!(page(&store, 1, 2, json!({})).await, ["b", "c"]);
@@ -378,22 +388,22 @@ pub(crate) async fn entries_come_by_score_then_by_id_filtered_before_the_page_is
 }
 
 pub(crate) async fn a_missing_entry_is_told(store: Store) {
-    assert!(store.index_get("i", "e").await.unwrap().is_none());
-    assert!(!store.index_update("i", "e", object(json!({"a": 1})), None).await.unwrap());
-    let error = store.index_increment("i", "e", "n", 1.0).await.unwrap_err();
+    assert!(store.index_get(name("i"), name("e")).await.unwrap().is_none());
+    assert!(!store.index_update(name("i"), name("e"), object(json!({"a": 1})), None).await.unwrap());
+    let error = store.index_increment(name("i"), name("e"), name("n"), 1.0).await.unwrap_err();
     assert!(error.code() == Code::NotFound && error.message().contains("Entry not found"), "{error}");
-    store.index_add("i", "e", 1.0, object(json!({}))).await.unwrap();
-    assert!(store.index_delete("i", "e").await.unwrap());
-    assert!(!store.index_delete("i", "e").await.unwrap());
+    store.index_add(name("i"), name("e"), 1.0, object(json!({}))).await.unwrap();
+    assert!(store.index_delete(name("i"), name("e")).await.unwrap());
+    assert!(!store.index_delete(name("i"), name("e")).await.unwrap());
     assert!(page(&store, 0, 50, json!({})).await.is_empty());
 }
 
 pub(crate) async fn documents_are_filtered_sorted_and_paged(store: Store) {
     for (id, n) in [("a", json!(2)), ("b", json!(1)), ("c", json!("x")), ("d", json!(1)), ("e", json!(null))] {
-        store.doc_save("c", id, text(json!({"x": {"n": n}, "old": 1}))).await.unwrap();
+        store.doc_save(name("c"), name(id), text(json!({"x": {"n": n}, "old": 1}))).await.unwrap();
     }
-    store.doc_save("c", "a", text(json!({"x": {"n": 2}}))).await.unwrap();
-    assert_eq!(value(&store.doc_get("c", "a").await.unwrap().unwrap()), json!({"x": {"n": 2}}));
+    store.doc_save(name("c"), name("a"), text(json!({"x": {"n": 2}}))).await.unwrap();
+    assert_eq!(value(&store.doc_get(name("c"), name("a")).await.unwrap().unwrap()), json!({"x": {"n": 2}}));
     let sorted = || DocQuery { sort_by: Some("x.n".into()), ..Default::default() };
     assert_eq!(docs(&store, DocQuery::default()).await, ["a", "b", "c", "d", "e"]);
     assert_eq!(docs(&store, DocQuery { descending: true, limit: Some(2), ..Default::default() }).await, ["e", "d"]);
@@ -404,21 +414,21 @@ pub(crate) async fn documents_are_filtered_sorted_and_paged(store: Store) {
     );
     let filter = Filter::new(object(json!({"x.n": [1, "x"]})));
     assert_eq!(docs(&store, DocQuery { filter, offset: 1, ..Default::default() }).await, ["c", "d"]);
-    store.doc_delete("c", "a").await.unwrap();
-    store.doc_delete("c", "a").await.unwrap();
-    assert_eq!(store.doc_get("c", "a").await.unwrap(), None);
+    store.doc_delete(name("c"), name("a")).await.unwrap();
+    store.doc_delete(name("c"), name("a")).await.unwrap();
+    assert_eq!(store.doc_get(name("c"), name("a")).await.unwrap(), None);
 }
 
 pub(crate) async fn calls_take_effect_in_the_order_in_which_they_are_made(store: Store) {
-    let set = store.kv_set("k", text(json!(1)), None);
-    let add = store.kv_increment("k", 2.0);
-    let before = store.kv_get("k");
-    let clear = store.kv_clear("k*");
-    let after = store.kv_get("k");
-    let stored = store.append("s", numbered(1), None, None);
-    let records = store.read("s", all());
-    let delete = store.delete_subject("s");
-    let none = store.read("s", all());
+    let set = store.kv_set(name("k"), text(json!(1)), None);
+    let add = store.kv_increment(name("k"), 2.0);
+    let before = store.kv_get(name("k"));
+    let clear = store.kv_clear(name("k*"));
+    let after = store.kv_get(name("k"));
+    let stored = store.append(name("s"), numbered(1), None, None);
+    let records = store.read(name("s"), all());
+    let delete = store.delete_subject(name("s"));
+    let none = store.read(name("s"), all());
     assert_eq!(none.await.unwrap().len(), 0);
     assert!(delete.await.unwrap());
     assert_eq!(records.await.unwrap(), [stored.await.unwrap().json().clone()]);
@@ -435,23 +445,23 @@ pub(crate) async fn after_closing_every_call_says_so(store: Store) {
     store.close().await.unwrap();
     assert!(!store.health().await.unwrap().ok);
     closed(store.open()).await;
-    closed(store.append("s", numbered(1), None, None)).await;
-    closed(store.read("s", all())).await;
-    closed(store.delete_subject("s")).await;
-    closed(store.subscribe("s", Arc::new(Mailbox::new(1, Overflow::DropOldest)))).await;
-    closed(store.kv_get("k")).await;
-    closed(store.kv_set("k", text(json!(1)), None)).await;
-    closed(store.kv_delete("k")).await;
-    closed(store.kv_clear("*")).await;
-    closed(store.kv_increment("k", 1.0)).await;
-    closed(store.index_add("i", "e", 1.0, object(json!({})))).await;
-    closed(store.index_get("i", "e")).await;
-    closed(store.index_read("i", IndexQuery { offset: 0, limit: 1, filter: Filter::default() })).await;
-    closed(store.index_update("i", "e", object(json!({})), None)).await;
-    closed(store.index_increment("i", "e", "n", 1.0)).await;
-    closed(store.index_delete("i", "e")).await;
-    closed(store.doc_save("c", "d", text(json!({})))).await;
-    closed(store.doc_get("c", "d")).await;
-    closed(store.doc_list("c", DocQuery::default())).await;
-    closed(store.doc_delete("c", "d")).await;
+    closed(store.append(name("s"), numbered(1), None, None)).await;
+    closed(store.read(name("s"), all())).await;
+    closed(store.delete_subject(name("s"))).await;
+    closed(store.subscribe(name("s"), Arc::new(Mailbox::new(1, Overflow::DropOldest)))).await;
+    closed(store.kv_get(name("k"))).await;
+    closed(store.kv_set(name("k"), text(json!(1)), None)).await;
+    closed(store.kv_delete(name("k"))).await;
+    closed(store.kv_clear(name("*"))).await;
+    closed(store.kv_increment(name("k"), 1.0)).await;
+    closed(store.index_add(name("i"), name("e"), 1.0, object(json!({})))).await;
+    closed(store.index_get(name("i"), name("e"))).await;
+    closed(store.index_read(name("i"), IndexQuery { offset: 0, limit: 1, filter: Filter::default() })).await;
+    closed(store.index_update(name("i"), name("e"), object(json!({})), None)).await;
+    closed(store.index_increment(name("i"), name("e"), name("n"), 1.0)).await;
+    closed(store.index_delete(name("i"), name("e"))).await;
+    closed(store.doc_save(name("c"), name("d"), text(json!({})))).await;
+    closed(store.doc_get(name("c"), name("d"))).await;
+    closed(store.doc_list(name("c"), DocQuery::default())).await;
+    closed(store.doc_delete(name("c"), name("d"))).await;
 }

@@ -1,5 +1,6 @@
 //! Many processes on one entry: real processes, each this test binary run again.
 
+use crate::conformance::name;
 use std::process::{Command, Stdio};
 
 use nvent_native::store::StoreBackend;
@@ -18,7 +19,7 @@ async fn four_processes_with_fifty_simultaneous_updates_each_lose_none() {
     }
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
-    store.index_add("i", "run", 1.0, object(json!({"seen": {}}))).await.unwrap();
+    store.index_add(name("i"), name("run"), 1.0, object(json!({"seen": {}}))).await.unwrap();
     let this = std::env::current_exe().unwrap();
     let children: Vec<_> = (0..4)
         .map(|n| {
@@ -34,19 +35,22 @@ async fn four_processes_with_fifty_simultaneous_updates_each_lose_none() {
     for mut child in children {
         assert!(tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap().success());
     }
-    let metadata = value(&store.index_get("i", "run").await.unwrap().unwrap().metadata);
+    let metadata = value(&store.index_get(name("i"), name("run")).await.unwrap().unwrap().metadata);
     assert_eq!((&metadata["version"], &metadata["n"]), (&json!(400), &json!(200)));
     for process in 0..4 {
         assert_eq!(metadata["seen"][format!("p{process}")].as_object().unwrap().len(), 50);
     }
 }
 
-async fn update_fifty_times(port: u16, name: &str) {
+async fn update_fifty_times(port: u16, process: &str) {
     let store = store_on(patient(port));
     let calls: Vec<_> = (0..50)
         .map(|n| {
-            let patch = object(json!({"seen": {name: {format!("u{n}"): n}}}));
-            (store.index_update("i", "run", patch, None), store.index_increment("i", "run", "n", 1.0))
+            let patch = object(json!({"seen": {process: {format!("u{n}"): n}}}));
+            (
+                store.index_update(name("i"), name("run"), patch, None),
+                store.index_increment(name("i"), name("run"), name("n"), 1.0),
+            )
         })
         .collect();
     for (update, increment) in calls {

@@ -1,6 +1,7 @@
 //! nvent's own formats, by hand in both directions: what its adapters wrote is read right, and what we write is what
 //! they expect.
 
+use crate::conformance::name;
 use nvent_native::store::{EventQuery, IndexQuery, StoreBackend};
 use serde_json::json;
 
@@ -40,7 +41,13 @@ async fn what_old_instances_wrote_is_read_right() {
         "1700000000005",
     ]);
     assert_eq!(
-        store.read("nvent:flow:run:1", EventQuery::default()).await.unwrap().iter().map(value).collect::<Vec<_>>(),
+        store
+            .read(name("nvent:flow:run:1"), EventQuery::default())
+            .await
+            .unwrap()
+            .iter()
+            .map(value)
+            .collect::<Vec<_>>(),
         [json!({"id": "1700000000000-0", "ts": 1_700_000_000_005_u64, "type": "step.completed", "runId": 1,
             "stepName": "a b", "attempt": 1, "data": {"x": [1, null]}})]
     );
@@ -48,7 +55,7 @@ async fn what_old_instances_wrote_is_read_right() {
         [("plain text", json!("plain text")), (r#"{"a":1}"#, json!({"a": 1})), ("5", json!(5)), ("", json!(""))]
     {
         redis.raw(&["SET", "k", raw]);
-        assert_eq!(value(&store.kv_get("k").await.unwrap().unwrap()), wanted);
+        assert_eq!(value(&store.kv_get(name("k")).await.unwrap().unwrap()), wanted);
     }
     redis.raw(&["ZADD", "i", "5", "a"]);
     redis.raw(&[
@@ -56,7 +63,8 @@ async fn what_old_instances_wrote_is_read_right() {
         r#"["x"]"#, "code", "00123",
     ]);
     redis.raw(&["ZADD", "i", "4", "bare"]);
-    let read = store.index_read("i", IndexQuery { offset: 0, limit: 50, filter: Default::default() }).await.unwrap();
+    let read =
+        store.index_read(name("i"), IndexQuery { offset: 0, limit: 50, filter: Default::default() }).await.unwrap();
     assert_eq!(
         read.iter().map(|entry| (&*entry.id, entry.score, value(&entry.metadata))).collect::<Vec<_>>(),
         [
@@ -68,8 +76,13 @@ async fn what_old_instances_wrote_is_read_right() {
             ("bare", 4.0, json!({"version": 0})),
         ]
     );
-    assert!(store.index_update("i", "a", object(json!({"stats": {"n": 9}, "status": null})), Some(3)).await.unwrap());
-    assert_eq!(store.index_increment("i", "a", "stats.n", 1.0).await.unwrap().to_string(), "10");
+    assert!(
+        store
+            .index_update(name("i"), name("a"), object(json!({"stats": {"n": 9}, "status": null})), Some(3))
+            .await
+            .unwrap()
+    );
+    assert_eq!(store.index_increment(name("i"), name("a"), name("stats.n"), 1.0).await.unwrap().to_string(), "10");
     assert_eq!(lines(redis.raw(&["HMGET", "i:meta:a", "version", "stats.n", "status"])), ["5", "10", "(nil)"]);
 }
 
@@ -79,7 +92,7 @@ async fn what_is_written_is_what_old_instances_expect() {
     let store = store_on(patient(redis.port()));
     let stored = store
         .append(
-            "s",
+            name("s"),
             event(r#"{"type":"emit","runId":"r-1","attempt":2,"data":{"name":"x","payload":[1]}}"#),
             None,
             None,
@@ -103,14 +116,14 @@ async fn what_is_written_is_what_old_instances_expect() {
             r#"{"name":"x","payload":[1]}"#
         ]
     );
-    store.kv_set("k", text(json!("as it is")), Some(5_000)).await.unwrap();
+    store.kv_set(name("k"), text(json!("as it is")), Some(5_000)).await.unwrap();
     assert_eq!(lines(redis.raw(&["GET", "k"])), ["as it is"]);
-    store.kv_set("k", text(json!({"a": [1]})), None).await.unwrap();
+    store.kv_set(name("k"), text(json!({"a": [1]})), None).await.unwrap();
     assert_eq!(lines(redis.raw(&["GET", "k"])), [r#"{"a":[1]}"#]);
     assert_eq!(lines(redis.raw(&["TTL", "k"])), ["-1"]);
 
     let metadata = json!({"name": "f", "stats.totalFires": 0, "nested": {"on": true, "list": ["a", {"b": 1}]}});
-    store.index_add("i", "a", 12.5, object(metadata)).await.unwrap();
+    store.index_add(name("i"), name("a"), 12.5, object(metadata)).await.unwrap();
     assert_eq!(lines(redis.raw(&["ZRANGE", "i", "0", "-1", "WITHSCORES"])), ["a", "12.5"]);
     assert_eq!(
         lines(redis.raw(&["HGETALL", "i:meta:a"])),
@@ -122,14 +135,17 @@ async fn what_is_written_is_what_old_instances_expect() {
 async fn an_old_update_of_a_native_entry_is_seen_whole() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
-    store.index_add("i", "a", 1.0, object(json!({"code": "12", "gone": null, "empty": {}, "n": 1}))).await.unwrap();
+    store
+        .index_add(name("i"), name("a"), 1.0, object(json!({"code": "12", "gone": null, "empty": {}, "n": 1})))
+        .await
+        .unwrap();
     // As nvent's script does it: fields set and deleted, the version counted.
     redis.raw(&["HSET", "i:meta:a", "code", "13", "empty.x", "y", "version", "1"]);
     redis.raw(&["HDEL", "i:meta:a", "n"]);
-    let got = value(&store.index_get("i", "a").await.unwrap().unwrap().metadata);
+    let got = value(&store.index_get(name("i"), name("a")).await.unwrap().unwrap().metadata);
     assert_eq!(got, json!({"code": 13, "gone": null, "empty": {"x": "y"}, "version": 1}));
-    assert!(store.index_update("i", "a", object(json!({"code": "14"})), Some(1)).await.unwrap());
-    let got = value(&store.index_get("i", "a").await.unwrap().unwrap().metadata);
+    assert!(store.index_update(name("i"), name("a"), object(json!({"code": "14"})), Some(1)).await.unwrap());
+    let got = value(&store.index_get(name("i"), name("a")).await.unwrap().unwrap().metadata);
     assert_eq!(got, json!({"code": "14", "gone": null, "empty": {"x": "y"}, "version": 2}));
 }
 
@@ -141,9 +157,9 @@ async fn streams_are_trimmed_as_configured() {
         nvent_native::store::RedisStoreOptions { connection: patient(redis.port()), trim, ..Default::default() };
     let store = nvent_native::store::RedisStore::new(options, tokio::runtime::Handle::current());
     for n in 0..25 {
-        store.append("s", event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None).await.unwrap();
+        store.append(name("s"), event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None).await.unwrap();
     }
-    let read = store.read("s", EventQuery::default()).await.unwrap();
+    let read = store.read(name("s"), EventQuery::default()).await.unwrap();
     assert_eq!(
         read.iter().map(|record| value(record)["n"].as_u64().unwrap()).collect::<Vec<_>>(),
         (15..25).collect::<Vec<_>>()

@@ -1,6 +1,7 @@
 //! Outages: every call ends, says whether trying again makes sense and whether it may have been applied, and everything
 //! works again when the server is back.
 
+use crate::conformance::name;
 use std::time::{Duration, Instant};
 
 use nvent_native::fanout::{Delivery, Mailbox, Overflow};
@@ -13,7 +14,7 @@ use crate::support::{Proxy, TestRedis, eventually};
 use crate::{event, impatient, json as text, patient, store_on};
 
 async fn set(store: &RedisStore) -> Result<(), Error> {
-    store.kv_set("k", text(json!(1)), None).await
+    store.kv_set(name("k"), text(json!(1)), None).await
 }
 
 async fn works_again(store: &RedisStore) {
@@ -21,7 +22,7 @@ async fn works_again(store: &RedisStore) {
     while let Err(error) = set(store).await {
         assert!(error.is_retryable() && Instant::now() < until, "{error}");
     }
-    assert_eq!(store.kv_get("k").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(store.kv_get(name("k")).await.unwrap().as_deref(), Some("1"));
 }
 
 #[tokio::test]
@@ -48,12 +49,12 @@ async fn calls_that_wait_for_a_restart_are_made_in_their_order_when_it_comes() {
     redis.kill();
     while store.health().await.unwrap().ok {}
     let appends: Vec<_> =
-        (0..50).map(|n| store.append("s", event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None)).collect();
+        (0..50).map(|n| store.append(name("s"), event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None)).collect();
     redis.restart();
     for append in appends {
         append.await.unwrap();
     }
-    let records = store.read("s", EventQuery::default()).await.unwrap();
+    let records = store.read(name("s"), EventQuery::default()).await.unwrap();
     assert!(records.iter().map(|record| crate::value(record)["n"].as_u64().unwrap()).eq(0..50));
 }
 
@@ -63,7 +64,7 @@ async fn a_write_that_was_sent_and_not_answered_may_have_been_applied() {
     let store = store_on(impatient(redis.port()));
     set(&store).await.unwrap();
     redis.pause();
-    let (write, read) = (store.kv_increment("n", 1.0), store.kv_get("k"));
+    let (write, read) = (store.kv_increment(name("n"), 1.0), store.kv_get(name("k")));
     let error = write.await.unwrap_err();
     assert!(error.is_maybe_applied() && error.is_retryable(), "{error}");
     let error = read.await.unwrap_err();
@@ -102,14 +103,14 @@ async fn a_server_that_is_loading_or_full_or_has_become_a_replica_is_told_and_wa
     redis.raw(&["CONFIG", "SET", "maxmemory", "1"]);
     let error = set(&store).await.unwrap_err();
     assert!(error.message().contains("OOM") && error.is_retryable() && !error.is_maybe_applied(), "{error}");
-    let error = store.append("s", event(r#"{"type":"t"}"#), None, None).await.unwrap_err();
+    let error = store.append(name("s"), event(r#"{"type":"t"}"#), None, None).await.unwrap_err();
     assert_eq!((error.code(), error.is_retryable()), (Code::Unavailable, true), "{error}");
     redis.raw(&["CONFIG", "SET", "maxmemory", "0"]);
     works_again(&store).await;
 
     let primary = TestRedis::start();
     redis.raw(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
-    let error = store.kv_increment("n", 1.0).await.unwrap_err();
+    let error = store.kv_increment(name("n"), 1.0).await.unwrap_err();
     assert!(error.message().contains("READONLY") && error.is_retryable(), "{error}");
     let health = store.health().await.unwrap();
     assert!(!health.ok && health.detail.unwrap().contains("slave"));
@@ -117,7 +118,7 @@ async fn a_server_that_is_loading_or_full_or_has_become_a_replica_is_told_and_wa
     redis.raw(&["REPLICAOF", "NO", "ONE"]);
     redis.raw(&["SCRIPT", "FLUSH"]);
     works_again(&store).await;
-    store.kv_increment("n", 1.0).await.unwrap();
+    store.kv_increment(name("n"), 1.0).await.unwrap();
 }
 
 #[tokio::test]
@@ -184,14 +185,14 @@ async fn what_an_acl_forbids_is_told_for_good_and_what_it_need_not_allow_is_not_
     ]);
     let config = RedisConfig { username: Some("app".into()), password: Some("pass".into()), ..patient(redis.port()) };
     let store = store_on(config);
-    let error = store.kv_set("foreign", text(json!(1)), None).await.unwrap_err();
+    let error = store.kv_set(name("foreign"), text(json!(1)), None).await.unwrap_err();
     assert!(!error.is_retryable() && error.message().contains("ACL"), "{error}");
-    let error = store.kv_increment("foreign", 1.0).await.unwrap_err();
+    let error = store.kv_increment(name("foreign"), 1.0).await.unwrap_err();
     assert!(!error.is_retryable() && error.message().contains("ACL"), "{error}");
     // No channel is allowed: appends and subscriptions do without.
     let mailbox = std::sync::Arc::new(Mailbox::new(8, Overflow::DropOldest));
-    store.subscribe("own:s", mailbox.clone()).await.unwrap();
-    let stored = store.append("own:s", event(r#"{"type":"t"}"#), None, None).await.unwrap();
+    store.subscribe(name("own:s"), mailbox.clone()).await.unwrap();
+    let stored = store.append(name("own:s"), event(r#"{"type":"t"}"#), None, None).await.unwrap();
     match mailbox.recv().await.unwrap() {
         Delivery::Item(item) => assert_eq!(item.event.id(), stored.id()),
         Delivery::Gap(gap) => panic!("{gap:?}"),
@@ -203,7 +204,7 @@ async fn more_calls_than_may_wait_are_refused_at_once() {
     let redis = TestRedis::start();
     let store = store_on(RedisConfig { max_pending: 10, ..impatient(redis.port()) });
     redis.pause();
-    let calls: Vec<_> = (0..11).map(|_| store.kv_get("k")).collect();
+    let calls: Vec<_> = (0..11).map(|_| store.kv_get(name("k"))).collect();
     let error = calls.into_iter().next_back().unwrap().await.unwrap_err();
     assert!(error.is_retryable() && error.message().contains("wait"), "{error}");
     redis.resume();
@@ -214,9 +215,10 @@ async fn store_subscriptions_resume_from_the_last_id_seen() {
     let mut redis = TestRedis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let (one, other) = (store_on(impatient(redis.port())), store_on(impatient(redis.port())));
     let mailboxes: Vec<_> = (0..2).map(|_| std::sync::Arc::new(Mailbox::new(1_000, Overflow::DropOldest))).collect();
-    one.subscribe("run:a", mailboxes[0].clone()).await.unwrap();
-    one.subscribe("run:*", mailboxes[1].clone()).await.unwrap();
-    let append = async |n: usize| other.append("run:a", event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None).await;
+    one.subscribe(name("run:a"), mailboxes[0].clone()).await.unwrap();
+    one.subscribe(name("run:*"), mailboxes[1].clone()).await.unwrap();
+    let append =
+        async |n: usize| other.append(name("run:a"), event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None).await;
     append(0).await.unwrap();
     redis.kill();
     redis.restart();
@@ -238,9 +240,9 @@ async fn closing_leaves_nothing_behind_and_works_while_the_server_is_down() {
     let mut redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
     let mailbox = std::sync::Arc::new(Mailbox::new(8, Overflow::DropOldest));
-    store.subscribe("s*", mailbox.clone()).await.unwrap();
+    store.subscribe(name("s*"), mailbox.clone()).await.unwrap();
     eventually("it is connected", || redis.connections_named("nvent-native") == 2).await;
-    let last = store.kv_set("last", text(json!(1)), None);
+    let last = store.kv_set(name("last"), text(json!(1)), None);
     store.close().await.unwrap();
     last.await.unwrap();
     assert_eq!(redis.connections_named("nvent-native"), 0);
@@ -251,7 +253,7 @@ async fn closing_leaves_nothing_behind_and_works_while_the_server_is_down() {
     let down = store_on(patient(redis.port()));
     set(&down).await.unwrap();
     redis.kill();
-    let waiting = down.kv_get("k");
+    let waiting = down.kv_get(name("k"));
     down.close().await.unwrap();
     assert_eq!(waiting.await.unwrap_err().code(), Code::Unavailable);
 }
@@ -260,7 +262,7 @@ async fn closing_leaves_nothing_behind_and_works_while_the_server_is_down() {
 async fn calls_made_before_there_is_a_connection_are_made_before_a_close_ends_it() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
-    let calls: Vec<_> = (0..50).map(|_| store.kv_increment("n", 1.0)).collect();
+    let calls: Vec<_> = (0..50).map(|_| store.kv_increment(name("n"), 1.0)).collect();
     let closed = store.close();
     assert_eq!(set(&store).await.unwrap_err().code(), Code::Closed);
     for call in calls {
@@ -278,7 +280,7 @@ async fn a_close_between_two_attempts_makes_one_more_for_the_calls_that_wait() {
     // When health has given up, the next attempt is more than a second away.
     let hour = Duration::from_secs(3_600);
     let store = store_on(RedisConfig { max_reconnect_delay: hour, queue_timeout: hour, ..patient(redis.port()) });
-    let waiting = store.kv_set("k", text(json!(1)), None);
+    let waiting = store.kv_set(name("k"), text(json!(1)), None);
     while !store.health().await.unwrap().detail.unwrap().contains("reached") {}
     redis.restart();
     store.close().await.unwrap();
@@ -291,7 +293,7 @@ async fn closing_ends_while_the_server_is_down_or_silent_or_was_never_there() {
     let mut redis = TestRedis::start();
     let never = store_on(RedisConfig { port: 1, ..patient(redis.port()) });
     let mailbox = std::sync::Arc::new(Mailbox::new(8, Overflow::DropOldest));
-    let (subscribed, waiting) = (never.subscribe("s*", mailbox.clone()), set(&never));
+    let (subscribed, waiting) = (never.subscribe(name("s*"), mailbox.clone()), set(&never));
     never.close().await.unwrap();
     assert!(subscribed.await.is_err() && !waiting.await.unwrap_err().is_maybe_applied());
     assert!(mailbox.recv().await.is_none());
@@ -299,7 +301,7 @@ async fn closing_ends_while_the_server_is_down_or_silent_or_was_never_there() {
     let silent = store_on(impatient(redis.port()));
     set(&silent).await.unwrap();
     redis.pause();
-    let write = silent.kv_increment("n", 1.0);
+    let write = silent.kv_increment(name("n"), 1.0);
     silent.close().await.unwrap();
     assert!(write.await.unwrap_err().is_maybe_applied());
     redis.resume();
@@ -313,14 +315,15 @@ async fn store_subscriptions_made_during_an_outage_are_accepted_and_live_when_th
     set(&store).await.unwrap();
     redis.kill();
     let mailboxes: Vec<_> = (0..3).map(|_| std::sync::Arc::new(Mailbox::new(1_000, Overflow::DropOldest))).collect();
-    store.subscribe("run:a", mailboxes[0].clone()).await.unwrap();
-    store.subscribe("run:*", mailboxes[1].clone()).await.unwrap();
-    let ended = store.subscribe("run:*", mailboxes[2].clone()).await.unwrap();
+    store.subscribe(name("run:a"), mailboxes[0].clone()).await.unwrap();
+    store.subscribe(name("run:*"), mailboxes[1].clone()).await.unwrap();
+    let ended = store.subscribe(name("run:*"), mailboxes[2].clone()).await.unwrap();
     store.unsubscribe(ended).await.unwrap();
     assert!(mailboxes[2].recv().await.is_none());
     redis.restart();
     // Appends that are called later come after them, also where both waited.
-    let append = async |n: usize| store.append("run:a", event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None).await;
+    let append =
+        async |n: usize| store.append(name("run:a"), event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None).await;
     for n in 0..3 {
         while append(n).await.is_err() {}
     }

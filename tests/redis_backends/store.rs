@@ -1,5 +1,6 @@
 //! The store where it is its own: scripts, order, keys that it shares with others, subscriptions across processes.
 
+use crate::conformance::name;
 use std::sync::{Arc, Mutex};
 
 use nvent_native::Code;
@@ -34,11 +35,11 @@ async fn calls_take_effect_in_the_order_in_which_they_were_made() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
     // None is awaited before the next is made, and the connection is not there yet.
-    let set = store.kv_set("k", text(json!(1)), None);
-    let add = store.kv_increment("k", 2.0);
-    let clear = store.kv_clear("k*");
-    let again = store.kv_set("k", text(json!("x")), None);
-    let get = store.kv_get("k");
+    let set = store.kv_set(name("k"), text(json!(1)), None);
+    let add = store.kv_increment(name("k"), 2.0);
+    let clear = store.kv_clear(name("k*"));
+    let again = store.kv_set(name("k"), text(json!("x")), None);
+    let get = store.kv_get(name("k"));
     assert_eq!(get.await.unwrap().as_deref(), Some("\"x\""));
     set.await.unwrap();
     assert_eq!(add.await.unwrap().to_string(), "3");
@@ -56,14 +57,14 @@ async fn appends_are_announced_in_the_order_of_storage_before_they_are_acknowled
         Arc::new(move |_, event| announced.lock().unwrap().push(event.id().parse::<EventId>().unwrap()))
     };
     let appends: Vec<_> = (0..500)
-        .map(|n| store.append("s", event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, Some(announce.clone())))
+        .map(|n| store.append(name("s"), event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, Some(announce.clone())))
         .collect();
     for (n, append) in appends.into_iter().enumerate() {
         let stored = append.await.unwrap();
         assert_eq!(announced.lock().unwrap()[n].to_string(), stored.id());
     }
     assert!(announced.lock().unwrap().is_sorted());
-    let records = store.read("s", EventQuery::default()).await.unwrap();
+    let records = store.read(name("s"), EventQuery::default()).await.unwrap();
     assert!(records.iter().enumerate().all(|(n, record)| value(record)["n"] == n));
 }
 
@@ -72,7 +73,10 @@ async fn each_call_is_one_command_however_much_it_touches() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
     for n in 0..100 {
-        store.index_add("i", &format!("{n:03}"), 1.0, object(json!({"n": n, "odd": n % 2 == 1}))).await.unwrap();
+        store
+            .index_add(name("i"), name(&format!("{n:03}")), 1.0, object(json!({"n": n, "odd": n % 2 == 1})))
+            .await
+            .unwrap();
     }
     let calls_of = |name: &str| {
         let line = redis.info(&format!("cmdstat_{name}"));
@@ -80,11 +84,11 @@ async fn each_call_is_one_command_however_much_it_touches() {
         calls.map_or(0, |calls| calls.parse::<u64>().unwrap())
     };
     let before = calls_of("evalsha");
-    assert_eq!(store.index_read("i", page(0, 50, json!({}))).await.unwrap().len(), 50);
-    assert_eq!(store.index_read("i", page(0, 50, json!({"odd": true}))).await.unwrap().len(), 50);
-    assert!(store.index_update("i", "001", object(json!({"a": {"b": 1}})), None).await.unwrap());
-    store.index_increment("i", "001", "a.b", 1.0).await.unwrap();
-    store.index_get("i", "001").await.unwrap();
+    assert_eq!(store.index_read(name("i"), page(0, 50, json!({}))).await.unwrap().len(), 50);
+    assert_eq!(store.index_read(name("i"), page(0, 50, json!({"odd": true}))).await.unwrap().len(), 50);
+    assert!(store.index_update(name("i"), name("001"), object(json!({"a": {"b": 1}})), None).await.unwrap());
+    store.index_increment(name("i"), name("001"), name("a.b"), 1.0).await.unwrap();
+    store.index_get(name("i"), name("001")).await.unwrap();
     assert_eq!(calls_of("evalsha") - before, 5);
 }
 
@@ -92,13 +96,16 @@ async fn each_call_is_one_command_however_much_it_touches() {
 async fn scripts_survive_being_forgotten() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
-    store.index_add("i", "a", 1.0, object(json!({"n": 0}))).await.unwrap();
+    store.index_add(name("i"), name("a"), 1.0, object(json!({"n": 0}))).await.unwrap();
     redis.raw(&["SCRIPT", "FLUSH"]);
-    let increments: Vec<_> = (0..100).map(|_| store.index_increment("i", "a", "n", 1.0)).collect();
+    let increments: Vec<_> = (0..100).map(|_| store.index_increment(name("i"), name("a"), name("n"), 1.0)).collect();
     for increment in increments {
         increment.await.unwrap();
     }
-    assert_eq!(value(&store.index_get("i", "a").await.unwrap().unwrap().metadata), json!({"n": 100, "version": 100}));
+    assert_eq!(
+        value(&store.index_get(name("i"), name("a")).await.unwrap().unwrap().metadata),
+        json!({"n": 100, "version": 100})
+    );
     assert_eq!(store.stats().iter().find(|(name, _)| *name == "reconnects").unwrap().1, 0.0);
 }
 
@@ -109,19 +116,20 @@ async fn equal_scores_are_ordered_by_id_on_every_page() {
     let mut expected = Vec::new();
     for (score, ids) in [(9.5, 0..3), (7.0, 3..4), (5.0, 4..20), (1.0, 20..22), (-2.5, 22..30)] {
         for id in ids.rev() {
-            let add = store.index_add("i", &format!("{id:02}"), score, object(json!({"even": id % 2 == 0})));
+            let add =
+                store.index_add(name("i"), name(&format!("{id:02}")), score, object(json!({"even": id % 2 == 0})));
             add.await.unwrap();
         }
     }
     expected.extend((0..30).map(|id| format!("{id:02}")));
     for offset in 0..31 {
         for limit in [1, 2, 3, 7, 50] {
-            let read = store.index_read("i", page(offset, limit, json!({}))).await.unwrap();
+            let read = store.index_read(name("i"), page(offset, limit, json!({}))).await.unwrap();
             let ids: Vec<_> = read.iter().map(|entry| entry.id.to_string()).collect();
             assert_eq!(ids, expected.iter().skip(offset).take(limit).cloned().collect::<Vec<_>>(), "{offset} {limit}");
         }
     }
-    let read = store.index_read("i", page(2, 3, json!({"even": true}))).await.unwrap();
+    let read = store.index_read(name("i"), page(2, 3, json!({"even": true}))).await.unwrap();
     assert_eq!(read.iter().map(|entry| &*entry.id).collect::<Vec<_>>(), ["04", "06", "08"]);
 }
 
@@ -155,9 +163,9 @@ async fn filters_mean_the_same_as_in_memory() {
     ];
     let entries: Vec<_> = values.iter().map(|v| object(json!({"v": v, "deep": {"v": v}, "version": 0}))).collect();
     for (n, entry) in entries.iter().enumerate() {
-        store.index_add("i", &format!("{n:02}"), 0.0, entry.clone()).await.unwrap();
+        store.index_add(name("i"), name(&format!("{n:02}")), 0.0, entry.clone()).await.unwrap();
     }
-    store.index_add("i", "none", 0.0, object(json!({}))).await.unwrap();
+    store.index_add(name("i"), name("none"), 0.0, object(json!({}))).await.unwrap();
     for path in ["v", "deep.v", "deep", "version", "v.y"] {
         for wanted in
             values.iter().cloned().chain([json!(["x", 1, null]), json!([[1], {}]), json!({"v": 1}), json!([true, "1"])])
@@ -168,7 +176,7 @@ async fn filters_mean_the_same_as_in_memory() {
             if query.filter.matches(&object(json!({"version": 0}))) {
                 expected.push("none".into());
             }
-            let read = store.index_read("i", query).await.unwrap();
+            let read = store.index_read(name("i"), query).await.unwrap();
             let found: Vec<_> = read.iter().map(|entry| entry.id.to_string()).collect();
             assert_eq!(found, expected, "{path} {wanted}");
         }
@@ -220,15 +228,15 @@ fn every_json_value_comes_back_from_another_instance() {
     let redis = TestRedis::start();
     property(150, any_value(), async |v| {
         let (one, other) = (store_of(&redis), store_of(&redis));
-        one.kv_set("k", text(v.clone()), None).await.unwrap();
-        assert_eq!(value(&other.kv_get("k").await.unwrap().unwrap()), v);
+        one.kv_set(name("k"), text(v.clone()), None).await.unwrap();
+        assert_eq!(value(&other.kv_get(name("k")).await.unwrap().unwrap()), v);
         let body = json!({"type": "t", "data": v, "a.b": v, "": v, "~nvent": v});
-        let stored = one.append("s", event(&body.to_string()), None, None).await.unwrap();
+        let stored = one.append(name("s"), event(&body.to_string()), None, None).await.unwrap();
         let read =
-            other.read("s", EventQuery { limit: Some(1), descending: true, ..Default::default() }).await.unwrap();
+            other.read(name("s"), EventQuery { limit: Some(1), descending: true, ..Default::default() }).await.unwrap();
         assert_eq!(value(&read[0]), value(stored.json()));
-        one.index_add("i", "a", 1.0, object(json!({"v": v, "deep": {"~nvent": v}}))).await.unwrap();
-        let got = other.index_get("i", "a").await.unwrap().unwrap();
+        one.index_add(name("i"), name("a"), 1.0, object(json!({"v": v, "deep": {"~nvent": v}}))).await.unwrap();
+        let got = other.index_get(name("i"), name("a")).await.unwrap().unwrap();
         assert_eq!(value(&got.metadata), json!({"v": v, "deep": {"~nvent": v}, "version": 0}));
         one.close().await.unwrap();
         other.close().await.unwrap();
@@ -243,11 +251,11 @@ fn updates_on_the_server_merge_as_in_memory() {
         let store = store_of(&redis);
         let build = |fields: Vec<(String, Value)>| object(Value::Object(fields.into_iter().collect()));
         let mut expected = nvent_native::json::fresh_metadata(build(first.clone()));
-        store.index_add("i", "a", 1.0, build(first.clone())).await.unwrap();
+        store.index_add(name("i"), name("a"), 1.0, build(first.clone())).await.unwrap();
         for patch in patches.clone() {
             nvent_native::json::update_metadata(&mut expected, build(patch.clone()), None);
-            assert!(store.index_update("i", "a", build(patch), None).await.unwrap());
-            let got = value(&store.index_get("i", "a").await.unwrap().unwrap().metadata);
+            assert!(store.index_update(name("i"), name("a"), build(patch), None).await.unwrap());
+            let got = value(&store.index_get(name("i"), name("a")).await.unwrap().unwrap().metadata);
             assert!(
                 nvent_native::json::equal(&got, &Value::Object(expected.clone())),
                 "{first:?} {patches:?}: {got} instead of {expected:?}"
@@ -255,7 +263,7 @@ fn updates_on_the_server_merge_as_in_memory() {
             for path in ["a", "a.b", "b.a.c", "c"] {
                 let mut copy = expected.clone();
                 let wanted = nvent_native::json::increment_metadata(&mut copy, path, 1.5);
-                let sum = store.index_increment("i", "a", path, 1.5).await;
+                let sum = store.index_increment(name("i"), name("a"), name(path), 1.5).await;
                 assert_eq!(
                     wanted.as_ref().map_err(|e| e.code()),
                     sum.as_ref().map_err(|e| e.code()),
@@ -274,22 +282,22 @@ fn updates_on_the_server_merge_as_in_memory() {
 async fn clear_touches_nothing_but_kv_values() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
-    store.append("x:stream", event(r#"{"type":"t"}"#), None, None).await.unwrap();
-    store.append("x:gone", event(r#"{"type":"t"}"#), None, None).await.unwrap();
-    store.delete_subject("x:gone").await.unwrap();
-    store.index_add("x:index", "a", 1.0, object(json!({"n": 1}))).await.unwrap();
-    store.doc_save("x:docs", "a", text(json!({}))).await.unwrap();
+    store.append(name("x:stream"), event(r#"{"type":"t"}"#), None, None).await.unwrap();
+    store.append(name("x:gone"), event(r#"{"type":"t"}"#), None, None).await.unwrap();
+    store.delete_subject(name("x:gone")).await.unwrap();
+    store.index_add(name("x:index"), name("a"), 1.0, object(json!({"n": 1}))).await.unwrap();
+    store.doc_save(name("x:docs"), name("a"), text(json!({}))).await.unwrap();
     for n in 0..2_500 {
-        let set = store.kv_set(&format!("x:{n}"), text(json!(n)), None);
+        let set = store.kv_set(name(&format!("x:{n}")), text(json!(n)), None);
         if n == 2_499 {
             set.await.unwrap();
         }
     }
-    store.kv_delete("x:stream").await.unwrap();
-    assert_eq!(store.kv_clear("*").await.unwrap(), 2_500);
-    assert_eq!(store.read("x:stream", EventQuery::default()).await.unwrap().len(), 1);
-    assert!(store.index_get("x:index", "a").await.unwrap().is_some());
-    assert!(store.doc_get("x:docs", "a").await.unwrap().is_some());
+    store.kv_delete(name("x:stream")).await.unwrap();
+    assert_eq!(store.kv_clear(name("*")).await.unwrap(), 2_500);
+    assert_eq!(store.read(name("x:stream"), EventQuery::default()).await.unwrap().len(), 1);
+    assert!(store.index_get(name("x:index"), name("a")).await.unwrap().is_some());
+    assert!(store.doc_get(name("x:docs"), name("a")).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -298,15 +306,15 @@ async fn ids_increase_when_a_subject_is_deleted_and_appended_to_again() {
     let store = store_on(patient(redis.port()));
     let mut last = EventId::default();
     for _ in 0..200 {
-        let append = store.append("s", event(r#"{"type":"t"}"#), None, None);
-        let delete = store.delete_subject("s");
+        let append = store.append(name("s"), event(r#"{"type":"t"}"#), None, None);
+        let delete = store.delete_subject(name("s"));
         let id = append.await.unwrap().id().parse().unwrap();
         assert!(id > last && delete.await.unwrap());
         last = id;
     }
     // A server whose clock goes back by a century.
     redis.raw(&["HSET", "nvent:~deleted:s", "last", "4900000000000-7"]);
-    assert_eq!(store.append("s", event(r#"{"type":"t"}"#), None, None).await.unwrap().id(), "4900000000000-8");
+    assert_eq!(store.append(name("s"), event(r#"{"type":"t"}"#), None, None).await.unwrap().id(), "4900000000000-8");
 }
 
 #[tokio::test]
@@ -314,24 +322,24 @@ async fn a_key_of_another_type_is_refused() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
     redis.raw(&["SADD", "set", "x"]);
-    assert_eq!(store.append("set", event(r#"{"type":"t"}"#), None, None).await.unwrap_err().code(), Code::Type);
-    assert_eq!(store.kv_increment("set", 1.0).await.unwrap_err().code(), Code::Type);
+    assert_eq!(store.append(name("set"), event(r#"{"type":"t"}"#), None, None).await.unwrap_err().code(), Code::Type);
+    assert_eq!(store.kv_increment(name("set"), 1.0).await.unwrap_err().code(), Code::Type);
     for ttl in [None, Some(1_000)] {
-        let error = store.kv_set("set", text(json!(1)), ttl).await.unwrap_err();
+        let error = store.kv_set(name("set"), text(json!(1)), ttl).await.unwrap_err();
         assert_eq!(error.code(), Code::Type);
         assert!(error.message().contains("kv.set"), "{error}");
     }
     assert_eq!(redis.raw(&["SCARD", "set"]), redis::Value::Int(1));
-    store.kv_set("text", text(json!("12")), None).await.unwrap();
-    assert_eq!(store.kv_increment("text", 1.0).await.unwrap_err().code(), Code::Type);
+    store.kv_set(name("text"), text(json!("12")), None).await.unwrap();
+    assert_eq!(store.kv_increment(name("text"), 1.0).await.unwrap_err().code(), Code::Type);
 }
 
 #[tokio::test]
 async fn a_time_to_live_is_kept_to_the_millisecond_and_through_increments() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
-    store.kv_set("k", text(json!(1)), Some(90_500)).await.unwrap();
-    store.kv_increment("k", 1.0).await.unwrap();
+    store.kv_set(name("k"), text(json!(1)), Some(90_500)).await.unwrap();
+    store.kv_increment(name("k"), 1.0).await.unwrap();
     let redis::Value::Int(left) = redis.raw(&["PTTL", "k"]) else { panic!("no TTL") };
     assert!((80_000..=90_500).contains(&left), "{left}");
 }
@@ -340,12 +348,12 @@ async fn a_time_to_live_is_kept_to_the_millisecond_and_through_increments() {
 async fn subscribers_see_the_appends_of_every_process_in_order() {
     let redis = TestRedis::start();
     let (one, other) = (store_on(patient(redis.port())), store_on(patient(redis.port())));
-    one.append("run:old", event(r#"{"type":"before"}"#), None, None).await.unwrap();
+    one.append(name("run:old"), event(r#"{"type":"before"}"#), None, None).await.unwrap();
     let (exact, glob) = (mailbox(), mailbox());
-    one.subscribe("run:old", exact.clone()).await.unwrap();
-    one.subscribe("run:*", glob.clone()).await.unwrap();
+    one.subscribe(name("run:old"), exact.clone()).await.unwrap();
+    one.subscribe(name("run:*"), glob.clone()).await.unwrap();
     for n in 0..700 {
-        let append = other.append("run:old", event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None);
+        let append = other.append(name("run:old"), event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None);
         if n == 699 {
             append.await.unwrap();
         }
@@ -372,8 +380,8 @@ async fn subscribers_see_the_appends_of_every_process_in_order() {
     assert_eq!((known, foreign), (700, 1));
     // One that comes later gets only what comes later.
     let late = mailbox();
-    let id = one.subscribe("run:*", late.clone()).await.unwrap();
-    other.append("run:third", event(r#"{"type":"late"}"#), None, None).await.unwrap();
+    let id = one.subscribe(name("run:*"), late.clone()).await.unwrap();
+    other.append(name("run:third"), event(r#"{"type":"late"}"#), None, None).await.unwrap();
     assert_eq!(next(&late).await.1["type"], "late");
     one.unsubscribe(id).await.unwrap();
     assert!(late.recv().await.is_none());

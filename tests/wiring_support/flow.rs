@@ -1,7 +1,11 @@
 //! Parts for flow wiring: a store with faults on demand, and a queue that remembers.
 
+#[path = "../support/name.rs"]
+mod name;
+
 use std::sync::{Arc, Mutex};
 
+use name::name;
 use nvent_native::bus::Bus;
 use nvent_native::error::Error;
 use nvent_native::event::{Event, NewEvent};
@@ -35,7 +39,7 @@ impl Ledger {
     }
 
     pub(crate) fn events(&self, subject: &str) -> Vec<Value> {
-        let records = now(self.0.read(subject, EventQuery::default()));
+        let records = now(self.0.read(name(subject), EventQuery::default()));
         records.iter().map(|record| serde_json::from_str(record).unwrap()).collect()
     }
 
@@ -44,7 +48,7 @@ impl Ledger {
     }
 
     pub(crate) fn entry(&self, key: &str, id: &str) -> Option<(f64, Value)> {
-        let entry = now(self.0.index_get(key, id))?;
+        let entry = now(self.0.index_get(name(key), name(id)))?;
         Some((entry.score, serde_json::from_str(&entry.metadata).unwrap()))
     }
 

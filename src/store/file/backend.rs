@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, NewEvent};
 use crate::fanout::{Mailbox, Subscriber, next_id};
 use crate::json::{self, Json, Object};
+use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::{Op, completion};
 use crate::store::{
     Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Stats, StoreBackend, Stored,
@@ -91,7 +92,7 @@ impl StoreBackend for FileStore {
 
     fn append(
         &self,
-        subject: &str,
+        subject: &Subject,
         event: NewEvent,
         expected: Option<Expected>,
         announce: Option<Announce>,
@@ -113,14 +114,14 @@ impl StoreBackend for FileStore {
         )
     }
 
-    fn read(&self, subject: &str, query: EventQuery) -> Op<Vec<Json>> {
+    fn read(&self, subject: &Subject, query: EventQuery) -> Op<Vec<Json>> {
         let name: Arc<str> = subject.into();
         self.read_view(Scope::subject(subject), Extent::Range, move |view, budget| {
             events::read(view, &name, &query, budget)
         })
     }
 
-    fn subscribe(&self, pattern: &str, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
+    fn subscribe(&self, pattern: &Pattern, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
         let engine = match self.engine() {
             Ok(engine) => engine,
             Err(error) => return self.failed(error),
@@ -144,28 +145,28 @@ impl StoreBackend for FileStore {
         Op::ok(())
     }
 
-    fn delete_subject(&self, subject: &str) -> Op<bool> {
+    fn delete_subject(&self, subject: &Subject) -> Op<bool> {
         let name: Arc<str> = subject.into();
         self.write(Scope::subject(subject), move |tx| events::delete(tx, &name))
     }
 
-    fn kv_get(&self, key: &str) -> Op<Option<Json>> {
+    fn kv_get(&self, key: &Key) -> Op<Option<Json>> {
         let name: Arc<str> = key.into();
         self.point(Scope::key(key), move |view| kv::get(view, &name))
     }
 
-    fn kv_set(&self, key: &str, value: Json, ttl_ms: Option<u64>) -> Op<()> {
+    fn kv_set(&self, key: &Key, value: Json, ttl_ms: Option<u64>) -> Op<()> {
         let expires_ms = ttl_ms.map(|ttl| self.clock.now_ms().saturating_add(ttl));
         let name: Arc<str> = key.into();
         self.write(Scope::key(key), move |tx| kv::set(tx, &name, &value, expires_ms))
     }
 
-    fn kv_delete(&self, key: &str) -> Op<()> {
+    fn kv_delete(&self, key: &Key) -> Op<()> {
         let name: Arc<str> = key.into();
         self.write(Scope::key(key), move |tx| kv::delete(tx, &name))
     }
 
-    fn kv_clear(&self, pattern: &str) -> Op<u64> {
+    fn kv_clear(&self, pattern: &Pattern) -> Op<u64> {
         let pattern: Arc<str> = pattern.into();
         Counters::count(&self.counters.writes);
         let engine = match self.engine() {
@@ -194,49 +195,49 @@ impl StoreBackend for FileStore {
         self.queue(&engine, Scope::AnyKey, job, completion)
     }
 
-    fn kv_increment(&self, key: &str, by: f64) -> Op<Number> {
+    fn kv_increment(&self, key: &Key, by: f64) -> Op<Number> {
         let name: Arc<str> = key.into();
         self.write(Scope::key(key), move |tx| kv::increment(tx, &name, by))
     }
 
-    fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
+    fn index_add(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
         let scope = Scope::entry("index", key, id);
         let (key, id): (Arc<str>, Arc<str>) = (key.into(), id.into());
         let metadata = json::to_json(&json::fresh_metadata(metadata));
         self.write(scope, move |tx| index::add(tx, &key, &id, score, &metadata))
     }
 
-    fn index_get(&self, key: &str, id: &str) -> Op<Option<IndexEntry>> {
+    fn index_get(&self, key: &Key, id: &EntryId) -> Op<Option<IndexEntry>> {
         let scope = Scope::entry("index", key, id);
         let (key, id): (Arc<str>, Arc<str>) = (key.into(), id.into());
         self.point(scope, move |view| index::get(view, &key, &id))
     }
 
-    fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
+    fn index_read(&self, key: &Key, query: IndexQuery) -> Op<Vec<IndexEntry>> {
         let scope = Scope::collection("index", key);
         let key: Arc<str> = key.into();
         self.read_view(scope, Extent::Range, move |view, budget| index::read(view, &key, &query, budget))
     }
 
-    fn index_update(&self, key: &str, id: &str, patch: Object, expected_version: Option<i64>) -> Op<bool> {
+    fn index_update(&self, key: &Key, id: &EntryId, patch: Object, expected_version: Option<i64>) -> Op<bool> {
         let scope = Scope::entry("index", key, id);
         let (key, id): (Arc<str>, Arc<str>) = (key.into(), id.into());
         self.write(scope, move |tx| index::update(tx, &key, &id, patch, expected_version))
     }
 
-    fn index_increment(&self, key: &str, id: &str, field: &str, by: f64) -> Op<Number> {
+    fn index_increment(&self, key: &Key, id: &EntryId, field: &FieldPath, by: f64) -> Op<Number> {
         let scope = Scope::entry("index", key, id);
         let (key, id, field): (Arc<str>, Arc<str>, Arc<str>) = (key.into(), id.into(), field.into());
         self.write(scope, move |tx| index::increment(tx, &key, &id, &field, by))
     }
 
-    fn index_delete(&self, key: &str, id: &str) -> Op<bool> {
+    fn index_delete(&self, key: &Key, id: &EntryId) -> Op<bool> {
         let scope = Scope::entry("index", key, id);
         let (key, id): (Arc<str>, Arc<str>) = (key.into(), id.into());
         self.write(scope, move |tx| index::delete(tx, &key, &id))
     }
 
-    fn doc_save(&self, collection: &str, id: &str, doc: Json) -> Op<()> {
+    fn doc_save(&self, collection: &Collection, id: &DocId, doc: Json) -> Op<()> {
         if let Err(error) = json::parse_object("doc", &doc) {
             return self.failed(error);
         }
@@ -245,19 +246,19 @@ impl StoreBackend for FileStore {
         self.write(scope, move |tx| docs::save(tx, &collection, &id, &doc))
     }
 
-    fn doc_get(&self, collection: &str, id: &str) -> Op<Option<Json>> {
+    fn doc_get(&self, collection: &Collection, id: &DocId) -> Op<Option<Json>> {
         let scope = Scope::entry("doc", collection, id);
         let (collection, id): (Arc<str>, Arc<str>) = (collection.into(), id.into());
         self.point(scope, move |view| docs::get(view, &collection, &id))
     }
 
-    fn doc_list(&self, collection: &str, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
+    fn doc_list(&self, collection: &Collection, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
         let scope = Scope::collection("doc", collection);
         let collection: Arc<str> = collection.into();
         self.read_view(scope, Extent::Range, move |view, budget| docs::list(view, &collection, &query, budget))
     }
 
-    fn doc_delete(&self, collection: &str, id: &str) -> Op<()> {
+    fn doc_delete(&self, collection: &Collection, id: &DocId) -> Op<()> {
         let scope = Scope::entry("doc", collection, id);
         let (collection, id): (Arc<str>, Arc<str>) = (collection.into(), id.into());
         self.write(scope, move |tx| docs::delete(tx, &collection, &id))

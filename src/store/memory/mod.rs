@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::{Mailbox, Subscriber, TopicRegistry, next_id};
 use crate::json::{self, Json, Object};
+use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::Op;
 use crate::store::{
     Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Stats, StoreBackend, Stored,
@@ -165,24 +166,24 @@ impl StoreBackend for MemoryStore {
 
     fn append(
         &self,
-        subject: &str,
+        subject: &Subject,
         event: NewEvent,
         expected: Option<Expected>,
         announce: Option<Announce>,
     ) -> Op<Event> {
         self.run(&self.counters.appends, |state| {
             let now = self.clock.now_ms();
-            let last = state.subjects.get(subject).and_then(|log| log.events.last()).map(|row| row.id);
+            let last = state.subjects.get(subject.as_str()).and_then(|log| log.events.last()).map(|row| row.id);
             if let Some(expected) = expected {
                 expected.check(subject, last)?;
             }
             let id = EventId::next(last.max(state.floor), now);
             let event = event.persist(id, now);
-            if !state.subjects.contains_key(subject) {
+            if !state.subjects.contains_key(subject.as_str()) {
                 let name: Arc<str> = subject.into();
                 state.subjects.insert(name.clone(), Log { name, events: Vec::new() });
             }
-            if let Some(log) = state.subjects.get_mut(subject) {
+            if let Some(log) = state.subjects.get_mut(subject.as_str()) {
                 log.events.push(Row { id, ts: now, event: event.clone() });
                 // Under the lock, so that everybody hears of a subject's events in their order. None of these block.
                 self.hub.for_each_match(subject, |subscriber| {
@@ -196,9 +197,9 @@ impl StoreBackend for MemoryStore {
         })
     }
 
-    fn read(&self, subject: &str, query: EventQuery) -> Op<Vec<Json>> {
+    fn read(&self, subject: &Subject, query: EventQuery) -> Op<Vec<Json>> {
         self.read_with(|state| {
-            let Some(log) = state.subjects.get(subject) else { return Ok(Vec::new()) };
+            let Some(log) = state.subjects.get(subject.as_str()) else { return Ok(Vec::new()) };
             let start = query.after.map_or(0, |after| log.events.partition_point(|row| row.id <= after));
             let end = query.before.map_or(log.events.len(), |before| log.events.partition_point(|row| row.id < before));
             let rows = log.events.get(start..end).unwrap_or(&[]);
@@ -217,7 +218,7 @@ impl StoreBackend for MemoryStore {
         })
     }
 
-    fn subscribe(&self, pattern: &str, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
+    fn subscribe(&self, pattern: &Pattern, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
         self.read_with(|state| {
             let (id, topic): (u64, Arc<str>) = (next_id(), pattern.into());
             state.subscriptions.insert(id, topic.clone());
@@ -236,19 +237,19 @@ impl StoreBackend for MemoryStore {
         Op::ok(())
     }
 
-    fn delete_subject(&self, subject: &str) -> Op<bool> {
+    fn delete_subject(&self, subject: &Subject) -> Op<bool> {
         self.write_with(|state| {
-            let Some(log) = state.subjects.remove(subject) else { return Ok(false) };
+            let Some(log) = state.subjects.remove(subject.as_str()) else { return Ok(false) };
             state.floor = state.floor.max(log.events.last().map(|row| row.id));
             Ok(true)
         })
     }
 
-    fn kv_get(&self, key: &str) -> Op<Option<Json>> {
+    fn kv_get(&self, key: &Key) -> Op<Option<Json>> {
         self.read_with(|state| Ok(state.live(key, self.clock.now_ms()).map(|entry| entry.value.clone())))
     }
 
-    fn kv_set(&self, key: &str, value: Json, ttl_ms: Option<u64>) -> Op<()> {
+    fn kv_set(&self, key: &Key, value: Json, ttl_ms: Option<u64>) -> Op<()> {
         self.write_with(|state| {
             let now = self.clock.now_ms();
             state.sweep(now);
@@ -262,14 +263,14 @@ impl StoreBackend for MemoryStore {
         })
     }
 
-    fn kv_delete(&self, key: &str) -> Op<()> {
+    fn kv_delete(&self, key: &Key) -> Op<()> {
         self.write_with(|state| {
-            state.kv.remove(key);
+            state.kv.remove(key.as_str());
             Ok(())
         })
     }
 
-    fn kv_clear(&self, pattern: &str) -> Op<u64> {
+    fn kv_clear(&self, pattern: &Pattern) -> Op<u64> {
         self.write_with(|state| {
             let (glob, now) = (Glob::new(pattern), self.clock.now_ms());
             let mut removed = 0;
@@ -284,7 +285,7 @@ impl StoreBackend for MemoryStore {
         })
     }
 
-    fn kv_increment(&self, key: &str, by: f64) -> Op<Number> {
+    fn kv_increment(&self, key: &Key, by: f64) -> Op<Number> {
         self.write_with(|state| {
             let old = state.live(key, self.clock.now_ms());
             let expires_ms = old.and_then(|entry| entry.expires_ms);
@@ -294,10 +295,10 @@ impl StoreBackend for MemoryStore {
         })
     }
 
-    fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
+    fn index_add(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
         self.write_with(|state| {
             let metadata = json::fresh_metadata(metadata);
-            match state.indexes.get_mut(key) {
+            match state.indexes.get_mut(key.as_str()) {
                 Some(index) => index.add(id, score, metadata),
                 None => state.indexes.entry(key.into()).or_default().add(id, score, metadata),
             }
@@ -305,41 +306,43 @@ impl StoreBackend for MemoryStore {
         })
     }
 
-    fn index_get(&self, key: &str, id: &str) -> Op<Option<IndexEntry>> {
-        self.read_with(|state| Ok(state.indexes.get_mut(key).and_then(|index| index.get(id))))
+    fn index_get(&self, key: &Key, id: &EntryId) -> Op<Option<IndexEntry>> {
+        self.read_with(|state| Ok(state.indexes.get_mut(key.as_str()).and_then(|index| index.get(id))))
     }
 
-    fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
-        self.read_with(|state| Ok(state.indexes.get_mut(key).map(|index| index.read(&query)).unwrap_or_default()))
-    }
-
-    fn index_update(&self, key: &str, id: &str, patch: Object, expected_version: Option<i64>) -> Op<bool> {
-        self.write_with(|state| {
-            let update = |metadata: &mut Object| json::update_metadata(metadata, patch, expected_version);
-            Ok(state.indexes.get_mut(key).and_then(|index| index.change(id, update)).unwrap_or(false))
+    fn index_read(&self, key: &Key, query: IndexQuery) -> Op<Vec<IndexEntry>> {
+        self.read_with(|state| {
+            Ok(state.indexes.get_mut(key.as_str()).map(|index| index.read(&query)).unwrap_or_default())
         })
     }
 
-    fn index_increment(&self, key: &str, id: &str, field: &str, by: f64) -> Op<Number> {
+    fn index_update(&self, key: &Key, id: &EntryId, patch: Object, expected_version: Option<i64>) -> Op<bool> {
+        self.write_with(|state| {
+            let update = |metadata: &mut Object| json::update_metadata(metadata, patch, expected_version);
+            Ok(state.indexes.get_mut(key.as_str()).and_then(|index| index.change(id, update)).unwrap_or(false))
+        })
+    }
+
+    fn index_increment(&self, key: &Key, id: &EntryId, field: &FieldPath, by: f64) -> Op<Number> {
         self.write_with(|state| {
             let increment = |metadata: &mut Object| json::increment_metadata(metadata, field, by);
-            let changed = state.indexes.get_mut(key).and_then(|index| index.change(id, increment));
+            let changed = state.indexes.get_mut(key.as_str()).and_then(|index| index.change(id, increment));
             changed.unwrap_or_else(|| Err(entry_not_found(key, id)))
         })
     }
 
-    fn index_delete(&self, key: &str, id: &str) -> Op<bool> {
+    fn index_delete(&self, key: &Key, id: &EntryId) -> Op<bool> {
         self.write_with(|state| {
-            let Some(index) = state.indexes.get_mut(key) else { return Ok(false) };
+            let Some(index) = state.indexes.get_mut(key.as_str()) else { return Ok(false) };
             let deleted = index.remove(id);
             if index.is_empty() {
-                state.indexes.remove(key);
+                state.indexes.remove(key.as_str());
             }
             Ok(deleted)
         })
     }
 
-    fn doc_save(&self, collection: &str, id: &str, doc: Json) -> Op<()> {
+    fn doc_save(&self, collection: &Collection, id: &DocId, doc: Json) -> Op<()> {
         self.write_with(|state| {
             let object = json::parse_object("doc", &doc)?;
             state.docs.entry(collection.into()).or_default().insert(id.into(), Doc { json: doc, object });
@@ -347,24 +350,26 @@ impl StoreBackend for MemoryStore {
         })
     }
 
-    fn doc_get(&self, collection: &str, id: &str) -> Op<Option<Json>> {
-        self.read_with(|state| Ok(state.docs.get(collection).and_then(|docs| docs.get(id)).map(|doc| doc.json.clone())))
+    fn doc_get(&self, collection: &Collection, id: &DocId) -> Op<Option<Json>> {
+        self.read_with(|state| {
+            Ok(state.docs.get(collection.as_str()).and_then(|docs| docs.get(id.as_str())).map(|doc| doc.json.clone()))
+        })
     }
 
-    fn doc_list(&self, collection: &str, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
+    fn doc_list(&self, collection: &Collection, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
         self.read_with(|state| {
-            let Some(docs) = state.docs.get(collection) else { return Ok(Vec::new()) };
+            let Some(docs) = state.docs.get(collection.as_str()) else { return Ok(Vec::new()) };
             let rows = docs.iter().map(|(id, doc)| (id, &doc.object, &doc.json));
             Ok(select_docs(rows, &query).into_iter().map(|(id, json)| (id.clone(), json.clone())).collect())
         })
     }
 
-    fn doc_delete(&self, collection: &str, id: &str) -> Op<()> {
+    fn doc_delete(&self, collection: &Collection, id: &DocId) -> Op<()> {
         self.write_with(|state| {
-            if let Some(docs) = state.docs.get_mut(collection) {
-                docs.remove(id);
+            if let Some(docs) = state.docs.get_mut(collection.as_str()) {
+                docs.remove(id.as_str());
                 if docs.is_empty() {
-                    state.docs.remove(collection);
+                    state.docs.remove(collection.as_str());
                 }
             }
             Ok(())

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
 use crate::json::{self, Json, Object, to_json};
+use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::{Op, completion};
 use crate::redis::client::{self, unanswered};
 use crate::redis::{Client, Request, reply};
@@ -159,7 +160,7 @@ impl StoreBackend for RedisStore {
 
     fn append(
         &self,
-        subject: &str,
+        subject: &Subject,
         event: NewEvent,
         expected: Option<Expected>,
         announce: Option<Announce>,
@@ -201,7 +202,7 @@ impl StoreBackend for RedisStore {
         self.call(request.of(&scripts::APPEND), convert)
     }
 
-    fn read(&self, subject: &str, query: EventQuery) -> Op<Vec<Json>> {
+    fn read(&self, subject: &Subject, query: EventQuery) -> Op<Vec<Json>> {
         let nothing = query.limit == Some(0)
             || query.after == Some(EventId { ms: u64::MAX, seq: u64::MAX })
             || query.before == Some(EventId::default());
@@ -213,8 +214,8 @@ impl StoreBackend for RedisStore {
         let limit = query.limit.map(|n| n.to_string());
         if query.types.is_none() && query.from.is_none() && query.to.is_none() {
             let mut range = match query.descending {
-                true => cmd("XREVRANGE").arg(subject).arg(last).arg(first).take(),
-                false => cmd("XRANGE").arg(subject).arg(first).arg(last).take(),
+                true => cmd("XREVRANGE").arg(subject.as_str()).arg(last).arg(first).take(),
+                false => cmd("XRANGE").arg(subject.as_str()).arg(first).arg(last).take(),
             };
             if let Some(limit) = limit {
                 range.arg("COUNT").arg(limit);
@@ -237,7 +238,7 @@ impl StoreBackend for RedisStore {
         self.read_call(Request::read("read", call).of(&scripts::READ), record::records)
     }
 
-    fn subscribe(&self, pattern: &str, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
+    fn subscribe(&self, pattern: &Pattern, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
         self.tailers.subscribe(pattern, mailbox)
     }
 
@@ -246,37 +247,37 @@ impl StoreBackend for RedisStore {
         Op::ok(())
     }
 
-    fn delete_subject(&self, subject: &str) -> Op<bool> {
+    fn delete_subject(&self, subject: &Subject) -> Op<bool> {
         let call = scripts::DELETE_SUBJECT.call(&[subject, &self.keys.deleted(subject)]);
         self.write_call(Request::write("delete", call).of(&scripts::DELETE_SUBJECT), flag)
     }
 
-    fn kv_get(&self, key: &str) -> Op<Option<Json>> {
-        self.read_call(Request::read("kv.get", cmd("GET").arg(key).take()), |value| {
+    fn kv_get(&self, key: &Key) -> Op<Option<Json>> {
+        self.read_call(Request::read("kv.get", cmd("GET").arg(key.as_str()).take()), |value| {
             Ok(reply::optional_text(value)?.map(|text| text::to_json(&text).into()))
         })
     }
 
-    fn kv_set(&self, key: &str, value: Json, ttl_ms: Option<u64>) -> Op<()> {
+    fn kv_set(&self, key: &Key, value: Json, ttl_ms: Option<u64>) -> Op<()> {
         let mut call = scripts::KV_SET.call(&[key]);
         call.arg(&*text::to_text(&value)).arg(ttl_ms.map_or_else(String::new, |ms| ms.max(1).to_string()));
         self.write_call(Request::write("kv.set", call).of(&scripts::KV_SET), ignore)
     }
 
-    fn kv_delete(&self, key: &str) -> Op<()> {
+    fn kv_delete(&self, key: &Key) -> Op<()> {
         let call = scripts::KV_DELETE.call(&[key]);
         self.write_call(Request::write("kv.delete", call).of(&scripts::KV_DELETE), ignore)
     }
 
-    fn kv_clear(&self, pattern: &str) -> Op<u64> {
+    fn kv_clear(&self, pattern: &Pattern) -> Op<u64> {
         let mut call = scripts::KV_CLEAR.call(&[]);
-        call.arg(pattern);
+        call.arg(pattern.as_str());
         self.write_call(Request::write("kv.clear", call).of(&scripts::KV_CLEAR), |value| {
             reply::int(value).map(|n| u64::try_from(n).unwrap_or(0))
         })
     }
 
-    fn kv_increment(&self, key: &str, by: f64) -> Op<Number> {
+    fn kv_increment(&self, key: &Key, by: f64) -> Op<Number> {
         let mut call = scripts::KV_INCREMENT.call(&[key]);
         call.arg(decimal(by));
         self.write_call(Request::write("kv.increment", call).of(&scripts::KV_INCREMENT), |sum| {
@@ -284,11 +285,11 @@ impl StoreBackend for RedisStore {
         })
     }
 
-    fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
-        let (key, id) = (key.to_owned(), id.to_owned());
+    fn index_add(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
+        let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
         let request = Request::write_made("index.add", move || {
             let mut call = scripts::INDEX_ADD.call(&[&key, &Keys::meta(&key, &id)]);
-            call.arg(id).arg(decimal(score));
+            call.arg(id.as_str()).arg(decimal(score));
             for (path, text) in metadata::flatten(&json::fresh_metadata(metadata)) {
                 call.arg(path).arg(text);
             }
@@ -297,17 +298,17 @@ impl StoreBackend for RedisStore {
         self.write_call(request.of(&scripts::INDEX_ADD), ignore)
     }
 
-    fn index_get(&self, key: &str, id: &str) -> Op<Option<IndexEntry>> {
+    fn index_get(&self, key: &Key, id: &EntryId) -> Op<Option<IndexEntry>> {
         let mut call = scripts::INDEX_GET.call(&[key, &Keys::meta(key, id)]);
-        call.arg(id);
-        let id = id.to_owned();
+        call.arg(id.as_str());
+        let id = id.as_str().to_owned();
         self.read_call(Request::read("index.get", call).of(&scripts::INDEX_GET), move |value| {
             let mut parts = reply::list(value)?.into_iter();
             parts.next().zip(parts.next()).map(|(score, fields)| index_entry(&id, score, fields)).transpose()
         })
     }
 
-    fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
+    fn index_read(&self, key: &Key, query: IndexQuery) -> Op<Vec<IndexEntry>> {
         if query.limit == 0 {
             return Op::ok(Vec::new());
         }
@@ -331,12 +332,12 @@ impl StoreBackend for RedisStore {
         })
     }
 
-    fn index_update(&self, key: &str, id: &str, mut patch: Object, expected_version: Option<i64>) -> Op<bool> {
+    fn index_update(&self, key: &Key, id: &EntryId, mut patch: Object, expected_version: Option<i64>) -> Op<bool> {
         patch.shift_remove(json::VERSION);
-        let (key, id) = (key.to_owned(), id.to_owned());
+        let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
         let request = Request::write_made("index.update", move || {
             let mut call = scripts::INDEX_UPDATE.call(&[&key, &Keys::meta(&key, &id)]);
-            call.arg(id).arg(expected_version.map_or_else(String::new, |version| version.to_string()));
+            call.arg(id.as_str()).arg(expected_version.map_or_else(String::new, |version| version.to_string()));
             for (kind, path, text) in metadata::steps(&patch) {
                 call.arg(kind).arg(path).arg(text);
             }
@@ -345,43 +346,43 @@ impl StoreBackend for RedisStore {
         self.write_call(request.of(&scripts::INDEX_UPDATE), flag)
     }
 
-    fn index_increment(&self, key: &str, id: &str, field: &str, by: f64) -> Op<Number> {
+    fn index_increment(&self, key: &Key, id: &EntryId, field: &FieldPath, by: f64) -> Op<Number> {
         // The checks that depend on the arguments alone, applied to an empty entry.
         if let Err(error) = json::increment_metadata(&mut Object::new(), field, by) {
             return Op::err(error);
         }
         let mut call = scripts::INDEX_INCREMENT.call(&[key, &Keys::meta(key, id)]);
-        call.arg(id).arg(field).arg(decimal(by));
-        let (key, id) = (key.to_owned(), id.to_owned());
+        call.arg(id.as_str()).arg(field.as_str()).arg(decimal(by));
+        let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
         self.write_call(Request::write("index.increment", call).of(&scripts::INDEX_INCREMENT), move |sum| {
             number(&reply::optional_text(sum)?.ok_or_else(|| entry_not_found(&key, &id))?)
         })
     }
 
-    fn index_delete(&self, key: &str, id: &str) -> Op<bool> {
+    fn index_delete(&self, key: &Key, id: &EntryId) -> Op<bool> {
         let mut call = scripts::INDEX_DELETE.call(&[key, &Keys::meta(key, id)]);
-        call.arg(id);
+        call.arg(id.as_str());
         self.write_call(Request::write("index.delete", call).of(&scripts::INDEX_DELETE), flag)
     }
 
-    fn doc_save(&self, collection: &str, id: &str, doc: Json) -> Op<()> {
-        let set = document("HSET", &self.keys, collection).arg(id).arg(&*doc).take();
+    fn doc_save(&self, collection: &Collection, id: &DocId, doc: Json) -> Op<()> {
+        let set = document("HSET", &self.keys, collection).arg(id.as_str()).arg(&*doc).take();
         self.write_call(Request::write("save", set), ignore)
     }
 
-    fn doc_get(&self, collection: &str, id: &str) -> Op<Option<Json>> {
-        let get = document("HGET", &self.keys, collection).arg(id).take();
+    fn doc_get(&self, collection: &Collection, id: &DocId) -> Op<Option<Json>> {
+        let get = document("HGET", &self.keys, collection).arg(id.as_str()).take();
         self.read_call(Request::read("get", get), |value| Ok(reply::optional_text(value)?.map(Into::into)))
     }
 
-    fn doc_list(&self, collection: &str, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
+    fn doc_list(&self, collection: &Collection, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
         self.read_call(Request::read("list", document("HGETALL", &self.keys, collection)), move |value| {
             page_of_documents(reply::pairs(value)?, &query)
         })
     }
 
-    fn doc_delete(&self, collection: &str, id: &str) -> Op<()> {
-        let delete = document("HDEL", &self.keys, collection).arg(id).take();
+    fn doc_delete(&self, collection: &Collection, id: &DocId) -> Op<()> {
+        let delete = document("HDEL", &self.keys, collection).arg(id.as_str()).take();
         self.write_call(Request::write("delete", delete), ignore)
     }
 }

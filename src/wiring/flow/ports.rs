@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
 use crate::event::{Event, NewEvent};
 use crate::json::{Json, Object};
+use crate::name::{EntryId, Key, Subject};
 use crate::op::Op;
 use crate::queue::{JobOptions, NewJob, Queue};
 use crate::store::{Announce, EventQuery, Expected, IndexEntry, IndexQuery, StoreBackend};
@@ -56,28 +56,33 @@ impl NativeStore {
 
 impl FlowStore for NativeStore {
     fn append(&self, subject: &str, event: NewEvent, after: Option<&str>) -> Op<Event> {
-        match after.map(|id| id.parse().map(Expected::Last)).transpose() {
-            Ok(expected) => self.backend.append(subject, event, expected, self.announce.clone()),
-            Err(error) => Op::err(error),
-        }
+        let append = || {
+            let expected = after.map(|id| id.parse().map(Expected::Last)).transpose()?;
+            Ok(self.backend.append(Subject::new(subject)?, event, expected, self.announce.clone()))
+        };
+        append().unwrap_or_else(Op::err)
     }
 
     fn read(&self, subject: &str, after: Option<&str>) -> Op<Vec<Json>> {
-        match after.map(str::parse).transpose() as Result<_> {
-            Ok(after) => self.backend.read(subject, EventQuery { after, ..EventQuery::default() }),
-            Err(error) => Op::err(error),
-        }
+        let read = || {
+            let after = after.map(str::parse).transpose()?;
+            Ok(self.backend.read(Subject::new(subject)?, EventQuery { after, ..EventQuery::default() }))
+        };
+        read().unwrap_or_else(Op::err)
     }
 
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
-        self.backend.index_add(key, id, score, metadata)
+        let add = || Ok(self.backend.index_add(Key::new(key)?, EntryId::new(id)?, score, metadata));
+        add().unwrap_or_else(Op::err)
     }
 
     fn index_update(&self, key: &str, id: &str, patch: Object) -> Op<bool> {
-        self.backend.index_update(key, id, patch, None)
+        let update = || Ok(self.backend.index_update(Key::new(key)?, EntryId::new(id)?, patch, None));
+        update().unwrap_or_else(Op::err)
     }
 
     fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
-        self.backend.index_read(key, query)
+        let read = || Ok(self.backend.index_read(Key::new(key)?, query));
+        read().unwrap_or_else(Op::err)
     }
 }
