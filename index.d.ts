@@ -148,12 +148,18 @@ interface KeyValues {
     set<T = any>(key: string, value: T, ttl?: number): Promise<void>;
     /** Removes a key. One that is not there is fine. */
     delete(key: string): Promise<void>;
-    /** Removes every key that matches a Redis glob, and nothing but kv values. The number removed. */
+    /**
+     * Removes every key that matches a Redis glob, and nothing but kv values. The number removed. On Redis, a pattern without
+     * a literal beginning, such as `*`, removes only keys that this package wrote: other programs may use the database too.
+     */
     clear(pattern: string): Promise<number>;
     /** Adds `by` (default 1) atomically, a missing value counting as 0, and keeps the ttl. The new value. Rejects with NVENT_TYPE where the value is no number. */
     increment(key: string, by?: number): Promise<number>;
 }
-/** Sorted lists of objects, such as the runs of a flow. nvent 0.5. */
+/**
+ * Sorted lists of objects, such as the runs of a flow. nvent 0.5. On Redis an entry has at most 10,000 fields, and the key of
+ * an index contains no `:meta:`, which separates it from its entries there; both are refused with NVENT_INVALID.
+ */
 interface Indexes {
     /** Adds an entry, or replaces its score and metadata. Dotted keys in metadata are expanded; undefined leaves nothing. */
     add(key: string, id: string, score: number, metadata?: Record<string, any>): Promise<void>;
@@ -276,7 +282,10 @@ interface RedisConnection {
 interface RedisStoreOptions extends StoreOptions {
     /** Default: `127.0.0.1:6379`. */
     connection?: RedisConnection;
-    /** What the store's own keys begin with; subjects, kv keys and index keys are used as they are given. Default `nvent`. */
+    /**
+     * What the store's own keys begin with; subjects, kv keys and index keys are used as they are given, and must not begin
+     * with `{prefix}:~`. Default `nvent`.
+     */
     prefix?: string;
     /** How long the event streams get. */
     streams?: {

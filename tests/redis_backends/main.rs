@@ -5,6 +5,7 @@ mod conformance;
 mod contention;
 mod globs;
 mod interop;
+mod names;
 mod outage;
 mod store;
 mod stream;

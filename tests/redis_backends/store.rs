@@ -386,3 +386,82 @@ async fn subscribers_see_the_appends_of_every_process_in_order() {
     one.unsubscribe(id).await.unwrap();
     assert!(late.recv().await.is_none());
 }
+
+/// Microseconds that scripts have taken on the server.
+fn script_time(redis: &TestRedis) -> u64 {
+    let line = redis.info("cmdstat_evalsha");
+    line.split(',').find_map(|part| part.strip_prefix("usec=")).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn an_update_takes_time_in_proportion_to_its_fields() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    // Nested, with values that need tags, over fields that exist and fields that do not.
+    let patch = |n: usize, seed: usize| {
+        let fields = (0..n / 2).map(|i| {
+            let value = if i % 2 == 0 { json!(format!("{}", i + seed)) } else { json!({"x": seed, "y": null}) };
+            (format!("f{i}"), value)
+        });
+        object(json!({"deep": {"er": fields.collect::<serde_json::Map<_, _>>()}}))
+    };
+    let mut best = [u64::MAX; 2];
+    for (slot, n) in [1_000, 8_000].into_iter().enumerate() {
+        for round in 0..3 {
+            store.index_add(name("i"), name("a"), 1.0, patch(n, round)).await.unwrap();
+            let before = script_time(&redis);
+            assert!(store.index_update(name("i"), name("a"), patch(n, round + 1), None).await.unwrap());
+            best[slot] = best[slot].min(script_time(&redis) - before);
+        }
+    }
+    assert!(best[1] < best[0] * 30, "8,000 fields take {} µs where 1,000 take {} µs", best[1], best[0]);
+}
+
+#[tokio::test]
+async fn an_entry_has_a_bounded_number_of_fields() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    let fields =
+        |from: usize, to: usize| object(Value::Object((from..to).map(|i| (format!("f{i}"), json!(i))).collect()));
+    let too_many = [
+        store.index_add(name("i"), name("a"), 1.0, fields(0, 10_000)).await.unwrap_err(),
+        {
+            store.index_add(name("i"), name("a"), 1.0, fields(0, 6_000)).await.unwrap();
+            store.index_update(name("i"), name("a"), fields(0, 10_001), None).await.unwrap_err()
+        },
+        store.index_update(name("i"), name("a"), fields(5_000, 11_000), None).await.unwrap_err(),
+    ];
+    for error in too_many {
+        assert_eq!(error.code(), Code::Invalid);
+        assert!(error.message().contains("10000"), "{error}");
+    }
+    // Refused as a whole.
+    let entry = store.index_get(name("i"), name("a")).await.unwrap().unwrap();
+    let mut expected = fields(0, 6_000);
+    expected.insert("version".into(), json!(0));
+    assert_eq!(value(&entry.metadata), Value::Object(expected));
+    // Up to the bound, and what replaces does not count twice.
+    assert!(store.index_update(name("i"), name("a"), fields(1, 9_999), None).await.unwrap());
+    assert_eq!(store.index_increment(name("i"), name("a"), name("new"), 1.0).await.unwrap_err().code(), Code::Invalid);
+    assert_eq!(store.index_increment(name("i"), name("a"), name("f1"), 1.0).await.unwrap().to_string(), "2");
+    assert!(store.index_update(name("i"), name("a"), object(json!({"f1": null, "f2": null})), None).await.unwrap());
+    assert_eq!(store.index_increment(name("i"), name("a"), name("new"), 1.0).await.unwrap().to_string(), "1");
+}
+
+#[tokio::test]
+async fn incrementing_a_deep_field_takes_time_in_proportion_to_the_entry() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    let fields: serde_json::Map<_, _> = (0..9_000).map(|i| (format!("f{i}"), json!({"deep": i}))).collect();
+    store.index_add(name("i"), name("a"), 1.0, object(Value::Object(fields))).await.unwrap();
+    let path = |depth: usize| vec!["p"; depth].join(".");
+    let mut best = [u64::MAX; 2];
+    for (slot, depth) in [2, 400].into_iter().enumerate() {
+        for round in 0..3 {
+            let before = script_time(&redis);
+            store.index_increment(name("i"), name("a"), name(&format!("{}{round}.n", path(depth))), 1.0).await.unwrap();
+            best[slot] = best[slot].min(script_time(&redis) - before);
+        }
+    }
+    assert!(best[1] < best[0] * 10, "depth 400 takes {} µs where depth 2 takes {} µs", best[1], best[0]);
+}

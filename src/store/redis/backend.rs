@@ -11,7 +11,7 @@ use super::config::{RedisStoreOptions, Trim};
 use super::keys::Keys;
 use super::tail::Tailers;
 use super::{metadata, record, scripts, text};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
 use crate::json::{self, Json, Object, to_json};
@@ -24,6 +24,7 @@ use crate::store::{
     entry_not_found, select_docs,
 };
 use crate::time::SharedClock;
+use crate::topic::Glob;
 
 #[derive(Default)]
 struct Counters {
@@ -76,6 +77,23 @@ impl RedisStore {
         self.call(request, convert)
     }
 
+    /// A write whose errors of type and value name what it was about.
+    fn named_write_call<T: Send + 'static>(
+        &self,
+        name: String,
+        request: Request,
+        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        self.counters.writes.fetch_add(1, Ordering::Relaxed);
+        let errors = self.counters.errors.clone();
+        let (completer, completion) = completion(unanswered);
+        self.client.submit(request, move |result| {
+            let result = result.map_err(|error| about(&name, error)).and_then(convert);
+            completer.complete(result.inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)));
+        });
+        completion.into_op()
+    }
+
     fn write_call<T: Send + 'static>(
         &self,
         request: Request,
@@ -83,6 +101,15 @@ impl RedisStore {
     ) -> Op<T> {
         self.counters.writes.fetch_add(1, Ordering::Relaxed);
         self.call(request, convert)
+    }
+}
+
+/// Names the key in an error that is about what it holds.
+fn about(name: &str, error: Error) -> Error {
+    match error.code() {
+        Code::Type => Error::wrong_type(format!("{name}: {}", error.message())),
+        Code::Invalid => Error::invalid(format!("{name}: {}", error.message())),
+        _ => error,
     }
 }
 
@@ -165,6 +192,9 @@ impl StoreBackend for RedisStore {
         expected: Option<Expected>,
         announce: Option<Announce>,
     ) -> Op<Event> {
+        if let Err(error) = self.keys.check("subject", subject) {
+            return Op::err(error);
+        }
         self.counters.appends.fetch_add(1, Ordering::Relaxed);
         let ts = self.clock.now_ms();
         let (subject, keys, trim) = (Arc::<str>::from(subject), self.keys.clone(), self.trim);
@@ -248,6 +278,9 @@ impl StoreBackend for RedisStore {
     }
 
     fn delete_subject(&self, subject: &Subject) -> Op<bool> {
+        if let Err(error) = self.keys.check("subject", subject) {
+            return Op::err(error);
+        }
         let call = scripts::DELETE_SUBJECT.call(&[subject, &self.keys.deleted(subject)]);
         self.write_call(Request::write("delete", call).of(&scripts::DELETE_SUBJECT), flag)
     }
@@ -259,43 +292,60 @@ impl StoreBackend for RedisStore {
     }
 
     fn kv_set(&self, key: &Key, value: Json, ttl_ms: Option<u64>) -> Op<()> {
-        let mut call = scripts::KV_SET.call(&[key]);
+        if let Err(error) = self.keys.check("key", key) {
+            return Op::err(error);
+        }
+        let mut call = scripts::KV_SET.call(&[key, &self.keys.kv()]);
         call.arg(&*text::to_text(&value)).arg(ttl_ms.map_or_else(String::new, |ms| ms.max(1).to_string()));
-        self.write_call(Request::write("kv.set", call).of(&scripts::KV_SET), ignore)
+        self.named_write_call(format!("key {key:?}"), Request::write("kv.set", call).of(&scripts::KV_SET), ignore)
     }
 
     fn kv_delete(&self, key: &Key) -> Op<()> {
-        let call = scripts::KV_DELETE.call(&[key]);
+        if let Err(error) = self.keys.check("key", key) {
+            return Op::err(error);
+        }
+        let call = scripts::KV_DELETE.call(&[key, &self.keys.kv()]);
         self.write_call(Request::write("kv.delete", call).of(&scripts::KV_DELETE), ignore)
     }
 
     fn kv_clear(&self, pattern: &Pattern) -> Op<u64> {
-        let mut call = scripts::KV_CLEAR.call(&[]);
-        call.arg(pattern.as_str());
+        let mut call = scripts::KV_CLEAR.call(&[&self.keys.kv()]);
+        call.arg(pattern.as_str()).arg(if Glob::new(pattern).literal_prefix().is_empty() { "0" } else { "1" });
         self.write_call(Request::write("kv.clear", call).of(&scripts::KV_CLEAR), |value| {
             reply::int(value).map(|n| u64::try_from(n).unwrap_or(0))
         })
     }
 
     fn kv_increment(&self, key: &Key, by: f64) -> Op<Number> {
-        let mut call = scripts::KV_INCREMENT.call(&[key]);
+        if let Err(error) = self.keys.check("key", key) {
+            return Op::err(error);
+        }
+        let mut call = scripts::KV_INCREMENT.call(&[key, &self.keys.kv()]);
         call.arg(decimal(by));
-        self.write_call(Request::write("kv.increment", call).of(&scripts::KV_INCREMENT), |sum| {
-            number(&reply::text(sum)?)
-        })
+        self.named_write_call(
+            format!("key {key:?}"),
+            Request::write("kv.increment", call).of(&scripts::KV_INCREMENT),
+            |sum| number(&reply::text(sum)?),
+        )
     }
 
     fn index_add(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
+        if let Err(error) = self.keys.check_index(key) {
+            return Op::err(error);
+        }
         let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
+        let name = format!("entry {id:?} of index {key:?}");
         let request = Request::write_made("index.add", move || {
             let mut call = scripts::INDEX_ADD.call(&[&key, &Keys::meta(&key, &id)]);
-            call.arg(id.as_str()).arg(decimal(score));
-            for (path, text) in metadata::flatten(&json::fresh_metadata(metadata)) {
+            call.arg(&id).arg(decimal(score));
+            let fields = metadata::flatten(&json::fresh_metadata(metadata));
+            metadata::check_fields("metadata", fields.len())?;
+            for (path, text) in fields {
                 call.arg(path).arg(text);
             }
             Ok(call)
         });
-        self.write_call(request.of(&scripts::INDEX_ADD), ignore)
+        self.named_write_call(name, request.of(&scripts::INDEX_ADD), ignore)
     }
 
     fn index_get(&self, key: &Key, id: &EntryId) -> Op<Option<IndexEntry>> {
@@ -333,33 +383,47 @@ impl StoreBackend for RedisStore {
     }
 
     fn index_update(&self, key: &Key, id: &EntryId, mut patch: Object, expected_version: Option<i64>) -> Op<bool> {
+        if let Err(error) = self.keys.check_index(key) {
+            return Op::err(error);
+        }
         patch.shift_remove(json::VERSION);
         let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
+        let name = format!("entry {id:?} of index {key:?}");
         let request = Request::write_made("index.update", move || {
             let mut call = scripts::INDEX_UPDATE.call(&[&key, &Keys::meta(&key, &id)]);
-            call.arg(id.as_str()).arg(expected_version.map_or_else(String::new, |version| version.to_string()));
-            for (kind, path, text) in metadata::steps(&patch) {
+            call.arg(&id).arg(expected_version.map_or_else(String::new, |version| version.to_string()));
+            call.arg(metadata::MAX_FIELDS);
+            let steps = metadata::steps(&patch);
+            metadata::check_fields("patch", steps.len())?;
+            for (kind, path, text) in steps {
                 call.arg(kind).arg(path).arg(text);
             }
             Ok(call)
         });
-        self.write_call(request.of(&scripts::INDEX_UPDATE), flag)
+        self.named_write_call(name, request.of(&scripts::INDEX_UPDATE), flag)
     }
 
     fn index_increment(&self, key: &Key, id: &EntryId, field: &FieldPath, by: f64) -> Op<Number> {
+        if let Err(error) = self.keys.check_index(key) {
+            return Op::err(error);
+        }
         // The checks that depend on the arguments alone, applied to an empty entry.
         if let Err(error) = json::increment_metadata(&mut Object::new(), field, by) {
             return Op::err(error);
         }
         let mut call = scripts::INDEX_INCREMENT.call(&[key, &Keys::meta(key, id)]);
-        call.arg(id.as_str()).arg(field.as_str()).arg(decimal(by));
+        call.arg(id.as_str()).arg(field.as_str()).arg(decimal(by)).arg(metadata::MAX_FIELDS);
+        let name = format!("field {field:?} of entry {id:?} of index {key:?}");
         let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
-        self.write_call(Request::write("index.increment", call).of(&scripts::INDEX_INCREMENT), move |sum| {
+        self.named_write_call(name, Request::write("index.increment", call).of(&scripts::INDEX_INCREMENT), move |sum| {
             number(&reply::optional_text(sum)?.ok_or_else(|| entry_not_found(&key, &id))?)
         })
     }
 
     fn index_delete(&self, key: &Key, id: &EntryId) -> Op<bool> {
+        if let Err(error) = self.keys.check_index(key) {
+            return Op::err(error);
+        }
         let mut call = scripts::INDEX_DELETE.call(&[key, &Keys::meta(key, id)]);
         call.arg(id.as_str());
         self.write_call(Request::write("index.delete", call).of(&scripts::INDEX_DELETE), flag)

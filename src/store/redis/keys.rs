@@ -4,6 +4,11 @@
 //! store's prefix applies only to keys that nvent's adapters do not have. None of these is a string, so `kv.clear`, which
 //! deletes strings only, cannot match them.
 
+use crate::error::{Error, Result};
+
+/// Separates an index from the id of an entry in the key of the entry's metadata.
+const META: &str = ":meta:";
+
 /// The names of one prefix.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -15,9 +20,33 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
+    /// Checks that a subject, kv key or index key is none of the store's own keys. `what` names it in the error.
+    pub(super) fn check(&self, what: &str, name: &str) -> Result<()> {
+        if name.strip_prefix(&*self.prefix).is_some_and(|rest| rest.starts_with(":~")) {
+            return Err(Error::invalid(format!(
+                "{what}: {name:?} is reserved: names that begin with \"{}:~\" are keys of the store itself",
+                self.prefix
+            )));
+        }
+        Ok(())
+    }
+
+    /// Checks the key of an index that is written to. `<index>:meta:<id>` is split at its first `:meta:`, so an index
+    /// whose own key contains that would share metadata with another index.
+    pub(super) fn check_index(&self, key: &str) -> Result<()> {
+        self.check("key", key)?;
+        if Self::meta(key, "").find(META) != Some(key.len()) {
+            return Err(Error::invalid(format!(
+                "key: {key:?} is ambiguous: \"{META}\" separates an index from its entries in Redis, so the key of an index \
+                 contains no \"{META}\" and does not end in \":meta\": use another key"
+            )));
+        }
+        Ok(())
+    }
+
     /// Hash: metadata of an index entry, as in nvent's layout.
     pub(super) fn meta(index: &str, id: &str) -> String {
-        format!("{index}:meta:{id}")
+        format!("{index}{META}{id}")
     }
 
     /// Hash, for a day: the last id of a deleted subject, so that later ids are greater.
@@ -28,6 +57,11 @@ impl Keys {
     /// Hash: the documents of a collection.
     pub(super) fn documents(&self, collection: &str) -> String {
         format!("{}:~documents:{collection}", self.prefix)
+    }
+
+    /// Set: the kv keys that native instances wrote.
+    pub(super) fn kv(&self) -> String {
+        format!("{}:~kv", self.prefix)
     }
 
     /// Channel: announces appends to this subject; the message is the event's id.

@@ -17,7 +17,22 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::text::is_json;
+use crate::error::{Error, Result};
 use crate::json::{self, Filter, Object, VERSION, to_json};
+
+/// Greatest number of fields of an entry. A script works on all of them at once, and the server does nothing else meanwhile.
+pub(super) const MAX_FIELDS: usize = 10_000;
+
+/// Checks the number of fields that one call writes.
+pub(super) fn check_fields(what: &str, fields: usize) -> Result<()> {
+    if fields > MAX_FIELDS {
+        return Err(Error::invalid(format!(
+            "{what}: {fields} fields are too many for an entry of an index, at most {MAX_FIELDS} are allowed: keep a value of \
+             this size in kv or documents"
+        )));
+    }
+    Ok(())
+}
 
 /// The field with the tags.
 pub(super) const TAGS: &str = "~nvent";

@@ -21,10 +21,10 @@ scripts! {
     READ = "read";
     DELETE_SUBJECT = "delete_subject";
     POSITIONS = "positions";
-    KV_SET = "kv_set";
+    KV_SET = "kv_keys", "kv_set";
     KV_DELETE = "kv_delete";
     KV_CLEAR = "kv_clear";
-    KV_INCREMENT = "number", "kv_increment";
+    KV_INCREMENT = "number", "kv_keys", "kv_increment";
     INDEX_ADD = "index_add";
     INDEX_GET = "index_get";
     INDEX_READ = "number", "index_read";

@@ -6,4 +6,6 @@ local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score then
   return false
 end
-return { score, redis.call('HGETALL', KEYS[2]) }
+-- A metadata key of another type is not this entry's: the entry has none.
+local fields = redis.pcall('HGETALL', KEYS[2])
+return { score, fields.err and {} or fields }

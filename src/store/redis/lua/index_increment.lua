@@ -1,51 +1,62 @@
--- Adds to a number in the metadata of an entry (a missing one is 0) and counts its version. Tags: see metadata.rs.
+-- Adds to a number in the metadata of an entry (a missing one is 0) and increments its version. Tags: see metadata.rs.
 -- KEYS    the index (sorted set) | metadata of the entry (hash)
--- ARGV    id | dotted path | what to add
--- returns the sum as text, or nothing where there is no such entry
+-- ARGV    id | dotted path | what to add | greatest number of fields
+-- returns the sum as text, or nothing where there is no such entry; NVENT_TYPE where the value is no number or the sum is
+--         not finite, NVENT_INVALID beyond the number of fields
 local meta, TAGS, path = KEYS[2], '~nvent', ARGV[2]
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return false
 end
 local function wrong(why)
-  return redis.error_reply('NVENT_TYPE field "' .. path .. '": ' .. why)
+  return redis.error_reply('NVENT_TYPE ' .. why)
 end
 local old, tagged, version = unpack(redis.call('HMGET', meta, path, TAGS, 'version'))
 local tags = {}
 if tagged then
   local ok, decoded = pcall(cjson.decode, tagged)
-  tags = ok and decoded or {}
-end
-local function is_object(at)
-  local prefix = at .. '.'
-  for _, name in ipairs(redis.call('HKEYS', meta)) do
-    if string.sub(name, 1, #prefix) == prefix then
-      return true
-    end
-  end
-  for name, tag in pairs(tags) do
-    if string.sub(name, 1, #prefix) == prefix or (name == at and tag == 'j{}') then
-      return true
-    end
-  end
-  return false
+  tags = ok and type(decoded) == 'table' and decoded or {}
 end
 if old then
   if not is_number(old) or tags[path] == 's' .. old then
     return wrong('the value there is no number')
   end
 else
-  if is_object(path) or (tags[path] and tags[path] ~= 'jnull') then
+  local names = redis.call('HKEYS', meta)
+  if #names >= tonumber(ARGV[4]) then
+    return redis.error_reply('NVENT_INVALID the entry has ' .. #names .. ' fields, more are not allowed')
+  end
+  local has = {}
+  for _, name in ipairs(names) do
+    has[name] = true
+  end
+  -- The ends of the path's parents, and how many of them are objects: those have a field or tag below them.
+  local ends, from = {}, string.find(path, '.', 1, true)
+  while from do
+    ends[#ends + 1] = from - 1
+    from = string.find(path, '.', from + 1, true)
+  end
+  ends[#ends + 1] = #path
+  local objects = 0
+  local function look(name)
+    while objects < #ends and string.sub(name, 1, ends[objects + 1] + 1) == string.sub(path, 1, ends[objects + 1]) .. '.' do
+      objects = objects + 1
+    end
+  end
+  for _, name in ipairs(names) do
+    look(name)
+  end
+  for name in pairs(tags) do
+    look(name)
+  end
+  if objects == #ends or (tags[path] and tags[path] ~= 'jnull') then
     return wrong('the value there is no number')
   end
-  local at = string.find(path, '.', 1, true)
-  while at do
-    local parent = string.sub(path, 1, at - 1)
-    local is_text = redis.call('HEXISTS', meta, parent) == 1
-    if is_text or (tags[parent] and tags[parent] ~= 'j{}' and not is_object(parent)) then
-      return wrong('"' .. parent .. '" is no object')
+  for i = 1, #ends - 1 do
+    local parent = string.sub(path, 1, ends[i])
+    if has[parent] or (tags[parent] and tags[parent] ~= 'j{}' and i > objects) then
+      return wrong('a parent of the field is no object')
     end
     tags[parent] = nil
-    at = string.find(path, '.', at + 1, true)
   end
 end
 local sum = number_text(tonumber(old or '0') + tonumber(ARGV[3]))

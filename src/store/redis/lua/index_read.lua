@@ -45,7 +45,7 @@ local function has_below(id, path, tags)
       return true
     end
   end
-  for _, name in ipairs(redis.call('HKEYS', meta(id))) do
+  for _, name in ipairs(redis.pcall('HKEYS', meta(id))) do
     if string.sub(name, 1, #prefix) == prefix then
       return true
     end
@@ -87,7 +87,8 @@ end
 fields[#fields + 1] = TAGS
 
 local function matches(id)
-  local texts = redis.call('HMGET', meta(id), unpack(fields))
+  local texts = redis.pcall('HMGET', meta(id), unpack(fields))
+  texts = texts.err and {} or texts
   local tagged, tags = texts[#fields], {}
   if tagged then
     local ok, decoded = pcall(cjson.decode, tagged)
@@ -108,7 +109,9 @@ local function matches(id)
 end
 
 local function whole(entry)
-  return { entry[1], entry[2], redis.call('HGETALL', meta(entry[1])) }
+  -- A metadata key of another type is not this entry's: the entry has none.
+  local fields = redis.pcall('HGETALL', meta(entry[1]))
+  return { entry[1], entry[2], fields.err and {} or fields }
 end
 
 local found = {}
