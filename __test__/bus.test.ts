@@ -7,98 +7,98 @@ let bus: EventBus
 beforeEach(() => { bus = createEventBus() })
 
 it('calls handlers before publish returns, with the event itself', () => {
-  const heard: unknown[] = []
-  bus.onType('a', event => heard.push(event))
+  const received: unknown[] = []
+  bus.onType('a', event => received.push(event))
   const event = { type: 'a', data: { n: 1 } }
   bus.publish(event)
-  expect(heard).toEqual([event])
-  expect(heard[0]).toBe(event)
+  expect(received).toEqual([event])
+  expect(received[0]).toBe(event)
 })
 
 it('calls handlers of the type, of the run and of everything, in order of registration', () => {
-  const heard: string[] = []
-  bus.onType('*', () => heard.push('all 1'))
-  bus.subscribeRunId('r', () => heard.push('run'))
-  bus.onType('a', () => heard.push('type'))
-  bus.onType('*', () => heard.push('all 2'))
-  bus.onType('b', () => heard.push('other type'))
-  bus.subscribeRunId('s', () => heard.push('other run'))
+  const received: string[] = []
+  bus.onType('*', () => received.push('all 1'))
+  bus.subscribeRunId('r', () => received.push('run'))
+  bus.onType('a', () => received.push('type'))
+  bus.onType('*', () => received.push('all 2'))
+  bus.onType('b', () => received.push('other type'))
+  bus.subscribeRunId('s', () => received.push('other run'))
   bus.publish({ type: 'a', runId: 'r' })
-  expect(heard).toEqual(['all 1', 'run', 'type', 'all 2'])
-  heard.length = 0
+  expect(received).toEqual(['all 1', 'run', 'type', 'all 2'])
+  received.length = 0
   bus.publish({ type: 'c' })
-  expect(heard).toEqual(['all 1', 'all 2'])
+  expect(received).toEqual(['all 1', 'all 2'])
 })
 
 it('takes types as they are spelt, not as patterns', () => {
-  const heard: string[] = []
-  bus.onType('flow.*', event => heard.push(event.type))
-  bus.onType('constructor', event => heard.push(event.type))
+  const received: string[] = []
+  bus.onType('flow.*', event => received.push(event.type))
+  bus.onType('constructor', event => received.push(event.type))
   bus.publish({ type: 'flow.start' })
   bus.publish({ type: 'constructor' })
-  expect(heard).toEqual(['constructor'])
+  expect(received).toEqual(['constructor'])
 })
 
-it('goes on after a handler that throws, and after one that rejects, and tells the first through a warning', async () => {
+it('goes on after a handler that throws, and after one that rejects, and warns about the first', async () => {
   const warning = nextWarning()
-  const heard: string[] = []
+  const received: string[] = []
   bus.onType('a', () => { throw new Error('on purpose') })
   bus.onType('a', async () => { throw new Error('on purpose too') })
-  bus.onType('a', event => heard.push(event.type))
+  bus.onType('a', event => received.push(event.type))
   bus.publish({ type: 'a' })
   bus.publish({ type: 'a' })
-  expect(heard).toEqual(['a', 'a'])
+  expect(received).toEqual(['a', 'a'])
   expect((await warning).message).toContain('bus')
 })
 
 it('calls no handler after it was taken off, and taking off twice does nothing', () => {
-  const heard: string[] = []
-  const handler = (): unknown => heard.push('x')
+  const received: string[] = []
+  const handler = (): unknown => received.push('x')
   const [first, second, run] = [bus.onType('a', handler), bus.onType('a', handler), bus.subscribeRunId('r', handler)]
   first()
   first()
   bus.publish({ type: 'a', runId: 'r' })
-  expect(heard).toHaveLength(2)
+  expect(received).toHaveLength(2)
   second()
   run()
   bus.publish({ type: 'a', runId: 'r' })
-  expect(heard).toHaveLength(2)
+  expect(received).toHaveLength(2)
 })
 
 it('lets handlers register and take off while they are called', () => {
-  const heard: string[] = []
+  const received: string[] = []
   const off = bus.onType('a', () => {
-    heard.push('once')
+    received.push('once')
     off()
-    bus.onType('a', () => heard.push('later'))
+    bus.onType('a', () => received.push('later'))
   })
-  bus.onType('a', () => heard.push('always'))
+  bus.onType('a', () => received.push('always'))
   bus.publish({ type: 'a' })
-  expect(heard).toEqual(['once', 'always'])
+  expect(received).toEqual(['once', 'always'])
   bus.publish({ type: 'a' })
-  expect(heard).toEqual(['once', 'always', 'always', 'later'])
+  expect(received).toEqual(['once', 'always', 'always', 'later'])
 })
 
 it('keeps the order of what is appended and what is published', async () => {
   const store = new MemoryStoreAdapter({ bus })
-  const heard: string[] = []
-  bus.onType('*', event => heard.push(event.type))
+  const received: string[] = []
+  bus.onType('*', event => received.push(event.type))
   const appends = []
   for (let n = 0; n < 20; n++) {
     appends.push(store.append('s', { type: `appended ${n}` }))
     bus.publish({ type: `published ${n}` })
   }
   await Promise.all(appends)
-  expect(heard).toEqual(Array.from({ length: 20 }, (_, n) => [`appended ${n}`, `published ${n}`]).flat())
+  expect(received).toEqual(Array.from({ length: 20 }, (_, n) => [`appended ${n}`, `published ${n}`]).flat())
   await store.close()
 })
 
 it('has two buses know nothing of each other, and one that is everybody\'s', () => {
-  const heard: string[] = []
-  bus.onType('a', () => heard.push('a'))
+  const received: string[] = []
+  bus.onType('a', () => received.push('a'))
   createEventBus().publish({ type: 'a' })
   getEventBus().publish({ type: 'a' })
-  expect(heard).toEqual([])
+  expect(received).toEqual([])
   expect(getEventBus()).toBe(getEventBus())
 })
 

@@ -33,7 +33,7 @@ const topics = (): string[] => arrived.items.map(([topic]) => topic)
 const on = (topic: string): StreamEvent[] => arrived.items.filter(([other]) => other === topic).map(([, event]) => event)
 const append = (type: string, more = {}) => store.append('nq:flow:r1', { type, runId: 'r1', flowName: 'order', ...more })
 
-it('tells each of the three channels its topics, types and data', async () => {
+it('publishes each of the three channels with its topics, types and data', async () => {
   const coordinator = await coordinate({ enableClientMessages: true, instanceId: 'me' })
   const event = await append('flow.completed', { data: { a: [1] } })
   const rest = { timestamp: expect.any(Number), metadata: { instanceId: 'me' } }
@@ -48,7 +48,7 @@ it('tells each of the three channels its topics, types and data', async () => {
   expect(coordinator.stats()).toMatchObject({ routed: { 'store-sync': 1, 'flow': 2, 'client': 2 }, skipped: 0, failed: 0, lag: 0 })
 })
 
-it('routes lifecycle events to the flow channel, terminal ones and emits to triggers, and nothing to clients unless told', async () => {
+it('routes lifecycle events to the flow channel, terminal ones and emits to triggers, and nothing to clients by default', async () => {
   await coordinate()
   const types = ['flow.start', 'step.started', 'step.completed', 'emit', 'log', 'flow.stalled', 'flow.failed', 'flow.cancel', 'flow.completed']
   for (const type of types) await append(type)
@@ -59,7 +59,7 @@ it('routes lifecycle events to the flow channel, terminal ones and emits to trig
   expect(topics().filter(topic => topic.startsWith('client:'))).toEqual([])
 })
 
-it('tells clients every event, and a status when it changes', async () => {
+it('publishes every event to clients, and a status when it changes', async () => {
   await coordinate({ enableStoreSync: false, enableFlowEvents: false, enableClientMessages: true })
   const types = ['flow.start', 'step.started', 'step.completed', 'flow.stalled', 'step.started', 'flow.cancel', 'step.completed']
   for (const type of types) await append(type)
@@ -118,7 +118,7 @@ it('treats a row of one\'s own as a channel like any other', async () => {
   expect(coordinator.stats()).toMatchObject({ routed: { webhook: 1, audit: 1 }, skipped: 1 })
 })
 
-it('puts one instanceId per process into every message unless told', async () => {
+it('puts one instanceId per process into every message by default', async () => {
   await coordinate()
   await append('flow.start')
   const ids = (await arrived.atLeast(2)).map(([, event]) => event.metadata!['instanceId'])
@@ -196,7 +196,7 @@ describe('with JavaScript objects', () => {
     expect(coordinator.stats().lag).toBe(0)
   })
 
-  it('hears a bus of one\'s own, on which a persisted event has the subject of its run', async () => {
+  it('subscribes to a bus of one\'s own, on which a persisted event has the subject of its run', async () => {
     const emitter = new EventEmitter()
     const own: EventBus = {
       publish: event => void emitter.emit(event.type, event),
@@ -218,7 +218,7 @@ describe('with JavaScript objects', () => {
     expect(emitter.eventNames()).toEqual([])
   })
 
-  it('hears an event once on a bus that calls its type\'s handlers and those of everything', async () => {
+  it('receives an event once on a bus that calls its type\'s handlers and those of everything', async () => {
     const handlers = new Map<string, Set<(event: any) => void>>()
     const own: EventBus = {
       publish: event => [event.type, '*'].forEach(type => handlers.get(type)?.forEach(handler => handler(event))),

@@ -30,7 +30,7 @@ it('creates, opens and makes current what is configured', async () => {
   expect(await adapters.stream.health()).toMatchObject({ ok: true, backend: 'memory' })
 })
 
-it('takes the file store unless told, and puts it where connections say', async () => {
+it('uses the file store by default, and puts it where connections say', async () => {
   const adapters = await createAdapters({ connections: { file: { dataDir: dir } } })
   expect(await adapters.store.health()).toMatchObject({ ok: true, backend: 'file' })
   expect(await adapters.stream.health()).toMatchObject({ ok: true, backend: 'memory' })

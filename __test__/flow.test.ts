@@ -32,7 +32,7 @@ let bus: EventBus
 let store: MemoryStoreAdapter
 let jobs: Jobs
 let wiring: Wiring
-let heard: EventRecord[]
+let received: EventRecord[]
 
 const wire = (flows: FlowDefinition[] | (() => FlowDefinition[]) = [ORDER], more = {}): Wiring =>
   createFlowWiring({ bus, store, queue: jobs as unknown as QueueAdapter, flows, ...more })
@@ -41,8 +41,8 @@ beforeEach(async () => {
   bus = createEventBus()
   store = new MemoryStoreAdapter({ bus })
   jobs = new Jobs()
-  heard = []
-  bus.onType('*', event => event.id && heard.push(event))
+  received = []
+  bus.onType('*', event => event.id && received.push(event))
   wiring = wire()
   await wiring.start()
 })
@@ -51,18 +51,18 @@ afterEach(async () => {
   await store.close()
 })
 
-const tell = (type: string, runId: string, more = {}): void => bus.publish({ type, runId, flowName: 'order', ...more })
+const publish = (type: string, runId: string, more = {}): void => bus.publish({ type, runId, flowName: 'order', ...more })
 const emits: Record<string, string | undefined> = { check: 'order.checked', pay: 'order.paid', pack: 'order.packed' }
 
 /** What a worker publishes: it started, what it emitted, it is done. */
 function work(runId: string, stepName: string): void {
-  tell('step.started', runId, { stepName, attempt: 1, stepId: `${runId}__${stepName}__attempt-1` })
+  publish('step.started', runId, { stepName, attempt: 1, stepId: `${runId}__${stepName}__attempt-1` })
   const name = emits[stepName]
-  if (name) tell('emit', runId, { stepName, data: { name, payload: { by: stepName } } })
-  tell('step.completed', runId, { stepName, data: { result: null } })
+  if (name) publish('emit', runId, { stepName, data: { name, payload: { by: stepName } } })
+  publish('step.completed', runId, { stepName, data: { result: null } })
 }
 const begin = (runId: string): void => {
-  tell('flow.start', runId, { data: { input: {} } })
+  publish('flow.start', runId, { data: { input: {} } })
   work(runId, 'check')
 }
 const enqueued = (...ids: string[]): Promise<unknown> => until(`${ids} are enqueued`, () => ids.every(id => jobs.ids.includes(id)))
@@ -105,13 +105,13 @@ it('takes an order through fan-out and join to its end', async () => {
   expect((await store.index.read('nq:flows:order', { filter: { status: 'completed' } })).map(one => one.id)).toEqual(['r1'])
 })
 
-it('persists each ingress event once, and tells each persisted one once', async () => {
+it('persists each ingress event once, and announces each persisted one once', async () => {
   begin('r1')
   await enqueued('r1__pay', 'r1__pack')
   await worker(async () => (await entry('r1'))?.status === 'completed')
   const persisted = await store.read('nq:flow:r1')
-  await until('all of them are heard', () => heard.length >= persisted.length)
-  expect(heard).toEqual(persisted)
+  await until('all of them are received', () => received.length >= persisted.length)
+  expect(received).toEqual(persisted)
   expect(persisted.map(event => event.type)).toEqual([...new Set(persisted)].map(event => event.type))
   const count = (type: string): number => persisted.filter(event => event.type === type).length
   expect(['flow.start', 'step.completed', 'emit', 'flow.completed'].map(count)).toEqual([1, 4, 3, 1])
@@ -122,7 +122,7 @@ it('leaves alone what has no run, and what is persisted already', async () => {
   await store.append('elsewhere', { type: 'note' })
   begin('r1')
   await enqueued('r1__pay')
-  expect(heard.filter(event => event.type === 'note')).toHaveLength(1)
+  expect(received.filter(event => event.type === 'note')).toHaveLength(1)
   expect(await store.read('elsewhere')).toHaveLength(1)
 })
 
@@ -137,9 +137,9 @@ it('counts what an application appends itself', async () => {
 it('does not take a failure that is retried for one', async () => {
   begin('r1')
   await enqueued('r1__pay', 'r1__pack')
-  tell('step.started', 'r1', { stepName: 'pay', attempt: 1 })
-  tell('step.failed', 'r1', { stepName: 'pay', attempt: 1, data: { error: 'card declined' } })
-  tell('step.retry', 'r1', { stepName: 'pay', attempt: 2 })
+  publish('step.started', 'r1', { stepName: 'pay', attempt: 1 })
+  publish('step.failed', 'r1', { stepName: 'pay', attempt: 1, data: { error: 'card declined' } })
+  publish('step.retry', 'r1', { stepName: 'pay', attempt: 2 })
   work('r1', 'pay')
   work('r1', 'pack')
   await enqueued('r1__ship')
@@ -152,8 +152,8 @@ it('fails a run whose failed step blocks others, once', async () => {
   begin('r1')
   await enqueued('r1__pay', 'r1__pack')
   work('r1', 'pack')
-  tell('step.started', 'r1', { stepName: 'pay' })
-  tell('step.failed', 'r1', { stepName: 'pay', data: { error: 'card declined' } })
+  publish('step.started', 'r1', { stepName: 'pay' })
+  publish('step.failed', 'r1', { stepName: 'pay', data: { error: 'card declined' } })
   await status('r1', 'failed')
   expect((await types('r1')).filter(type => type === 'flow.failed')).toHaveLength(1)
   expect(await entry('r1')).toMatchObject({ status: 'failed', completedSteps: 2 })
@@ -161,8 +161,8 @@ it('fails a run whose failed step blocks others, once', async () => {
 })
 
 it('triggers nothing more in a canceled run', async () => {
-  tell('flow.start', 'r1')
-  tell('flow.cancel', 'r1')
+  publish('flow.start', 'r1')
+  publish('flow.cancel', 'r1')
   work('r1', 'check')
   begin('r2')
   await enqueued('r2__pay', 'r2__pack')
@@ -175,25 +175,25 @@ it('triggers on the completion of a step', async () => {
   await wiring.stop()
   wiring = wire([{ id: 'order', entry: { step: 'check' }, steps: { next: { subscribes: ['step:check'] } } }])
   await wiring.start()
-  tell('flow.start', 'r1')
-  tell('step.started', 'r1', { stepName: 'check' })
-  tell('step.completed', 'r1', { stepName: 'check' })
+  publish('flow.start', 'r1')
+  publish('step.started', 'r1', { stepName: 'check' })
+  publish('step.completed', 'r1', { stepName: 'check' })
   await enqueued('r1__next')
 })
 
 it('takes 200 interleaved runs to their ends, each step and each end exactly once', async () => {
   const runs = Array.from({ length: 200 }, (_, n) => `run-${n}`)
-  for (const run of runs) tell('flow.start', run)
+  for (const run of runs) publish('flow.start', run)
   for (const run of runs) work(run, 'check')
-  await worker(async () => heard.filter(event => event.type === 'flow.completed').length >= 200)
+  await worker(async () => received.filter(event => event.type === 'flow.completed').length >= 200)
   await until('the index says so', async () => (await store.index.read('nq:flows:order', { limit: 1_000, filter: { status: 'completed' } })).length === 200)
   expect(jobs.all).toHaveLength(600)
-  expect(new Set(heard.map(event => `${event.runId} ${event.id}`)).size).toBe(heard.length)
+  expect(new Set(received.map(event => `${event.runId} ${event.id}`)).size).toBe(received.length)
   for (const run of runs) {
-    const told = await types(run)
-    expect(told.filter(type => type === 'flow.completed')).toHaveLength(1)
-    expect(told.filter(type => type === 'step.completed')).toHaveLength(4)
-    expect(told.at(-1)).toBe('flow.completed')
+    const calls = await types(run)
+    expect(calls.filter(type => type === 'flow.completed')).toHaveLength(1)
+    expect(calls.filter(type => type === 'step.completed')).toHaveLength(4)
+    expect(calls.at(-1)).toBe('flow.completed')
   }
 }, 60_000)
 

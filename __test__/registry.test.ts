@@ -99,7 +99,7 @@ it('works from what createAdapters made current', async () => {
   await until('both counted', () => wiring.stats().streamCoordinator.routed.flow === 1 && wiring.stats().flow.persisted === 1)
 })
 
-it('leaves flow wiring out where told to', async () => {
+it('omits flow wiring where it is disabled', async () => {
   const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
   later(() => shutdownAdapters({ store, stream }))
   const wiring = createWiringRegistry({ store, stream, flow: false })
@@ -116,15 +116,15 @@ it('starts wirings of one\'s own after the built-in ones, and stops them before,
   later(() => shutdownAdapters({ store, stream }))
   const inbox = new Inbox()
   await stream.subscribe('store-sync:*', inbox.take)
-  const told: string[] = []
+  const calls: string[] = []
   const own = (name: string): Wiring => ({
     start: async () => {
       await store.append(name, { type: 'started' })
-      told.push(`start ${name}`)
+      calls.push(`start ${name}`)
     },
     stop: async () => {
       await store.append(name, { type: 'stopped' })
-      told.push(`stop ${name}`)
+      calls.push(`stop ${name}`)
     },
   })
   const wiring = createWiringRegistry({ store, stream, wirings: [own('a'), own('b')] })
@@ -132,28 +132,28 @@ it('starts wirings of one\'s own after the built-in ones, and stops them before,
   await wiring.start()
   await wiring.stop()
   await wiring.stop()
-  expect(told).toEqual(['start a', 'start b', 'stop b', 'stop a'])
+  expect(calls).toEqual(['start a', 'start b', 'stop b', 'stop a'])
   expect((await inbox.atLeast(4)).map(event => event.data.event.type)).toEqual(['started', 'started', 'stopped', 'stopped'])
 })
 
 it('stops what it has started when a later one fails, and can be started again', async () => {
   const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
   later(() => shutdownAdapters({ store, stream }))
-  const told: string[] = []
+  const calls: string[] = []
   let broken = true
   const wiring = createWiringRegistry({
     store, stream,
     wirings: [
-      { start: () => void told.push('start'), stop: () => void told.push('stop') },
+      { start: () => void calls.push('start'), stop: () => void calls.push('stop') },
       { start: () => { if (broken) throw new Error('not today') }, stop: () => {} },
     ],
   })
   await expect(Promise.resolve(wiring.start())).rejects.toThrow('not today')
-  expect(told).toEqual(['start', 'stop'])
+  expect(calls).toEqual(['start', 'stop'])
   broken = false
   await wiring.start()
   await wiring.stop()
-  expect(told).toEqual(['start', 'stop', 'start', 'stop'])
+  expect(calls).toEqual(['start', 'stop', 'start', 'stop'])
 })
 
 it.each<[string, any, RegExp]>([

@@ -8,7 +8,7 @@ import { Warnings } from './warn'
 type Handler = (event: any) => unknown
 interface Registration { order: number, handler: Handler }
 
-/** The event bus: JavaScript handlers here, native listeners (stores, wiring) on its native side. */
+/** The event bus: JavaScript handlers in this class, native listeners (stores, wiring) on its native side. */
 export class NventEventBus implements EventBus {
   /** @internal */
   readonly native: NativeBus = new addon.NativeBus(bridge)
@@ -22,11 +22,11 @@ export class NventEventBus implements EventBus {
   publish(event: any): void {
     object('event', event)
     if (text('event.type', event.type) === '') throw invalid('event.type: expected a non-empty string')
-    const heard = this.native.hasListeners() ? json('event', event) : undefined
-    // What was announced before is heard before.
+    const forNative = this.native.hasListeners() ? json('event', event) : undefined
+    // Earlier announcements are dispatched first.
     flushBuses()
     this.dispatch(event)
-    if (heard !== undefined) now(() => this.native.publish(heard))
+    if (forNative !== undefined) now(() => this.native.publish(forNative))
   }
 
   onType(type: string, handler: Handler): () => void {
@@ -39,7 +39,7 @@ export class NventEventBus implements EventBus {
 
   private register(table: Map<string, Registration[]>, key: string, handler: Handler): () => void {
     const registration = { order: this.order++, handler }
-    // A new array each time, so that one who registers while handlers run hears the next event.
+    // A new array each time: a handler that registers while handlers run receives the next event.
     table.set(key, [...table.get(key) ?? [], registration])
     if (this.registrations++ === 0) {
       const subscription = this.native.subscribe()
@@ -78,27 +78,28 @@ export class NventEventBus implements EventBus {
 const key = Symbol.for('nvent-native.bus')
 const shared = globalThis as { [key]?: NventEventBus }
 
-/** The event bus of this JavaScript environment, the same however often the package was loaded. */
+/** Returns the event bus of this JavaScript environment, which all loaded copies of the package share. */
 export const getEventBus = (): EventBus => shared[key] ??= new NventEventBus()
 
+/** Creates an independent event bus. */
 export const createEventBus = (): EventBus => new NventEventBus()
 
-/** Event types of flows: what is asked of a bus that has no '*'. */
+/** Event types of flows, subscribed to on a bus that may not support '*'. */
 const FLOW_TYPES = [
   'flow.start', 'flow.completed', 'flow.failed', 'flow.cancel', 'flow.stalled', 'emit',
   'step.started', 'step.completed', 'step.failed', 'step.retry', 'state', 'log',
 ]
 
 /**
- * A native bus that speaks with a JavaScript one: what is published there is heard here, and what is announced here is
- * published there. Nothing is heard twice, also where the other bus calls both a type's handlers and those of '*'.
+ * Connects a native bus with a JavaScript one: events published there are passed on here, and announcements here are
+ * published there. No event is passed on twice, also where the other bus calls both a type's handlers and those of '*'.
  */
 export class BusLink {
   readonly bus: NventEventBus
-  /** Announced here, so not to be heard from there. */
+  /** Events announced here, which are not passed on again when the other bus publishes them. */
   private readonly announced = new WeakSet<object>()
-  /** For which types one publish of an object was heard. Hearing it for one of them again is another publish. */
-  private readonly heard = new WeakMap<object, Set<string>>()
+  /** The handler types that one publish of an object has called. A repeated type means another publish. */
+  private readonly received = new WeakMap<object, Set<string>>()
   private stops: Array<() => void> = []
 
   constructor(private readonly other: EventBus, private readonly types: string[] = []) {
@@ -107,17 +108,17 @@ export class BusLink {
 
   start(): void {
     if (this.bus === this.other || this.stops.length > 0) return
-    const hear = (type: string) => (event: any): void => {
+    const receive = (type: string) => (event: any): void => {
       if (typeof event !== 'object' || event === null || this.announced.has(event)) return
-      const types = this.heard.get(event)
+      const types = this.received.get(event)
       if (types && !types.has(type)) {
         types.add(type)
         return
       }
-      this.heard.set(event, new Set([type]))
+      this.received.set(event, new Set([type]))
       this.bus.native.publish(json('event', event))
     }
-    this.stops = [...new Set(['*', ...FLOW_TYPES, ...this.types])].map(type => this.other.onType(type, hear(type)))
+    this.stops = [...new Set(['*', ...FLOW_TYPES, ...this.types])].map(type => this.other.onType(type, receive(type)))
     this.stops.push(this.bus.onType('*', (event) => {
       this.announced.add(event)
       this.other.publish(event)

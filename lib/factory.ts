@@ -8,14 +8,14 @@ import type { Adapters, AdaptersConfig, QueueAdapter, RedisConnection, StoreAdap
 
 const key = Symbol.for('nvent-native.adapters')
 const shared = globalThis as { [key]?: Partial<Adapters> }
-/** What is current in this JavaScript environment, however often the package was loaded. */
+/** The current adapters of this JavaScript environment, which all loaded copies of the package share. */
 const current = shared[key] ??= {}
 
 const CONFIG = { store: 'object', stream: 'object', queue: 'object', connections: 'object' } as const
 
 type Kinds = Parameters<typeof options>[2]
 
-/** The name of an adapter, checked against those that there are. */
+/** Checks the name of an adapter against the known ones. */
 function adapterName(what: string, given: unknown, known: string[], fallback: string): string {
   const name = given ?? fallback
   if (typeof name !== 'string' || !known.includes(name)) {
@@ -24,7 +24,7 @@ function adapterName(what: string, given: unknown, known: string[], fallback: st
   return name
 }
 
-/** The queue may also be an object of the application's own, such as one on BullMQ. */
+/** Creates and opens adapters and makes them current. The queue may also be an object of the application, such as one on BullMQ. */
 export async function createAdapters(
   config: Omit<AdaptersConfig, 'queue'> & { queue?: AdaptersConfig['queue'] | QueueAdapter } = {},
 ): Promise<Adapters> {
@@ -55,14 +55,14 @@ export async function createAdapters(
   }
   const makeStream = {
     memory: () => {
-      if (streamConfig['retain'] !== undefined) throw invalid('config.stream.retain: is for the adapter "redis"; a memory stream gets it as an option of MemoryStreamAdapter')
+      if (streamConfig['retain'] !== undefined) throw invalid('config.stream.retain: is an option of the adapter "redis"; for a memory stream pass it to MemoryStreamAdapter')
       return new MemoryStreamAdapter()
     },
     redis: () => new RedisStreamAdapter({ ...onRedis(streamConfig), retain: streamConfig['retain'] }),
   }
   const defaults = queueConfig['defaultJobOptions'] === undefined ? {} : { defaultJobOptions: queueConfig['defaultJobOptions'] }
   if (queueConfig['adapter'] === 'redis') {
-    throw invalid('config.queue.adapter: there is no native queue on Redis, BullMQ is one: in Nuxt add nvent\'s module @nvent-addon/adapter-queue-redis, elsewhere hand in an object with the methods of a QueueAdapter, createAdapters({ queue: yours }) or setAdapters({ queue: yours })')
+    throw invalid('config.queue.adapter: there is no native queue on Redis, BullMQ is one: in Nuxt add nvent\'s module @nvent-addon/adapter-queue-redis, elsewhere pass an object with the methods of a QueueAdapter to createAdapters({ queue }) or setAdapters({ queue })')
   }
   const makeQueue = {
     memory: () => new MemoryQueueAdapter(defaults),
@@ -78,7 +78,7 @@ export async function createAdapters(
     await Promise.all([adapters.store.init(), adapters.stream.init(), adapters.queue.init()])
   }
   catch (error) {
-    // Nothing half-open is left behind.
+    // Closes those that were opened.
     await shutdownAdapters(adapters).catch(() => {})
     throw error
   }
@@ -99,7 +99,7 @@ export function setAdapters(adapters: Partial<Adapters>): void {
   Object.assign(current, Object.fromEntries(Object.entries(given).filter(([, adapter]) => adapter !== undefined)))
 }
 
-/** The current adapter of a kind. */
+/** Returns the current adapter of a kind. */
 export function currentAdapter<K extends keyof Adapters>(kind: K): Adapters[K]
 export function currentAdapter<K extends keyof Adapters>(kind: K, needed: false): Adapters[K] | undefined
 export function currentAdapter<K extends keyof Adapters>(kind: K, needed = true): Adapters[K] | undefined {
@@ -114,13 +114,13 @@ export const useStoreAdapter = (): StoreAdapter => currentAdapter('store')
 export const useStreamAdapter = (): StreamAdapter => currentAdapter('stream')
 export const useQueueAdapter = (): QueueAdapter => currentAdapter('queue')
 
-/** Ends adapters, the current ones unless others are given: the queue first, as its jobs use the others. */
+/** Closes adapters, by default the current ones: the queue first, because its jobs use the others. */
 export async function shutdownAdapters(adapters: Partial<Adapters> = { ...current }): Promise<void> {
   for (const kind of ['queue', 'stream', 'store'] as const) {
     if (current[kind] !== undefined && current[kind] === adapters[kind]) delete current[kind]
   }
   const failures: unknown[] = []
-  // An adapter of a user's own may have nothing to end.
+  // A foreign adapter may have nothing to close.
   for (const end of [() => adapters.queue?.close?.(), () => adapters.stream?.shutdown?.(), () => adapters.store?.close?.()]) {
     try {
       await end()

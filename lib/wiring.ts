@@ -18,11 +18,11 @@ const COORDINATOR = {
   channels: 'array', flowEventTypes: 'array', instanceId: 'string',
 } as const
 
-/** In `metadata.instanceId` of what this process routes. */
+/** `metadata.instanceId` of the messages of this process. */
 const INSTANCE = randomUUID()
 
-/** Checks the shape of an adapter that a user hands in. */
-function needs<T extends object>(what: string, value: T, methods: string[]): T {
+/** Checks that an object given by the user has methods. */
+function requireMethods<T extends object>(what: string, value: T, methods: string[]): T {
   object(what, value)
   for (const method of methods) {
     if (typeof (value as any)[method] !== 'function') throw invalid(`${what}.${method}: expected a function`)
@@ -30,7 +30,7 @@ function needs<T extends object>(what: string, value: T, methods: string[]): T {
   return value
 }
 
-/** A native wiring between parts that are linked while it runs. */
+/** A native wiring whose parts are linked while it runs. */
 class LinkedWiring implements Wiring {
   private native: NativeWiring | undefined
   private targets: number[] = []
@@ -70,7 +70,7 @@ class LinkedWiring implements Wiring {
     this.release()
   }
 
-  /** The counters of the run that is on, or of the last one. */
+  /** Returns the counters of the current session, or of the last one. */
   stats(): any {
     const text = this.native ? now(() => this.native!.stats()) : this.last
     return text === '' ? undefined : JSON.parse(text)
@@ -84,7 +84,7 @@ class LinkedWiring implements Wiring {
   }
 }
 
-/** The native stream behind an adapter, or the object itself, lent. */
+/** Returns the native stream of an adapter, or registers the object as a target of native calls. */
 const nativeStream = (stream: StreamAdapter, lend: (target: object) => number) =>
   stream instanceof NventStreamAdapter ? [stream.native, 0] as const : [null, lend(stream)] as const
 
@@ -95,7 +95,7 @@ export function createStreamCoordinator(
   return coordinatorOf('options', own, { bus, stream })
 }
 
-/** `what` is where the user wrote `own`, for messages. */
+/** `what` is the path of `own` in messages. */
 function coordinatorOf(
   what: string,
   own: Record<string, any>,
@@ -105,11 +105,11 @@ function coordinatorOf(
     const at = `${what}.channels[${i}]`
     const { name, types, topic } = options(at, object(at, row), { name: 'string', types: 'array', topic: 'string', type: 'string' })
     for (const [field, value] of Object.entries({ name, types, topic })) {
-      if (value === undefined) throw invalid(`${at}.${field} is missing`)
+      if (value === undefined) throw invalid(`${at}.${field} is required`)
     }
   })
-  if (bus !== undefined) needs('options.bus', bus, ['publish', 'onType'])
-  if (stream !== undefined) needs('options.stream', stream, ['publish'])
+  if (bus !== undefined) requireMethods('options.bus', bus, ['publish', 'onType'])
+  if (stream !== undefined) requireMethods('options.stream', stream, ['publish'])
   const settings = JSON.stringify({ instanceId: INSTANCE, ...own, runSubject })
   const types = [...own['flowEventTypes'] ?? [], ...(own['channels'] ?? []).flatMap((row: any) => row.types)]
   const wiring = new LinkedWiring((lend, link) => {
@@ -121,7 +121,7 @@ function coordinatorOf(
   return { start: () => wiring.start(), stop: () => wiring.stop(), stats: () => wiring.stats() ?? none }
 }
 
-/** What flow wiring calls on a store that is not native, over whichever surface it has. */
+/** The calls of flow wiring on a store that is not native, over the surface that the store has. */
 const storePort = (store: any): object => ({
   append: (subject: string, event: any, opts: any): Promise<EventRecord> =>
     store.stream?.append ? store.stream.append(subject, event, opts ?? undefined) : store.append(subject, event),
@@ -139,8 +139,8 @@ export function createFlowWiring(opts: FlowWiringOptions = {}): Wiring & { stats
     bus: 'object', store: 'object', queue: 'object', flows: ['array', 'function'], subjects: 'object',
   })
   const templates = options('options.subjects', subjects, { run: 'string', runIndex: 'string' })
-  if (bus !== undefined) needs('options.bus', bus, ['publish', 'onType'])
-  if (queue !== undefined) needs('options.queue', queue, ['enqueue'])
+  if (bus !== undefined) requireMethods('options.bus', bus, ['publish', 'onType'])
+  if (queue !== undefined) requireMethods('options.queue', queue, ['enqueue'])
   const wiring = new LinkedWiring((lend, link) => {
     const used: StoreAdapter = store ?? currentAdapter('store')
     const jobs: QueueAdapter | undefined = queue ?? currentAdapter('queue', false)
@@ -164,18 +164,18 @@ const REGISTRY = {
 
 export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring & { stats(): any } {
   const { streamCoordinator, flow, store, stream, queue, bus, wirings = [] } = options('options', opts, REGISTRY as any)
-  if (flow === true) throw invalid('options.flow: expected false or an object with flows')
+  if (flow === true) throw invalid('options.flow: expected false or an object')
   const { flows, subjects } = options('options.flow', flow || undefined, { flows: ['array', 'function'], subjects: 'object' })
-  wirings.forEach((wiring: Wiring, i: number) => needs(`options.wirings[${i}]`, wiring, ['start', 'stop']))
+  wirings.forEach((wiring: Wiring, i: number) => requireMethods(`options.wirings[${i}]`, wiring, ['start', 'stop']))
   const flowWiring = flow === false ? undefined : createFlowWiring(defined({ bus, store, queue, flows, subjects }))
   const routing = options('options.streamCoordinator', streamCoordinator, COORDINATOR as any)
   const coordinator = coordinatorOf('options.streamCoordinator', routing, { bus, stream, runSubject: subjects?.run })
-  // The coordinator starts first and stops last, so that it hears everything that the others persist.
+  // The coordinator starts first and stops last, so that it receives everything that the others persist.
   const builtIn: Wiring[] = flowWiring ? [coordinator, flowWiring] : [coordinator]
   const all = [...builtIn, ...wirings] as Wiring[]
   let started: Wiring[] = []
   let turn: Promise<void> | undefined
-  /** One start or stop after the other; the first at once, so that what is appended right after `start()` is routed. */
+  /** Serialises starts and stops; the first begins at once, so that an append right after `start()` is routed. */
   const inTurn = (work: () => Promise<void>): Promise<void> => {
     const mine: Promise<void> = turn ? turn.then(work, work) : work()
     turn = mine

@@ -2,8 +2,11 @@
 
 use std::sync::{Arc, RwLock};
 
+use futures_util::future::join_all;
+
 use crate::event::{AnyEvent, Event};
 use crate::fanout::next_id;
+use crate::op::{Completion, Op};
 use crate::sync::{read, write};
 
 /// An event on a bus.
@@ -22,6 +25,12 @@ pub struct BusEvent {
 pub trait Listener: Send + Sync {
     /// Receives a published event.
     fn on_event(&self, event: &BusEvent);
+
+    /// Returns a completion that resolves when every event received so far that this listener must store has been stored
+    /// or finally refused. None: nothing is pending.
+    fn flush(&self) -> Option<Completion<()>> {
+        None
+    }
 }
 
 /// An in-process event bus.
@@ -46,6 +55,20 @@ impl Bus {
     /// Publishes a stored event.
     pub fn announce(&self, subject: &Arc<str>, event: &Event) {
         self.publish(&BusEvent { subject: Some(subject.clone()), event: AnyEvent::Stored(event.clone()) });
+    }
+
+    /// Resolves when the listeners have stored, or finally refused, every event published so far. It does not fail.
+    ///
+    /// A job of a queue is committed as ended only after this, so that its end never precedes the events of its handler.
+    pub fn flush(&self) -> Op<()> {
+        let pending: Vec<_> = read(&self.listeners).iter().filter_map(|(_, listener)| listener.flush()).collect();
+        if pending.is_empty() {
+            return Op::ok(());
+        }
+        Op::pending(async move {
+            join_all(pending).await;
+            Ok(())
+        })
     }
 
     /// Adds a listener and returns the id that removes it.

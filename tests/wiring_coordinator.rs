@@ -63,7 +63,7 @@ fn gated() -> (Arc<Recorder>, Arc<Semaphore>) {
 
 #[tokio::test]
 async fn each_channel_has_its_topics_types_and_data() {
-    let (bus, stream) = (Bus::new(), Recorder::willing());
+    let (bus, stream) = (Bus::new(), Recorder::accepting());
     let mut options = options();
     options.channels.client_messages = true;
     let coordinator = started(&bus, &stream, options).await;
@@ -92,8 +92,8 @@ async fn each_channel_has_its_topics_types_and_data() {
 }
 
 #[tokio::test]
-async fn by_default_steps_stay_off_the_flow_channel_and_clients_hear_nothing() {
-    let (bus, stream) = (Bus::new(), Recorder::willing());
+async fn by_default_steps_stay_off_the_flow_channel_and_clients_receive_nothing() {
+    let (bus, stream) = (Bus::new(), Recorder::accepting());
     let coordinator = started(&bus, &stream, options()).await;
     announce(&bus, "nq:flow:r1", event(1, "step.completed"));
     announce(&bus, "nq:flow:r1", event(2, "emit"));
@@ -104,8 +104,8 @@ async fn by_default_steps_stay_off_the_flow_channel_and_clients_hear_nothing() {
 }
 
 #[tokio::test]
-async fn only_persisted_events_are_told() {
-    let (bus, stream) = (Bus::new(), Recorder::willing());
+async fn only_persisted_events_are_published() {
+    let (bus, stream) = (Bus::new(), Recorder::accepting());
     let coordinator = started(&bus, &stream, options()).await;
     publish(&bus, json!({ "type": "flow.start", "runId": "r1" }));
     publish(&bus, json!({ "type": "flow.start", "runId": "r1", "id": "1-0" }));
@@ -117,7 +117,7 @@ async fn only_persisted_events_are_told() {
 
 #[tokio::test]
 async fn the_run_comes_from_the_subject_where_the_event_has_none_and_the_other_way_round() {
-    let (bus, stream) = (Bus::new(), Recorder::willing());
+    let (bus, stream) = (Bus::new(), Recorder::accepting());
     let mut options = options();
     options.channels.run_subject = "app:flow:run:{runId}".into();
     let coordinator = started(&bus, &stream, options).await;
@@ -132,7 +132,7 @@ async fn the_run_comes_from_the_subject_where_the_event_has_none_and_the_other_w
 
 #[tokio::test]
 async fn a_row_of_ones_own_is_a_channel_like_any_other() {
-    let (bus, stream) = (Bus::new(), Recorder::willing());
+    let (bus, stream) = (Bus::new(), Recorder::accepting());
     let mut options = options();
     options.channels.channels = vec![
         row("webhook", &["flow.completed"], "webhook:{flowName}", Some("webhook.trigger")),
@@ -160,7 +160,7 @@ async fn a_row_of_ones_own_is_a_channel_like_any_other() {
 
 #[tokio::test]
 async fn rows_that_cannot_work_are_refused_by_name() {
-    let (bus, stream) = (Bus::new(), Recorder::willing());
+    let (bus, stream) = (Bus::new(), Recorder::accepting());
     for (rows, expected) in [
         (vec![row("flow", &["*"], "x", None)], "channels[0].name"),
         (vec![row("a", &["*"], "x", None), row("a", &["*"], "y", None)], "channels[1].name"),
@@ -177,8 +177,8 @@ async fn rows_that_cannot_work_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn the_status_of_a_run_is_told_when_it_changes() {
-    let (bus, stream) = (Bus::new(), Recorder::willing());
+async fn the_status_of_a_run_is_published_when_it_changes() {
+    let (bus, stream) = (Bus::new(), Recorder::accepting());
     let mut options = options();
     options.channels.client_messages = true;
     let coordinator = started(&bus, &stream, options).await;
@@ -198,9 +198,9 @@ async fn the_status_of_a_run_is_told_when_it_changes() {
         announce(&bus, "nq:flow:r1", event(i as u64, kind));
     }
     coordinator.idle().await;
-    let told = stream.on("client:ui:flow:order");
-    let told: Vec<_> = told.iter().map(|message| message["data"]["status"].as_str().unwrap()).collect();
-    assert_eq!(told, ["running", "stalled", "running", "canceled"]);
+    let published = stream.on("client:ui:flow:order");
+    let published: Vec<_> = published.iter().map(|message| message["data"]["status"].as_str().unwrap()).collect();
+    assert_eq!(published, ["running", "stalled", "running", "canceled"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,7 +237,7 @@ async fn a_hanging_stream_holds_up_its_subject_only_and_nobody_who_publishes() {
     let bus = Bus::new();
     let mut options = options();
     options.max_lag = 300;
-    options.drain = Duration::ZERO;
+    options.drain_timeout = Duration::ZERO;
     let coordinator = started(&bus, &stream, options).await;
     announce(&bus, "stuck", event(1, "flow.start"));
     stream.calls(1).await;
@@ -252,7 +252,7 @@ async fn a_hanging_stream_holds_up_its_subject_only_and_nobody_who_publishes() {
 }
 
 #[tokio::test]
-async fn what_finds_no_room_is_counted_and_told_to_its_topics_before_their_next_message() {
+async fn events_beyond_the_limit_are_counted_and_reported_as_gaps_before_the_next_message() {
     let (stream, gate) = gated();
     let bus = Bus::new();
     let mut options = options();
@@ -302,7 +302,7 @@ async fn an_outage_is_waited_out_and_the_order_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_stays_lost_after_an_outage_is_counted_and_told() {
+async fn messages_lost_in_an_outage_are_counted_and_reported() {
     let stream = Recorder::new(true, |_, call| match call <= MAX_ATTEMPTS as usize {
         true => Op::err(Error::unavailable("the broker is away")),
         false => Op::ok(()),
@@ -353,7 +353,7 @@ async fn a_message_that_the_stream_refuses_fails_alone() {
 }
 
 #[tokio::test]
-async fn stop_delivers_what_was_heard_before_it_and_nothing_after() {
+async fn stop_delivers_what_was_received_before_it_and_nothing_after() {
     let (stream, gate) = gated();
     let bus = Bus::new();
     let coordinator = started(&bus, &stream, options()).await;
@@ -389,7 +389,7 @@ async fn stop_gives_up_on_a_hanging_stream_after_its_deadline() {
 
 #[tokio::test]
 async fn a_coordinator_that_is_dropped_leaves_the_bus() {
-    let (bus, stream) = (Bus::new(), Recorder::willing());
+    let (bus, stream) = (Bus::new(), Recorder::accepting());
     drop(started(&bus, &stream, options()).await);
     assert!(bus.is_empty());
 }

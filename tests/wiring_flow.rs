@@ -1,4 +1,4 @@
-//! Flow wiring: what it persists, triggers and tells, and what it does when its parts fail.
+//! Flow wiring: what it persists, triggers and ends, and what it does when its parts fail.
 
 #[path = "wiring_support/flow.rs"]
 mod support;
@@ -62,19 +62,19 @@ impl Process {
         Self::start(bus, store, jobs, true, FlowOptions::default()).await
     }
 
-    /// One whose store fails as told.
+    /// One whose store fails as specified.
     async fn faulty(ledger: &Ledger, jobs: &Arc<Jobs>, faults: impl Fn(&str) -> Fault + Send + Sync + 'static) -> Self {
         let bus = Bus::new();
         let store = ledger.view(Some(announce(&bus)), faults);
         Self::start(bus, store, jobs, true, FlowOptions::default()).await
     }
 
-    fn tell(&self, run: &str, kind: &str, step: Option<&str>, data: Value) {
+    fn emit_event(&self, run: &str, kind: &str, step: Option<&str>, data: Value) {
         publish(&self.bus, event(run, kind, step, data));
     }
 
     fn start_run(&self, run: &str) {
-        self.tell(run, "flow.start", None, json!({ "input": {} }));
+        self.emit_event(run, "flow.start", None, json!({ "input": {} }));
     }
 
     /// What a worker publishes: it started, what it emitted, it is done.
@@ -107,13 +107,13 @@ fn work(bus: &Bus, run: &str, step: &str) {
 
 /// Notes the persisted events that pass a bus, as `<id> <type>`.
 #[derive(Default)]
-struct Heard(Mutex<Vec<String>>);
+struct Recorded(Mutex<Vec<String>>);
 
-impl Heard {
+impl Recorded {
     fn on(bus: &Bus) -> Arc<Self> {
-        let heard = Arc::new(Self::default());
-        bus.subscribe(heard.clone());
-        heard
+        let recorded = Arc::new(Self::default());
+        bus.subscribe(recorded.clone());
+        recorded
     }
 
     fn kinds(&self) -> Vec<String> {
@@ -121,7 +121,7 @@ impl Heard {
     }
 }
 
-impl Listener for Heard {
+impl Listener for Recorded {
     fn on_event(&self, event: &BusEvent) {
         if let AnyEvent::Stored(event) = &event.event {
             self.0.lock().unwrap().push(format!("{} {}", event.id(), event.kind()));
@@ -175,14 +175,14 @@ async fn an_order_goes_through_fan_out_and_join_to_its_end() {
 async fn every_persisted_event_passes_the_bus_once_whoever_announces_it() {
     for announces in [true, false] {
         let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
-        let heard = Heard::on(&bus);
+        let recorded = Recorded::on(&bus);
         let store = ledger.view(announces.then(|| announce(&bus)), |_| Fault::No);
         let process = Process::start(bus, store, &jobs, announces, FlowOptions::default()).await;
         process.start_run("r1");
         ["check", "pay", "pack", "ship"].iter().for_each(|step| process.work("r1", step));
         process.wiring.idle().await;
-        assert_eq!(heard.kinds(), ledger.kinds("nq:flow:r1"), "announces: {announces}");
-        assert_eq!(count(&heard.kinds(), "flow.completed"), 1);
+        assert_eq!(recorded.kinds(), ledger.kinds("nq:flow:r1"), "announces: {announces}");
+        assert_eq!(count(&recorded.kinds(), "flow.completed"), 1);
     }
 }
 
@@ -212,13 +212,13 @@ async fn hundreds_of_runs_interleave_and_each_ends_once() {
         |_| None,
     );
     // Fewer states than runs, so that some are folded anew.
-    let options = FlowOptions { max_resting: 20, ..FlowOptions::default() };
+    let options = FlowOptions { max_idle: 20, ..FlowOptions::default() };
     let process = Process::start(bus.clone(), ledger.announcing(&bus), &jobs, true, options).await;
     let names: Vec<String> = (0..RUNS).map(|i| format!("run-{i}")).collect();
     names.iter().for_each(|run| process.start_run(run));
     for kind in ["step.started", "emit", "step.completed"] {
         let data = json!({ "name": "order.checked", "payload": 1 });
-        names.iter().for_each(|run| process.tell(run, kind, Some("check"), data.clone()));
+        names.iter().for_each(|run| process.emit_event(run, kind, Some("check"), data.clone()));
     }
     process.wiring.idle().await;
     for run in &names {
@@ -312,7 +312,7 @@ async fn a_canceled_run_triggers_nothing_more() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     process.start_run("r1");
-    process.tell("r1", "flow.cancel", None, json!({}));
+    process.emit_event("r1", "flow.cancel", None, json!({}));
     process.work("r1", "check");
     process.wiring.idle().await;
     assert_eq!((status(&ledger, "r1"), jobs.calls()), (json!("canceled"), 0));
@@ -321,15 +321,15 @@ async fn a_canceled_run_triggers_nothing_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_told_once_no_retry_has_followed() {
+async fn a_failure_ends_the_run_once_no_retry_has_followed() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     for run in ["retried", "failed"] {
         process.start_run(run);
-        process.tell(run, "step.failed", Some("check"), json!({ "error": "no stock" }));
+        process.emit_event(run, "step.failed", Some("check"), json!({ "error": "no stock" }));
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    process.tell("retried", "step.retry", Some("check"), json!({}));
+    process.emit_event("retried", "step.retry", Some("check"), json!({}));
     process.wiring.idle().await;
     assert_eq!((status(&ledger, "retried"), status(&ledger, "failed")), (json!("running"), json!("failed")));
     let failed = ledger.events("nq:flow:failed").pop().unwrap();
@@ -344,12 +344,12 @@ async fn a_failure_is_told_once_no_retry_has_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_says_it_is_final_is_told_at_once() {
+async fn a_failure_that_says_it_is_final_ends_the_run_at_once() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     let before = tokio::time::Instant::now();
     process.start_run("r1");
-    process.tell("r1", "step.failed", Some("check"), json!({ "willRetry": false }));
+    process.emit_event("r1", "step.failed", Some("check"), json!({ "willRetry": false }));
     process.wiring.idle().await;
     assert_eq!((status(&ledger, "r1"), before.elapsed()), (json!("failed"), Duration::ZERO));
 }
@@ -359,9 +359,9 @@ async fn an_emit_that_comes_after_its_step_was_done_is_not_too_late() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     process.start_run("r1");
-    process.tell("r1", "step.completed", Some("check"), json!({}));
+    process.emit_event("r1", "step.completed", Some("check"), json!({}));
     tokio::time::sleep(Duration::from_millis(100)).await;
-    process.tell("r1", "emit", Some("check"), json!({ "name": "order.checked" }));
+    process.emit_event("r1", "emit", Some("check"), json!({ "name": "order.checked" }));
     process.wiring.idle().await;
     assert_eq!((status(&ledger, "r1"), jobs.all().len()), (json!("running"), 2));
 }
@@ -409,20 +409,20 @@ async fn an_append_without_an_answer_is_not_repeated() {
         }
     })
     .await;
-    let heard = Heard::on(&process.bus);
+    let recorded = Recorded::on(&process.bus);
     process.start_run("r1");
     // The same twice is two events.
-    process.tell("r1", "log", None, json!({ "line": 1 }));
-    process.tell("r1", "log", None, json!({ "line": 1 }));
+    process.emit_event("r1", "log", None, json!({ "line": 1 }));
+    process.emit_event("r1", "log", None, json!({ "line": 1 }));
     ["check", "pay", "pack", "ship"].iter().for_each(|step| process.work("r1", step));
     process.wiring.idle().await;
     let kinds = ledger.kinds("nq:flow:r1");
     assert_eq!((kinds.len(), count(&kinds, "log"), count(&kinds, "flow.completed")), (15, 2, 1), "{kinds:?}");
-    let mut told = heard.kinds();
-    told.sort();
+    let mut published = recorded.kinds();
+    published.sort();
     let mut stored = kinds.clone();
     stored.sort();
-    assert_eq!(told, stored);
+    assert_eq!(published, stored);
 }
 
 #[tokio::test]
@@ -434,7 +434,7 @@ async fn what_the_store_refuses_is_counted_as_lost_and_the_rest_goes_on() {
     })
     .await;
     process.start_run("r1");
-    process.tell("r1", "log", None, json!({}));
+    process.emit_event("r1", "log", None, json!({}));
     process.work("r1", "check");
     process.wiring.idle().await;
     assert_eq!((process.wiring.stats().lost, process.wiring.stats().persisted), (1, 4));
@@ -454,10 +454,10 @@ async fn a_queue_that_is_away_is_tried_again_and_one_that_refuses_at_the_next_ev
     );
     let process = Process::plain(&ledger, &jobs).await;
     process.start_run("r1");
-    process.tell("r1", "emit", Some("check"), json!({ "name": "order.checked" }));
+    process.emit_event("r1", "emit", Some("check"), json!({ "name": "order.checked" }));
     process.wiring.idle().await;
     assert_eq!((jobs.ids(), process.wiring.stats().errors), (vec!["r1__pay".to_owned()], 1));
-    process.tell("r1", "step.completed", Some("check"), json!({}));
+    process.emit_event("r1", "step.completed", Some("check"), json!({}));
     process.wiring.idle().await;
     assert_eq!(jobs.ids(), ["r1__pay", "r1__pack"]);
     assert_eq!(jobs.calls(), 4, "what was enqueued is not enqueued again");
@@ -475,7 +475,7 @@ async fn a_new_process_goes_on_where_the_old_one_was_killed() {
         old.start_run(run);
         old.work(run, "check");
     }
-    old.tell("works", "step.started", Some("pay"), json!({}));
+    old.emit_event("works", "step.started", Some("pay"), json!({}));
     ["pay", "pack", "ship"].iter().for_each(|step| old.work("is done", step));
     old.wiring.idle().await;
     drop(old);
@@ -542,7 +542,7 @@ impl FlowStore for Foreign {
 #[tokio::test]
 async fn a_store_with_ids_of_its_own_will_do() {
     let (store, jobs, bus) = (Arc::new(Foreign::default()), Jobs::new(), Bus::new());
-    let heard = Heard::on(&bus);
+    let recorded = Recorded::on(&bus);
     let process = Process::start(bus, store.clone(), &jobs, false, FlowOptions::default()).await;
     process.start_run("r1");
     for step in ["check", "pay", "pack", "ship"] {
@@ -550,14 +550,14 @@ async fn a_store_with_ids_of_its_own_will_do() {
         process.wiring.idle().await;
     }
     assert_eq!(jobs.ids(), ["r1__pay", "r1__pack", "r1__ship"]);
-    assert_eq!((heard.kinds().len(), count(&heard.kinds(), "flow.completed")), (13, 1));
+    assert_eq!((recorded.kinds().len(), count(&recorded.kinds(), "flow.completed")), (13, 1));
     let metadata = store.index.lock().unwrap().clone().unwrap();
     assert_eq!((&metadata["status"], &metadata["completedSteps"]), (&json!("completed"), &json!(4)));
     assert_eq!((jobs.calls(), process.wiring.stats().errors), (3, 1), "only the search for old runs failed");
 }
 
 #[tokio::test]
-async fn stop_finishes_what_was_heard_and_a_later_start_goes_on() {
+async fn stop_finishes_what_was_received_and_a_later_start_goes_on() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
     process.start_run("r1");
@@ -585,7 +585,7 @@ async fn stop_gives_up_on_a_store_that_hangs_after_its_deadline() {
     .await;
     process.start_run("r1");
     process.start_run("r2");
-    process.tell("r2", "log", None, json!({}));
+    process.emit_event("r2", "log", None, json!({}));
     let before = tokio::time::Instant::now();
     process.wiring.stop().await.unwrap();
     assert_eq!(before.elapsed().as_secs(), 5);

@@ -133,7 +133,7 @@ fn a_run_completes_when_everything_triggered_is_done() {
 fn a_run_waits_for_what_may_come_from_outside() {
     let approval = flow(json!({
         "id": "f", "entry": { "step": "ask", "emits": ["asked"] },
-        "steps": { "act": { "subscribes": ["approved"], "emits": ["acted"] }, "tell": { "subscribes": ["acted"] }, "skip": { "subscribes": ["refused", "asked"] } }
+        "steps": { "act": { "subscribes": ["approved"], "emits": ["acted"] }, "notify": { "subscribes": ["acted"] }, "skip": { "subscribes": ["refused", "asked"] } }
     }));
     table(
         &approval,
@@ -306,7 +306,7 @@ fn a_waited_for_step_and_an_emit_without_payload_give_no_input() {
 }
 
 #[test]
-fn the_index_entry_tells_how_a_run_stands() {
+fn the_index_entry_has_the_status_of_the_run() {
     let events = ["start", "emit a.b", "emit a.c", "emit d", "emit d.e", "done check", "failed pay"];
     let mut state = fold(&events);
     assert_eq!(
@@ -399,27 +399,27 @@ proptest! {
         // A worker takes any open job and either does it or fails for good; the flow says what it then emits.
         let flow = order();
         let (mut state, mut open, mut id) = (RunState::default(), vec!["check".to_owned()], 1);
-        let mut tell = |state: &mut RunState, text: String| {
+        let mut fold = |state: &mut RunState, text: String| {
             state.fold(&record(id, &text).to_string()).unwrap();
             id += 1;
         };
-        tell(&mut state, "start".into());
+        fold(&mut state, "start".into());
         for (succeeds, pick) in choices {
             let decision = state.decide("r", &flow);
             if decision.outcome.is_some() {
                 return Ok(());
             }
             for trigger in decision.triggers {
-                tell(&mut state, format!("started {}", trigger.step));
+                fold(&mut state, format!("started {}", trigger.step));
                 open.push(trigger.step.to_string());
             }
             prop_assert!(!open.is_empty(), "nothing is open, and the run goes on: {:?}", state);
             let step = open.swap_remove(pick % open.len());
             if succeeds {
                 let emits = flow.steps.iter().find(|other| *other.name == *step).and_then(|step| step.emits.clone());
-                emits.into_iter().flatten().for_each(|name| tell(&mut state, format!("emit {name}")));
+                emits.into_iter().flatten().for_each(|name| fold(&mut state, format!("emit {name}")));
             }
-            tell(&mut state, format!("{} {step}", if succeeds { "done" } else { "failed" }));
+            fold(&mut state, format!("{} {step}", if succeeds { "done" } else { "failed" }));
         }
         prop_assert!(false, "the run did not end");
     }

@@ -17,7 +17,7 @@ use nvent_native::time::system_clock;
 use nvent_native::wiring::Wiring;
 use nvent_native::wiring::channels::ChannelOptions;
 use nvent_native::wiring::coordinator::{CoordinatorOptions, StreamCoordinator};
-use nvent_native::wiring::flow::{FlowOptions, FlowParts, FlowQueue, FlowWiring, NativeStore};
+use nvent_native::wiring::flow::{BackendFlowStore, FlowOptions, FlowParts, FlowQueue, FlowWiring};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
@@ -62,7 +62,7 @@ fn waiting(subscription: &Subscription) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_channel_tells_every_run_in_the_order_of_the_store() {
+async fn every_channel_publishes_every_run_in_the_order_of_the_store() {
     const RUNS: usize = 200;
     let (bus, runtime) = (Bus::new(), Handle::current());
     let store: Arc<dyn StoreBackend> = Arc::new(MemoryStore::new(system_clock()));
@@ -74,7 +74,7 @@ async fn every_channel_tells_every_run_in_the_order_of_the_store() {
     let worker = Arc::new(Worker { bus: bus.clone(), done: Mutex::default() });
     let parts = FlowParts {
         bus: bus.clone(),
-        store: Arc::new(NativeStore::new(store.clone(), Some(announce.clone()))),
+        store: Arc::new(BackendFlowStore::new(store.clone(), Some(announce.clone()))),
         announce,
         store_announces: true,
         queue: Some(worker.clone()),
@@ -120,8 +120,8 @@ async fn every_channel_tells_every_run_in_the_order_of_the_store() {
         let synced = sync.iter().filter(|message| message["data"]["subject"] == *subject);
         assert_eq!(synced.map(|message| message["data"]["event"].clone()).collect::<Vec<_>>(), records);
         let run = format!("run-{i}");
-        let told = clients.iter().map(|message| &message["data"]["event"]).filter(|event| event["runId"] == *run);
-        assert_eq!(told.cloned().collect::<Vec<_>>(), records);
+        let published = clients.iter().map(|message| &message["data"]["event"]).filter(|event| event["runId"] == *run);
+        assert_eq!(published.cloned().collect::<Vec<_>>(), records);
     }
     // flow.start, an emit and flow.completed of each run; the latter two are triggers as well.
     assert_eq!(

@@ -1,5 +1,5 @@
-//! The event bus. JavaScript handlers live in JavaScript; this is where native listeners hear what they publish, and
-//! where they hear what native stores announce.
+//! The event bus. JavaScript handlers are called in JavaScript; the native side passes their events to native listeners,
+//! and the announcements of native stores to them.
 
 use std::sync::Arc;
 
@@ -12,16 +12,15 @@ use crate::json::Json;
 use crate::node::bridge::{Bridge, Shared, Source};
 use crate::node::reply::guard;
 
-/// Events from native threads that may wait for JavaScript handlers: a bound on memory, far beyond what a working
-/// event loop leaves waiting.
+/// Limit of announcements that wait for JavaScript handlers. It bounds memory; a working event loop stays far below it.
 const BUFFER: usize = 1_000_000;
 
-/// Puts what it hears where JavaScript takes it.
-struct ToJavaScript(Arc<Mailbox<Json>>);
+/// Queues announcements for JavaScript handlers.
+struct JsListener(Arc<Mailbox<Json>>);
 
-impl Listener for ToJavaScript {
+impl Listener for JsListener {
     fn on_event(&self, event: &BusEvent) {
-        // What has no subject was published by JavaScript, which has told its own handlers.
+        // An event without subject was published by JavaScript, which has called its own handlers.
         if event.subject.is_some()
             && let AnyEvent::Stored(event) = &event.event
         {
@@ -35,19 +34,19 @@ impl Listener for ToJavaScript {
 pub struct NativeBus {
     pub(super) bus: Arc<Bus>,
     bridge: Arc<Shared>,
-    /// The subscription of the JavaScript handlers and the id of its listener, while there are any.
-    heard: Option<(u64, u64, Arc<Mailbox<Json>>)>,
+    /// The subscription of the JavaScript handlers and the id of its listener, while there are handlers.
+    handlers: Option<(u64, u64, Arc<Mailbox<Json>>)>,
 }
 
 #[napi]
 impl NativeBus {
-    /// A bus without listeners.
+    /// Creates a bus without listeners.
     #[napi(constructor)]
     pub fn new(bridge: &Bridge) -> Self {
-        Self { bus: Bus::new(), bridge: bridge.shared.clone(), heard: None }
+        Self { bus: Bus::new(), bridge: bridge.shared.clone(), handlers: None }
     }
 
-    /// Tells native listeners about an event from JavaScript.
+    /// Publishes an event from JavaScript to native listeners.
     #[napi]
     pub fn publish(&self, event: String) -> napi::Result<()> {
         guard(|| {
@@ -57,31 +56,31 @@ impl NativeBus {
         })
     }
 
-    /// Whether any native listener would hear it.
+    /// Returns whether the bus has native listeners.
     #[napi]
     pub fn has_listeners(&self) -> bool {
-        self.bus.len() > usize::from(self.heard.is_some())
+        self.bus.len() > usize::from(self.handlers.is_some())
     }
 
-    /// Begins to deliver what native stores announce; returns the id of the subscription.
+    /// Starts to deliver the announcements of native stores. Returns the id of the subscription.
     #[napi]
     pub fn subscribe(&mut self) -> f64 {
-        if let Some((id, ..)) = &self.heard {
+        if let Some((id, ..)) = &self.handlers {
             return *id as f64;
         }
         let id = next_id();
         let mailbox = Arc::new(Mailbox::new(BUFFER, Overflow::DropOldest));
         let wake = self.bridge.subscribe(id, "bus".into(), Source::Bus(mailbox.clone()), false);
         mailbox.add_wake(id, wake);
-        let listener = self.bus.subscribe(Arc::new(ToJavaScript(mailbox.clone())));
-        self.heard = Some((id, listener, mailbox));
+        let listener = self.bus.subscribe(Arc::new(JsListener(mailbox.clone())));
+        self.handlers = Some((id, listener, mailbox));
         id as f64
     }
 
-    /// Ends what `listen` began.
+    /// Ends the subscription.
     #[napi]
     pub fn unsubscribe(&mut self) {
-        if let Some((id, listener, mailbox)) = self.heard.take() {
+        if let Some((id, listener, mailbox)) = self.handlers.take() {
             self.bus.unsubscribe(listener);
             self.bridge.unsubscribe(id);
             mailbox.close();

@@ -1,11 +1,11 @@
-//! Wiring, as JavaScript calls it. Native adapters are reached natively, JavaScript objects through the bridge.
+//! Wiring, as JavaScript calls it. Native adapters are called directly, JavaScript objects through the bridge.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use napi_derive::napi;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::bus::Bus;
@@ -28,22 +28,22 @@ use crate::wiring::coordinator::{CoordinatorOptions, StreamCoordinator};
 use crate::wiring::flow::{self, FlowOptions, FlowParts, FlowQueue, FlowStore, FlowWiring};
 use crate::wiring::{Publisher, Wiring};
 
-/// A JavaScript object whose methods are called through the bridge. Its calls begin in order; when they end is its own.
+/// A JavaScript object whose methods are called through the bridge. Calls start in order and may complete in any order.
 struct JsObject {
     bridge: Arc<Shared>,
     target: u32,
 }
 
 impl JsObject {
-    /// Calls a method and reads what it returns.
+    /// Calls a method and parses its result.
     fn call<T: Send + 'static>(
         &self,
         method: &'static str,
         args: &[&str],
         read: impl FnOnce(&str) -> Result<T> + Send + 'static,
     ) -> Op<T> {
-        let answer = self.bridge.call(self.target, method, format!("[{}]", args.join(",")));
-        Op::pending(async move { read(&answer.await?) })
+        let result = self.bridge.call(self.target, method, format!("[{}]", args.join(",")));
+        Op::pending(async move { read(&result.await?) })
     }
 }
 
@@ -53,10 +53,10 @@ fn text(value: &str) -> String {
     out
 }
 
-/// Reads an answer of a JavaScript object, which may be anything.
-fn answer<T: DeserializeOwned>(method: &'static str, text: &str) -> Result<T> {
-    serde_json::from_value(parse("answer", text)?)
-        .map_err(|e| Error::invalid(format!("{method}() of the JavaScript object returned something unexpected: {e}")))
+/// Parses the result of a JavaScript method, which may be anything.
+fn result<T: DeserializeOwned>(method: &'static str, text: &str) -> Result<T> {
+    serde_json::from_value(parse("result", text)?)
+        .map_err(|e| Error::invalid(format!("{method}() of the JavaScript object returned an unexpected value: {e}")))
 }
 
 impl Publisher for JsObject {
@@ -87,7 +87,7 @@ impl FlowStore for JsObject {
     fn read(&self, subject: &str, after: Option<&str>) -> Op<Vec<Json>> {
         let opts = json!({ "after": after }).to_string();
         self.call("read", &[&text(subject), &opts], |rows| {
-            Ok(answer::<Vec<serde_json::Value>>("read", rows)?.iter().map(to_json).collect())
+            Ok(result::<Vec<serde_json::Value>>("read", rows)?.iter().map(to_json).collect())
         })
     }
 
@@ -96,14 +96,14 @@ impl FlowStore for JsObject {
     }
 
     fn index_update(&self, key: &str, id: &str, patch: Object) -> Op<bool> {
-        self.call("indexUpdate", &[&text(key), &text(id), &to_json(&patch)], |updated| answer("indexUpdate", updated))
+        self.call("indexUpdate", &[&text(key), &text(id), &to_json(&patch)], |updated| result("indexUpdate", updated))
     }
 
     fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
         let filter: serde_json::Map<_, _> = query.filter.fields().map(|(k, v)| (k.to_owned(), v.clone())).collect();
         let opts = json!({ "offset": query.offset, "limit": query.limit, "filter": filter }).to_string();
         self.call("indexRead", &[&text(key), &opts], |rows| {
-            Ok(answer::<Vec<Entry>>("indexRead", rows)?
+            Ok(result::<Vec<Entry>>("indexRead", rows)?
                 .into_iter()
                 .map(|entry| IndexEntry {
                     id: entry.id.into(),
@@ -118,11 +118,11 @@ impl FlowStore for JsObject {
 impl FlowQueue for JsObject {
     fn enqueue(&self, queue: &str, name: &str, data: Json, opts: Json) -> Op<String> {
         let job = format!("{{\"name\":{},\"data\":{data},\"opts\":{opts}}}", text(name));
-        self.call("enqueue", &[&text(queue), &job], |id| answer("enqueue", id))
+        self.call("enqueue", &[&text(queue), &job], |id| result("enqueue", id))
     }
 }
 
-/// Options of the coordinator, as JavaScript sends them: checked there for names and types.
+/// Options of the coordinator, whose names and types JavaScript has checked.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Coordinator {
@@ -177,7 +177,7 @@ pub struct NativeCoordinator {
 
 #[napi]
 impl NativeCoordinator {
-    /// Between a bus and a native stream, or the JavaScript object `target`.
+    /// Creates a coordinator between a bus and a native stream, or the JavaScript object `target`.
     #[napi(constructor)]
     pub fn new(
         bridge: &Bridge,
@@ -197,35 +197,51 @@ impl NativeCoordinator {
         })
     }
 
-    /// Begins to route.
+    /// Starts routing.
     #[napi]
     pub fn start(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.wiring.start()), nothing)
     }
 
-    /// Drains what is under way, within a deadline.
+    /// Drains pending work within a timeout.
     #[napi]
     pub fn stop(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.wiring.stop()), nothing)
     }
 
-    /// Its counters.
+    /// Returns the counters.
     #[napi]
     pub fn stats(&self) -> napi::Result<String> {
         guard(|| {
             let stats = self.wiring.stats();
-            let routed: BTreeMap<_, _> = stats.routed.iter().map(|(name, count)| (&**name, *count)).collect();
-            Ok(json!({
-                "routed": routed, "skipped": stats.skipped, "failed": stats.failed, "lag": stats.lag,
-                "dropped": stats.dropped, "retries": stats.retries, "gaps": stats.gaps,
-            })
-            .to_string())
+            let stats = CoordinatorCounters {
+                routed: stats.routed.iter().map(|(name, count)| (&**name, *count)).collect(),
+                skipped: stats.skipped,
+                failed: stats.failed,
+                lag: stats.lag,
+                dropped: stats.dropped,
+                retries: stats.retries,
+                gaps: stats.gaps,
+            };
+            Ok(to_json(&stats).to_string())
         })
     }
 }
 
+/// `CoordinatorStats` of lib/types.ts.
+#[derive(Serialize)]
+struct CoordinatorCounters<'a> {
+    routed: BTreeMap<&'a str, u64>,
+    skipped: u64,
+    failed: u64,
+    lag: u64,
+    dropped: u64,
+    retries: u64,
+    gaps: u64,
+}
+
 impl Drop for NativeCoordinator {
-    /// The environment ended without a stop: nobody waits for what is left.
+    /// Stops without waiting: the environment has ended.
     fn drop(&mut self) {
         drop(self.wiring.stop());
     }
@@ -248,7 +264,7 @@ pub struct NativeFlowWiring {
 
 #[napi]
 impl NativeFlowWiring {
-    /// Between a bus, a store and a queue. Those that are not native are JavaScript objects; 0 is none.
+    /// Creates flow wiring between a bus, a store and a queue. A target other than 0 is a JavaScript object.
     #[napi(constructor)]
     pub fn new(
         bridge: &Bridge,
@@ -264,7 +280,7 @@ impl NativeFlowWiring {
             let native_bus: Arc<Bus> = bus.bus.clone();
             let announces = store.is_some_and(|store| store.announces_on(&native_bus));
             let flow_store: Arc<dyn FlowStore> = match store {
-                Some(store) => Arc::new(flow::NativeStore::new(store.store.clone(), store.announce())),
+                Some(store) => Arc::new(flow::BackendFlowStore::new(store.store.clone(), store.announce())),
                 None => object(store_target),
             };
             let defaults = FlowOptions::default();
@@ -289,36 +305,28 @@ impl NativeFlowWiring {
         })
     }
 
-    /// Replaces the definitions of flows, a JSON array.
+    /// Replaces the flow definitions with those of a JSON array.
     #[napi]
     pub fn set_flows(&self, flows: String) -> napi::Result<()> {
         guard(|| self.wiring.set_flows(&flows))
     }
 
-    /// Begins, with the runs that the index has as running.
+    /// Starts, and recovers the runs that the index has as running.
     #[napi]
     pub fn start(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.wiring.start()), nothing)
     }
 
-    /// Drains what is under way, within a deadline.
+    /// Drains pending work within a timeout.
     #[napi]
     pub fn stop(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.wiring.stop()), nothing)
     }
 
-    /// Its counters.
+    /// Returns the counters.
     #[napi]
     pub fn stats(&self) -> napi::Result<String> {
-        guard(|| {
-            let stats = self.wiring.stats();
-            Ok(json!({
-                "persisted": stats.persisted, "triggered": stats.triggered, "completed": stats.completed,
-                "failed": stats.failed, "retries": stats.retries, "lag": stats.lag, "lost": stats.lost,
-                "errors": stats.errors,
-            })
-            .to_string())
-        })
+        guard(|| Ok(to_json(&self.wiring.stats()).to_string()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The table of channels: which events go where, as which message. A new channel is a row.
+//! The routing table: which events are published on which topics, as which messages. A new channel is a row.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -15,7 +15,7 @@ use crate::stream::Message;
 use crate::topic::Glob;
 use crate::wiring::template::Template;
 
-/// Which channels there are.
+/// Options of the channels.
 #[derive(Debug, Clone)]
 pub struct ChannelOptions {
     /// The channel `store-sync`.
@@ -24,18 +24,18 @@ pub struct ChannelOptions {
     pub flow_events: bool,
     /// The channel `client`.
     pub client_messages: bool,
-    /// Types that go to `flow:event:{runId}`; globs.
+    /// Globs of the types published on `flow:event:{runId}`.
     pub flow_event_types: Vec<String>,
-    /// Rows of the user's own.
+    /// User-defined rows.
     pub channels: Vec<ChannelDefinition>,
-    /// The subject of a persisted event that came without one.
+    /// The subject of a persisted event that was published without one.
     pub run_subject: String,
-    /// In `metadata.instanceId` of every message.
+    /// `metadata.instanceId` of every message.
     pub instance_id: String,
 }
 
 impl ChannelOptions {
-    /// The defaults, for this instance.
+    /// Returns the defaults for this instance.
     pub fn new(instance_id: impl Into<String>) -> Self {
         Self {
             store_sync: true,
@@ -49,16 +49,16 @@ impl ChannelOptions {
     }
 }
 
-/// A row of the user's own. Its messages' data is `{ event }`.
+/// A user-defined row. The data of its messages is `{ event }`.
 #[derive(Debug, Clone)]
 pub struct ChannelDefinition {
-    /// What it is counted as.
+    /// The name under which it is counted.
     pub name: String,
-    /// Event types that it takes; globs.
+    /// Globs of the event types that it matches.
     pub types: Vec<String>,
-    /// Its topic, with fields of the event in braces.
+    /// The template of its topic, with fields of the event in braces.
     pub topic: String,
-    /// The type of its messages; None is the event's own.
+    /// The type of its messages. None is the event's own.
     pub kind: Option<String>,
 }
 
@@ -66,15 +66,15 @@ pub struct ChannelDefinition {
 pub const FLOW_EVENT_TYPES: [&str; 6] =
     ["flow.start", "flow.completed", "flow.failed", "flow.cancel", "flow.stalled", "emit"];
 
-/// What `flow:trigger:{flowName}` tells: terminal events and emits.
+/// Types published on `flow:trigger:{flowName}`: terminal events and emits.
 const TRIGGER_TYPES: [&str; 4] = ["flow.completed", "flow.failed", "flow.cancel", "emit"];
 
 /// The names of the built-in channels.
 pub const BUILT_IN: [&str; 3] = ["store-sync", "flow", "client"];
 
-/// What a row's messages have as data.
+/// The data of a row's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+enum PayloadKind {
     /// `{ subject, event }`
     Append,
     /// `{ runId, flowName, event }`
@@ -83,24 +83,24 @@ enum Shape {
     Trigger,
     /// `{ event }`
     Event,
-    /// `{ flowName, runId, status, ts }`, where the status of the run has changed.
+    /// `{ flowName, runId, status, ts }`, published when the status of the run changes.
     Status,
 }
 
-struct Row {
+struct ChannelRule {
     /// Index into [`Router::channels`].
     channel: usize,
     types: Box<[Glob]>,
     topic: Template,
     /// None: the event's own type.
     kind: Option<Box<str>>,
-    shape: Shape,
+    payload: PayloadKind,
 }
 
-/// Whether it is enabled, its channel, types, topic, message type and shape.
-type BuiltIn<'a> = (bool, &'a str, &'a [&'a str], &'a str, Option<&'a str>, Shape);
+/// Whether it is enabled, channel, types, topic, message type and payload.
+type BuiltIn<'a> = (bool, &'a str, &'a [&'a str], &'a str, Option<&'a str>, PayloadKind);
 
-/// A message on its way, and the channel that it counts for.
+/// A message and the channel that it is counted for.
 #[derive(Debug)]
 pub struct Routed {
     /// Index into [`Router::channels`].
@@ -109,26 +109,29 @@ pub struct Routed {
     pub message: Message,
 }
 
-/// The table, ready for use.
+/// The compiled table.
 pub struct Router {
-    rows: Vec<Row>,
+    rows: Vec<ChannelRule>,
     channels: Vec<Arc<str>>,
     run_subject: Template,
     /// Ends every message: metadata and the closing brace.
-    tail: Box<str>,
+    metadata_suffix: Box<str>,
 }
 
 impl Router {
-    /// Builds the table; errors name the option.
+    /// Compiles the table.
+    ///
+    /// # Errors
+    /// [`crate::error::Code::Invalid`], naming the option.
     pub fn new(options: &ChannelOptions) -> Result<Self> {
         let mut router = Self {
             rows: Vec::new(),
             channels: Vec::new(),
             run_subject: Template::parse("subjects.run", &options.run_subject)?,
-            tail: {
-                let mut tail = String::from(",\"metadata\":{\"instanceId\":");
-                push_string(&mut tail, &options.instance_id);
-                tail + "}}"
+            metadata_suffix: {
+                let mut metadata_suffix = String::from(",\"metadata\":{\"instanceId\":");
+                push_string(&mut metadata_suffix, &options.instance_id);
+                metadata_suffix + "}}"
             }
             .into(),
         };
@@ -136,31 +139,31 @@ impl Router {
         let (any, status) = (["*"], ["flow.*", "step.*", "emit"]);
         #[rustfmt::skip]
         let built_in: [BuiltIn<'_>; 5] = [
-            (options.store_sync,      "store-sync", &any,           "store-sync:append:{subject}", Some("store.append"), Shape::Append),
-            (options.flow_events,     "flow",       &flow_types,    "flow:event:{runId}",          None,                 Shape::Flow),
-            (options.flow_events,     "flow",       &TRIGGER_TYPES, "flow:trigger:{flowName}",     Some("flow.trigger"), Shape::Trigger),
-            (options.client_messages, "client",     &any,           "client:flow:{runId}",         Some("flow.event"),   Shape::Event),
-            (options.client_messages, "client",     &status,        "client:ui:flow:{flowName}",   Some("ui.flow"),      Shape::Status),
+            (options.store_sync,      "store-sync", &any,           "store-sync:append:{subject}", Some("store.append"), PayloadKind::Append),
+            (options.flow_events,     "flow",       &flow_types,    "flow:event:{runId}",          None,                 PayloadKind::Flow),
+            (options.flow_events,     "flow",       &TRIGGER_TYPES, "flow:trigger:{flowName}",     Some("flow.trigger"), PayloadKind::Trigger),
+            (options.client_messages, "client",     &any,           "client:flow:{runId}",         Some("flow.event"),   PayloadKind::Event),
+            (options.client_messages, "client",     &status,        "client:ui:flow:{flowName}",   Some("ui.flow"),      PayloadKind::Status),
         ];
-        for (enabled, name, types, topic, kind, shape) in built_in {
+        for (enabled, name, types, topic, kind, payload) in built_in {
             if enabled {
-                router.add(name, types, topic, kind, shape, "flowEventTypes")?;
+                router.add(name, types, topic, kind, payload, "flowEventTypes")?;
             }
         }
         for (i, row) in options.channels.iter().enumerate() {
             let at = format!("channels[{i}]");
             if row.name.is_empty() || BUILT_IN.contains(&row.name.as_str()) {
                 return Err(Error::invalid(format!(
-                    "{at}.name: expected a name of its own, got {:?} ({} are built in)",
+                    "{at}.name: {:?} is not usable: expected a non-empty name other than the built-in {}",
                     row.name,
                     BUILT_IN.join(", ")
                 )));
             }
             if options.channels[..i].iter().any(|other| other.name == row.name) {
-                return Err(Error::invalid(format!("{at}.name: {:?} is there twice", row.name)));
+                return Err(Error::invalid(format!("{at}.name: {:?} is used by another channel", row.name)));
             }
             let types: Vec<&str> = row.types.iter().map(String::as_str).collect();
-            router.add(&row.name, &types, &row.topic, row.kind.as_deref(), Shape::Event, &at)?;
+            router.add(&row.name, &types, &row.topic, row.kind.as_deref(), PayloadKind::Event, &at)?;
         }
         Ok(router)
     }
@@ -171,18 +174,18 @@ impl Router {
         types: &[&str],
         topic: &str,
         kind: Option<&str>,
-        shape: Shape,
+        payload: PayloadKind,
         at: &str,
     ) -> Result<()> {
         if let Some(i) = types.iter().position(|kind| kind.is_empty()) {
             return Err(Error::invalid(format!("{at}.types[{i}]: expected a non-empty string")));
         }
-        if types.is_empty() && shape == Shape::Event {
-            return Err(Error::invalid(format!("{at}.types: expected at least one type; \"*\" takes all")));
+        if types.is_empty() && payload == PayloadKind::Event {
+            return Err(Error::invalid(format!("{at}.types: expected at least one type; \"*\" matches all")));
         }
         if kind == Some("") {
             return Err(Error::invalid(format!(
-                "{at}.type: expected a non-empty string, or nothing for the event's own"
+                "{at}.type: expected a non-empty string; omit it to use the event's type"
             )));
         }
         let channel = match self.channels.iter().position(|other| **other == *name) {
@@ -194,32 +197,32 @@ impl Router {
         };
         let topic = Template::parse(&format!("{at}.topic"), topic)?;
         let types = types.iter().map(|kind| Glob::new(kind)).collect();
-        self.rows.push(Row { channel, types, topic, kind: kind.map(Into::into), shape });
+        self.rows.push(ChannelRule { channel, types, topic, kind: kind.map(Into::into), payload });
         Ok(())
     }
 
-    /// The names of the channels that are there.
+    /// Returns the names of the enabled channels.
     pub fn channels(&self) -> &[Arc<str>] {
         &self.channels
     }
 
-    /// The messages that an event becomes, in the order of the rows, and how many rows took it but could not name
-    /// their topic.
-    pub fn route(&self, event: &BusEvent, statuses: &mut Statuses, now_ms: u64) -> (Vec<Routed>, u64) {
+    /// Returns the messages of an event in the order of the rows, and the number of rows that matched it but could not
+    /// render their topic.
+    pub fn route(&self, event: &BusEvent, statuses: &mut RunStatusTracker, now_ms: u64) -> (Vec<Routed>, u64) {
         let (mut out, mut skipped) = (Vec::new(), 0);
-        let Some(facts) = self.facts(event) else { return (out, 0) };
-        for row in self.rows.iter().filter(|row| row.takes(facts.event.kind())) {
-            let status = match row.shape {
-                Shape::Status => match facts.run_id.and_then(|run| statuses.change(run, facts.event.kind())) {
+        let Some(view) = self.view(event) else { return (out, 0) };
+        for row in self.rows.iter().filter(|row| row.matches(view.event.kind())) {
+            let status = match row.payload {
+                PayloadKind::Status => match view.run_id.and_then(|run| statuses.change(run, view.event.kind())) {
                     Some(status) => status,
                     None => continue,
                 },
                 _ => "",
             };
-            match row.topic.render(|field| facts.field(field)) {
+            match row.topic.render(|field| view.field(field)) {
                 Some(topic) => {
-                    let kind = row.kind.as_deref().unwrap_or(facts.event.kind());
-                    let json = self.message(row, kind, &facts, status, now_ms);
+                    let kind = row.kind.as_deref().unwrap_or(view.event.kind());
+                    let json = self.message(row, kind, &view, status, now_ms);
                     out.push(Routed { channel: row.channel, message: Message::new(&topic, kind, json.into()) });
                 }
                 None => skipped += 1,
@@ -228,25 +231,25 @@ impl Router {
         (out, skipped)
     }
 
-    /// The topics on which an event would be told.
+    /// Returns the topics on which an event would be published.
     pub fn topics(&self, event: &BusEvent) -> Vec<String> {
-        let Some(facts) = self.facts(event) else { return Vec::new() };
-        let kind = facts.event.kind();
-        // Whether a step's event changes the status is only known when it is routed; mostly it does not.
-        let is_told = |row: &&Row| row.takes(kind) && (row.shape != Shape::Status || kind.starts_with("flow."));
-        self.rows.iter().filter(is_told).filter_map(|row| row.topic.render(|field| facts.field(field))).collect()
+        let Some(view) = self.view(event) else { return Vec::new() };
+        let kind = view.event.kind();
+        // Whether a step's event changes the status is known only when it is routed; mostly it does not.
+        let is_affected =
+            |row: &&ChannelRule| row.matches(kind) && (row.payload != PayloadKind::Status || kind.starts_with("flow."));
+        self.rows.iter().filter(is_affected).filter_map(|row| row.topic.render(|field| view.field(field))).collect()
     }
 
-    /// What keeps the events of one subject in order: the subject, or what it is taken to be. None where the event is
-    /// not stored.
-    pub fn lane(&self, event: &BusEvent) -> Option<Arc<str>> {
+    /// Returns the partition of an event, within which order is kept: its subject. None where the event is not stored.
+    pub fn partition(&self, event: &BusEvent) -> Option<Arc<str>> {
         if let Some(subject) = &event.subject {
             return Some(subject.clone());
         }
-        self.facts(event).map(|facts| facts.subject.unwrap_or_default().into())
+        self.view(event).map(|view| view.subject.unwrap_or_default().into())
     }
 
-    fn facts<'a>(&self, event: &'a BusEvent) -> Option<Facts<'a>> {
+    fn view<'a>(&self, event: &'a BusEvent) -> Option<EventView<'a>> {
         let AnyEvent::Stored(stored) = &event.event else { return None };
         let subject = match &event.subject {
             Some(subject) => Some(Cow::Borrowed(&**subject)),
@@ -260,11 +263,11 @@ impl Router {
                 .map(Cow::Owned),
         };
         let run_id = stored.run_id().or_else(|| event.subject.as_deref()?.rsplit(':').next());
-        Some(Facts { event: stored, subject, run_id: run_id.filter(|id| !id.is_empty()), fields: OnceCell::new() })
+        Some(EventView { event: stored, subject, run_id: run_id.filter(|id| !id.is_empty()), fields: OnceCell::new() })
     }
 
-    fn message(&self, row: &Row, kind: &str, facts: &Facts<'_>, status: &str, now_ms: u64) -> String {
-        let mut out = String::with_capacity(facts.event.json().len() + 256);
+    fn message(&self, row: &ChannelRule, kind: &str, view: &EventView<'_>, status: &str, now_ms: u64) -> String {
+        let mut out = String::with_capacity(view.event.json().len() + 256);
         out.push_str("{\"type\":");
         push_string(&mut out, kind);
         out.push_str(",\"data\":{");
@@ -278,53 +281,53 @@ impl Router {
                 separator = ",";
             }
         };
-        match row.shape {
-            Shape::Append => text(&mut out, "subject", facts.subject.as_deref()),
-            Shape::Event => {}
-            Shape::Flow => {
-                text(&mut out, "runId", facts.run_id);
-                text(&mut out, "flowName", facts.event.flow_name());
+        match row.payload {
+            PayloadKind::Append => text(&mut out, "subject", view.subject.as_deref()),
+            PayloadKind::Event => {}
+            PayloadKind::Flow => {
+                text(&mut out, "runId", view.run_id);
+                text(&mut out, "flowName", view.event.flow_name());
             }
-            Shape::Trigger | Shape::Status => {
-                text(&mut out, "flowName", facts.event.flow_name());
-                text(&mut out, "runId", facts.run_id);
+            PayloadKind::Trigger | PayloadKind::Status => {
+                text(&mut out, "flowName", view.event.flow_name());
+                text(&mut out, "runId", view.run_id);
             }
         }
-        match row.shape {
-            Shape::Trigger => text(&mut out, "cause", Some(facts.event.kind())),
-            Shape::Status => text(&mut out, "status", Some(status)),
-            Shape::Append | Shape::Event | Shape::Flow => {}
+        match row.payload {
+            PayloadKind::Trigger => text(&mut out, "cause", Some(view.event.kind())),
+            PayloadKind::Status => text(&mut out, "status", Some(status)),
+            PayloadKind::Append | PayloadKind::Event | PayloadKind::Flow => {}
         }
         out.push_str(separator);
-        if row.shape == Shape::Status {
+        if row.payload == PayloadKind::Status {
             out.push_str("\"ts\":");
-            out.push_str(facts.raw("ts").unwrap_or("null"));
+            out.push_str(view.raw("ts").unwrap_or("null"));
         } else {
             out.push_str("\"event\":");
-            out.push_str(facts.event.json());
+            out.push_str(view.event.json());
         }
         out.push_str(&format!("}},\"timestamp\":{now_ms}"));
-        out.push_str(&self.tail);
+        out.push_str(&self.metadata_suffix);
         out
     }
 }
 
-impl Row {
-    fn takes(&self, kind: &str) -> bool {
+impl ChannelRule {
+    fn matches(&self, kind: &str) -> bool {
         self.types.iter().any(|glob| glob.matches(kind))
     }
 }
 
-/// What rows ask about one event.
-struct Facts<'a> {
+/// The fields of an event that rows read.
+struct EventView<'a> {
     event: &'a Event,
     subject: Option<Cow<'a, str>>,
     run_id: Option<&'a str>,
-    /// Read once, and only where a row names a field of its own.
+    /// Parsed once, when a row first reads a field that has no accessor.
     fields: OnceCell<HashMap<Cow<'a, str>, &'a RawValue>>,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> EventView<'a> {
     fn raw(&self, name: &str) -> Option<&'a str> {
         let fields = self.fields.get_or_init(|| serde_json::from_str(self.event.json()).unwrap_or_default());
         fields.get(name).map(|raw| raw.get())
@@ -348,19 +351,19 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// How many runs [`Statuses`] remembers at least; it forgets the oldest before twice as many.
-const REMEMBERED_RUNS: usize = 10_000;
+/// Runs that [`RunStatusTracker`] keeps at least; it keeps fewer than twice as many.
+const MAX_RUNS: usize = 10_000;
 
-/// The last status told of each run, so that only changes are told. A forgotten run is told again.
+/// The last published status of each run, so that only changes are published. An evicted run is published again.
 #[derive(Default)]
-pub struct Statuses {
+pub struct RunStatusTracker {
     recent: HashMap<Box<str>, &'static str>,
     older: HashMap<Box<str>, &'static str>,
 }
 
-impl Statuses {
-    /// The status that this event changes the run to, if it changes it. The first terminal one is final, and a stalled
-    /// run that moves is running again.
+impl RunStatusTracker {
+    /// Returns the status that this event changes the run to, if it changes it. The first terminal status is final; a
+    /// stalled run with a new step event is running again.
     fn change(&mut self, run_id: &str, kind: &str) -> Option<&'static str> {
         let last = self.recent.get(run_id).or_else(|| self.older.get(run_id)).copied();
         let status = match (kind, last) {
@@ -376,7 +379,7 @@ impl Statuses {
         if last == Some(status) {
             return None;
         }
-        if self.recent.len() >= REMEMBERED_RUNS {
+        if self.recent.len() >= MAX_RUNS {
             self.older = std::mem::take(&mut self.recent);
         }
         self.recent.insert(run_id.into(), status);

@@ -1,9 +1,9 @@
-//! Wiring: what connects stores, streams, queues and the bus, none of which knows another.
+//! Wiring: connects stores, streams, queues and the bus, which do not depend on each other.
 //!
-//! [`flow`] persists and tracks the runs of flows; [`coordinator`] routes what was persisted to the channels of a
-//! stream, by the one table in [`channels`]. Both listen to a [`crate::bus::Bus`] with a queue of their own, so whoever
-//! publishes there never waits for them. They reach everything else through the traits here, which the native backends
-//! implement and which anything else can be adapted to.
+//! [`flow`] persists and tracks the runs of flows; [`coordinator`] publishes persisted events to the channels of a
+//! stream, by the routing table in [`channels`]. Both subscribe to a [`crate::bus::Bus`] and queue its events, so
+//! publishers never wait for them. They reach everything else through traits, which the native backends implement and
+//! which other objects can be adapted to.
 
 use std::sync::Arc;
 
@@ -18,24 +18,24 @@ pub mod template;
 /// The default subject of a run.
 pub const RUN_SUBJECT: &str = "nq:flow:{runId}";
 
-/// Something that runs between adapters until it is stopped.
+/// Runs between adapters until it is stopped.
 pub trait Wiring: Send + Sync + 'static {
-    /// Begins. Does nothing where it has begun already.
+    /// Starts. Does nothing if started.
     fn start(&self) -> Op<()>;
-    /// Takes nothing new and finishes what is under way, within a deadline. Idempotent; it can be started again.
+    /// Accepts nothing new and completes pending work within a timeout. Idempotent; it can be started again.
     fn stop(&self) -> Op<()>;
 }
 
-/// Where the coordinator publishes.
+/// The destination of the coordinator.
 pub trait Publisher: Send + Sync + 'static {
     /// Publishes a message on its topic.
     fn publish(&self, message: Message) -> Op<()>;
-    /// Whether messages arrive in the order of the calls although an earlier one is still pending. Where that is not
-    /// known, the messages of a subject are published one after the other.
+    /// Returns whether messages arrive in the order of the calls while earlier calls are pending. Otherwise the messages
+    /// of a subject are published one after the other.
     fn keeps_order(&self) -> bool;
 }
 
-/// A native stream starts its work in the call, so the order of the calls is the order of arrival.
+/// A native stream starts its work in the call, so messages arrive in the order of the calls.
 impl Publisher for Arc<dyn StreamBackend> {
     fn publish(&self, message: Message) -> Op<()> {
         self.as_ref().publish(message)

@@ -1,11 +1,11 @@
-//! Names with places in them: `flow:event:{runId}`.
+//! Templates of names: `flow:event:{runId}`.
 
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::topic::check_name;
 
-/// A name in which `{field}` stands for the value of a field.
+/// A name in which `{field}` is replaced by the value of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     parts: Box<[Part]>,
@@ -18,7 +18,10 @@ enum Part {
 }
 
 impl Template {
-    /// Reads a template. `what` names the option in the error.
+    /// Parses a template. `what` names the option in errors.
+    ///
+    /// # Errors
+    /// [`crate::error::Code::Invalid`] where the text is no usable name or has unbalanced braces.
     pub fn parse(what: &str, text: &str) -> Result<Self> {
         check_name(what, text)?;
         let unbalanced = || {
@@ -48,7 +51,7 @@ impl Template {
         Ok(Self { parts: parts.into() })
     }
 
-    /// The names in braces.
+    /// Returns the names in braces.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             Part::Field(field) => Some(&**field),
@@ -56,7 +59,7 @@ impl Template {
         })
     }
 
-    /// The value of the only field, where the name is this template with that value in it.
+    /// Returns the value of the template's only field in a rendered name.
     pub fn extract<'a>(&self, name: &'a str) -> Option<&'a str> {
         let (before, after) = match &*self.parts {
             [Part::Field(_)] => ("", ""),
@@ -68,7 +71,7 @@ impl Template {
         name.strip_prefix(before)?.strip_suffix(after).filter(|value| !value.is_empty())
     }
 
-    /// The name with the fields' values in it. None where a field has none, or the name becomes too long to be one.
+    /// Renders the name. Returns None where a field has no value, or the name is too long.
     pub fn render<'a>(&self, mut value: impl FnMut(&str) -> Option<Cow<'a, str>>) -> Option<String> {
         let mut out = String::new();
         for part in &self.parts {

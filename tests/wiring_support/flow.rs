@@ -13,7 +13,7 @@ use nvent_native::json::{Json, Object, parse_object};
 use nvent_native::op::Op;
 use nvent_native::store::{Announce, EventQuery, IndexEntry, IndexQuery, MemoryStore, StoreBackend};
 use nvent_native::time::ManualClock;
-use nvent_native::wiring::flow::{FlowQueue, FlowStore, NativeStore};
+use nvent_native::wiring::flow::{BackendFlowStore, FlowQueue, FlowStore};
 use serde_json::Value;
 
 /// What a fault does with a call.
@@ -63,8 +63,8 @@ impl Ledger {
         faults: impl Fn(&str) -> Fault + Send + Sync + 'static,
     ) -> Arc<View> {
         Arc::new(View {
-            store: NativeStore::new(self.0.clone(), announce),
-            silent: NativeStore::new(self.0.clone(), None),
+            store: BackendFlowStore::new(self.0.clone(), announce),
+            silent: BackendFlowStore::new(self.0.clone(), None),
             faults: Box::new(faults),
         })
     }
@@ -85,14 +85,14 @@ pub(crate) fn announce(bus: &Arc<Bus>) -> Announce {
 
 /// One process's way to a store, with faults on it.
 pub(crate) struct View {
-    store: NativeStore,
+    store: BackendFlowStore,
     /// The same store, for a call whose answer is lost: what is not known to be stored is not announced.
-    silent: NativeStore,
+    silent: BackendFlowStore,
     faults: Faults,
 }
 
 impl View {
-    fn call<T: Send + 'static>(&self, what: &str, work: impl FnOnce(&NativeStore) -> Op<T>) -> Op<T> {
+    fn call<T: Send + 'static>(&self, what: &str, work: impl FnOnce(&BackendFlowStore) -> Op<T>) -> Op<T> {
         match (self.faults)(what) {
             Fault::No => work(&self.store),
             Fault::Fail(error) => Op::err(error),
@@ -136,7 +136,7 @@ pub(crate) struct Job {
     pub(crate) id: String,
 }
 
-/// A queue that remembers every job and every call, and tells a worker of each new job.
+/// A queue that remembers every job and every call, and passes each new job to a worker.
 pub(crate) struct Jobs {
     seen: Mutex<Vec<Job>>,
     calls: Mutex<usize>,

@@ -36,8 +36,8 @@ impl Recorder {
         })
     }
 
-    /// Takes everything at once.
-    pub(crate) fn willing() -> Arc<Self> {
+    /// Accepts every message at once.
+    pub(crate) fn accepting() -> Arc<Self> {
         Self::new(true, |_, _| Op::ok(()))
     }
 

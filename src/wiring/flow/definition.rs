@@ -1,4 +1,4 @@
-//! What a flow is: steps, and what each waits for.
+//! Flow definitions: steps and their subscriptions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use crate::json::{self, Object};
 /// A flow and its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowDefinition {
-    /// The name that its runs carry as `flowName`.
+    /// The `flowName` of its runs.
     pub id: String,
-    /// The step that whoever starts a run enqueues. Without one these are the steps that wait for nothing.
+    /// The step enqueued by whoever starts a run. None: the steps without subscriptions.
     pub entry: Option<String>,
-    /// All steps, the entry step among them, in the order of the definition.
+    /// All steps, including the entry step, in the order of the definition.
     pub steps: Vec<Step>,
 }
 
 /// A step of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Its name, which is the name of its jobs.
+    /// Its name, also the name of its jobs.
     pub name: String,
-    /// What it waits for: names of emits, or `step:<name>` for the completion of a step. All of them must be there.
+    /// Names of emits, or `step:<name>` for the completion of a step. The step is triggered when all are met.
     pub subscribes: Vec<String>,
-    /// What it may emit. None where that is not declared: then it may emit anything.
+    /// Names that it may emit. None: anything.
     pub emits: Option<Vec<String>>,
-    /// The queue of its jobs. Without one it has the step's name, as in nvent.
+    /// The queue of its jobs; by default the step's name, as in nvent.
     pub queue: String,
 }
 
@@ -65,10 +65,13 @@ fn read<T: DeserializeOwned>(at: &str, value: Value) -> Result<T> {
     T::deserialize(value).map_err(|e| Error::invalid(format!("{at}: {e}")))
 }
 
-/// The flows by name.
+/// Flow definitions by name.
 pub type Flows = BTreeMap<String, Arc<FlowDefinition>>;
 
-/// Reads a JSON array of definitions.
+/// Parses a JSON array of definitions.
+///
+/// # Errors
+/// [`crate::error::Code::Invalid`], naming the path of the unusable value.
 pub fn parse_flows(text: &str) -> Result<Flows> {
     let Value::Array(items) = json::parse("flows", text)? else {
         return Err(Error::invalid("flows: expected an array of flow definitions"));
@@ -122,7 +125,7 @@ impl FlowDefinition {
         Ok(Self { id: raw.id, entry, steps })
     }
 
-    /// Whether someone other than the wiring enqueues this step, at the start of a run.
+    /// Returns whether this step is enqueued by whoever starts a run.
     pub fn is_entry(&self, step: &Step) -> bool {
         match &self.entry {
             Some(entry) => *entry == step.name,
@@ -130,7 +133,7 @@ impl FlowDefinition {
         }
     }
 
-    /// The steps from which a subscription can be met.
+    /// Returns the steps that can meet a subscription.
     pub fn sources(&self, subscription: &str) -> Sources<'_> {
         if let Some(name) = subscription.strip_prefix("step:") {
             return match self.steps.iter().find(|step| *step.name == *name) {
@@ -153,17 +156,17 @@ impl FlowDefinition {
     }
 }
 
-/// Where a subscription can be met from.
+/// The sources of a subscription.
 #[derive(Debug)]
 pub enum Sources<'a> {
-    /// From these steps and nowhere else.
+    /// Only these steps.
     Declared(Vec<&'a Step>),
-    /// From outside the flow, or from these steps, which do not say what they emit.
+    /// Publishers outside the flow, or these steps, which do not declare their emits.
     Anywhere(Vec<&'a Step>),
 }
 
 impl<'a> Sources<'a> {
-    /// The steps in question.
+    /// Returns the steps.
     pub fn steps(&self) -> &[&'a Step] {
         match self {
             Self::Declared(steps) | Self::Anywhere(steps) => steps,
@@ -189,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_place() {
+    fn errors_name_the_path() {
         for (text, place) in [
             ("{}", "flows:"),
             (r#"[{"steps":{}}]"#, "flows[0]"),
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_the_steps_that_declare_an_emit_or_anyone() {
+    fn sources_are_the_steps_that_declare_an_emit_or_any_publisher() {
         let flows = parse_flows(
             r#"[{"id":"f","entry":{"step":"a","emits":["x"]},"steps":{"b":{"emits":["y"]},"c":{},"d":{"subscribes":["x"]}}}]"#,
         )
@@ -216,7 +219,7 @@ mod tests {
         assert_eq!(names("x"), (true, "a".into()));
         assert_eq!(names("b.y"), (true, "b".into()));
         assert_eq!(names("step:c"), (true, "c".into()));
-        assert_eq!(names("step:nobody"), (false, String::new()));
+        assert_eq!(names("step:unknown"), (false, String::new()));
         assert_eq!(names("z"), (false, "c,d".into()));
     }
 }

@@ -1,23 +1,25 @@
-//! Flow wiring: persists what happens in runs of flows, keeps their index, triggers their steps and tells their end.
+//! Flow wiring: persists the events of flow runs, maintains their index, triggers their steps and ends them.
 //!
 //! An event on the bus that has a `runId` and no id is *ingress*: it is appended to the run's subject once. Every
-//! persisted event of a run, whoever appended it, is folded into the run's state ([`reducer`]), from which follows what
-//! to do. The state is only ever a fold of the log, so it can be forgotten and found again, and several processes can
-//! work on one store:
+//! persisted event of a run, whoever appended it, is folded into the run's state ([`reducer`]), which determines the
+//! effects. The state is always a fold of the log, so it can be evicted and rebuilt, and several processes can work on
+//! one store:
 //!
-//! - Whatever is decided is decided on the whole log: after each write the log is read on, until nothing is new.
-//! - The event that ends a run is appended on the condition that the log still ends where it was read, so there is one.
-//! - Jobs have the id `<run>__<step>`, index entries are absolute values: doing either twice changes nothing.
+//! - Decisions are made on the whole log: after each write the log is read until nothing is new.
+//! - The terminal event is appended on the condition that the log still ends where it was read, so there is only one.
+//! - Jobs have the id `<run>__<step>` and index entries are absolute values, so both effects are idempotent.
 //!
-//! **What is on its way.** An end that an event on its way could still change (a failed step without a word about a
-//! retry, a branch that was not taken) waits for [`FlowOptions::settle`]; a run that did everything ends at once.
+//! **Events in flight.** An outcome that an event in flight could still change (a failed step whose event does not say
+//! whether a retry follows, a branch that was not taken) waits for [`FlowOptions::settle_delay`]; a run in which every
+//! step completed ends at once.
 //!
-//! **Failures.** What may succeed later is tried until it does, in its place in the run; what cannot is given up, counted
-//! in [`FlowStats`] and reported. An append that may have been applied is looked up in the log before it is repeated.
+//! **Failures.** Retryable failures are repeated in order until they succeed; permanent ones are counted in [`FlowStats`]
+//! and logged. An append that may have been applied is looked up in the log before it is repeated.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
@@ -26,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::event::{AnyEvent, Event};
 use crate::op::Op;
 use crate::store::Announce;
+use crate::sync::{lock, write};
 use crate::wiring::Wiring;
 use crate::wiring::template::Template;
 
@@ -35,29 +38,29 @@ pub mod reducer;
 mod runner;
 mod runs;
 
-pub use ports::{FlowQueue, FlowStore, NativeStore};
+pub use ports::{BackendFlowStore, FlowQueue, FlowStore};
 
 use definition::parse_flows;
 use runner::{Core, Counters};
-use runs::{News, Runs, Told};
+use runs::{Admission, Runs, Signal};
 
-/// How flow wiring works.
+/// Options of flow wiring.
 #[derive(Debug, Clone)]
 pub struct FlowOptions {
-    /// The subject of a run; it needs a place for `{runId}`.
+    /// The template of a run's subject, which must contain `{runId}`.
     pub run_subject: String,
-    /// The index of a flow's runs.
+    /// The template of the key of a flow's run index.
     pub run_index: String,
-    /// How long an end that may still change waits for what is on its way.
-    pub settle: Duration,
-    /// Ingress events that may wait to be persisted. What comes then is lost, counted and reported.
+    /// How long an outcome that may still change waits for events in flight.
+    pub settle_delay: Duration,
+    /// Limit of ingress events that wait to be persisted. Events beyond it are dropped, counted and logged.
     pub max_ingress: usize,
-    /// States that are remembered of runs with nothing to do.
-    pub max_resting: usize,
-    /// Runs that are worked on at a time.
+    /// Limit of cached states of idle runs.
+    pub max_idle: usize,
+    /// Limit of runs processed at a time.
     pub concurrency: usize,
-    /// How long `stop` waits for what is under way.
-    pub drain: Duration,
+    /// How long `stop` waits for active runs.
+    pub drain_timeout: Duration,
 }
 
 impl Default for FlowOptions {
@@ -65,17 +68,17 @@ impl Default for FlowOptions {
         Self {
             run_subject: super::RUN_SUBJECT.into(),
             run_index: "nq:flows:{flowName}".into(),
-            settle: Duration::from_millis(500),
+            settle_delay: Duration::from_millis(500),
             max_ingress: 100_000,
-            max_resting: 1_000,
+            max_idle: 1_000,
             concurrency: 64,
-            drain: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(5),
         }
     }
 }
 
-/// What flow wiring has done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Counters of flow wiring.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct FlowStats {
     /// Ingress events persisted.
     pub persisted: u64,
@@ -85,49 +88,50 @@ pub struct FlowStats {
     pub completed: u64,
     /// Runs that it ended as failed.
     pub failed: u64,
-    /// Further attempts to do something.
+    /// Repeated attempts of any effect.
     pub retries: u64,
-    /// Ingress events that wait to be persisted.
+    /// Ingress events waiting to be persisted.
     pub lag: u64,
-    /// Ingress events that were given up.
+    /// Ingress events that were dropped.
     pub lost: u64,
-    /// Other things that were given up: a step not enqueued, an index entry not written, a log not read.
+    /// Other permanent failures: a step not enqueued, an index entry not written, a log not read.
     pub errors: u64,
 }
 
 /// The parts that flow wiring connects.
 pub struct FlowParts {
-    /// Where events come from.
+    /// The source of events.
     pub bus: Arc<Bus>,
-    /// Where runs are persisted.
+    /// The store of the runs.
     pub store: Arc<dyn FlowStore>,
-    /// Tells the bus about an event that was appended here.
+    /// Announces on the bus an event that was appended here.
     pub announce: Announce,
-    /// Whether the store does that itself, so that it is not to be told twice.
+    /// Whether the store announces its appends on the bus itself.
     pub store_announces: bool,
-    /// Where steps are enqueued. None: the wiring triggers nothing.
+    /// Where steps are enqueued. None: steps are not triggered.
     pub queue: Option<Arc<dyn FlowQueue>>,
 }
 
-/// See the [module](self).
+/// Flow wiring. See the [module](self).
 pub struct FlowWiring {
     core: Arc<Core>,
     bus: Arc<Bus>,
-    drain: Duration,
-    life: Mutex<Life>,
+    drain_timeout: Duration,
+    lifecycle: Mutex<Lifecycle>,
 }
 
 #[derive(Default)]
-struct Life {
+struct Lifecycle {
     listener: Option<u64>,
-    /// Counts the starts, so that the end of an old run does not cut off a new one.
-    starts: u64,
-    /// True when the last stop is over.
+    /// Becomes true when the last stop has completed.
     ended: Option<watch::Receiver<bool>>,
 }
 
 impl FlowWiring {
-    /// Flow wiring between these parts, to run on this runtime. Fails where the options are not usable.
+    /// Creates flow wiring between these parts that runs on `runtime`.
+    ///
+    /// # Errors
+    /// [`crate::error::Code::Invalid`] where an option is not usable.
     pub fn new(parts: FlowParts, options: &FlowOptions, runtime: Handle) -> Result<Self> {
         let core = Core {
             store: parts.store,
@@ -136,76 +140,79 @@ impl FlowWiring {
             store_announces: parts.store_announces,
             runtime,
             subjects: Subjects::new(options)?,
-            settle: options.settle,
+            settle_delay: options.settle_delay,
             flows: RwLock::default(),
-            runs: Runs::new(options.max_ingress.max(1), options.max_resting.max(1)),
+            runs: Runs::new(options.max_ingress.max(1), options.max_idle.max(1)),
             permits: Semaphore::new(options.concurrency.max(1)),
             aborted: watch::channel(false).0,
             recovering: watch::channel(0).0,
             counters: Counters::default(),
         };
-        Ok(Self { core: Arc::new(core), bus: parts.bus, drain: options.drain, life: Mutex::default() })
+        Ok(Self {
+            core: Arc::new(core),
+            bus: parts.bus,
+            drain_timeout: options.drain_timeout,
+            lifecycle: Mutex::default(),
+        })
     }
 
-    /// Replaces the definitions of flows: a JSON array. Runs of flows that were not known before are looked at.
+    /// Replaces the flow definitions with those of a JSON array, and recovers the runs of flows that are new.
     pub fn set_flows(&self, json: &str) -> Result<()> {
         let flows = Arc::new(parse_flows(json)?);
-        let before =
-            std::mem::replace(&mut *self.core.flows.write().unwrap_or_else(PoisonError::into_inner), flows.clone());
+        let before = std::mem::replace(&mut *write(&self.core.flows), flows.clone());
         if self.lock().listener.is_some() {
             self.core.recover(flows.keys().filter(|id| !before.contains_key(*id)).cloned().collect());
         }
         Ok(())
     }
 
-    /// What it has done so far.
+    /// Returns the counters.
     pub fn stats(&self) -> FlowStats {
         self.core.stats()
     }
 
-    /// Waits until no run has anything to do.
+    /// Resolves when no run is active.
     pub async fn idle(&self) {
-        self.core.quiet().await;
+        self.core.wait_idle().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Lifecycle> {
+        lock(&self.lifecycle)
     }
 }
 
 impl Wiring for FlowWiring {
-    /// Listens, and looks at every run that the index has as running.
+    /// Subscribes to the bus and recovers every run that the index has as running.
     fn start(&self) -> Op<()> {
-        let mut life = self.lock();
-        if life.listener.is_none() {
-            life.starts += 1;
-            life.ended = None;
+        let mut lifecycle = self.lock();
+        if lifecycle.listener.is_none() {
+            lifecycle.ended = None;
             self.core.aborted.send_replace(false);
-            life.listener = Some(self.bus.subscribe(Arc::new(Ear(self.core.clone()))));
+            lifecycle.listener = Some(self.bus.subscribe(Arc::new(FlowListener(self.core.clone()))));
             self.core.recover(self.core.flows().keys().cloned().collect());
         }
         Op::ok(())
     }
 
     fn stop(&self) -> Op<()> {
-        let mut life = self.lock();
-        if let Some(listener) = life.listener.take() {
+        let mut lifecycle = self.lock();
+        if let Some(listener) = lifecycle.listener.take() {
             self.bus.unsubscribe(listener);
             let (over, ended) = watch::channel(false);
-            life.ended = Some(ended);
-            let (core, drain) = (self.core.clone(), self.drain);
+            lifecycle.ended = Some(ended);
+            let (core, drain_timeout) = (self.core.clone(), self.drain_timeout);
             self.core.runtime.spawn(async move {
-                if tokio::time::timeout(drain, core.quiet()).await.is_err() {
-                    tracing::warn!("flow wiring stopped before the store and the queue took everything");
+                if tokio::time::timeout(drain_timeout, core.wait_idle()).await.is_err() {
+                    tracing::warn!("flow wiring stopped with active runs, which it will recover at the next start");
                     core.aborted.send_replace(true);
-                    core.quiet().await;
+                    core.wait_idle().await;
                 }
                 over.send_replace(true);
             });
         }
-        match life.ended.clone() {
+        match lifecycle.ended.clone() {
             Some(mut ended) => Op::pending(async move {
-                // The sender is only dropped without a word when the runtime goes, and the task with it.
+                // The sender is dropped without a value only when the runtime shuts down.
                 _ = ended.wait_for(|over| *over).await;
                 Ok(())
             }),
@@ -220,10 +227,10 @@ impl Drop for FlowWiring {
     }
 }
 
-/// What hears the bus.
-struct Ear(Arc<Core>);
+/// Passes the events of a bus to their runs.
+struct FlowListener(Arc<Core>);
 
-impl Listener for Ear {
+impl Listener for FlowListener {
     fn on_event(&self, event: &BusEvent) {
         match &event.event {
             AnyEvent::New(new) => self.0.ingress(new),
@@ -232,7 +239,7 @@ impl Listener for Ear {
     }
 }
 
-/// Where runs are: the subject of each, and the index of each flow.
+/// The templates of subjects and index keys.
 struct Subjects {
     run: Template,
     index: Template,
@@ -247,13 +254,13 @@ impl Subjects {
         {
             if let Some(field) = template.fields().find(|field| !known.contains(field)) {
                 return Err(Error::invalid(format!(
-                    "{what}: {{{field}}} has no value here, only {} has",
+                    "{what}: {{{field}}} is not available here; use {}",
                     known.iter().map(|known| format!("{{{known}}}")).collect::<Vec<_>>().join(" or ")
                 )));
             }
         }
         if !run.fields().any(|field| field == "runId") {
-            return Err(Error::invalid("subjects.run: runs need a subject each: put {runId} into it"));
+            return Err(Error::invalid("subjects.run: must contain {runId}"));
         }
         Ok(Self { run, index })
     }
@@ -270,12 +277,12 @@ impl Subjects {
         self.index.render(|_| Some(flow_name.into()))
     }
 
-    /// The subject and the run of a persisted event, if it belongs to a run.
+    /// Returns the subject and the run of a persisted event, if it belongs to a run.
     fn of(&self, subject: Option<&Arc<str>>, event: &Event) -> Option<(Arc<str>, Arc<str>)> {
-        let told = event.run_id().and_then(|run| Some((self.run(run, event.flow_name())?, Arc::from(run))));
+        let stated = event.run_id().and_then(|run| Some((self.run(run, event.flow_name())?, Arc::from(run))));
         match subject {
-            None => told,
-            Some(subject) => told
+            None => stated,
+            Some(subject) => stated
                 .filter(|(expected, _)| expected == subject)
                 .or_else(|| Some((subject.clone(), self.run.extract(subject)?.into()))),
         }

@@ -1,4 +1,4 @@
-//! What flow wiring needs of others.
+//! The traits through which flow wiring reaches stores and queues.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use crate::op::Op;
 use crate::queue::{JobOptions, NewJob, Queue};
 use crate::store::{Announce, EventQuery, Expected, IndexEntry, IndexQuery, StoreBackend};
 
-/// Where runs are persisted and indexed.
+/// A store of runs and their index.
 pub trait FlowStore: Send + Sync + 'static {
-    /// Appends an event, if the subject ends with the event `after` where one is given, else
-    /// [`crate::error::Code::Conflict`].
+    /// Appends an event. Fails with [`crate::error::Code::Conflict`] where `after` is given and is not the id of the
+    /// subject's last event.
     fn append(&self, subject: &str, event: NewEvent, after: Option<&str>) -> Op<Event>;
-    /// The records of a subject after this id, or all, in order.
+    /// Reads the records of a subject after an id, or all, in order.
     fn read(&self, subject: &str, after: Option<&str>) -> Op<Vec<Json>>;
     /// Adds or replaces an index entry.
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()>;
-    /// Merges into an index entry. False where there is none.
+    /// Merges into an index entry. Returns false where there is none.
     fn index_update(&self, key: &str, id: &str, patch: Object) -> Op<bool>;
-    /// A page of an index.
+    /// Reads a page of an index.
     fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>>;
 }
 
-/// Where steps are enqueued.
+/// A queue of steps.
 pub trait FlowQueue: Send + Sync + 'static {
-    /// Adds a job, whose id is in the options. A job with this id that is there already is left alone.
+    /// Adds a job whose id is in the options. Does nothing if there is a job with this id.
     fn enqueue(&self, queue: &str, name: &str, data: Json, opts: Json) -> Op<String>;
 }
 
@@ -41,20 +41,20 @@ impl FlowQueue for Arc<Queue> {
     }
 }
 
-/// A native store, and where it announces what is appended.
-pub struct NativeStore {
+/// A native store and its announcements.
+pub struct BackendFlowStore {
     backend: Arc<dyn StoreBackend>,
     announce: Option<Announce>,
 }
 
-impl NativeStore {
-    /// Appends to this backend are announced like all others to it.
+impl BackendFlowStore {
+    /// Creates a flow store whose appends are announced with `announce`.
     pub fn new(backend: Arc<dyn StoreBackend>, announce: Option<Announce>) -> Self {
         Self { backend, announce }
     }
 }
 
-impl FlowStore for NativeStore {
+impl FlowStore for BackendFlowStore {
     fn append(&self, subject: &str, event: NewEvent, after: Option<&str>) -> Op<Event> {
         let append = || {
             let expected = after.map(|id| id.parse().map(Expected::Last)).transpose()?;

@@ -1,45 +1,45 @@
-//! The logic of a run, without clock, store or queue: its state is the fold of its persisted events, and what to do
-//! about it follows from the state and the flow's definition alone.
+//! The pure logic of a run, without clock, store or queue: its state is the fold of its persisted events, and the
+//! decision depends only on that state and the flow's definition.
 //!
-//! - A step that waits for something is triggered once all of it is there and nothing of the step has been seen. What
-//!   it is given is the first emit of each name.
+//! - A step with subscriptions is triggered when all of them are met and the log has no event of the step. Its input is
+//!   the first emit of each name.
 //! - A step has failed when its `step.failed` is followed by no `step.retry`, `step.started` or `step.completed` of the
-//!   same step. `data.willRetry`, where an event has it, decides at once.
-//! - A run is **quiet** when no step is enqueued, running or retried. Only then it can end:
-//!   - *failed*, if a failed step could have given another step what that one waits for, or if nothing waits for what
-//!     failed and none of its siblings (which come from the same steps) completed;
-//!   - *not yet*, if a step waits for something that may still come from outside: an emit that no step declares;
-//!   - *completed* otherwise. A branch that was not taken does not hold a run up.
-//! - `flow.completed`, `flow.failed` and `flow.cancel` end a run, whoever wrote them; what comes later changes nothing.
+//!   same step. `data.willRetry` decides at once where an event has it.
+//! - A run is **quiescent** when no step is enqueued, running or waiting for a retry. Only then can it end:
+//!   - *failed*, if a failed step is a source of an unmet subscription, or if nothing subscribes to the failed step and
+//!     none of its siblings (steps with the same sources) completed;
+//!   - *not yet*, if a subscription may still be met from outside the flow, by an emit that no step declares;
+//!   - *completed* otherwise. A branch that was not taken does not keep a run open.
+//! - `flow.completed`, `flow.failed` and `flow.cancel` end a run, whoever appended them; later events change nothing.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 use crate::error::{Error, Result};
 use crate::event::EventId;
-use crate::json::{self, Json, Object, push_string};
+use crate::json::{self, Json, Object};
 use crate::wiring::flow::definition::{FlowDefinition, Sources, Step};
 
-/// How a run stands.
+/// The status of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Not at its end.
+    /// The run has not ended.
     Running,
-    /// `flow.completed` is there.
+    /// The log has `flow.completed`.
     Completed,
-    /// `flow.failed` is there.
+    /// The log has `flow.failed`.
     Failed,
-    /// `flow.cancel` is there.
+    /// The log has `flow.cancel`.
     Canceled,
 }
 
 impl Status {
-    /// As the index has it.
+    /// Returns the status as the index has it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -60,7 +60,7 @@ enum StepState {
 #[derive(Debug, Clone, PartialEq)]
 struct Emit {
     ts: Number,
-    /// None where the event had none.
+    /// None where the event has none.
     payload: Option<Json>,
 }
 
@@ -83,7 +83,7 @@ struct End {
     error: Option<Box<str>>,
 }
 
-/// What a step is enqueued with.
+/// A step to enqueue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trigger {
     /// The step.
@@ -96,29 +96,29 @@ pub struct Trigger {
     pub opts: Json,
 }
 
-/// How a quiet run ends.
+/// The end of a quiescent run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything that could be done is done.
+    /// No step can run any more, and none failed that the run depends on.
     Completed {
-        /// Whether every step has run: none is left that a late emit could still trigger.
+        /// Whether every step has run, so that no late emit can trigger one.
         certain: bool,
     },
-    /// A step failed that the run cannot do without.
+    /// A step failed that the run depends on.
     Failed {
         /// The step.
         step: String,
-        /// What its event says about it.
+        /// The error in its event.
         error: Option<Box<str>>,
         /// The id of that event.
         event: Box<str>,
-        /// Whether the event says itself that no retry follows.
+        /// Whether the event states that no retry follows.
         certain: bool,
     },
 }
 
 impl Outcome {
-    /// Whether no event that was made before now, and is still on its way, can change it.
+    /// Returns whether no event in flight can change it.
     pub fn is_certain(&self) -> bool {
         match self {
             Self::Completed { certain } | Self::Failed { certain, .. } => *certain,
@@ -126,12 +126,12 @@ impl Outcome {
     }
 }
 
-/// What to do about a run.
+/// The effects of a run's state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decision {
     /// Steps to enqueue, in the order of the definition.
     pub triggers: Vec<Trigger>,
-    /// How the run ends, if it does.
+    /// The end of the run, if it ends.
     pub outcome: Option<Outcome>,
 }
 
@@ -156,7 +156,7 @@ struct Record<'a> {
 struct Data<'a> {
     #[serde(borrow, default)]
     name: Option<&'a RawValue>,
-    /// What older events call the name.
+    /// The name in events of older versions.
     #[serde(borrow, default)]
     topic: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -167,13 +167,39 @@ struct Data<'a> {
     will_retry: Option<&'a RawValue>,
 }
 
+/// The data of a step's job.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JobData<'a> {
+    flow_id: &'a str,
+    flow_name: &'a str,
+    input: Input<'a>,
+}
+
+/// Payloads by name, in the order of the subscriptions.
+struct Input<'a>(Vec<(&'a str, &'a RawValue)>);
+
+impl Serialize for Input<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JobOptions<'a> {
+    job_id: &'a str,
+}
+
 fn text(raw: Option<&RawValue>) -> Option<String> {
     serde_json::from_str(raw?.get()).ok().filter(|text: &String| !text.is_empty())
 }
 
 impl RunState {
-    /// Takes the next event of the run's subject, as JSON text. An event that is not later than the last one changes
-    /// nothing.
+    /// Folds the next record of the run's subject. A record that is not later than the last one changes nothing.
+    ///
+    /// # Errors
+    /// [`crate::error::Code::Corrupt`] where the record cannot be parsed.
     pub fn fold(&mut self, record: &str) -> Result<()> {
         json::check_depth("event", record)?;
         let record: Record<'_> =
@@ -233,43 +259,43 @@ impl RunState {
             _ => return,
         };
         let slot = self.steps.entry(step).or_insert(StepState::Active);
-        // A completion is final, whatever a duplicate of the job reports later.
+        // A completion is final, also if a duplicate of the job reports later.
         if *slot != StepState::Completed {
             *slot = state;
         }
     }
 
-    /// Whether the event with this id is part of the state.
+    /// Returns whether the event with this id is part of the state.
     pub fn has_seen(&self, id: &str) -> bool {
         let Some(last) = self.last_id.as_deref() else { return false };
         match (id.parse::<EventId>(), last.parse::<EventId>()) {
             (Ok(id), Ok(last)) => id <= last,
-            // Ids that are not ours have no order.
+            // Foreign ids have no order.
             _ => id == last,
         }
     }
 
-    /// The id of the last event that was folded.
+    /// Returns the id of the last folded event.
     pub fn last_id(&self) -> Option<&Arc<str>> {
         self.last_id.as_ref()
     }
 
-    /// The flow, where an event has told it.
+    /// Returns the flow name, if an event has one.
     pub fn flow_name(&self) -> Option<&Arc<str>> {
         self.flow_name.as_ref()
     }
 
-    /// How the run stands.
+    /// Returns the status.
     pub fn status(&self) -> Status {
         self.end.as_ref().map_or(Status::Running, |end| end.status)
     }
 
-    /// What the run is sorted by in the index. None as long as nothing happened that makes it a run.
+    /// Returns the run's score in the index: its start in Unix milliseconds. None until an event of the run is folded.
     pub fn started_at(&self) -> Option<f64> {
         self.started_at.as_ref()?.as_f64()
     }
 
-    /// The metadata of the run's index entry: absolute values, so that writing them twice changes nothing.
+    /// Returns the metadata of the run's index entry: absolute values, so that writing them is idempotent.
     pub fn metadata(&self, flow: Option<&FlowDefinition>) -> Object {
         let completed = self.steps.values().filter(|state| **state == StepState::Completed).count();
         let defined = flow.into_iter().flat_map(|flow| &flow.steps).map(|step| &*step.name);
@@ -297,13 +323,13 @@ impl RunState {
         out
     }
 
-    /// Times of the emits, `a.b` as `b` in `a`: an index update takes no dotted keys.
+    /// Returns the times of the emits, with `a.b` as `b` in `a`, because an index update refuses dotted keys.
     fn emitted_events(&self) -> Object {
         let flat = self.emits.iter().map(|(name, emit)| (name.to_string(), Value::Number(emit.ts.clone())));
         json::expand_dotted(flat.collect())
     }
 
-    /// What to do, given the run's flow.
+    /// Decides the effects, given the run's flow.
     pub fn decide(&self, run_id: &str, flow: &FlowDefinition) -> Decision {
         if self.end.is_some() || self.started_at.is_none() {
             return Decision::default();
@@ -318,7 +344,7 @@ impl RunState {
         }
     }
 
-    /// Whether a step is enqueued, by whoever starts the run or by us.
+    /// Returns whether a step is enqueued, by whoever starts the run or by the wiring.
     fn is_due(&self, flow: &FlowDefinition, step: &Step) -> bool {
         flow.is_entry(step) || !step.subscribes.is_empty() && step.subscribes.iter().all(|name| self.is_met(name))
     }
@@ -329,29 +355,17 @@ impl RunState {
     }
 
     fn trigger(&self, run_id: &str, flow: &FlowDefinition, step: &Step) -> Trigger {
-        let mut data = String::from("{\"flowId\":");
-        push_string(&mut data, run_id);
-        data.push_str(",\"flowName\":");
-        push_string(&mut data, &flow.id);
-        data.push_str(",\"input\":{");
-        let payloads =
-            step.subscribes.iter().filter_map(|name| Some((name, self.emits.get(name.as_str())?.payload.as_ref()?)));
-        for (i, (name, payload)) in payloads.enumerate() {
-            if i > 0 {
-                data.push(',');
-            }
-            push_string(&mut data, name);
-            data.push(':');
-            data.push_str(payload);
-        }
-        data.push_str("}}");
-        let mut opts = String::from("{\"jobId\":");
-        push_string(&mut opts, &format!("{run_id}__{}", step.name));
-        opts.push('}');
-        Trigger { step: step.name.clone(), queue: step.queue.clone(), data: data.into(), opts: opts.into() }
+        let payload = |name: &String| {
+            let payload = self.emits.get(name.as_str())?.payload.as_deref()?;
+            serde_json::from_str::<&RawValue>(payload).ok()
+        };
+        let input = step.subscribes.iter().filter_map(|name| Some((name.as_str(), payload(name)?))).collect();
+        let data = json::to_json(&JobData { flow_id: run_id, flow_name: &flow.id, input: Input(input) });
+        let opts = json::to_json(&JobOptions { job_id: &format!("{run_id}__{}", step.name) });
+        Trigger { step: step.name.clone(), queue: step.queue.clone(), data, opts }
     }
 
-    /// How a quiet run ends.
+    /// Returns how a quiescent run ends, if it ends.
     fn outcome(&self, flow: &FlowDefinition) -> Option<Outcome> {
         let waiting: Vec<&Step> = flow
             .steps
@@ -362,34 +376,34 @@ impl RunState {
             StepState::Failed { event, error, certain } => Some((step, event, error, *certain)),
             _ => None,
         });
-        let fatal = failed.find(|(step, ..)| self.blocks(flow, step, &waiting) || self.ends_in_vain(flow, step));
+        let fatal = failed.find(|(step, ..)| self.blocks(flow, step, &waiting) || self.is_failed_leaf(flow, step));
         if let Some((step, event, error, certain)) = fatal {
             let (step, error, event) = (step.name.clone(), error.clone(), event.clone());
             return Some(Outcome::Failed { step, error, event, certain });
         }
         let certain = waiting.is_empty();
-        self.nothing_may_come(flow, waiting).then_some(Outcome::Completed { certain })
+        self.no_pending_sources(flow, waiting).then_some(Outcome::Completed { certain })
     }
 
     fn unmet<'a>(&self, step: &'a Step) -> impl Iterator<Item = &'a String> {
         step.subscribes.iter().filter(|name| !self.is_met(name))
     }
 
-    /// Whether a waiting step lacks something that could have come from this one.
+    /// Returns whether the failed step is a source of an unmet subscription.
     fn blocks(&self, flow: &FlowDefinition, failed: &Step, waiting: &[&Step]) -> bool {
         waiting.iter().any(|step| self.unmet(step).any(|name| comes_from(flow, name, failed)))
     }
 
-    /// Whether no step was to go on from this one and none beside it came to a good end.
-    fn ends_in_vain(&self, flow: &FlowDefinition, failed: &Step) -> bool {
+    /// Returns whether nothing subscribes to the failed step and none of its siblings completed.
+    fn is_failed_leaf(&self, flow: &FlowDefinition, failed: &Step) -> bool {
         let is_last = !flow.steps.iter().any(|step| step.subscribes.iter().any(|name| comes_from(flow, name, failed)));
         let origin = origin(flow, failed);
         let is_completed = |step: &Step| self.steps.get(&*step.name) == Some(&StepState::Completed);
         is_last && !flow.steps.iter().any(|step| is_completed(step) && origin == self::origin(flow, step))
     }
 
-    /// Whether none of the steps that wait can still get what it waits for.
-    fn nothing_may_come(&self, flow: &FlowDefinition, mut waiting: Vec<&Step>) -> bool {
+    /// Returns whether no waiting step can be triggered any more.
+    fn no_pending_sources(&self, flow: &FlowDefinition, mut waiting: Vec<&Step>) -> bool {
         loop {
             let before = waiting.clone();
             waiting.retain(|step| {
@@ -409,7 +423,7 @@ fn comes_from(flow: &FlowDefinition, subscription: &str, step: &Step) -> bool {
     flow.sources(subscription).steps().iter().any(|source| source.name == step.name)
 }
 
-/// Where a step comes from: the steps that declare what it waits for, else the names themselves.
+/// Returns the sources of a step: the steps that declare its subscriptions, else the names themselves.
 fn origin<'a>(flow: &'a FlowDefinition, step: &'a Step) -> BTreeSet<&'a str> {
     let mut origin = BTreeSet::new();
     for name in &step.subscribes {

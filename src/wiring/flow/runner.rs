@@ -1,8 +1,8 @@
-//! The part of flow wiring that acts: one task for each run that has something to do.
+//! The effects of flow wiring: one task for each active run.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,15 +15,16 @@ use crate::event::{Event, NewEvent};
 use crate::json::{Filter, Object, parse_object};
 use crate::op::Op;
 use crate::store::{Announce, IndexQuery};
+use crate::sync::read;
 use crate::wiring::flow::definition::{FlowDefinition, Flows};
 use crate::wiring::flow::reducer::{Outcome, RunState, Status, Trigger};
-use crate::wiring::flow::{FlowQueue, FlowStats, FlowStore, News, Runs, Subjects, Told};
+use crate::wiring::flow::{Admission, FlowQueue, FlowStats, FlowStore, Runs, Signal, Subjects};
 
-/// The pause before the second attempt; it doubles each time, up to [`MAX_BACKOFF`].
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// Index entries that are read at a time to find runs that are under way. Large, as pages shift when runs end meanwhile.
-const PAGE: usize = 10_000;
+/// The delay before the second attempt; it doubles each time, up to [`MAX_RETRY_DELAY`].
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Index entries read at a time during recovery. Large, because pages shift when runs end meanwhile.
+const PAGE_LIMIT: usize = 10_000;
 
 pub(super) struct Core {
     pub(super) store: Arc<dyn FlowStore>,
@@ -32,13 +33,13 @@ pub(super) struct Core {
     pub(super) store_announces: bool,
     pub(super) runtime: Handle,
     pub(super) subjects: Subjects,
-    pub(super) settle: Duration,
+    pub(super) settle_delay: Duration,
     pub(super) flows: RwLock<Arc<Flows>>,
     pub(super) runs: Runs<Run>,
     pub(super) permits: Semaphore,
-    /// True: nothing is tried any more.
+    /// True: pending work is cancelled.
     pub(super) aborted: watch::Sender<bool>,
-    /// How many tasks look for runs that are under way.
+    /// The number of recovery tasks.
     pub(super) recovering: watch::Sender<usize>,
     pub(super) counters: Counters,
 }
@@ -58,18 +59,18 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// What is known of a run.
+/// The state of a run and of its effects.
 pub(super) struct Run {
     id: Arc<str>,
     state: RunState,
-    /// Steps that were enqueued from here.
+    /// Steps that this process has enqueued.
     enqueued: BTreeSet<String>,
-    /// What the index entry was last given.
+    /// The metadata last written to the index.
     indexed: Option<Object>,
-    /// An end that may still change, and when it no longer may.
-    settling: Option<(Outcome, Instant)>,
-    /// The event that ends the run may have been appended, without an answer.
-    unsure_end: bool,
+    /// An outcome that may still change, and when it is final.
+    pending_outcome: Option<(Outcome, Instant)>,
+    /// Whether the terminal event may have been appended without a confirmation.
+    terminal_unconfirmed: bool,
 }
 
 impl Run {
@@ -79,89 +80,89 @@ impl Run {
             state: RunState::default(),
             enqueued: BTreeSet::new(),
             indexed: None,
-            settling: None,
-            unsure_end: false,
+            pending_outcome: None,
+            terminal_unconfirmed: false,
         }
     }
 }
 
 impl Core {
     pub(super) fn flows(&self) -> Arc<Flows> {
-        self.flows.read().unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.flows).clone()
     }
 
     pub(super) fn stats(&self) -> FlowStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         FlowStats {
-            persisted: read(&self.counters.persisted),
-            triggered: read(&self.counters.triggered),
-            completed: read(&self.counters.completed),
-            failed: read(&self.counters.failed),
-            retries: read(&self.counters.retries),
+            persisted: load(&self.counters.persisted),
+            triggered: load(&self.counters.triggered),
+            completed: load(&self.counters.completed),
+            failed: load(&self.counters.failed),
+            retries: load(&self.counters.retries),
             lag: self.runs.ingress() as u64,
-            lost: read(&self.counters.lost),
-            errors: read(&self.counters.errors),
+            lost: load(&self.counters.lost),
+            errors: load(&self.counters.errors),
         }
     }
 
-    pub(super) async fn quiet(&self) {
-        // A search that is over has told its runs, so this order misses nothing.
-        _ = self.recovering.subscribe().wait_for(|searches| *searches == 0).await;
-        self.runs.quiet().await;
+    pub(super) async fn wait_idle(&self) {
+        // A recovery task signals its runs before it ends, so this order misses none.
+        _ = self.recovering.subscribe().wait_for(|tasks| *tasks == 0).await;
+        self.runs.all_idle().await;
     }
 
     pub(super) fn ingress(self: &Arc<Self>, event: &NewEvent) {
         let Some(run_id) = event.run_id().filter(|id| !id.is_empty()) else { return };
         match self.subjects.run(run_id, event.flow_name()) {
-            Some(subject) => self.tell(&subject, run_id.into(), News::Ingress(event.clone())),
-            None => self.lose(event, "its run has no usable subject"),
+            Some(subject) => self.signal(&subject, run_id.into(), Signal::Ingress(event.clone())),
+            None => self.drop_event(event, "its runId or flowName makes no usable subject"),
         }
     }
 
     pub(super) fn persisted(self: &Arc<Self>, subject: Option<&Arc<str>>, event: &Event) {
         if let Some((subject, run_id)) = self.subjects.of(subject, event) {
-            self.tell(&subject, run_id, News::Persisted(event.id().into()));
+            self.signal(&subject, run_id, Signal::Persisted(event.id().into()));
         }
     }
 
-    fn tell(self: &Arc<Self>, subject: &Arc<str>, run_id: Arc<str>, news: News) {
-        let event = match &news {
-            News::Ingress(event) => Some(event.clone()),
-            News::Persisted(_) | News::Look => None,
+    fn signal(self: &Arc<Self>, subject: &Arc<str>, run_id: Arc<str>, signal: Signal) {
+        let event = match &signal {
+            Signal::Ingress(event) => Some(event.clone()),
+            Signal::Persisted(_) | Signal::Refresh => None,
         };
-        match self.runs.tell(subject, news) {
-            Told::Waiting => {}
-            Told::NeedsTask => _ = self.runtime.spawn(self.clone().tend(subject.clone(), run_id)),
-            Told::Full => {
+        match self.runs.signal(subject, signal) {
+            Admission::Queued => {}
+            Admission::Spawn => _ = self.runtime.spawn(self.clone().drive(subject.clone(), run_id)),
+            Admission::Rejected => {
                 if let Some(event) = event {
-                    self.lose(&event, "too many events wait to be persisted");
+                    self.drop_event(&event, "too many events are waiting to be persisted");
                 }
             }
         }
     }
 
-    fn lose(&self, event: &NewEvent, why: &str) {
+    fn drop_event(&self, event: &NewEvent, why: &str) {
         count(&self.counters.lost);
         let (kind, run) = (event.kind(), event.run_id().unwrap_or_default());
         tracing::error!(kind, run, "an event was not persisted: {why}");
     }
 
-    fn give_up(&self, what: &str, run: &str, error: &Error) {
+    fn report_failure(&self, what: &str, run: &str, error: &Error) {
         count(&self.counters.errors);
         tracing::error!(run, code = %error.code(), "{what}: {error}");
     }
 
-    /// Looks for runs that the index has as running.
+    /// Signals the runs that the index has as running.
     pub(super) fn recover(self: &Arc<Self>, flows: Vec<String>) {
-        self.recovering.send_modify(|searches| *searches += 1);
+        self.recovering.send_modify(|tasks| *tasks += 1);
         let core = self.clone();
         self.runtime.spawn(async move {
             for flow in flows {
                 if let Err(error) = core.recover_flow(&flow).await {
-                    core.give_up("runs under way could not be looked for", &flow, &error);
+                    core.report_failure("running runs could not be recovered", &flow, &error);
                 }
             }
-            core.recovering.send_modify(|searches| *searches -= 1);
+            core.recovering.send_modify(|tasks| *tasks -= 1);
         });
     }
 
@@ -170,9 +171,9 @@ impl Core {
         let running = Filter::new(Object::from_iter([("status".into(), Value::from("running"))]));
         let mut found = Vec::new();
         loop {
-            let query = IndexQuery { offset: found.len(), limit: PAGE, filter: running.clone() };
+            let query = IndexQuery { offset: found.len(), limit: PAGE_LIMIT, filter: running.clone() };
             let page = self.attempt(|| self.store.index_read(&key, query.clone())).await?;
-            let is_last = page.len() < PAGE;
+            let is_last = page.len() < PAGE_LIMIT;
             found.extend(page.into_iter().map(|entry| entry.id));
             if is_last {
                 break;
@@ -180,34 +181,34 @@ impl Core {
         }
         for run_id in found {
             if let Some(subject) = self.subjects.run(&run_id, Some(flow)) {
-                self.tell(&subject, run_id, News::Look);
+                self.signal(&subject, run_id, Signal::Refresh);
             }
         }
         Ok(())
     }
 
-    /// The task of one run: until there is nothing to do.
-    async fn tend(self: Arc<Self>, subject: Arc<str>, run_id: Arc<str>) {
-        let mut run = self.runs.recall(&subject);
+    /// Drives one run until there is no work.
+    async fn drive(self: Arc<Self>, subject: Arc<str>, run_id: Arc<str>) {
+        let mut run = self.runs.take_idle(&subject);
         let wake = self.runs.wake(&subject);
         loop {
             if let Some(work) = self.runs.take(&subject) {
                 let known = run.take().unwrap_or_else(|| Run::new(run_id.clone()));
                 // The semaphore is never closed.
                 let _permit = self.permits.acquire().await;
-                run = self.work(&subject, known, work.ingress, work.noticed.as_deref(), work.look).await;
+                run = self.work(&subject, known, work.ingress, work.last_persisted.as_deref(), work.refresh).await;
                 continue;
             }
-            if let Some((_, due)) = run.as_ref().and_then(|run| run.settling.as_ref()) {
+            if let Some((_, due)) = run.as_ref().and_then(|run| run.pending_outcome.as_ref()) {
                 let due = *due;
                 tokio::select! {
                     () = wake.notified() => {}
-                    () = tokio::time::sleep_until(due) => { self.runs.tell(&subject, News::Look); }
+                    () = tokio::time::sleep_until(due) => { self.runs.signal(&subject, Signal::Refresh); }
                     _ = self.abort() => run = None,
                 }
                 continue;
             }
-            if self.runs.rest(&subject, &mut run) {
+            if self.runs.park_idle(&subject, &mut run) {
                 return;
             }
         }
@@ -217,16 +218,16 @@ impl Core {
         _ = self.aborted.subscribe().wait_for(|aborted| *aborted).await;
     }
 
-    /// Persists, folds and acts. The run is forgotten where that fails: the log knows more than we do.
+    /// Persists, folds and applies. Returns None where that fails: the state must then be folded from the log again.
     async fn work(
         &self,
         subject: &str,
         mut run: Run,
         ingress: Vec<NewEvent>,
-        noticed: Option<&str>,
-        look: bool,
+        last_persisted: Option<&str>,
+        refresh: bool,
     ) -> Option<Run> {
-        let news = noticed.is_some_and(|id| !run.state.has_seen(id)) || look || !ingress.is_empty();
+        let is_stale = last_persisted.is_some_and(|id| !run.state.has_seen(id)) || refresh || !ingress.is_empty();
         let mut known = Vec::new();
         for event in ingress {
             match self.persist(subject, &run, &event, &known).await {
@@ -234,29 +235,29 @@ impl Core {
                     count(&self.counters.persisted);
                     known.push(record.id().to_owned());
                 }
-                Err(error) => self.lose(&event, error.message()),
+                Err(error) => self.drop_event(&event, error.message()),
             }
-            self.runs.settled();
+            self.runs.complete_ingress();
         }
-        if news && let Err(error) = self.advance(subject, &mut run).await {
-            self.give_up("a run could not be followed", &run.id, &error);
+        if is_stale && let Err(error) = self.advance(subject, &mut run).await {
+            self.report_failure("a run could not be processed", &run.id, &error);
             return None;
         }
         Some(run)
     }
 
-    /// Does something until it succeeds, or fails for good. It must be harmless to do twice.
+    /// Repeats idempotent work until it succeeds or fails permanently.
     async fn attempt<T: Send + 'static>(&self, mut work: impl FnMut() -> Op<T>) -> Result<T> {
-        let mut backoff = FIRST_BACKOFF;
+        let mut delay = RETRY_DELAY;
         loop {
             match self.once(work()).await {
-                Err(error) if error.is_retryable() => self.pause(&mut backoff).await?,
+                Err(error) if error.is_retryable() => self.pause(&mut delay).await?,
                 result => return result,
             }
         }
     }
 
-    /// Waits for an operation, unless nothing is to be waited for any more.
+    /// Returns the result of an operation, or [`Code::Closed`] when pending work is cancelled.
     async fn once<T: Send + 'static>(&self, op: Op<T>) -> Result<T> {
         match op {
             Op::Ready(result) => result,
@@ -268,9 +269,9 @@ impl Core {
         }
     }
 
-    async fn pause(&self, backoff: &mut Duration) -> Result<()> {
+    async fn pause(&self, delay: &mut Duration) -> Result<()> {
         count(&self.counters.retries);
-        let pause = std::mem::replace(backoff, (*backoff * 2).min(MAX_BACKOFF));
+        let pause = std::mem::replace(delay, (*delay * 2).min(MAX_RETRY_DELAY));
         self.once(Op::pending(async move {
             tokio::time::sleep(pause).await;
             Ok(())
@@ -278,13 +279,13 @@ impl Core {
         .await
     }
 
-    /// Appends an ingress event once. `known` are the ids of events that were appended since the run was folded.
+    /// Appends an ingress event exactly once. `known` are the ids of events appended since the run was folded.
     async fn persist(&self, subject: &str, run: &Run, event: &NewEvent, known: &[String]) -> Result<Event> {
-        let mut backoff = FIRST_BACKOFF;
-        let mut unsure = false;
+        let mut delay = RETRY_DELAY;
+        let mut unconfirmed = false;
         loop {
-            if unsure && let Some(record) = self.find(subject, run, event, known).await? {
-                // The store never heard that it was stored, so it has not announced it.
+            if unconfirmed && let Some(record) = self.find(subject, run, event, known).await? {
+                // The store could not confirm the append, so it has not announced it.
                 (self.announce)(&subject.into(), &record);
                 return Ok(record);
             }
@@ -294,26 +295,26 @@ impl Core {
                     return Ok(record);
                 }
                 Err(error) if error.is_retryable() => {
-                    unsure |= error.is_maybe_applied();
-                    self.pause(&mut backoff).await?;
+                    unconfirmed |= error.is_maybe_applied();
+                    self.pause(&mut delay).await?;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// The record of an event whose append was not answered, if it is in the log.
+    /// Returns the record of an event whose append was not confirmed, if it is in the log.
     async fn find(&self, subject: &str, run: &Run, event: &NewEvent, known: &[String]) -> Result<Option<Event>> {
         let after = run.state.last_id().cloned();
         let records = self.attempt(|| self.store.read(subject, after.as_deref())).await?;
-        let wanted = parse_object("event", event.json())?;
-        let is_it = |text: &str| {
+        let expected = parse_object("event", event.json())?;
+        let is_match = |text: &str| {
             let mut found = parse_object("event", text).unwrap_or_default();
             let is_new = found.shift_remove("id").is_some_and(|id| !known.iter().any(|known| id == **known));
             found.shift_remove("ts");
-            is_new && found == wanted
+            is_new && found == expected
         };
-        records.iter().find(|text| is_it(text)).map(|text| Event::parse(text)).transpose()
+        records.iter().find(|text| is_match(text)).map(|text| Event::parse(text)).transpose()
     }
 
     fn announce(&self, subject: &str, record: &Event) {
@@ -322,44 +323,44 @@ impl Core {
         }
     }
 
-    /// Does what follows from the log, and reads on until nothing is new. So the last one to write an index entry,
-    /// here or in another process, has read what the others wrote before.
+    /// Applies the state and reads the log until nothing is new. So the last process to write an index entry has read
+    /// everything that the others wrote before.
     async fn advance(&self, subject: &str, run: &mut Run) -> Result<()> {
-        let mut backoff = FIRST_BACKOFF;
+        let mut delay = RETRY_DELAY;
         let mut next = Next::Again;
         loop {
             match (self.catch_up(subject, run).await?, next) {
                 (false, Next::Done) => return Ok(()),
-                // It does not end as expected, and nothing came: this is no longer the log that was folded.
+                // The log does not end as expected although nothing is new: it is not the log that was folded.
                 (false, Next::Conflict(error)) => return Err(error),
-                (true, _) | (false, Next::Again) => next = self.act(subject, run, &mut backoff).await?,
+                (true, _) | (false, Next::Again) => next = self.apply(subject, run, &mut delay).await?,
             }
         }
     }
 
-    /// Folds what is new in the log; whether anything was.
+    /// Folds new records of the log. Returns whether there were any.
     async fn catch_up(&self, subject: &str, run: &mut Run) -> Result<bool> {
         let after = run.state.last_id().cloned();
         let records = self.attempt(|| self.store.read(subject, after.as_deref())).await?;
-        // A store of someone else's that knows no `after` gives the whole log: folding it again changes nothing.
+        // A foreign store that ignores `after` returns the whole log: folding it again changes nothing.
         for record in &records {
             let was_running = run.state.status() == Status::Running;
             if let Err(error) = run.state.fold(record) {
-                self.give_up("a stored event was passed over", &run.id, &error);
+                self.report_failure("a stored event was skipped", &run.id, &error);
             }
-            if was_running && run.state.status() != Status::Running && std::mem::take(&mut run.unsure_end) {
+            if was_running && run.state.status() != Status::Running && std::mem::take(&mut run.terminal_unconfirmed) {
                 (self.announce)(&subject.into(), &Event::parse(record)?);
             }
         }
         Ok(run.state.last_id() != after.as_ref())
     }
 
-    /// Enqueues steps, ends the run and writes its index entry, as the state says.
-    async fn act(&self, subject: &str, run: &mut Run, backoff: &mut Duration) -> Result<Next> {
+    /// Enqueues steps, ends the run and writes its index entry, according to the state.
+    async fn apply(&self, subject: &str, run: &mut Run, delay: &mut Duration) -> Result<Next> {
         let Some(name) = run.state.flow_name().cloned() else { return Ok(Next::Done) };
         let flow = self.flows().get(&*name).cloned();
         if run.indexed.is_none() {
-            // A run that is not in the index is not found again after a crash, so this comes before all else.
+            // Recovery finds only indexed runs, so this comes before all other effects.
             self.index(run, &name, flow.as_deref()).await?;
         }
         if let Some(flow) = &flow {
@@ -367,8 +368,8 @@ impl Core {
             for trigger in decision.triggers {
                 self.trigger(run, trigger).await?;
             }
-            if let Some(outcome) = self.settled(subject, run, decision.outcome) {
-                let next = self.end(subject, run, &name, &outcome, backoff).await?;
+            if let Some(outcome) = self.confirmed(subject, run, decision.outcome) {
+                let next = self.end(subject, run, &name, &outcome, delay).await?;
                 if !matches!(next, Next::Done) {
                     return Ok(next);
                 }
@@ -387,38 +388,40 @@ impl Core {
                 run.enqueued.insert(trigger.step);
             }
             Err(error) if *self.aborted.borrow() => return Err(error),
-            // The next event of the run tries again.
-            Err(error) => self.give_up(&format!("step {:?} could not be enqueued", trigger.step), &run.id, &error),
+            // The next event of the run repeats the attempt.
+            Err(error) => {
+                self.report_failure(&format!("step {:?} could not be enqueued", trigger.step), &run.id, &error)
+            }
         }
         Ok(())
     }
 
-    /// The outcome, if nothing on its way can change it any more.
-    fn settled(&self, subject: &str, run: &mut Run, outcome: Option<Outcome>) -> Option<Outcome> {
-        let before = run.settling.take();
+    /// Returns the outcome if no event in flight can change it any more.
+    fn confirmed(&self, subject: &str, run: &mut Run, outcome: Option<Outcome>) -> Option<Outcome> {
+        let before = run.pending_outcome.take();
         let outcome = outcome?;
         let now = Instant::now();
         let due = match before {
-            Some((held, due)) if held == outcome => due,
+            Some((pending, due)) if pending == outcome => due,
             _ if outcome.is_certain() => now,
-            _ => now + self.settle,
+            _ => now + self.settle_delay,
         };
-        // What waits to be persisted comes first; it brings us back here.
+        // Queued ingress is persisted first, after which the outcome is confirmed again.
         if now < due || self.runs.has_ingress(subject) {
-            run.settling = Some((outcome, due));
+            run.pending_outcome = Some((outcome, due));
             return None;
         }
         Some(outcome)
     }
 
-    /// Appends the event that ends the run, if the log still ends where it was read.
+    /// Appends the terminal event on the condition that the log still ends where it was read.
     async fn end(
         &self,
         subject: &str,
         run: &mut Run,
         flow: &str,
         outcome: &Outcome,
-        backoff: &mut Duration,
+        delay: &mut Duration,
     ) -> Result<Next> {
         let (kind, data, counter) = match outcome {
             Outcome::Completed { .. } => ("flow.completed", json!({}), &self.counters.completed),
@@ -441,8 +444,8 @@ impl Core {
             }
             Err(error) if error.code() == Code::Conflict => Ok(Next::Conflict(error)),
             Err(error) if error.is_retryable() => {
-                run.unsure_end |= error.is_maybe_applied();
-                self.pause(backoff).await?;
+                run.terminal_unconfirmed |= error.is_maybe_applied();
+                self.pause(delay).await?;
                 Ok(Next::Again)
             }
             Err(error) => Err(error),
@@ -463,12 +466,12 @@ impl Core {
     }
 }
 
-/// What comes after acting on a state.
+/// What follows after applying a state.
 enum Next {
-    /// Nothing, unless the log has grown.
+    /// Nothing unless the log has grown.
     Done,
-    /// The same again.
+    /// Apply again.
     Again,
-    /// Nothing could be done, as the log had grown.
+    /// The log had grown, so the terminal event was not appended.
     Conflict(Error),
 }

@@ -1,56 +1,57 @@
-//! Which runs have something to do, and what is remembered of the others.
+//! The mailbox of each active run and a cache of idle ones.
 //!
-//! A run that has something to do has a slot, and one task that tends it: events of one run are handled in order, runs
-//! do not wait for each other. When nothing is left its state rests here, as long as there is room; a state that had to
-//! go is folded anew from the log.
+//! An active run has a slot and one task that drives it, so its events are handled in order and runs do not wait for each
+//! other. When nothing is left to do its state moves to the cache of idle runs; an evicted state is folded from the log
+//! again.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use crate::event::NewEvent;
+use crate::sync::lock;
 
-/// Ingress events that a task takes at a time.
-const BATCH: usize = 64;
+/// Limit of ingress events that a task takes at a time.
+const MAX_BATCH: usize = 64;
 
-/// What a run's task is to do.
+/// Work for a run's task.
 #[derive(Default)]
 pub(super) struct Work {
     /// Events to persist, in order.
     pub(super) ingress: Vec<NewEvent>,
-    /// The id of the last event that was persisted by someone else.
-    pub(super) noticed: Option<Box<str>>,
-    /// Whether to look at the run although nothing new is known of it.
-    pub(super) look: bool,
+    /// The id of the last event announced as persisted.
+    pub(super) last_persisted: Option<Box<str>>,
+    /// Whether to read the log although no new event was announced.
+    pub(super) refresh: bool,
 }
 
-/// What happened to a run.
-pub(super) enum News {
+/// A message to a run.
+pub(super) enum Signal {
     /// An event to persist.
     Ingress(NewEvent),
     /// An event with this id was persisted.
     Persisted(Box<str>),
-    /// Perhaps something: look.
-    Look,
+    /// The log may have changed.
+    Refresh,
 }
 
-/// What came of telling [`Runs`] some news.
-pub(super) enum Told {
-    /// The run has a task, which will see to it.
-    Waiting,
-    /// The run needs a task now.
-    NeedsTask,
-    /// There is no room for another event to persist.
-    Full,
+/// The result of [`Runs::signal`].
+pub(super) enum Admission {
+    /// The run has a task, which will handle the signal.
+    Queued,
+    /// The signal is queued and the caller must spawn the run's task.
+    Spawn,
+    /// The limit of ingress events is reached; the event was not queued.
+    Rejected,
 }
 
 #[derive(Default)]
 struct Slot {
     ingress: VecDeque<NewEvent>,
-    noticed: Option<Box<str>>,
-    look: bool,
+    last_persisted: Option<Box<str>>,
+    refresh: bool,
     wake: Arc<Notify>,
 }
 
@@ -58,130 +59,129 @@ struct State<R> {
     slots: HashMap<Arc<str>, Slot>,
     /// Ingress events in all slots.
     ingress: usize,
-    resting: HashMap<Arc<str>, (u64, R)>,
-    /// Which of them has rested longest.
+    idle: HashMap<Arc<str>, (u64, R)>,
+    /// Idle runs in the order in which they became idle.
     order: BTreeMap<u64, Arc<str>>,
     tick: u64,
 }
 
-/// All runs that are known in this process, by subject.
+/// The runs known in this process, by subject.
 pub(super) struct Runs<R> {
     state: Mutex<State<R>>,
     max_ingress: usize,
-    max_resting: usize,
-    quiet: Notify,
+    max_idle: usize,
+    all_idle: Notify,
 }
 
 impl<R> Runs<R> {
-    pub(super) fn new(max_ingress: usize, max_resting: usize) -> Self {
-        let state =
-            State { slots: HashMap::new(), ingress: 0, resting: HashMap::new(), order: BTreeMap::new(), tick: 0 };
-        Self { state: Mutex::new(state), max_ingress, max_resting, quiet: Notify::new() }
+    pub(super) fn new(max_ingress: usize, max_idle: usize) -> Self {
+        let state = State { slots: HashMap::new(), ingress: 0, idle: HashMap::new(), order: BTreeMap::new(), tick: 0 };
+        Self { state: Mutex::new(state), max_ingress, max_idle, all_idle: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<R>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    pub(super) fn tell(&self, subject: &Arc<str>, news: News) -> Told {
+    pub(super) fn signal(&self, subject: &Arc<str>, signal: Signal) -> Admission {
         let state = &mut *self.lock();
-        if matches!(news, News::Ingress(_)) && state.ingress >= self.max_ingress {
-            return Told::Full;
+        if matches!(signal, Signal::Ingress(_)) && state.ingress >= self.max_ingress {
+            return Admission::Rejected;
         }
-        let (slot, told) = match state.slots.entry(subject.clone()) {
-            Entry::Occupied(entry) => (entry.into_mut(), Told::Waiting),
-            Entry::Vacant(entry) => (entry.insert(Slot::default()), Told::NeedsTask),
+        let (slot, admission) = match state.slots.entry(subject.clone()) {
+            Entry::Occupied(entry) => (entry.into_mut(), Admission::Queued),
+            Entry::Vacant(entry) => (entry.insert(Slot::default()), Admission::Spawn),
         };
-        match news {
-            News::Ingress(event) => {
+        match signal {
+            Signal::Ingress(event) => {
                 slot.ingress.push_back(event);
                 state.ingress += 1;
             }
-            News::Persisted(id) => slot.noticed = Some(id),
-            News::Look => slot.look = true,
+            Signal::Persisted(id) => slot.last_persisted = Some(id),
+            Signal::Refresh => slot.refresh = true,
         }
         slot.wake.notify_one();
-        told
+        admission
     }
 
-    /// The state of a run whose task begins, if it is remembered.
-    pub(super) fn recall(&self, subject: &str) -> Option<R> {
+    /// Takes the cached state of a run whose task begins.
+    pub(super) fn take_idle(&self, subject: &str) -> Option<R> {
         let mut state = self.lock();
-        let (tick, run) = state.resting.remove(subject)?;
+        let (tick, run) = state.idle.remove(subject)?;
         state.order.remove(&tick);
         Some(run)
     }
 
-    /// What there is to do for a run's task now.
+    /// Takes the work of a run's task; None if there is none.
     pub(super) fn take(&self, subject: &str) -> Option<Work> {
         let state = &mut *self.lock();
         let slot = state.slots.get_mut(subject)?;
-        if slot.ingress.is_empty() && slot.noticed.is_none() && !slot.look {
+        if slot.ingress.is_empty() && slot.last_persisted.is_none() && !slot.refresh {
             return None;
         }
-        let count = slot.ingress.len().min(BATCH);
+        let count = slot.ingress.len().min(MAX_BATCH);
         Some(Work {
             ingress: slot.ingress.drain(..count).collect(),
-            noticed: slot.noticed.take(),
-            look: std::mem::take(&mut slot.look),
+            last_persisted: slot.last_persisted.take(),
+            refresh: std::mem::take(&mut slot.refresh),
         })
     }
 
-    /// An event that was taken is persisted, or given up.
-    pub(super) fn settled(&self) {
+    /// Counts an ingress event that was persisted or dropped.
+    pub(super) fn complete_ingress(&self) {
         self.lock().ingress -= 1;
     }
 
-    /// Whether more events of this run wait to be persisted.
+    /// Returns whether ingress events of this run are queued.
     pub(super) fn has_ingress(&self, subject: &str) -> bool {
         self.lock().slots.get(subject).is_some_and(|slot| !slot.ingress.is_empty())
     }
 
-    /// What a run's task awaits for more to do.
+    /// Returns the notification of new work for a run's task.
     pub(super) fn wake(&self, subject: &str) -> Arc<Notify> {
         self.lock().slots.get(subject).map(|slot| slot.wake.clone()).unwrap_or_default()
     }
 
-    /// Ends a run's task, with the state to remember. False where there is more to do.
-    pub(super) fn rest(&self, subject: &Arc<str>, run: &mut Option<R>) -> bool {
+    /// Ends a run's task and caches its state. Returns false, and does neither, if there is work.
+    pub(super) fn park_idle(&self, subject: &Arc<str>, run: &mut Option<R>) -> bool {
         let state = &mut *self.lock();
         if let Some(slot) = state.slots.get(subject)
-            && (!slot.ingress.is_empty() || slot.noticed.is_some() || slot.look)
+            && (!slot.ingress.is_empty() || slot.last_persisted.is_some() || slot.refresh)
         {
             return false;
         }
         if let Some(run) = run.take() {
             state.tick += 1;
             state.order.insert(state.tick, subject.clone());
-            state.resting.insert(subject.clone(), (state.tick, run));
-            if state.resting.len() > self.max_resting
+            state.idle.insert(subject.clone(), (state.tick, run));
+            if state.idle.len() > self.max_idle
                 && let Some((_, oldest)) = state.order.pop_first()
             {
-                state.resting.remove(&oldest);
+                state.idle.remove(&oldest);
             }
         }
         state.slots.remove(subject);
         if state.slots.is_empty() {
-            self.quiet.notify_waiters();
+            self.all_idle.notify_waiters();
         }
         true
     }
 
-    /// Ingress events that are not persisted yet.
+    /// Returns the number of ingress events that are not persisted yet.
     pub(super) fn ingress(&self) -> usize {
         self.lock().ingress
     }
 
-    /// Waits until no run has anything to do.
-    pub(super) async fn quiet(&self) {
+    /// Resolves when no run is active.
+    pub(super) async fn all_idle(&self) {
         loop {
-            let quiet = self.quiet.notified();
-            tokio::pin!(quiet);
-            quiet.as_mut().enable();
+            let all_idle = self.all_idle.notified();
+            tokio::pin!(all_idle);
+            all_idle.as_mut().enable();
             if self.lock().slots.is_empty() {
                 return;
             }
-            quiet.await;
+            all_idle.await;
         }
     }
 }
@@ -190,44 +190,44 @@ impl<R> Runs<R> {
 mod tests {
     use super::*;
 
-    fn ingress() -> News {
-        News::Ingress(NewEvent::parse(r#"{"type":"a"}"#).unwrap())
+    fn ingress() -> Signal {
+        Signal::Ingress(NewEvent::parse(r#"{"type":"a"}"#).unwrap())
     }
 
     #[test]
-    fn a_run_has_one_task_until_it_has_nothing_to_do() {
+    fn a_run_has_one_task_until_it_has_no_work() {
         let runs: Runs<u32> = Runs::new(10, 10);
         let subject: Arc<str> = "a".into();
-        assert!(matches!(runs.tell(&subject, ingress()), Told::NeedsTask));
+        assert!(matches!(runs.signal(&subject, ingress()), Admission::Spawn));
         assert_eq!(runs.take("a").unwrap().ingress.len(), 1);
         assert!(runs.take("a").is_none());
-        assert!(matches!(runs.tell(&subject, News::Persisted("1-0".into())), Told::Waiting));
+        assert!(matches!(runs.signal(&subject, Signal::Persisted("1-0".into())), Admission::Queued));
         let mut state = Some(7);
-        assert!(!runs.rest(&subject, &mut state));
-        assert_eq!(runs.take("a").unwrap().noticed.as_deref(), Some("1-0"));
-        assert!(runs.rest(&subject, &mut state));
-        assert!(matches!(runs.tell(&subject, News::Look), Told::NeedsTask));
-        assert_eq!((runs.recall("a"), runs.recall("a")), (Some(7), None));
+        assert!(!runs.park_idle(&subject, &mut state));
+        assert_eq!(runs.take("a").unwrap().last_persisted.as_deref(), Some("1-0"));
+        assert!(runs.park_idle(&subject, &mut state));
+        assert!(matches!(runs.signal(&subject, Signal::Refresh), Admission::Spawn));
+        assert_eq!((runs.take_idle("a"), runs.take_idle("a")), (Some(7), None));
     }
 
     #[test]
-    fn ingress_is_bounded_until_it_is_settled() {
+    fn ingress_is_bounded_until_it_is_completed() {
         let runs: Runs<()> = Runs::new(1, 1);
         let subject: Arc<str> = "a".into();
-        runs.tell(&subject, ingress());
-        assert!(matches!(runs.tell(&"b".into(), ingress()), Told::Full));
-        assert!(matches!(runs.tell(&"b".into(), News::Look), Told::NeedsTask));
+        runs.signal(&subject, ingress());
+        assert!(matches!(runs.signal(&"b".into(), ingress()), Admission::Rejected));
+        assert!(matches!(runs.signal(&"b".into(), Signal::Refresh), Admission::Spawn));
         runs.take("a");
-        assert!(matches!(runs.tell(&subject, ingress()), Told::Full));
-        runs.settled();
-        assert!(matches!(runs.tell(&subject, ingress()), Told::Waiting));
+        assert!(matches!(runs.signal(&subject, ingress()), Admission::Rejected));
+        runs.complete_ingress();
+        assert!(matches!(runs.signal(&subject, ingress()), Admission::Queued));
     }
 
     #[test]
-    fn the_run_that_rested_longest_is_forgotten_first() {
+    fn the_run_that_was_idle_longest_is_evicted_first() {
         let runs: Runs<usize> = Runs::new(1, 2);
         let names: Vec<Arc<str>> = ["a", "b", "c"].map(Arc::from).to_vec();
-        names.iter().enumerate().for_each(|(i, name)| assert!(runs.rest(name, &mut Some(i))));
-        assert_eq!(names.iter().map(|name| runs.recall(name)).collect::<Vec<_>>(), [None, Some(1), Some(2)]);
+        names.iter().enumerate().for_each(|(i, name)| assert!(runs.park_idle(name, &mut Some(i))));
+        assert_eq!(names.iter().map(|name| runs.take_idle(name)).collect::<Vec<_>>(), [None, Some(1), Some(2)]);
     }
 }
