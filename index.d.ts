@@ -798,8 +798,9 @@ interface Adapters {
  */
 type ErrorCode = 'NVENT_INVALID' | 'NVENT_TYPE' | 'NVENT_NOT_FOUND' | 'NVENT_CONFLICT' | 'NVENT_CLOSED' | 'NVENT_LOCKED' | 'NVENT_CORRUPT' | 'NVENT_UNAVAILABLE' | 'NVENT_IO';
 
-/** The event bus of this JavaScript environment, the same however often the package was loaded. */
+/** Returns the event bus of this JavaScript environment, which all loaded copies of the package share. */
 declare const getEventBus: () => EventBus;
+/** Creates an independent event bus. */
 declare const createEventBus: () => EventBus;
 
 /** Every rejection of this package. */
@@ -818,7 +819,7 @@ declare class NventError extends Error {
     });
 }
 
-/** The queue may also be an object of the application's own, such as one on BullMQ. */
+/** Creates and opens adapters and makes them current. The queue may also be an object of the application, such as one on BullMQ. */
 declare function createAdapters(config?: Omit<AdaptersConfig, 'queue'> & {
     queue?: AdaptersConfig['queue'] | QueueAdapter;
 }): Promise<Adapters>;
@@ -826,7 +827,7 @@ declare function setAdapters(adapters: Partial<Adapters>): void;
 declare const useStoreAdapter: () => StoreAdapter;
 declare const useStreamAdapter: () => StreamAdapter;
 declare const useQueueAdapter: () => QueueAdapter;
-/** Ends adapters, the current ones unless others are given: the queue first, as its jobs use the others. */
+/** Closes adapters, by default the current ones: the queue first, because its jobs use the others. */
 declare function shutdownAdapters(adapters?: Partial<Adapters>): Promise<void>;
 
 /** Queues of any backend, over native ones. */

@@ -79,7 +79,7 @@ it.each<[string, any, RegExp]>([
   ['an unknown store', { store: { adapter: 'fiel' } }, /store\.adapter.*fiel.*did you mean "file".*memory/],
   ['an unknown stream', { stream: { adapter: 'kafka' } }, /stream\.adapter.*kafka.*memory/],
   ['an unknown queue', { queue: { adapter: 'filee' } }, /queue\.adapter.*filee.*file/],
-  ['a queue on Redis', { queue: { adapter: 'redis' } }, /config\.queue\.adapter.*BullMQ.*Nuxt.*adapter-queue-redis.*createAdapters\(\{ queue: yours \}\)/],
+  ['a queue on Redis', { queue: { adapter: 'redis' } }, /config\.queue\.adapter.*BullMQ.*Nuxt.*adapter-queue-redis.*createAdapters\(\{ queue \}\)/],
   ['a misspelt section', { stor: {} }, /stor.*did you mean "store"/],
   ['a misspelt option', { store: { adaptor: 'memory' } }, /config\.store\.adaptor.*did you mean "adapter"/],
   ['a misspelt option further in', { store: { adapter: 'file', file: { datadir: 'x' } } }, /datadir.*did you mean "dataDir"/],
