@@ -78,7 +78,7 @@ describe('on Redis', () => {
     'goes on and loses nothing when Redis is killed after %s', async (when) => {
       const { code, stdout } = await killing(/redis-server is process (\d+)/, when)
       expect(code, stdout).toBe(0)
-      expect(stdout).toContain('redis-server has gone (SIGKILL): starting it again')
+      expect(stdout).toContain('redis-server exited (SIGKILL); restarting it')
       for (const name of ['first', 'second']) {
         const [, found] = new RegExp(`${name} finds +(.*)`).exec(stdout)!
         expect(found!.split(', ').sort()).toEqual(['order-first completed', 'order-second completed'])
@@ -86,14 +86,14 @@ describe('on Redis', () => {
     }, 60_000)
 
   it('ends as ever when Redis is killed at the very end', async () => {
-    const { code, stdout } = await killing(/redis-server is process (\d+)/, /first heard/)
+    const { code, stdout } = await killing(/redis-server is process (\d+)/, /first received/)
     expect(code, stdout).toBe(0)
   }, 60_000)
 
   it.each(['first', 'second'])('goes on alone when the %s process is killed', async (victim) => {
     const { stdout } = await killing(new RegExp(`${victim} (\\d+)`), new RegExp(`${victim} +store .* flow\\.start`))
     const survivor = victim === 'first' ? 'second' : 'first'
-    expect(stdout).toContain(`${survivor}: the other process has gone; going on alone`)
+    expect(stdout).toContain(`${survivor}: the other process has exited; continuing alone`)
     expect(stdout).toMatch(new RegExp(`${survivor} finds .*order-${survivor} completed`))
   }, 60_000)
 

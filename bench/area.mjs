@@ -1,7 +1,7 @@
-/** Runs one area in this process, and sends its rows to the one that started it. */
+/** Runs one area in this process and sends its rows to the parent process. */
 import { Bench } from './harness.mjs'
 
-// The package keeps no process alive for a delivery; a server has its sockets.
+// The package does not keep the process alive for a delivery; a server has its sockets.
 setInterval(() => {}, 60_000)
 
 const { area, ...options } = JSON.parse(process.argv[2])

@@ -22,11 +22,11 @@ export default async function (bench) {
   await wiring.start()
   for (let i = 0; i < STEPS; i++) {
     queue.registerWorker('work', step(i), async ({ data: { flowId: runId } }) => {
-      const tell = (type, data) =>
+      const publish = (type, data) =>
         bus.publish({ type, runId, flowName: flow.id, stepName: step(i), stepId: `${runId}__${step(i)}__attempt-1`, attempt: 1, data })
-      tell('step.started', {})
-      tell('emit', { name: `done-${i}`, payload: { i } })
-      tell('step.completed', { result: i })
+      publish('step.started', {})
+      publish('emit', { name: `done-${i}`, payload: { i } })
+      publish('step.completed', { result: i })
     }, { concurrency: 16 })
   }
   queue.startProcessingQueue('work')
@@ -38,7 +38,7 @@ export default async function (bench) {
   })
   let run = 0
   await bench.row({
-    name: `a flow of ${STEPS} steps, ${RUNS} at once (per flow: 32 events stored, indexed and heard, ${STEPS} jobs run)`,
+    name: `a flow of ${STEPS} steps, ${RUNS} at once (per flow: 32 events stored, indexed and delivered, ${STEPS} jobs run)`,
     ops: RUNS,
     contenders: {
       native: async (n) => {

@@ -70,8 +70,8 @@ async function measure(run, ops) {
   delay.enable()
   const cpu = mainCpu()
   const began = process.hrtime.bigint()
-  const told = await run(ops)
-  const ns = typeof told === 'number' ? told : Number(process.hrtime.bigint() - began)
+  const measured = await run(ops)
+  const ns = typeof measured === 'number' ? measured : Number(process.hrtime.bigint() - began)
   const used = mainCpu() - cpu
   delay.disable()
   return { ns: ns / ops, cpu: used / ops, delay: delay.count > 0 ? delay.percentile(99) : 0 }
@@ -79,7 +79,7 @@ async function measure(run, ops) {
 
 const schedstat = `/proc/self/task/${process.pid}/schedstat`
 
-/** Nanoseconds of CPU that the main thread has used; elsewhere than on Linux those of the process, where Node tells no better. */
+/** Returns the CPU time of the main thread in nanoseconds; on other systems than Linux that of the process, where Node has no better figure. */
 export function mainCpu() {
   if (process.platform === 'linux') return Number(readFileSync(schedstat, 'latin1').split(' ')[0])
   const { user, system } = (process.threadCpuUsage ?? process.cpuUsage).call(process)
@@ -97,7 +97,7 @@ const summary = samples => ({
   delay: spread(samples.map(sample => sample.delay)),
 })
 
-/** How many times our time a peer takes, round by round. */
+/** Returns the peer's time divided by ours, per round. */
 function ratio(peer, native, field, target) {
   const result = spread(peer.map((sample, round) => sample[field] / native[round][field]))
   return target === undefined ? result : { ...result, target, met: result.median >= target }
@@ -112,11 +112,11 @@ function progress({ name, unit, contenders }) {
 /** Keeps `width` operations in flight until `n` are done. */
 export async function inFlight(width, n, operation) {
   let next = 0
-  const lane = async () => {
+  const worker = async () => {
     while (next < n) await operation(next++)
   }
-  await Promise.all(Array.from({ length: Math.min(width, n) }, lane))
+  await Promise.all(Array.from({ length: Math.min(width, n) }, worker))
 }
 
-/** One after the other. */
+/** Runs the operations in sequence. */
 export const oneByOne = (n, operation) => inFlight(1, n, operation)

@@ -1,4 +1,4 @@
-/** Fills a store and tells what that took of this process's memory. */
+/** Fills a store and reports the memory that this takes in this process. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { FileStoreAdapter, MemoryStoreAdapter, RedisStoreAdapter } from '../dist/index.mjs'

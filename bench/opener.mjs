@@ -1,4 +1,4 @@
-/** Opens a file store, uses it, tells how long that took, and waits for its end. */
+/** Opens a file store, uses it, reports the time taken, and waits until it is asked to close or is killed. */
 import { FileStoreAdapter } from '../dist/index.mjs'
 import { inFlight } from './harness.mjs'
 import { event } from './samples.mjs'
@@ -15,7 +15,7 @@ await store.append(subject(7), event(1))
 const ms = performance.now() - began
 const rss = (process.memoryUsage.rss() - before) / 2 ** 20
 
-// Runs of 20 events, as flows make them; and something in the log for the next start to find.
+// Runs of 20 events, as flows write them, so that the next start finds entries in the log.
 await inFlight(1_024, fill || 2_000, i => store.append(subject(Math.floor(i / 20)), event(i)))
 process.send({ ms, rss })
 process.once('message', async () => {

@@ -8,7 +8,7 @@ import { Sqlite } from './peers/file.mjs'
 import { copyByHand } from './peers/memory.mjs'
 import { glidePubSub, ioredis, ioredisPubSub, nodeRedisPubSub } from './peers/redis.mjs'
 import { EmitterStream, route } from './peers/stream.mjs'
-import { natively, underLoad, wholeWay } from './pipeline.mjs'
+import { natively, underLoad, fullPath } from './pipeline.mjs'
 import { event } from './samples.mjs'
 
 export default async function (bench) {
@@ -16,9 +16,9 @@ export default async function (bench) {
   const server = await startRedis({ appendfsync: 'everysec' })
   try {
     const ways = onFiles(folder)
-    await wholeWay(bench, { on: 'on files', ways })
+    await fullPath(bench, { on: 'on files', ways })
     await underLoad(bench, { on: 'on files', ways: { native: ways.native } })
-    await wholeWay(bench, { on: 'on Redis', ways: onRedis(server.port) })
+    await fullPath(bench, { on: 'on Redis', ways: onRedis(server.port) })
     await publishSubscribe(bench, server.port)
   }
   finally {
@@ -74,21 +74,21 @@ async function publishSubscribe(bench, port) {
     'valkey-glide': await glidePubSub(port, ['valkey-glide:news:*']),
   }
   let missing = 0
-  let allHeard
+  let allReceived
   for (const [name, peer] of Object.entries(peers)) {
     await peer.subscribe(`${name}:news:*`, () => {
-      if (--missing === 0) allHeard()
+      if (--missing === 0) allReceived()
     })
   }
   const drive = width => Object.fromEntries(Object.entries(peers).map(([name, peer]) => [name, async (n) => {
     missing = n
-    const all = new Promise(resolve => allHeard = resolve)
+    const all = new Promise(resolve => allReceived = resolve)
     await inFlight(width, n, i => peer.publish(`${name}:news:${i & 7}`, event(i)))
     await all
   }]))
   await bench.row({ name: 'publish on Redis to 1 subscriber by glob, 256 in flight', ops: 5_000, contenders: drive(256) })
   await bench.row({
-    name: 'publish on Redis, heard by 1 subscriber by glob, one by one',
+    name: 'publish on Redis, received by 1 subscriber by glob, one by one',
     ops: 300,
     contenders: Object.fromEntries(Object.entries(drive(1)).map(([name, publish]) => [name, n => oneByOne(n, () => publish(1))])),
   })

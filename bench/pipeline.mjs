@@ -1,4 +1,4 @@
-/** The whole way of an event: appended, announced, routed to a channel, heard by a subscriber. */
+/** The full path of an event: append, announcement, routing to a channel, delivery to a subscriber. */
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as pause } from 'node:timers/promises'
 import { createEventBus, createStreamCoordinator } from '../dist/index.mjs'
@@ -8,11 +8,11 @@ import { event, subjectOf } from './samples.mjs'
 const CHANNELS = 'store-sync:append:*'
 
 /**
- * How a contender goes that way: it begins with a handler for what arrives.
+ * A contender's implementation of the path, created with the subscriber's handler.
  * @typedef {(handler: (event: object) => void) => Promise<{ append: (subject: string, event: object) => unknown, close: () => unknown }>} Way
  */
 
-/** @returns {Way} by this package's bus and coordinator, with a store and a stream of any backend */
+/** @returns {Way} on this package's bus and coordinator, with a store and a stream of any backend */
 export const natively = (createStore, createStream) => async (handler) => {
   const bus = createEventBus()
   const [store, stream] = [createStore(bus), createStream()]
@@ -29,19 +29,19 @@ export const natively = (createStore, createStream) => async (handler) => {
   }
 }
 
-/** Throughput with 256 in flight, and latency one by one. `ways` by contender, ours first. */
-export async function wholeWay(bench, { on, ways, ops = 5_000, single = 300, why }) {
+/** Measures throughput with 256 in flight, and latency one by one. `ways` are keyed by contender, ours first. */
+export async function fullPath(bench, { on, ways, ops = 5_000, single = 300, why }) {
   let missing = 0
-  let allHeard
+  let allReceived
   const opened = {}
   for (const [name, open] of Object.entries(ways)) {
     opened[name] = await open(() => {
-      if (--missing === 0) allHeard()
+      if (--missing === 0) allReceived()
     })
   }
   const until = (n) => {
     missing = n
-    return new Promise(resolve => allHeard = resolve)
+    return new Promise(resolve => allReceived = resolve)
   }
   const name = `append → bus → channel → subscriber, ${on}`
   await bench.row({
@@ -60,10 +60,10 @@ export async function wholeWay(bench, { on, ways, ops = 5_000, single = 300, why
     for (const [name, { append }] of Object.entries(opened)) {
       const latencies = []
       await oneByOne(Math.ceil(single * bench.scale), async (i) => {
-        const heard = until(1)
+        const received = until(1)
         const began = performance.now()
         await append(subjectOf(i), event(i))
-        await heard
+        await received
         latencies.push((performance.now() - began) * 1000)
       })
       latencies.sort((a, b) => a - b)
@@ -74,7 +74,7 @@ export async function wholeWay(bench, { on, ways, ops = 5_000, single = 300, why
   await Promise.all(Object.values(opened).map(({ close }) => close()))
 }
 
-/** 20,000 events a second, in bursts as timers give them, for two seconds a round: what is left of the event loop. */
+/** 20,000 events a second, in bursts as timers give them, for two seconds per round: measures the event loop's delay. */
 export async function underLoad(bench, { on, ways }) {
   const RATE = 20_000
   const delays = {}

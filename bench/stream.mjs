@@ -3,7 +3,7 @@ import { MemoryStoreAdapter, MemoryStreamAdapter } from '../dist/index.mjs'
 import { inFlight } from './harness.mjs'
 import { copyByHand, JavaScriptStore } from './peers/memory.mjs'
 import { EmitterStream, route } from './peers/stream.mjs'
-import { natively, underLoad, wholeWay } from './pipeline.mjs'
+import { natively, underLoad, fullPath } from './pipeline.mjs'
 import { event } from './samples.mjs'
 
 const SHARED = 'EventEmitter, one shared object'
@@ -19,7 +19,7 @@ export default async function (bench) {
         subscribers,
         ops: subscribers === 1_000 ? 50 : 2_000,
         topic: () => pattern,
-        heard: subscribers,
+        deliveries: subscribers,
         targets: subscribers === 1_000 && kind === 'glob' ? { [SHARED]: 3, [OWN]: 3 } : {},
         why: subscribers === 1_000 ? OWN_WHY : HOP_WHY,
       })
@@ -30,7 +30,7 @@ export default async function (bench) {
     subscribers: 1_000,
     ops: 1_000,
     topic: i => i === 7 ? 'flow:event:a*' : `flow:other-${i}:*`,
-    heard: 1,
+    deliveries: 1,
     targets: { [SHARED]: 3, [OWN]: 3 },
     why: HOP_WHY,
   })
@@ -40,17 +40,17 @@ export default async function (bench) {
     ops: 500,
     topic: () => 'flow:event:*',
     filter: i => i === 7 ? 'step.completed' : `type-${i}.*`,
-    heard: 1,
+    deliveries: 1,
     targets: { [SHARED]: 10, [OWN]: 10 },
     why: HOP_WHY,
   })
-  await wholeWay(bench, { on: 'in memory', ways, why: HOP_WHY })
+  await fullPath(bench, { on: 'in memory', ways, why: HOP_WHY })
   await underLoad(bench, { on: 'in memory', ways })
 }
 
 const count = subscribers => subscribers === 1 ? '1 subscriber' : `${subscribers.toLocaleString('en')} subscribers`
 
-async function publish(bench, { name, subscribers, ops, topic, filter, heard, targets, why }) {
+async function publish(bench, { name, subscribers, ops, topic, filter, deliveries, targets, why }) {
   const streams = {
     native: new MemoryStreamAdapter(),
     [SHARED]: new EmitterStream(),
@@ -59,14 +59,14 @@ async function publish(bench, { name, subscribers, ops, topic, filter, heard, ta
   const contenders = {}
   for (const [contender, stream] of Object.entries(streams)) {
     let missing = 0
-    let allHeard
+    let allReceived
     const handle = () => {
-      if (--missing === 0) allHeard()
+      if (--missing === 0) allReceived()
     }
     for (let i = 0; i < subscribers; i++) await stream.subscribe(topic(i), handle, filter && { filter: filter(i) })
     contenders[contender] = async (n) => {
-      const all = new Promise(resolve => allHeard = resolve)
-      missing = n * heard
+      const all = new Promise(resolve => allReceived = resolve)
+      missing = n * deliveries
       await inFlight(64, n, () => stream.publish('flow:event:abc', event(0)))
       await all
     }

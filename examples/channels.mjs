@@ -1,9 +1,9 @@
-/** How the examples show the three channels of the coordinator. */
+/** Prints the three channels of the coordinator. */
 import { bold, message } from './terminal.mjs'
 
 const globs = { 'store-sync': 'store-sync:*', 'flow': 'flow:*', 'client': 'client:*' }
 
-/** Shows each message that `shows(message, channel)` is true for, after what `lead` has to say. */
+/** Subscribes to every channel and prints each message for which `shows(message, channel)` is true, prefixed with `lead`. */
 export async function showChannels(stream, shows, lead) {
   for (const [channel, glob] of Object.entries(globs)) {
     await stream.subscribe(glob, (received, topic) => {
@@ -12,10 +12,10 @@ export async function showChannels(stream, shows, lead) {
   }
 }
 
-/** The run that a message is about; none where it tells of a gap. */
+/** Returns the run id of a message; undefined for a gap. */
 export const runOf = ({ data }) => data.runId ?? data.event?.runId
 
-/** An event in a few words. */
+/** Returns a short description of an event. */
 export function describe({ type, stepName, data }) {
   return [type, stepName, type === 'emit' && `→ ${data.name}`].filter(Boolean).join(' ')
 }

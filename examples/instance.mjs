@@ -1,7 +1,7 @@
 /**
- * One of the two processes that share a Redis. Each runs an order of its own and shows what it hears of the other's.
- * The server may be killed and started again meanwhile: nothing is lost, as the channels are retained. Where the other
- * process is killed, this one goes on alone.
+ * One of two processes that share a Redis. Each runs its own order and shows what it receives about the other's.
+ * The server may be killed and restarted meanwhile: nothing is lost, because the channels are retained. If the other
+ * process is killed, this one continues alone.
  */
 import { createAdapters, createWiringRegistry, shutdownAdapters } from 'nvent-native'
 import { on } from 'node:events'
@@ -10,20 +10,20 @@ import { describe, showChannels } from './channels.mjs'
 import { orders, registerSteps, startOrder } from './orders.mjs'
 import { dim, message, row, say } from './terminal.mjs'
 
-/** What a channel says last of a run. */
+/** Matches the last message of a run on each channel. */
 const isLastOf = {
   'store-sync': ({ data }) => data.event?.type === 'flow.completed',
   'flow': ({ data }) => data.cause === 'flow.completed',
   'client': ({ data }) => data.status === 'completed',
 }
 
-/** `peer` is the other process: something to `send` to, that emits `message`. */
+/** Runs one instance. `peer` is the other process: an object with `send` that emits `message`. */
 export async function runInstance(name, peer, port) {
-  // The package keeps no process alive, and the other process may go.
+  // The package does not keep the process alive, and the other process may exit.
   const alive = setInterval(() => {}, 60_000)
-  const meet = meetingsWith(peer)
+  const meet = barrierWith(peer)
 
-  const { store, stream, queue } = await persistently(name, () => createAdapters({
+  const { store, stream, queue } = await withRetries(name, () => createAdapters({
     store: { adapter: 'redis' },
     stream: { adapter: 'redis', retain: { topics: ['store-sync:*', 'flow:*', 'client:*'] } },
     queue: { adapter: 'memory' },
@@ -38,35 +38,35 @@ export async function runInstance(name, peer, port) {
 
   const run = `order-${name}`
   const lead = dim(name.padEnd(8))
-  const heard = { 'store-sync': 0, 'flow': 0, 'client': 0, 'store': 0 }
-  const unfinished = new Set([...Object.keys(heard), 'own'])
+  const received = { 'store-sync': 0, 'flow': 0, 'client': 0, 'store': 0 }
+  const unfinished = new Set([...Object.keys(received), 'own'])
   const gaps = new Set()
   let allEnded
   const end = new Promise(resolve => allEnded = resolve)
   const ended = (...sources) => {
     sources.forEach(source => unfinished.delete(source))
-    // After a gap the last message of a channel may be what is missing; the store has it all.
+    // After a gap the missing message may be the last one of the channel; the store has every event.
     if (!unfinished.has('store')) gaps.forEach(source => unfinished.delete(source))
     if (unfinished.size === 0) allEnded()
   }
-  const hear = (source, isLast) => {
-    heard[source]++
+  const receive = (source, isLast) => {
+    received[source]++
     if (isLast) ended(source)
   }
-  const lost = () => {
-    say(`${name}: the other process has gone; going on alone`)
-    ended(...Object.keys(heard))
+  const onDisconnect = () => {
+    say(`${name}: the other process has exited; continuing alone`)
+    ended(...Object.keys(received))
   }
-  if (peer.connected) peer.once('disconnect', lost)
-  else lost()
+  if (peer.connected) peer.once('disconnect', onDisconnect)
+  else onDisconnect()
 
-  await showChannels(stream, (received, channel) => {
-    const isOthers = received.metadata?.instanceId !== name
-    if (received.type === 'stream.gap') {
+  await showChannels(stream, (message, channel) => {
+    const isOthers = message.metadata?.instanceId !== name
+    if (message.type === 'stream.gap') {
       gaps.add(channel)
       ended()
     }
-    else if (isOthers) hear(channel, isLastOf[channel](received))
+    else if (isOthers) receive(channel, isLastOf[channel](message))
     return isOthers
   }, lead)
   await store.stream.subscribe('nq:flow:*', (event) => {
@@ -74,21 +74,21 @@ export async function runInstance(name, peer, port) {
       if (event.type === 'flow.completed') ended('own')
       return
     }
-    hear('store', event.type === 'flow.completed')
+    receive('store', event.type === 'flow.completed')
     message('store', `nq:flow:${event.runId}`, describe(event), lead)
   })
 
-  await meet() // Both listen before either begins,
+  await meet() // Both subscribe before either starts,
   await startOrder(queue, run, { items: 2 })
   await end
-  await meet() // neither stops before both have heard everything,
+  await meet() // neither stops before both have received everything,
   await wiring.stop()
-  peer.off('disconnect', lost)
-  await meet() // and what both have written is there to be read.
+  peer.off('disconnect', onDisconnect)
+  await meet() // and both have written everything before either reads.
 
-  const runs = await persistently(name, () => store.index.read('nq:flows:order'))
+  const runs = await withRetries(name, () => store.index.read('nq:flows:order'))
   say()
-  row(`${name} heard`, Object.entries(heard).map(([source, count]) => `${source} ${count}`).join(', '))
+  row(`${name} received`, Object.entries(received).map(([source, count]) => `${source} ${count}`).join(', '))
   row(`${name} finds`, runs.map(({ id, metadata }) => `${id} ${metadata.status}`).join(', '))
 
   const { reconnects } = stream.stats()
@@ -98,8 +98,8 @@ export async function runInstance(name, peer, port) {
   clearInterval(alive)
 }
 
-/** Calls again, and tells, while Redis is away. */
-async function persistently(name, call) {
+/** Repeats a call while its error is retryable, and prints each failure. */
+async function withRetries(name, call) {
   for (;;) {
     try {
       return await call()
@@ -112,11 +112,11 @@ async function persistently(name, call) {
   }
 }
 
-/** Each call resolves once the other process has made its own, or has gone. */
-function meetingsWith(peer) {
+/** Returns a barrier: each call resolves when the other process has made its own, or has exited. */
+function barrierWith(peer) {
   const arrivals = on(peer, 'message', { close: ['disconnect'] })
   return async () => {
-    // What fails is told by `disconnect`.
+    // A failed send is followed by `disconnect`.
     if (peer.connected) peer.send('here', () => {})
     await arrivals.next()
   }

@@ -7,7 +7,7 @@ import { dim, heading, percentile, row, say } from './terminal.mjs'
 const RUNS = 3
 const MEASURED = 1_000
 
-// The package keeps no process alive: a server does that, or, here, a timer.
+// The package does not keep the process alive; in a server the open sockets do, here a timer.
 const alive = setInterval(() => {}, 60_000)
 
 const memory = process.argv.includes('--memory')
@@ -37,7 +37,7 @@ const ended = new Set()
 let allEnded
 const end = new Promise(resolve => allEnded = resolve)
 
-// One run is shown whole; the others run beside it.
+// One run is printed; the others run beside it.
 await showChannels(stream, received => runOf(received) === shown)
 await stream.subscribe('client:ui:flow:order', ({ data }) => {
   if (runs.includes(data.runId) && data.status !== 'running' && ended.add(data.runId).size === RUNS) allEnded()
@@ -56,10 +56,10 @@ row('p50', `${percentile(durations, 0.5).toFixed(3)} ms`)
 row('p99', `${percentile(durations, 0.99).toFixed(3)} ms`)
 
 heading('Stats')
-row('jobs', shortly(await queue.getJobCounts('orders')))
+row('jobs', summary(await queue.getJobCounts('orders')))
 const { streamCoordinator, flow } = wiring.stats()
 for (const [name, stats] of Object.entries({ coordinator: streamCoordinator, flow, store: store.stats(), stream: stream.stats() })) {
-  row(name, shortly(stats))
+  row(name, summary(stats))
 }
 
 await wiring.stop()
@@ -67,7 +67,7 @@ await shutdownAdapters()
 clearInterval(alive)
 say()
 
-/** How long it takes until a subscriber of the store-sync channel has what was appended: store, bus, coordinator, stream. */
+/** Returns how long each event takes from append to a subscriber of the store-sync channel, in milliseconds. */
 async function measure() {
   const durations = []
   let arrived
@@ -84,8 +84,8 @@ async function measure() {
   return durations
 }
 
-/** Counters in one line, without those that are 0. */
-function shortly(stats) {
+/** Returns the counters that are not 0, in one line. */
+function summary(stats) {
   return Object.entries(stats)
     .filter(([, value]) => value !== 0)
     .map(([name, value]) => `${name} ${typeof value === 'object' ? JSON.stringify(value) : value}`)

@@ -1,4 +1,4 @@
-/** An order: validate, then charge and reserve at the same time, then ship once both are done. */
+/** The flow of an order: validate, then charge and reserve in parallel, then ship when both have completed. */
 import { getEventBus } from 'nvent-native'
 
 export const orders = {
@@ -18,26 +18,26 @@ const work = {
   ship: input => ({ payload: { from: input['stock.reserved'].shelf, paid: input['payment.charged'].paid } }),
 }
 
-/** Registers the steps on a queue. What a step tells goes to the bus; flow wiring persists it. */
+/** Registers the steps as workers. A step publishes its events on the bus; the flow wiring persists them. */
 export function registerSteps(queue, { bus = getEventBus(), ms = 20 } = {}) {
   for (const [name, run] of Object.entries(work)) {
     queue.registerWorker('orders', name, async (job) => {
       const { flowId: runId, flowName, input } = job.data
       const attempt = job.attemptsMade + 1
-      const tell = (type, data) =>
+      const publish = (type, data) =>
         bus.publish({ type, runId, flowName, stepName: name, stepId: `${runId}__${name}__attempt-${attempt}`, attempt, data })
-      tell('step.started', {})
+      publish('step.started', {})
       await new Promise(resolve => setTimeout(resolve, ms))
       const { emit, payload } = run(input)
-      if (emit) tell('emit', { name: emit, payload })
-      tell('step.completed', { result: payload })
+      if (emit) publish('emit', { name: emit, payload })
+      publish('step.completed', { result: payload })
       return payload
     }, { concurrency: 4 })
   }
   queue.startProcessingQueue('orders')
 }
 
-/** Starts a run: its first event, and the job of its entry step. */
+/** Starts a run: publishes `flow.start` and enqueues the entry step. */
 export async function startOrder(queue, runId, order, bus = getEventBus()) {
   bus.publish({ type: 'flow.start', runId, flowName: orders.id, data: { order } })
   await queue.enqueue('orders', {

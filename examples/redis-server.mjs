@@ -1,4 +1,4 @@
-/** A redis-server for an example: on a free port, in a directory that is gone afterwards, and started again when it dies. */
+/** A redis-server for examples and benchmarks: on a free port, in a temporary directory, restarted when it exits. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -7,20 +7,20 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { say } from './terminal.mjs'
 
-/** Starts it. It ends with `stop`, or with this process. `appendfsync` is when it writes to the disk: `always`, `everysec`. */
+/** Starts the server; `stop` or the end of this process stops it. `appendfsync` is Redis' own option. */
 export async function startRedis({ appendfsync = 'always' } = {}) {
   const port = await freePort()
   const dir = mkdtempSync(join(tmpdir(), 'nvent-demo-redis-'))
-  // Always: what it acknowledged is on disk, so that killing it loses nothing.
+  // With `always`, acknowledged writes are on disk, so that killing the server loses nothing.
   const args = ['--port', port, '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--appendonly', 'yes', '--appendfsync', appendfsync]
   let child
   let stopping = false
-  const end = () => {
+  const kill = () => {
     stopping = true
     child.kill('SIGKILL')
     rmSync(dir, { recursive: true, force: true })
   }
-  process.once('exit', end)
+  process.once('exit', kill)
 
   async function start() {
     child = spawn('redis-server', args, { stdio: ['ignore', 'pipe', 'inherit'] })
@@ -31,13 +31,13 @@ export async function startRedis({ appendfsync = 'always' } = {}) {
     })
     child.once('exit', async (code, signal) => {
       if (stopping) return
-      say(`redis-server has gone (${signal ?? `code ${code}`}): starting it again`)
+      say(`redis-server exited (${signal ?? `code ${code}`}); restarting it`)
       try {
         await start()
-        say(`redis-server is back (process ${child.pid})`)
+        say(`redis-server is running again (process ${child.pid})`)
       }
       catch (error) {
-        // Stopped before it was ready.
+        // It was stopped before it was ready.
         if (!stopping) throw error
       }
     })

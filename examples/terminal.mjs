@@ -1,4 +1,4 @@
-/** How the examples print: aligned, and coloured on a terminal only. */
+/** Output of the examples: aligned, coloured only on a terminal. */
 const colours = process.stdout.isTTY && !process.env.NO_COLOR
 const paint = code => text => colours ? `\u001B[${code}m${text}\u001B[0m` : text
 
@@ -12,15 +12,15 @@ export const row = (name, text) => say(`  ${dim(name.padEnd(18))} ${text}`)
 
 const began = performance.now()
 
-/** Since the start. */
+/** Returns the time since the start. */
 const elapsed = () => dim(`${(performance.now() - began).toFixed(0)} ms`.padStart(8))
 
-/** One message of a channel, as it arrives. */
+/** Prints one message of a channel. */
 export function message(channel, topic, text, lead = elapsed()) {
   say(`${lead}  ${channelColour[channel](channel.padEnd(10))}  ${topic.padEnd(42)} ${text}`)
 }
 
-/** A share of some durations, such as 0.99 for the one that 99 of 100 are not above. */
+/** Returns the quantile `share` of some durations, such as 0.99. */
 export function percentile(durations, share) {
   const sorted = [...durations].sort((a, b) => a - b)
   return sorted[Math.ceil(sorted.length * share) - 1]

@@ -1,4 +1,4 @@
-/** The demo on Redis: this process and a second one, on a server of their own. See `demo.mjs`. */
+/** The demo on Redis: this process and a child process share a server that the demo starts. See `demo.mjs`. */
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
@@ -6,7 +6,7 @@ import { runInstance } from './instance.mjs'
 import { startRedis } from './redis-server.mjs'
 import { dim, heading, say } from './terminal.mjs'
 
-// So that the server ends with this process, however that ends.
+// Stops the server with this process, however the process ends.
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1))
 
 const redis = await startRedis().catch((error) => {
@@ -16,7 +16,7 @@ const redis = await startRedis().catch((error) => {
 })
 
 const second = fork(fileURLToPath(new URL('second-process.mjs', import.meta.url)), [redis.port, redis.dir])
-heading(`Two processes on Redis at 127.0.0.1:${redis.port}: what each hears of the other's order`)
+heading(`Two processes on Redis at 127.0.0.1:${redis.port}: what each receives about the other's order`)
 say(dim(`Kill any of them: redis-server is process ${redis.pid}, first ${process.pid}, second ${second.pid}`))
 const exit = once(second, 'exit')
 await runInstance('first', second, redis.port)

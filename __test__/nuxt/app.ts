@@ -1,6 +1,6 @@
 /**
- * Nuxt apps as a user has them: a folder of its own, the package installed from its tarball, built by `nuxi build`,
- * the output moved elsewhere, and run.
+ * Nuxt apps as users have them: the package is installed from its tarball, the app is built by `nuxi build`, and the
+ * output is moved to another folder and started there.
  */
 import { spawn, execFile, type ChildProcess } from 'node:child_process'
 import { cp, mkdir, mkdtemp, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises'
@@ -49,7 +49,7 @@ export class App {
     return run(process.execPath, [join(ROOT, 'node_modules/nuxt/bin/nuxt.mjs'), ...args], { cwd: this.dir, env: ENV, maxBuffer: 1e8 })
   }
 
-  /** Builds, and moves the output to a folder of its own: what it needs, it must bring. */
+  /** Builds the app and moves the output to another folder, so that it can use only what it contains. */
   async build(): Promise<Built> {
     await this.nuxi('build')
     const home = await mkdtemp(join(tmpdir(), 'nvent-built-'))
@@ -111,7 +111,7 @@ export class Server {
 
   post = <T = any>(path: string, body: unknown) => this.get<T>(path, { body })
 
-  /** Ends the process and tells how it ended. */
+  /** Ends the process and returns its exit code; null after SIGKILL. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
     if (this.child.exitCode !== null) return this.child.exitCode
     const gone = new Promise<number | null>(resolve => this.child.once('exit', resolve))
@@ -120,7 +120,7 @@ export class Server {
   }
 }
 
-/** Asks again until `found` returns something. */
+/** Polls until `found` returns a value. */
 export async function eventually<T>(found: () => Promise<T | undefined | false>, what: string, withinMs = 30_000): Promise<T> {
   const end = Date.now() + withinMs
   for (;;) {

@@ -67,7 +67,7 @@ describe('the playground in a browser', () => {
     await completed(page, 3)
     await page.locator('.run .head').first().focus()
     await page.keyboard.press('Space')
-    await page.waitForSelector('.timeline .lane')
+    await page.waitForSelector('.timeline .step')
     await page.keyboard.press('Space')
     expect(await page.locator('.timeline').count()).toBe(0)
     await page.locator('#many').focus()

@@ -82,16 +82,16 @@ describe('a wrong option', () => {
   }
 
   test('fails the build, with the nearest right one, and every one at once', async () => {
-    const told = await build(`{
+    const output = await build(`{
       modules: ['nvent-native'],
       nvent: { store: { adapter: 'fille', file: { datadir: 'x' } }, stram: {}, wiring: { streamCoordinator: { enableStoreSync: 'yes' } } },
       nventNative: { durability: 'disc' },
     }`)
-    expect(told).toContain(`nvent.store.adapter is "fille": did you mean 'file'?`)
-    expect(told).toContain(`nvent.store.file.datadir is not an option: did you mean 'dataDir'?`)
-    expect(told).toContain(`nvent.stram is not an option: did you mean 'stream'?`)
-    expect(told).toContain(`nvent.wiring.streamCoordinator.enableStoreSync is "yes", but must be a boolean`)
-    expect(told).toContain(`nventNative.durability is "disc": did you mean 'disk'?`)
+    expect(output).toContain(`nvent.store.adapter is "fille": did you mean 'file'?`)
+    expect(output).toContain(`nvent.store.file.datadir is not an option: did you mean 'dataDir'?`)
+    expect(output).toContain(`nvent.stram is not an option: did you mean 'stream'?`)
+    expect(output).toContain(`nvent.wiring.streamCoordinator.enableStoreSync is "yes", but must be a boolean`)
+    expect(output).toContain(`nventNative.durability is "disc": did you mean 'disk'?`)
   }, SLOW)
 
   test('says of a queue on Redis which ones there are', async () => {

@@ -3,10 +3,10 @@ import { fileURLToPath } from 'node:url'
 
 export interface Exit { code: number | null, signal: NodeJS.Signals | null, stdout: string, stderr: string }
 
-/** Runs a script of `fixtures/` in a process of its own until it exits by itself. */
+/** Runs a script of `fixtures/` in a child process and resolves when it has exited. */
 export const run = (script: string, ...args: string[]): Promise<Exit> => runFile(`fixtures/${script}`, args)
 
-/** The same for any script, by its path from `__test__`. */
+/** Runs any script, given by its path relative to `__test__`. */
 export function runFile(path: string, args: string[], options: { cwd?: string, env?: NodeJS.ProcessEnv } = {}): Promise<Exit> {
   const file = fileURLToPath(new URL(`../${path}`, import.meta.url))
   const child = spawn(process.execPath, [file, ...args], { ...options, stdio: ['ignore', 'pipe', 'pipe'] })

@@ -12,7 +12,7 @@ async function freePort(): Promise<number> {
   return port
 }
 
-/** A redis-server of its own on a free port, that keeps nothing on disk. */
+/** A redis-server on a free port, without persistence. */
 export class RedisServer {
   private constructor(readonly port: number, private child: ChildProcess) {}
 
@@ -35,17 +35,17 @@ export class RedisServer {
     return { host: '127.0.0.1', port: this.port }
   }
 
-  /** Empties a database. */
+  /** Removes every key of a database. */
   async flush(db: number): Promise<void> {
     await this.cli('-n', String(db), 'flushdb')
   }
 
-  /** What redis-cli says. */
+  /** Runs redis-cli and returns its output. */
   async cli(...args: string[]): Promise<string> {
     return (await promisify(execFile)('redis-cli', ['-p', String(this.port), ...args])).stdout.trim()
   }
 
-  /** The ids of the connections that ours have open. */
+  /** Returns the ids of the open connections of this package. */
   async connections(): Promise<string[]> {
     const list = (await this.cli('client', 'list')).split('\n').filter(line => line.includes(' name=nvent-native '))
     return list.map(line => /^id=(\d+)/.exec(line)![1]!)

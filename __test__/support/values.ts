@@ -1,4 +1,4 @@
-/** `levels` objects inside each other. */
+/** Returns an object nested `levels` deep. */
 export function nested(levels: number): any {
   let value: any = 0
   for (let i = 0; i < levels; i++) value = { a: value }
@@ -8,7 +8,7 @@ export function nested(levels: number): any {
 const cyclic: any = { deep: { list: [1] } }
 cyclic.deep.list.push(cyclic)
 
-/** Objects that have no JSON, and the path in an object `name` at which that is noticed. */
+/** Values that JSON cannot represent, with the path that the error names. */
 export const noJson: Array<[what: string, value: any, path: string]> = [
   ['a cycle', cyclic, '.deep.list[1]'],
   ['a BigInt', { list: [{ n: 1n }] }, '.list[0].n'],
@@ -21,12 +21,12 @@ class Money {
   get shown(): string { return `${this.amount} €` }
 }
 
-/** Objects that have JSON, though not of everything in them. */
+/** Objects that JSON.stringify represents only in part. */
 export const odd: Array<[what: string, value: any]> = [
   ['functions', { f: () => 1, list: [() => 1] }],
   ['symbols', { s: Symbol('s'), [Symbol('key')]: 1, list: [Symbol('s')] }],
   ['undefined', { u: undefined, list: [undefined, 1] }],
-  ['numbers that are none', { nan: Number.NaN, inf: [Number.POSITIVE_INFINITY, -0] }],
+  ['non-finite numbers', { nan: Number.NaN, inf: [Number.POSITIVE_INFINITY, -0] }],
   ['dates', { at: new Date(86_400_000) }],
   ['maps and sets', { map: new Map([[1, 2]]), set: new Set([1]) }],
   ['instances of classes', { money: new Money(3) }],
@@ -44,7 +44,7 @@ export const odd: Array<[what: string, value: any]> = [
   ['numbers as keys, in their order', { 2: 'b', 1: 'a', x: 1 }],
 ]
 
-/** What JSON makes of it, as the caller is to get it back. */
+/** Returns the value after a round trip through JSON. */
 export const throughJson = (value: unknown): any => JSON.parse(JSON.stringify(value))
 
 export const noObjects: unknown[] = [undefined, null, 1, 'text', true, [], () => 1, Symbol('s'), 1n]
@@ -52,7 +52,7 @@ export const noStrings: unknown[] = [undefined, null, 1, true, {}, [], () => 1, 
 export const noNames: unknown[] = [...noStrings, '', 'half a pair \uD800', 'x'.repeat(9_000)]
 export const noNumbers: unknown[] = [null, '1', true, {}, [], Number.NaN, Number.POSITIVE_INFINITY, 1n]
 
-/** For the title of a test. */
+/** Returns a short form of the value for the title of a test. */
 export function shown(value: unknown): string {
   if (typeof value === 'string' && value.length > 20) return `a string of ${value.length}`
   return typeof value === 'object' || typeof value === 'string' ? JSON.stringify(value) : String(value)

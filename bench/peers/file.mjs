@@ -5,7 +5,7 @@ import Database from 'better-sqlite3'
 import { open } from 'lmdb'
 import { merge } from './memory.mjs'
 
-/** Ids as the contract wants them: they increase within a subject. */
+/** Returns ids that increase strictly within a subject, as the contract requires. */
 class Ids {
   last = new Map()
 

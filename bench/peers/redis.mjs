@@ -6,7 +6,7 @@ import { GlideClient, GlideClientConfiguration, Logger, Script } from '@valkey/v
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
 
-// It tells on the terminal that it was closed.
+// Otherwise it logs to the terminal when it is closed.
 Logger.setLoggerConfig('off')
 
 const SCRIPTS = {
@@ -61,7 +61,7 @@ export async function glide(port) {
   })
 }
 
-/** Publish/subscribe by pattern, JSON both ways: a client that publishes and, where the protocol asks for it, one that hears. */
+/** Publish/subscribe by pattern, JSON both ways: a client that publishes and, where the protocol asks for it, one that subscribes. */
 export async function ioredisPubSub(port) {
   const [client, hearing] = [new Redis({ port, enableAutoPipelining: true }), new Redis({ port })]
   return {

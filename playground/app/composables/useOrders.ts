@@ -1,4 +1,4 @@
-/** What the page knows of the orders: loaded from the index, kept current by server-sent events. */
+/** The page's view of the orders: loaded from the index, updated by server-sent events. */
 import { STEPS, type RunEvent, type RunStatus, type RunSummary, type Sample, type Stats, type Step, type StepState } from '#shared/order'
 
 export interface Run {
@@ -9,11 +9,11 @@ export interface Run {
   steps: Record<Step, StepState>
 }
 
-/** Runs that the page keeps; the list shows fewer. */
-const KEPT = 1000
+/** Runs that the page holds; the list shows fewer. */
+const MAX_RUNS = 1000
 const HISTORY = 90
-/** The server sends something every second: longer than this without a word, and it is away. */
-const SILENCE = 4000
+/** The server sends a message every second; without one for this long, in ms, it counts as away. */
+const SERVER_TIMEOUT = 4000
 
 export function useOrders() {
   const runs = shallowRef(new Map<string, Run>())
@@ -48,7 +48,7 @@ export function useOrders() {
   function connect() {
     source?.close()
     source = new EventSource('/api/events')
-    heard()
+    resetWatchdog()
     source.addEventListener('hello', async () => {
       try {
         await load()
@@ -56,34 +56,34 @@ export function useOrders() {
         connection.value = 'live'
       }
       catch {
-        lost()
+        onDisconnect()
       }
     })
     source.addEventListener('flow', ({ data }) => {
-      heard()
+      resetWatchdog()
       const events: RunEvent[] = JSON.parse(data)
       for (const event of events) apply(runs.value, event)
       for (const id of runs.value.keys()) {
-        if (runs.value.size <= KEPT) break
+        if (runs.value.size <= MAX_RUNS) break
         runs.value.delete(id)
       }
       triggerRef(runs)
       for (const listener of listeners) listener(events)
     })
     source.addEventListener('stats', ({ data }) => {
-      heard()
+      resetWatchdog()
       stats.value = JSON.parse(data)
       samples.value = [...samples.value, stats.value!.sample].slice(-HISTORY)
     })
-    source.addEventListener('error', lost)
+    source.addEventListener('error', onDisconnect)
   }
 
-  function heard() {
+  function resetWatchdog() {
     clearTimeout(watchdog)
-    watchdog = setTimeout(lost, SILENCE)
+    watchdog = setTimeout(onDisconnect, SERVER_TIMEOUT)
   }
 
-  function lost() {
+  function onDisconnect() {
     source?.close()
     clearTimeout(watchdog)
     clearTimeout(retry)
@@ -98,7 +98,7 @@ export function useOrders() {
       await $fetch('/api/orders', { method: 'POST', body: { count } })
     }
     catch {
-      lost()
+      onDisconnect()
     }
     finally {
       busy.value = false

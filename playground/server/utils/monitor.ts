@@ -13,7 +13,7 @@ let latencies: number[] = []
 let pending: RunEvent[] = []
 let seconds = { events: 0, flows: 0 }
 
-/** Everything the page shows comes from the client channel; one subscription serves all who look. */
+/** Collects what the page shows from the client channel; one subscription serves every open page. */
 export async function startMonitor({ store, stream, queue, wiring }: Adapters & { wiring: Wiring & { stats(): any } }) {
   for (const run of await store.index.read(INDEX, { limit: 1_000_000 })) totals[run.metadata.status as RunStatus]++
 
@@ -73,7 +73,7 @@ export function toRunEvent({ id, runId, type, ts, stepName, attempt }: EventReco
   return { id, runId: runId!, type, ts, step: stepName, attempt }
 }
 
-/** Of the last thousand events. */
+/** Returns the percentiles of the last thousand events. */
 function percentiles(): Stats['latency'] {
   latencies = latencies.slice(-1000)
   const sorted = [...latencies].sort((a, b) => a - b)

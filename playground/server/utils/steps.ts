@@ -16,12 +16,12 @@ const emits: Record<Step, string[]> = {
   ...Object.fromEntries(STEPS.slice(1).map(step => [step, orderFlow.steps[step]!.emits ?? []])),
 } as Record<Step, string[]>
 
-/** How long the work of each step takes, in milliseconds, give or take half. */
+/** Duration of each step in milliseconds, plus or minus half. */
 const effort: Record<Step, number> = { validate: 250, charge: 700, reserve: 450, ship: 550, notify: 200 }
 
 /**
- * One step of an order. A job may run twice (the process was killed before the queue heard of its end), so it
- * looks first at what the run's own events say was done, and appends only what is missing.
+ * Runs one step of an order. A job may run twice (the process was killed before the queue stored its end), so the
+ * step first reads which events the run already has, and appends only those that are missing.
  */
 export async function runStep(step: Step, job: OrderJob): Promise<void> {
   const store = useStoreAdapter()
@@ -57,7 +57,7 @@ export async function runStep(step: Step, job: OrderJob): Promise<void> {
   await append({ type: 'step.completed' })
 }
 
-/** Starts a run: its entry step into the queue, its first event into the store; the wiring does the rest. */
+/** Starts a run: enqueues its entry step and appends its first event; the wiring does the rest. */
 export async function startOrder(): Promise<string> {
   const runId = crypto.randomUUID()
   await useQueueAdapter().enqueue('orders', {
@@ -69,7 +69,7 @@ export async function startOrder(): Promise<string> {
   return runId
 }
 
-/** The job is the promise that the run happens: where the process died right after it, the entry step makes up for it. */
+/** Appends `flow.start` if the run has no event yet. The entry step calls it again, in case the process died after the enqueue. */
 async function ensureStarted(runId: string): Promise<void> {
   const start = { type: 'flow.start', runId, flowName: FLOW, sentAt: preciseNow() }
   await useStoreAdapter().stream.append(subjectOf(runId), start, { expectedLastId: null }).catch((error) => {
@@ -77,12 +77,12 @@ async function ensureStarted(runId: string): Promise<void> {
   })
 }
 
-/** Milliseconds since the epoch, with a fraction. */
+/** Returns the time since the epoch in milliseconds, with a fraction. */
 export const preciseNow = () => performance.timeOrigin + performance.now()
 
 const sleep = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 
-/** A number from 0 to 1 that is always the same for a run, so that a repeated job takes the same course. */
+/** Returns a number from 0 to 1 that depends only on the run, so that a repeated job behaves the same. */
 function luck(runId: string, salt: string): number {
   let hash = 2166136261
   for (const char of runId + salt) hash = Math.imul(hash ^ char.charCodeAt(0), 16777619)

@@ -2,7 +2,7 @@ import type { EventStream } from 'h3'
 
 const open = new Set<EventStream>()
 
-/** Keeps a server-sent event stream until its reader leaves, or the server does. */
+/** Tracks a server-sent event stream until the client disconnects or the server stops. */
 export function trackEventStream(stream: EventStream) {
   open.add(stream)
   stream.onClosed(() => open.delete(stream))
