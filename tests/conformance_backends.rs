@@ -5,7 +5,7 @@ mod conformance;
 use std::sync::Arc;
 
 use conformance::{Capabilities, Fresh};
-use nvent_native::store::file::{FileOptions, FileStore};
+use nvent_native::store::file::{FileStore, FileStoreOptions};
 use nvent_native::store::{MemoryStore, StoreBackend};
 use nvent_native::stream::{MemoryStream, Retain, StreamBackend};
 use nvent_native::time::ManualClock;
@@ -22,7 +22,7 @@ async fn memory() -> Fresh<dyn StoreBackend> {
 
 async fn file() -> Fresh<dyn StoreBackend> {
     let (clock, dir) = (ManualClock::at(NEW_YEAR), tempfile::tempdir().unwrap());
-    let backend = Arc::new(FileStore::new(FileOptions::new(dir.path()), clock.clone(), Handle::current()));
+    let backend = Arc::new(FileStore::new(FileStoreOptions::new(dir.path()), clock.clone(), Handle::current()));
     Fresh { backend, capabilities: Capabilities { clock: Some(clock) }, _place: Box::new(dir) }
 }
 

@@ -16,8 +16,8 @@ use name::name;
 use nvent_native::error::Code;
 use nvent_native::event::NewEvent;
 use nvent_native::json;
-use nvent_native::store::file::{Durability, FileOptions, FileStore};
-use nvent_native::store::{EventQuery, StoreBackend};
+use nvent_native::store::file::{Durability, FileStore, FileStoreOptions};
+use nvent_native::store::{EventQuery, Maintenance, StoreBackend};
 use nvent_native::time::system_clock;
 use tokio::runtime::Handle;
 
@@ -27,7 +27,7 @@ const WRITERS: usize = 8;
 const ROUNDS: u64 = 12;
 
 fn store(dir: &Path, durability: Durability) -> FileStore {
-    FileStore::new(FileOptions { durability, ..FileOptions::new(dir) }, system_clock(), Handle::current())
+    FileStore::new(FileStoreOptions { durability, ..FileStoreOptions::new(dir) }, system_clock(), Handle::current())
 }
 
 fn spawn_child(dir: &Path, disk: bool) -> Child {

@@ -10,14 +10,14 @@ use nvent_native::error::Code;
 use nvent_native::event::NewEvent;
 use nvent_native::json;
 use nvent_native::op::Op;
-use nvent_native::store::file::{FileOptions, FileStore};
-use nvent_native::store::{DocQuery, EventQuery, IndexQuery, StoreBackend};
+use nvent_native::store::file::{FileStore, FileStoreOptions};
+use nvent_native::store::{DocQuery, EventQuery, IndexQuery, Maintenance, StoreBackend};
 use nvent_native::time::{ManualClock, system_clock};
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 
 fn store(dir: &Path) -> FileStore {
-    FileStore::new(FileOptions::new(dir), system_clock(), Handle::current())
+    FileStore::new(FileStoreOptions::new(dir), system_clock(), Handle::current())
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -53,7 +53,7 @@ async fn fill(store: &FileStore) {
 
 async fn check_filled(dir: &Path) {
     let clock = ManualClock::at(500_000);
-    let store = FileStore::new(FileOptions::new(dir), clock.clone(), Handle::current());
+    let store = FileStore::new(FileStoreOptions::new(dir), clock.clone(), Handle::current());
     let read = store.read(name("nq:flow:1"), EventQuery::default()).await.unwrap();
     assert_eq!(&*read[2], r#"{"id":"1000-2","ts":1000,"type":"t","n":2}"#);
     assert_eq!(read.len(), 3);
@@ -85,7 +85,7 @@ async fn files_of_every_version_are_opened() {
 #[tokio::test]
 async fn todays_version_reads_what_it_writes() {
     let dir = tempfile::tempdir().unwrap();
-    let store = FileStore::new(FileOptions::new(dir.path()), ManualClock::at(1_000), Handle::current());
+    let store = FileStore::new(FileStoreOptions::new(dir.path()), ManualClock::at(1_000), Handle::current());
     fill(&store).await;
     store.close().await.unwrap();
     check_filled(dir.path()).await;

@@ -8,13 +8,13 @@ use std::path::Path;
 
 use name::name;
 use nvent_native::json::{self, Filter};
-use nvent_native::store::file::{FileOptions, FileStore};
+use nvent_native::store::file::{FileStore, FileStoreOptions};
 use nvent_native::store::{EventQuery, IndexQuery, StoreBackend};
 use nvent_native::time::system_clock;
 use tokio::runtime::Handle;
 
 fn store(dir: &Path) -> FileStore {
-    FileStore::new(FileOptions::new(dir), system_clock(), Handle::current())
+    FileStore::new(FileStoreOptions::new(dir), system_clock(), Handle::current())
 }
 
 fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) {

@@ -14,7 +14,7 @@ use nvent_native::event::{EventId, NewEvent};
 use nvent_native::fanout::{Delivery, Mailbox, Overflow};
 use nvent_native::json::{self, Filter};
 use nvent_native::op::Op;
-use nvent_native::store::file::{FileOptions, FileStore};
+use nvent_native::store::file::{FileStore, FileStoreOptions};
 use nvent_native::store::{DocQuery, EventQuery, Expected, IndexQuery, MemoryStore, StoreBackend, Stored};
 use nvent_native::time::ManualClock;
 use proptest::prelude::*;
@@ -194,7 +194,7 @@ impl Side {
 }
 
 async fn file(dir: &Path, clock: &Arc<ManualClock>) -> Side {
-    Side::new(Box::new(FileStore::new(FileOptions::new(dir), clock.clone(), Handle::current()))).await
+    Side::new(Box::new(FileStore::new(FileStoreOptions::new(dir), clock.clone(), Handle::current()))).await
 }
 
 async fn agree(calls: Vec<Call>) -> Result<(), TestCaseError> {

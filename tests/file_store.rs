@@ -12,16 +12,16 @@ use nvent_native::event::NewEvent;
 use nvent_native::fanout::{Delivery, Mailbox, Overflow};
 use nvent_native::json::{self, Json};
 use nvent_native::op::Op;
-use nvent_native::store::file::{Durability, FileOptions, FileStore, Retention};
+use nvent_native::store::file::{Durability, FileStore, FileStoreOptions, Retention};
 use nvent_native::store::{EventQuery, IndexQuery, StoreBackend};
 use nvent_native::time::{ManualClock, SharedClock, system_clock};
 use tokio::runtime::Handle;
 
 fn open(dir: &Path) -> FileStore {
-    with(FileOptions::new(dir), system_clock())
+    with(FileStoreOptions::new(dir), system_clock())
 }
 
-fn with(options: FileOptions, clock: SharedClock) -> FileStore {
+fn with(options: FileStoreOptions, clock: SharedClock) -> FileStore {
     FileStore::new(options, clock, Handle::current())
 }
 
@@ -162,13 +162,13 @@ async fn adapters_of_one_process_share_what_is_open() {
 async fn ids_increase_after_deletion_restart_and_a_clock_that_went_back() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(5_000);
-    let store = with(FileOptions::new(dir.path()), clock.clone());
+    let store = with(FileStoreOptions::new(dir.path()), clock.clone());
     store.append(name("s"), event(0), None, None).await.unwrap();
     store.append(name("s"), event(1), None, None).await.unwrap();
     store.delete_subject(name("s")).await.unwrap();
     store.close().await.unwrap();
     clock.set(1_000);
-    let store = with(FileOptions::new(dir.path()), clock.clone());
+    let store = with(FileStoreOptions::new(dir.path()), clock.clone());
     assert_eq!(store.append(name("s"), event(2), None, None).await.unwrap().id(), "5000-2");
     store.close().await.unwrap();
 }
@@ -179,7 +179,7 @@ async fn retention_keeps_the_newest_and_ids_go_on() {
     let clock = ManualClock::at(1_000_000);
     let store = open(dir.path());
     store.close().await.unwrap();
-    let store = with(FileOptions::new(dir.path()), clock.clone());
+    let store = with(FileStoreOptions::new(dir.path()), clock.clone());
     let writes: Vec<_> = (0..2_000).map(|n| store.append(name(&format!("s{}", n % 2)), event(n), None, None)).collect();
     for write in writes {
         write.await.unwrap();
@@ -187,7 +187,7 @@ async fn retention_keeps_the_newest_and_ids_go_on() {
     store.close().await.unwrap();
     const AGE: u64 = 1_000_000_000;
     let retention = Retention { max_age_ms: Some(AGE), max_events_per_subject: Some(10) };
-    let store = with(FileOptions { retention, ..FileOptions::new(dir.path()) }, clock.clone());
+    let store = with(FileStoreOptions { retention, ..FileStoreOptions::new(dir.path()) }, clock.clone());
     until(async || store.read(name("s1"), EventQuery::default()).await.unwrap().len() == 10).await;
     assert_eq!(numbers(&store.read(name("s1"), EventQuery::default()).await.unwrap())[0], 1_981);
     clock.advance(AGE * 10);
@@ -209,7 +209,7 @@ async fn retention_keeps_the_newest_and_ids_go_on() {
 async fn expired_keys_are_invisible_at_once_and_removed_later() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(1_000);
-    let store = with(FileOptions::new(dir.path()), clock.clone());
+    let store = with(FileStoreOptions::new(dir.path()), clock.clone());
     store.kv_set(name("k"), "1".into(), Some(50)).await.unwrap();
     store.kv_set(name("stays"), "1".into(), None).await.unwrap();
     assert_eq!(store.kv_increment(name("k"), 1.0).await.unwrap().to_string(), "2");
@@ -229,7 +229,8 @@ async fn expired_keys_are_invisible_at_once_and_removed_later() {
 #[tokio::test]
 async fn durable_writes_wait_for_the_disk_and_share_the_wait() {
     let dir = tempfile::tempdir().unwrap();
-    let store = with(FileOptions { durability: Durability::Disk, ..FileOptions::new(dir.path()) }, system_clock());
+    let store =
+        with(FileStoreOptions { durability: Durability::Disk, ..FileStoreOptions::new(dir.path()) }, system_clock());
     store.open().await.unwrap();
     let writes: Vec<_> = (0..1_000).map(|n| store.append(name("s"), event(n), None, None)).collect();
     for write in writes {

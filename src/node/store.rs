@@ -18,10 +18,10 @@ use crate::node::bus::NativeBus;
 use crate::node::redis::store_options;
 use crate::node::reply::{Reply, guard, reply};
 use crate::node::runtime;
-use crate::store::file::{Durability, FileOptions, FileStore, Retention};
+use crate::store::file::{FileStore, FileStoreOptions};
 use crate::store::{
-    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, MemoryStore, RedisStore, Stats,
-    StoreBackend,
+    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Maintenance, MemoryStore, RedisStore,
+    Stats, StoreBackend,
 };
 use crate::time::system_clock;
 
@@ -29,8 +29,6 @@ use crate::time::system_clock;
 #[napi]
 pub struct NativeStore {
     pub(super) store: Arc<dyn StoreBackend>,
-    /// The same store, where it is a file store: what only that one can do.
-    file: Option<Arc<FileStore>>,
     bridge: Arc<Shared>,
     announce: Option<(Arc<Bus>, Announce)>,
 }
@@ -57,22 +55,6 @@ struct PageOptions {
     filter: Option<json::Object>,
     sort_by: Option<String>,
     order: Option<String>,
-}
-
-/// The options of a file store.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct FileSettings {
-    data_dir: String,
-    durability: Option<String>,
-    retention: RetentionSettings,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct RetentionSettings {
-    max_age_ms: Option<f64>,
-    max_events_per_subject: Option<f64>,
 }
 
 /// Entries of an index that are read unless a limit is given, as nvent does.
@@ -173,24 +155,10 @@ impl NativeStore {
     #[napi(factory)]
     pub fn file(bridge: &Bridge, bus: Option<&NativeBus>, options: String) -> napi::Result<Self> {
         guard(|| {
-            let given: FileSettings = options_of(Some(&options))?;
-            let mut options = FileOptions::new(&given.data_dir);
-            options.durability = match given.durability.as_deref() {
-                None | Some("os") => Durability::Os,
-                Some("disk") => Durability::Disk,
-                Some(other) => {
-                    return Err(Error::invalid(format!(
-                        "options.durability: {other:?} is not known; 'os' and 'disk' are"
-                    )));
-                }
-            };
-            options.retention = Retention {
-                max_age_ms: count("retention.maxAgeMs", given.retention.max_age_ms)?.map(|ms| ms as u64),
-                max_events_per_subject: count("retention.maxEventsPerSubject", given.retention.max_events_per_subject)?
-                    .map(|n| n as u64),
-            };
-            let store = Arc::new(FileStore::new(options, system_clock(), runtime()));
-            Ok(Self { file: Some(store.clone()), ..Self::with(bridge, bus, store) })
+            json::check_depth("options", &options)?;
+            let options: FileStoreOptions =
+                serde_json::from_str(&options).map_err(|e| Error::invalid(format!("options: not usable: {e}")))?;
+            Ok(Self::with(bridge, bus, Arc::new(FileStore::new(options, system_clock(), runtime()))))
         })
     }
 
@@ -203,7 +171,7 @@ impl NativeStore {
     /// Copies a file store while it is in use.
     #[napi]
     pub fn backup(&self, path: String) -> napi::Result<Reply> {
-        reply(&self.bridge, || Ok(self.files()?.backup(Path::new(&path))), nothing)
+        reply(&self.bridge, || Ok(self.maintenance()?.backup(Path::new(&path))), nothing)
     }
 
     /// Reads everything in a file store and checks it.
@@ -211,7 +179,7 @@ impl NativeStore {
     pub fn verify(&self) -> napi::Result<Reply> {
         reply(
             &self.bridge,
-            || Ok(self.files()?.verify()),
+            || Ok(self.maintenance()?.verify()),
             |found| {
                 Some(
                     json!({ "ok": found.problems.is_empty(), "rows": found.rows, "problems": found.problems })
@@ -221,8 +189,9 @@ impl NativeStore {
         )
     }
 
-    fn files(&self) -> Result<&Arc<FileStore>> {
-        self.file.as_ref().ok_or_else(|| Error::invalid(format!("a {} store has no files", self.store.name())))
+    fn maintenance(&self) -> Result<&dyn Maintenance> {
+        let missing = || Error::invalid(format!("a {} store has no files", self.store.name()));
+        self.store.maintenance().ok_or_else(missing)
     }
 
     fn with(bridge: &Bridge, bus: Option<&NativeBus>, store: Arc<dyn StoreBackend>) -> Self {
@@ -230,7 +199,7 @@ impl NativeStore {
             let (bus, told) = (bus.bus.clone(), bus.bus.clone());
             (bus, Arc::new(move |subject: &Arc<str>, event: &Event| told.announce(subject, event)) as Announce)
         });
-        Self { store, file: None, bridge: bridge.shared.clone(), announce }
+        Self { store, bridge: bridge.shared.clone(), announce }
     }
 
     /// What is told about appends.

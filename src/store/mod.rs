@@ -1,7 +1,7 @@
 //! Stores: one contract, one file or folder per backend.
 //!
-//! A store is pure storage. It knows no stream and no bus: whoever appends hands in an [`Announce`] to be told, in the
-//! order of storage, what was stored.
+//! A store is pure storage. It knows no stream and no bus: an append takes an [`Announce`] callback, which is called
+//! with each event in the order of storage.
 
 pub mod file;
 mod memory;
@@ -12,6 +12,7 @@ pub use redis::{RedisStore, RedisStoreOptions, Trim};
 
 pub use crate::health::{Health, Stats};
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Number;
@@ -23,7 +24,7 @@ use crate::json::{Filter, Json, Object, at_path};
 use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::Op;
 
-/// Told about each stored event, in the order of its subject, before the append is acknowledged. It must not block.
+/// Called with each stored event, in the order of its subject, before the append is acknowledged. It must not block.
 pub type Announce = Arc<dyn Fn(&Arc<str>, &Event) + Send + Sync>;
 
 /// A stored event as a store subscription delivers it.
@@ -45,7 +46,7 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// [`crate::error::Code::Conflict`] unless the subject ends as expected.
+    /// Returns [`crate::error::Code::Conflict`] unless the subject ends as expected.
     pub fn check(self, subject: &str, last: Option<EventId>) -> Result<()> {
         let wanted = match self {
             Self::Empty => None,
@@ -79,7 +80,7 @@ pub struct EventQuery {
     pub from: Option<f64>,
     /// Only times up to this one, in ms.
     pub to: Option<f64>,
-    /// At most so many, after all filters.
+    /// Most records, after all filters.
     pub limit: Option<usize>,
     /// Newest first.
     pub descending: bool,
@@ -88,9 +89,9 @@ pub struct EventQuery {
 /// Which entries of an index to read: highest score first, ties by id ascending.
 #[derive(Debug, Clone)]
 pub struct IndexQuery {
-    /// Matching entries to pass over.
+    /// Matching entries to skip.
     pub offset: usize,
-    /// At most so many.
+    /// Most rows.
     pub limit: usize,
     /// Which entries match.
     pub filter: Filter,
@@ -101,7 +102,7 @@ pub struct IndexQuery {
 pub struct IndexEntry {
     /// The entry's id.
     pub id: Arc<str>,
-    /// What it is sorted by.
+    /// The sort key.
     pub score: f64,
     /// Its metadata, a JSON object with `version` in it.
     pub metadata: Json,
@@ -112,14 +113,32 @@ pub struct IndexEntry {
 pub struct DocQuery {
     /// Which documents match.
     pub filter: Filter,
-    /// Matching documents to pass over.
+    /// Matching documents to skip.
     pub offset: usize,
-    /// At most so many.
+    /// Most rows.
     pub limit: Option<usize>,
     /// Dotted path of the field to sort by. A missing field sorts as null: null, booleans, numbers, text, the rest; ties by id.
     pub sort_by: Option<String>,
-    /// The other way round.
+    /// Converts from the signed integers of SQLite.
     pub descending: bool,
+}
+
+/// The result of [`Maintenance::verify`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verification {
+    /// Rows that were read.
+    pub rows: u64,
+    /// What is wrong, in words. If it is empty, every page and every row is as it was written.
+    pub problems: Vec<String>,
+}
+
+/// What a store with files of its own can do.
+pub trait Maintenance {
+    /// Copies the store as it is at this moment into a new file, while it is in use. An existing file is not replaced. To
+    /// restore, put the copy into an empty data directory under the name `nvent.db`.
+    fn backup(&self, path: &Path) -> Op<()>;
+    /// Reads every page and every row, and reports damage. It blocks nobody, and takes as long as reading the files does.
+    fn verify(&self) -> Op<Verification>;
 }
 
 /// Where things are stored.
@@ -127,21 +146,25 @@ pub struct DocQuery {
 /// Every method starts its work before it returns, so calls take effect in the order in which they are made; each is
 /// atomic. The first call opens the backend if [`StoreBackend::open`] has not. After [`StoreBackend::close`] every
 /// method fails with [`crate::error::Code::Closed`], but for `close` and `unsubscribe`, which have nothing left to do,
-/// and `health`, which says so. JSON has passed
-/// [`crate::json::check_depth`].
+/// and `health`, which says so. JSON texts were
+/// checked by [`crate::json::check_depth`].
 pub trait StoreBackend: Send + Sync + 'static {
     /// `memory`, `file` or `redis`.
     fn name(&self) -> &'static str;
-    /// Makes it usable. Idempotent.
+    /// Opens it. Idempotent.
     fn open(&self) -> Op<()>;
-    /// Ends it; resolves when nothing is left behind. Idempotent.
+    /// Closes it. Completes when everything is released. Idempotent.
     fn close(&self) -> Op<()>;
-    /// Whether it is usable now.
+    /// Returns whether it is usable now.
     fn health(&self) -> Op<Health>;
-    /// Its counters: `appends`, `reads`, `writes`, `errors`, and what it has of its own.
+    /// Returns the maintenance of its files, if it has any.
+    fn maintenance(&self) -> Option<&dyn Maintenance> {
+        None
+    }
+    /// Returns its counters: `appends`, `reads`, `writes`, `errors`, and what it has of its own.
     fn stats(&self) -> Stats;
 
-    /// Stores an event at the end of a subject. `announce` is called before the operation ends.
+    /// Stores an event at the end of a subject. `announce` is called before the operation completes.
     fn append(
         &self,
         subject: &Subject,
@@ -151,53 +174,53 @@ pub trait StoreBackend: Send + Sync + 'static {
     ) -> Op<Event>;
     /// Reads records of a subject, as JSON texts.
     fn read(&self, subject: &Subject, query: EventQuery) -> Op<Vec<Json>>;
-    /// Delivers what is appended from now on to subjects that the pattern matches. The id is for `unsubscribe`.
+    /// Delivers what is appended from now on to subjects that the pattern matches. Returns the id for `unsubscribe`.
     fn subscribe(&self, pattern: &Pattern, mailbox: Arc<Mailbox<Stored>>) -> Op<u64>;
     /// Ends a subscription and closes its mailbox. Unknown ids are ignored.
     fn unsubscribe(&self, id: u64) -> Op<()>;
-    /// Deletes a subject; whether it had events. Ids given later are greater all the same.
+    /// Deletes a subject. Returns whether it had events. Ids given later are greater than all before.
     fn delete_subject(&self, subject: &Subject) -> Op<bool>;
 
-    /// The live value of a key.
+    /// Returns the live value of a key.
     fn kv_get(&self, key: &Key) -> Op<Option<Json>>;
-    /// Sets a key, for `ttl_ms` milliseconds or for good.
+    /// Sets a key, for `ttl_ms` milliseconds or permanently.
     fn kv_set(&self, key: &Key, value: Json, ttl_ms: Option<u64>) -> Op<()>;
     /// Deletes a key.
     fn kv_delete(&self, key: &Key) -> Op<()>;
-    /// Deletes the keys that a glob matches; how many had a live value.
+    /// Deletes the keys that a glob matches. Returns the number of live values.
     fn kv_clear(&self, pattern: &Pattern) -> Op<u64>;
-    /// Adds to the number in a key (a missing one is 0), keeping its TTL.
+    /// Adds to the number in a key (a missing one is 0), keeping its TTL. Returns the sum.
     fn kv_increment(&self, key: &Key, by: f64) -> Op<Number>;
 
     /// Adds or replaces an entry. The metadata goes through [`crate::json::fresh_metadata`].
     fn index_add(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()>;
-    /// One entry.
+    /// Returns one entry.
     fn index_get(&self, key: &Key, id: &EntryId) -> Op<Option<IndexEntry>>;
-    /// A page of entries.
+    /// Returns a page of entries.
     fn index_read(&self, key: &Key, query: IndexQuery) -> Op<Vec<IndexEntry>>;
-    /// [`crate::json::update_metadata`] on one entry. False: no such entry, or another version.
+    /// Applies [`crate::json::update_metadata`] to one entry. Returns false if there is none, or it has another version.
     fn index_update(&self, key: &Key, id: &EntryId, patch: Object, expected_version: Option<i64>) -> Op<bool>;
-    /// [`crate::json::increment_metadata`] on one entry. A missing entry is [`entry_not_found`].
+    /// Applies [`crate::json::increment_metadata`] to one entry. A missing entry is [`entry_not_found`].
     fn index_increment(&self, key: &Key, id: &EntryId, field: &FieldPath, by: f64) -> Op<Number>;
-    /// Deletes an entry; whether it was there.
+    /// Deletes an entry. Returns whether it existed.
     fn index_delete(&self, key: &Key, id: &EntryId) -> Op<bool>;
 
     /// Stores a document, replacing the one there.
     fn doc_save(&self, collection: &Collection, id: &DocId, doc: Json) -> Op<()>;
-    /// One document.
+    /// Returns one document.
     fn doc_get(&self, collection: &Collection, id: &DocId) -> Op<Option<Json>>;
-    /// Documents of a collection, with their ids.
+    /// Returns documents of a collection, with their ids.
     fn doc_list(&self, collection: &Collection, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>>;
-    /// Deletes a document. A missing one is fine.
+    /// Deletes a document, if it exists.
     fn doc_delete(&self, collection: &Collection, id: &DocId) -> Op<()>;
 }
 
-/// The error for a missing index entry. nvent matches the words "Entry not found".
+/// Returns the error for a missing index entry. nvent matches the words "Entry not found".
 pub fn entry_not_found(key: &str, id: &str) -> Error {
     Error::not_found(format!("Entry not found: {id:?} in index {key:?}"))
 }
 
-/// How values of different kinds sort in [`DocQuery::sort_by`]: null, booleans, numbers, text, arrays and objects.
+/// Compares values for [`DocQuery::sort_by`]: null, booleans, numbers, text, arrays and objects.
 pub fn compare_values(a: &serde_json::Value, b: &serde_json::Value) -> std::cmp::Ordering {
     use serde_json::Value;
     let rank = |value: &Value| match value {
@@ -215,7 +238,7 @@ pub fn compare_values(a: &serde_json::Value, b: &serde_json::Value) -> std::cmp:
     }
 }
 
-/// The page of documents that a query asks for, out of rows in the order of their ids. For backends that list in memory.
+/// Returns the page of documents that a query selects from rows in the order of their ids.
 pub fn select_docs<'a, I, J>(
     rows: impl DoubleEndedIterator<Item = (I, &'a crate::json::Object, J)>,
     query: &DocQuery,

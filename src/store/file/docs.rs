@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::params;
 use serde_json::Value;
 
-use super::filter::Sieve;
+use super::filter::TextPrefilter;
 use super::schema::checksum;
 use super::view::{Budget, Tx, View, checked};
 use crate::error::Result;
@@ -29,7 +29,7 @@ fn doc_text<'r>(doc: &'r str, sum: Option<i64>, collection: &str, id: &str) -> R
     checked(doc, sum, "documents", || format!("of collection {collection:?}, id {id:?}"))
 }
 
-/// One document.
+/// Returns one document.
 pub(super) fn get(view: &View<'_>, collection: &str, id: &str) -> Result<Option<Json>> {
     let mut statement = view.prepare("SELECT doc, sum FROM documents WHERE collection = ?1 AND id = ?2")?;
     let mut rows = statement.query([collection, id]).map_err(|e| view.fail(&e))?;
@@ -41,10 +41,10 @@ pub(super) fn get(view: &View<'_>, collection: &str, id: &str) -> Result<Option<
     doc_text(doc, sum, collection, id).map(|doc| Some(doc.into()))
 }
 
-/// Documents of a collection. None: it would cost more than the budget.
+/// Returns documents of a collection, or None if the budget was spent.
 pub(super) fn list(view: &View<'_>, collection: &str, query: &DocQuery, budget: Budget) -> Result<Option<Page>> {
     let limit = query.limit.unwrap_or(usize::MAX);
-    let sieve = Sieve::new(&query.filter);
+    let prefilter = TextPrefilter::new(&query.filter);
     let mut sorted: Vec<(Value, Arc<str>, Json)> = Vec::new();
     let mut found = Vec::new();
     let mut skip = query.offset;
@@ -60,7 +60,7 @@ pub(super) fn list(view: &View<'_>, collection: &str, query: &DocQuery, budget: 
         if !budget.lasts() {
             return Ok(None);
         }
-        if !sieve.matches(doc_text(doc, sum, collection, id)?)? {
+        if !prefilter.matches(doc_text(doc, sum, collection, id)?)? {
             continue;
         }
         match &query.sort_by {

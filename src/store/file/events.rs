@@ -19,7 +19,7 @@ pub(super) fn append(tx: &mut Tx<'_>, subject: &str, event: NewEvent, expected: 
         expected.check(subject, found.and_then(|state| state.last))?;
     }
     let now = tx.view.now_ms;
-    let id = EventId::next(found.and_then(|state| state.last).max(tx.memory.id_floor), now);
+    let id = EventId::next(found.and_then(|state| state.last).max(tx.cache.id_floor), now);
     let row = match found {
         Some(state) => state.row,
         None => {
@@ -32,18 +32,18 @@ pub(super) fn append(tx: &mut Tx<'_>, subject: &str, event: NewEvent, expected: 
         "INSERT INTO events (subject, ms, seq, ts, type, record, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![row, to_sql(id.ms), to_sql(id.seq), to_sql(now), event.kind(), &**event.json(), checksum(event.json())],
     )?;
-    tx.memory.remember(subject, SubjectState { row, last: Some(id) });
+    tx.cache.cache_subject(subject, SubjectState { row, last: Some(id) });
     Ok(event)
 }
 
 fn subject_state(tx: &mut Tx<'_>, subject: &str) -> Result<Option<SubjectState>> {
-    if let Some(state) = tx.memory.subjects.get(subject) {
+    if let Some(state) = tx.cache.subjects.get(subject) {
         return Ok(Some(*state));
     }
     let found = load_state(&tx.view, subject);
-    let found = tx.note(found)?;
+    let found = tx.check(found)?;
     if let Some(state) = found {
-        tx.memory.remember(subject, state);
+        tx.cache.cache_subject(subject, state);
     }
     Ok(found)
 }
@@ -54,32 +54,32 @@ fn load_state(view: &View<'_>, subject: &str) -> Result<Option<SubjectState>> {
     Ok(Some(SubjectState { row, last: nth_newest(view, row, 1)? }))
 }
 
-/// Deletes a subject: takes its name away at once, and leaves the events to [`purge`]. Whether it was there.
+/// Deletes a subject: its name at once, its events later in [`purge`]. Returns whether it existed.
 pub(super) fn delete(tx: &mut Tx<'_>, subject: &str) -> Result<bool> {
     let Some(state) = subject_state(tx, subject)? else { return Ok(false) };
     tx.execute("UPDATE subjects SET name = NULL WHERE id = ?1", [state.row])?;
-    if state.last > tx.memory.id_floor {
-        tx.memory.id_floor = state.last;
+    if state.last > tx.cache.id_floor {
+        tx.cache.id_floor = state.last;
         let floor = state.last.unwrap_or_default().to_string();
         tx.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('id_floor', ?1)", [floor])?;
     }
-    tx.memory.subjects.remove(subject);
-    tx.memory.purging = true;
-    tx.memory.news = true;
+    tx.cache.subjects.remove(subject);
+    tx.cache.purging = true;
+    tx.cache.background_work = true;
     Ok(true)
 }
 
-/// The greatest id of any deleted subject.
+/// Returns the greatest id of any deleted subject.
 pub(super) fn id_floor(view: &View<'_>) -> Result<Option<EventId>> {
     let text = view.first("SELECT value FROM meta WHERE name = 'id_floor'", [], |row| row.get::<_, String>(0))?;
     text.map(|text| text.parse().map_err(|_| Error::corrupt(format!("{text:?} in table meta is no event id"))))
         .transpose()
 }
 
-/// Removes up to `limit` events of deleted subjects. Whether nothing is left to remove.
+/// Removes up to `limit` events of deleted subjects. Returns whether all are removed.
 pub(super) fn purge(tx: &mut Tx<'_>, limit: i64) -> Result<bool> {
     let dead = tx.view.first("SELECT id FROM subjects WHERE name IS NULL LIMIT 1", [], |row| row.get::<_, i64>(0));
-    let Some(dead) = tx.note(dead)? else {
+    let Some(dead) = tx.check(dead)? else {
         return Ok(true);
     };
     let removed = tx.execute(
@@ -92,7 +92,7 @@ pub(super) fn purge(tx: &mut Tx<'_>, limit: i64) -> Result<bool> {
     Ok(false)
 }
 
-/// Trims subjects after the one with this row, as retention asks: a bounded step. Where the next step goes on.
+/// Applies retention to a few subjects after the one with this row. Returns where the next step continues.
 pub(super) fn trim(
     tx: &mut Tx<'_>,
     after: i64,
@@ -101,7 +101,7 @@ pub(super) fn trim(
     limit: i64,
 ) -> Result<Option<i64>> {
     let subjects = subjects_after(&tx.view, after);
-    let subjects = tx.note(subjects)?;
+    let subjects = tx.check(subjects)?;
     let next = subjects.last().map(|(row, _)| *row);
     let mut left = limit;
     for (row, name) in subjects {
@@ -112,28 +112,28 @@ pub(super) fn trim(
             continue;
         }
         let by_count = keep.map_or(Ok(None), |keep| nth_newest(&tx.view, row, keep));
-        let bound = tx.note(by_count)?.map_or(by_age, |oldest| oldest.max(by_age));
+        let bound = tx.check(by_count)?.map_or(by_age, |oldest| oldest.max(by_age));
         left -= tx.execute(
             "DELETE FROM events WHERE id IN \
              (SELECT id FROM events WHERE subject = ?1 AND (ms, seq) < (?2, ?3) ORDER BY ms, seq LIMIT ?4)",
             params![row, to_sql(bound.ms), to_sql(bound.seq), left],
         )?;
         if left == 0 {
-            // This subject may have more to lose.
+            // This subject may have more events to remove.
             return Ok(Some(row - 1));
         }
     }
     Ok(next)
 }
 
-/// The next few subjects; those without a name are deleted.
+/// Returns the next few subjects. Those without a name are deleted.
 fn subjects_after(view: &View<'_>, after: i64) -> Result<Vec<(i64, Option<Arc<str>>)>> {
     let mut statement = view.prepare("SELECT id, name FROM subjects WHERE id > ?1 ORDER BY id LIMIT 64")?;
     let rows = statement.query_map([after], |row| Ok((row.get(0)?, row.get(1)?)));
     rows.and_then(Iterator::collect).map_err(|e| view.fail(&e))
 }
 
-/// The oldest of the newest `keep` events.
+/// Returns the oldest of the newest `keep` events.
 fn nth_newest(view: &View<'_>, subject: i64, keep: u64) -> Result<Option<EventId>> {
     view.first(
         "SELECT ms, seq FROM events WHERE subject = ?1 ORDER BY ms DESC, seq DESC LIMIT 1 OFFSET ?2",
@@ -142,7 +142,7 @@ fn nth_newest(view: &View<'_>, subject: i64, keep: u64) -> Result<Option<EventId
     )
 }
 
-/// Reads records of a subject. None: it would cost more than the budget.
+/// Reads records of a subject. Returns None if the budget was spent.
 pub(super) fn read(view: &View<'_>, subject: &str, query: &EventQuery, budget: Budget) -> Result<Option<Vec<Json>>> {
     let limit = query.limit.unwrap_or(usize::MAX);
     if limit == 0 {
@@ -181,7 +181,7 @@ pub(super) fn read(view: &View<'_>, subject: &str, query: &EventQuery, budget: B
     Ok(Some(found))
 }
 
-/// The statement for a query; its filters by type and time are applied to its rows. None: nothing can match.
+/// Returns the statement for a query, or None if nothing can match. Type and time are filtered in its rows.
 fn event_query(subject: &str, query: &EventQuery) -> Option<(String, Vec<Value>)> {
     let mut sql = String::from(
         "SELECT record, type, ts, sum FROM events WHERE subject = (SELECT id FROM subjects WHERE name = ?)",

@@ -5,13 +5,13 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::json::{self, Filter};
 
-/// A filter with, per field, the texts of which one must occur in whatever matches.
-pub(super) struct Sieve<'f> {
+/// A filter with, for each field, texts of which one occurs in every match.
+pub(super) struct TextPrefilter<'f> {
     filter: &'f Filter,
     needles: Vec<Vec<String>>,
 }
 
-impl<'f> Sieve<'f> {
+impl<'f> TextPrefilter<'f> {
     pub(super) fn new(filter: &'f Filter) -> Self {
         let needles = filter.fields().filter_map(|(_, wanted)| match wanted {
             Value::Array(any) => any.iter().map(needle).collect(),
@@ -20,7 +20,7 @@ impl<'f> Sieve<'f> {
         Self { filter, needles: needles.collect() }
     }
 
-    /// Whether the JSON object in this text passes.
+    /// Returns whether the JSON object in this text matches.
     pub(super) fn matches(&self, text: &str) -> Result<bool> {
         if self.filter.is_empty() {
             return Ok(true);
@@ -34,7 +34,7 @@ impl<'f> Sieve<'f> {
     }
 }
 
-/// How a value that equals this one must be spelt, where there is one way only.
+/// Returns the only spelling of a value, if it has only one.
 fn needle(value: &Value) -> Option<String> {
     match value {
         Value::Bool(_) => Some(value.to_string()),
@@ -74,7 +74,11 @@ mod tests {
             let filter = Filter::new(filter);
             for text in objects {
                 let parsed = json::parse_object("", text).unwrap();
-                assert_eq!(Sieve::new(&filter).matches(text).unwrap(), filter.matches(&parsed), "{filter:?} {text}");
+                assert_eq!(
+                    TextPrefilter::new(&filter).matches(text).unwrap(),
+                    filter.matches(&parsed),
+                    "{filter:?} {text}"
+                );
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Taking over what nvent's own file adapter left in the directory.
 //!
 //! It keeps `streams/<subject>.ndjson`, `indices/<key>.json` and `kv/<key>.json`, and writes every character of a name
-//! that is none of `A-Z a-z 0-9 _ . -` as `_`. Which of them a `_` was cannot be told from the name alone: it becomes
+//! that is none of `A-Z a-z 0-9 _ . -` as `_`. The name alone does not say which of them a `_` was: it becomes
 //! `:`, as nvent itself reads it, except where the events in a subject name their run or trigger. The old files stay.
 
 use std::fs;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
-use super::fault;
+use super::errors;
 use super::schema::checksum;
 use super::view::{from_sql, to_sql};
 use crate::disk;
@@ -19,14 +19,14 @@ use crate::error::{Error, Result};
 use crate::event::{EventId, NewEvent};
 use crate::json::{self, Object};
 
-/// Where the file adapter keeps what, and how its files end.
+/// The folders of nvent's file adapter, and the endings of their files.
 const FOLDERS: [(&str, &str); 3] = [("streams", ".ndjson"), ("indices", ".json"), ("kv", ".json")];
 
-/// From so many files on, a terminal is shown how far it is.
-const SHOW_PROGRESS: usize = 200;
+/// Number of files from which on progress is shown on a terminal.
+const PROGRESS_THRESHOLD: usize = 200;
 
-/// Problems that are told one by one.
-const TOLD: usize = 20;
+/// Problems that are listed.
+const MAX_PROBLEMS: usize = 20;
 
 #[derive(Default)]
 struct Report {
@@ -52,16 +52,16 @@ impl Report {
             text.push_str(&format!(
                 "; skipped {}: {}",
                 problems.len(),
-                problems[..problems.len().min(TOLD)].join("; ")
+                problems[..problems.len().min(MAX_PROBLEMS)].join("; ")
             ));
         }
         text
     }
 }
 
-/// Imports what is there, once: all of it or, if it fails, nothing. What there is to tell about it.
+/// Imports an older store in one transaction, once. Returns a report if there was one.
 pub(super) fn run(conn: &Connection, dir: &Path) -> Result<Option<String>> {
-    let sql = |e: rusqlite::Error| fault::sql(dir, &e);
+    let sql = |e: rusqlite::Error| errors::sql(dir, &e);
     let known: Option<String> =
         conn.query_row("SELECT value FROM meta WHERE name = 'import'", [], |row| row.get(0)).optional().map_err(sql)?;
     if known.is_some() {
@@ -73,7 +73,7 @@ pub(super) fn run(conn: &Connection, dir: &Path) -> Result<Option<String>> {
     }
     let transaction = conn.unchecked_transaction().map_err(sql)?;
     let mut report = Report::default();
-    let progress = files.len() >= SHOW_PROGRESS && std::io::stderr().is_terminal();
+    let progress = files.len() >= PROGRESS_THRESHOLD && std::io::stderr().is_terminal();
     for (at, (folder, ending, path)) in files.iter().enumerate() {
         if progress && at % 50 == 0 {
             eprint!("\rnvent-native: importing {} of {} files", at + 1, files.len());
@@ -127,7 +127,7 @@ fn import_stream(conn: &Connection, stem: &str, text: &str, path: &Path, report:
     let mut insert = conn.prepare_cached(
         "INSERT INTO events (subject, ms, seq, ts, type, record, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
-    // Its row and its last event; the first event that can be read tells its name.
+    // Its row and its last event. Its name is known from the first event that can be read.
     let mut subject = None;
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let (ts, fields, event) = match parse_event(line) {
@@ -158,7 +158,7 @@ fn import_stream(conn: &Connection, stem: &str, text: &str, path: &Path, report:
     Ok(())
 }
 
-/// The row of a subject, and its last event: two files may have come to one name.
+/// Returns the row of a subject and its last event. Two files can have the same name.
 fn begin_subject(conn: &Connection, name: &str) -> rusqlite::Result<(i64, Option<EventId>)> {
     conn.execute("INSERT INTO subjects (name) VALUES (?1) ON CONFLICT (name) DO NOTHING", [name])?;
     let row = conn.query_row("SELECT id FROM subjects WHERE name = ?1", [name], |row| row.get(0))?;
@@ -170,7 +170,7 @@ fn begin_subject(conn: &Connection, name: &str) -> rusqlite::Result<(i64, Option
     Ok((row, last))
 }
 
-/// Its time, its fields, and the event without the id that nvent had given it (`<ms>-<random>`, which has no order).
+/// Returns the time, the fields, and the event without the id of nvent (`<ms>-<random>`, which has no order).
 fn parse_event(line: &str) -> Result<(u64, Object, NewEvent)> {
     let object = json::parse_object("event", line)?;
     let ts = object.get("ts").and_then(Value::as_f64).filter(|ts| *ts >= 0.0);
@@ -178,7 +178,7 @@ fn parse_event(line: &str) -> Result<(u64, Object, NewEvent)> {
     Ok((ts as u64, object, NewEvent::parse(line)?))
 }
 
-/// The subject that is written as `stem`. The run or trigger that its events name is taken from there, as it was spelt.
+/// Returns the subject whose file is named `stem`. If its events name their run or trigger, that spelling is used.
 fn subject_name(stem: &str, event: &Object) -> String {
     let text = |field: &str| event.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
     for name in [text("runId"), text("triggerName")].into_iter().flatten() {
@@ -189,7 +189,7 @@ fn subject_name(stem: &str, event: &Object) -> String {
     stem.replace('_', ":")
 }
 
-/// A name as nvent's file adapter writes it.
+/// Returns a name as nvent's file adapter writes it.
 fn sanitize(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     // JavaScript counts UTF-16 units: what takes two of them becomes two underscores.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::params;
 use serde_json::Number;
 
-use super::filter::Sieve;
+use super::filter::TextPrefilter;
 use super::schema::checksum;
 use super::view::{Budget, Tx, View, checked};
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ pub(super) fn add(tx: &mut Tx<'_>, key: &str, id: &str, score: f64, metadata: &s
     Ok(())
 }
 
-/// One entry.
+/// Returns one entry.
 pub(super) fn get(view: &View<'_>, key: &str, id: &str) -> Result<Option<IndexEntry>> {
     let mut statement = view.prepare("SELECT score, metadata, sum FROM index_entries WHERE key = ?1 AND id = ?2")?;
     let mut rows = statement.query([key, id]).map_err(|e| view.fail(&e))?;
@@ -42,13 +42,13 @@ fn entry_text<'r>(metadata: &'r str, sum: Option<i64>, key: &str, id: &str) -> R
     checked(metadata, sum, "index_entries", || format!("of key {key:?}, id {id:?}"))
 }
 
-/// A page of entries: highest score first, ties by id. None: it would cost more than the budget.
+/// Returns a page of entries, highest score first, ties by id, or None if the budget was spent.
 pub(super) fn read(view: &View<'_>, key: &str, query: &IndexQuery, budget: Budget) -> Result<Option<Vec<IndexEntry>>> {
     let mut found = Vec::new();
     if query.limit == 0 {
         return Ok(Some(found));
     }
-    let sieve = Sieve::new(&query.filter);
+    let prefilter = TextPrefilter::new(&query.filter);
     // Without a filter the entries before the page are passed over in the index alone; with one each must be looked at.
     let (skip_in_sql, mut skip) = if query.filter.is_empty() { (query.offset, 0) } else { (0, query.offset) };
     if !budget.lasts_for(skip_in_sql) {
@@ -64,7 +64,7 @@ pub(super) fn read(view: &View<'_>, key: &str, query: &IndexQuery, budget: Budge
     while let Some(row) = rows.next().map_err(|e| view.fail(&e))? {
         let read = || Ok((row.get_ref(0)?.as_str()?, row.get(1)?, row.get_ref(2)?.as_str()?, row.get(3)?));
         let (id, score, metadata, sum) = read().map_err(|e: rusqlite::Error| view.fail(&e))?;
-        if sieve.matches(entry_text(metadata, sum, key, id)?)? {
+        if prefilter.matches(entry_text(metadata, sum, key, id)?)? {
             if skip > 0 {
                 skip -= 1;
             } else {
@@ -81,7 +81,7 @@ pub(super) fn read(view: &View<'_>, key: &str, query: &IndexQuery, budget: Budge
     Ok(Some(found))
 }
 
-/// Reads, changes and writes back the metadata of one entry. None: there is none.
+/// Reads, changes and writes the metadata of one entry. Returns None if there is none.
 fn change<T>(
     tx: &mut Tx<'_>,
     key: &str,
@@ -92,7 +92,7 @@ fn change<T>(
         tx.view.first("SELECT row, metadata, sum FROM index_entries WHERE key = ?1 AND id = ?2", [key, id], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get(2)?))
         });
-    let Some((row, metadata, sum)) = tx.note(found)? else {
+    let Some((row, metadata, sum)) = tx.check(found)? else {
         return Ok(None);
     };
     let mut metadata = json::parse_object("metadata", entry_text(&metadata, sum, key, id)?)?;
@@ -107,7 +107,7 @@ fn change<T>(
     Ok(Some(outcome))
 }
 
-/// One deep merge. False: no such entry, or another version.
+/// Merges a patch deeply. Returns false if there is no such entry, or it has another version.
 pub(super) fn update(
     tx: &mut Tx<'_>,
     key: &str,
@@ -126,7 +126,7 @@ pub(super) fn increment(tx: &mut Tx<'_>, key: &str, id: &str, field: &str, by: f
         .ok_or_else(|| entry_not_found(key, id))
 }
 
-/// Deletes an entry; whether it was there.
+/// Deletes an entry. Returns whether it existed.
 pub(super) fn delete(tx: &mut Tx<'_>, key: &str, id: &str) -> Result<bool> {
     Ok(tx.execute("DELETE FROM index_entries WHERE key = ?1 AND id = ?2", [key, id])? > 0)
 }

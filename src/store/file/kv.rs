@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::json::{self, Json};
 use crate::topic::Glob;
 
-/// Keys that one step of a clear looks at.
-const CLEAR_STEP: i64 = 500;
+/// Keys that one step of a clear reads.
+const CLEAR_STEP_LIMIT: i64 = 500;
 
 struct Found {
     value: Json,
@@ -37,18 +37,18 @@ fn find(view: &View<'_>, key: &str) -> Result<Option<Found>> {
     Ok(Some(Found { value, expires_ms }))
 }
 
-/// The live value of a key.
+/// Returns the live value of a key.
 pub(super) fn get(view: &View<'_>, key: &str) -> Result<Option<Json>> {
     Ok(find(view, key)?.map(|found| found.value))
 }
 
-/// Sets a key, until a time or for good.
+/// Sets a key, until a time or permanently.
 pub(super) fn set(tx: &mut Tx<'_>, key: &str, value: &str, expires_ms: Option<u64>) -> Result<()> {
-    settle(tx, key)?;
+    remove_cleared(tx, key)?;
     if let Some(at) = expires_ms {
-        tx.memory.expires(at);
+        tx.cache.note_expiry(at);
     }
-    let epoch = tx.memory.kv_epoch;
+    let epoch = tx.cache.kv_epoch;
     tx.execute(
         "INSERT INTO kv (key, value, expires_ms, epoch, sum) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (key) DO UPDATE \
          SET value = excluded.value, expires_ms = excluded.expires_ms, epoch = excluded.epoch, sum = excluded.sum",
@@ -57,16 +57,16 @@ pub(super) fn set(tx: &mut Tx<'_>, key: &str, value: &str, expires_ms: Option<u6
     Ok(())
 }
 
-/// Removes (and counts) what a clear under way would have removed later, before the key gets another value.
-fn settle(tx: &mut Tx<'_>, key: &str) -> Result<()> {
-    if tx.memory.clears.is_empty() {
+/// Removes and counts the value that an unfinished clear would remove later, before the key gets another.
+fn remove_cleared(tx: &mut Tx<'_>, key: &str) -> Result<()> {
+    if tx.cache.clears.is_empty() {
         return Ok(());
     }
     let found = tx.view.first("SELECT epoch, expires_ms FROM kv WHERE key = ?1", [key], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?))
     });
-    let Some((epoch, expires_ms)) = tx.note(found)? else { return Ok(()) };
-    if let Some(purge) = tx.memory.clears.iter_mut().find(|purge| purge.clear.concerns(key, epoch)) {
+    let Some((epoch, expires_ms)) = tx.check(found)? else { return Ok(()) };
+    if let Some(purge) = tx.cache.clears.iter_mut().find(|purge| purge.clear.concerns(key, epoch)) {
         purge.removed += u64::from(is_live(expires_ms, purge.clear.at_ms));
         tx.execute("DELETE FROM kv WHERE key = ?1", [key])?;
     }
@@ -79,7 +79,7 @@ fn is_live(expires_ms: Option<i64>, now_ms: u64) -> bool {
 
 /// Deletes a key.
 pub(super) fn delete(tx: &mut Tx<'_>, key: &str) -> Result<()> {
-    settle(tx, key)?;
+    remove_cleared(tx, key)?;
     tx.execute("DELETE FROM kv WHERE key = ?1", [key])?;
     Ok(())
 }
@@ -87,24 +87,24 @@ pub(super) fn delete(tx: &mut Tx<'_>, key: &str) -> Result<()> {
 /// Adds to the number in a key, keeping its time to live.
 pub(super) fn increment(tx: &mut Tx<'_>, key: &str, by: f64) -> Result<Number> {
     let found = find(&tx.view, key);
-    let found = tx.note(found)?;
+    let found = tx.check(found)?;
     let sum = json::add_to_text(key, found.as_ref().map(|found| &*found.value), by)?;
     let expires_ms = found.and_then(|found| found.expires_ms).map(from_sql);
     set(tx, key, &sum.to_string(), expires_ms)?;
     Ok(sum)
 }
 
-/// How a clear went.
+/// The outcome of a clear.
 pub(super) enum Cleared {
-    /// It is over: so many had a live value.
+    /// Done: the number of keys that had a live value.
     All(u64),
-    /// What it matches is dead, and is removed (and counted) by [`purge`] step by step.
+    /// The values are hidden, and will be removed and counted by [`purge`] in steps.
     Rest(Clear),
 }
 
-/// Clears what a glob matches: at once where few keys are concerned, else by declaring them dead.
+/// Clears the keys that a glob matches: removes them if they are few, otherwise hides them at once and removes them later.
 pub(super) fn clear(tx: &mut Tx<'_>, pattern: &str) -> Result<Cleared> {
-    let epoch = tx.memory.kv_epoch + 1;
+    let epoch = tx.cache.kv_epoch + 1;
     let clear = Clear { epoch, glob: Glob::new(pattern), at_ms: tx.view.now_ms };
     let step = removal_step(tx, &clear, "")?;
     if step.next.is_none() {
@@ -113,7 +113,7 @@ pub(super) fn clear(tx: &mut Tx<'_>, pattern: &str) -> Result<Cleared> {
     }
     tx.execute("INSERT INTO kv_clears (epoch, pattern) VALUES (?1, ?2)", params![epoch, pattern])?;
     tx.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('kv_epoch', ?1)", [epoch.to_string()])?;
-    tx.memory.kv_epoch = epoch;
+    tx.cache.kv_epoch = epoch;
     Arc::make_mut(&mut tx.view.clears).push(clear.clone());
     Ok(Cleared::Rest(clear))
 }
@@ -121,11 +121,11 @@ pub(super) fn clear(tx: &mut Tx<'_>, pattern: &str) -> Result<Cleared> {
 struct Step {
     rows: Vec<i64>,
     live: u64,
-    /// Where the next step goes on.
+    /// Where the next step continues.
     next: Option<Arc<str>>,
 }
 
-/// Which of the next keys a clear concerns: not those written since, nor those that an earlier one will remove.
+/// Returns which of the next keys a clear removes: not those written since, nor those that an earlier clear will remove.
 fn removal_step(tx: &mut Tx<'_>, clear: &Clear, after: &str) -> Result<Step> {
     let view = &tx.view;
     let collect = || {
@@ -133,7 +133,7 @@ fn removal_step(tx: &mut Tx<'_>, clear: &Clear, after: &str) -> Result<Step> {
         let mut statement = view.conn.prepare_cached(
             "SELECT id, key, expires_ms, epoch FROM kv WHERE key > ?1 AND key >= ?2 ORDER BY key LIMIT ?3",
         )?;
-        let mut rows = statement.query(params![after, prefix, CLEAR_STEP])?;
+        let mut rows = statement.query(params![after, prefix, CLEAR_STEP_LIMIT])?;
         let mut step = Step { rows: Vec::new(), live: 0, next: None };
         let mut seen = 0;
         while let Some(row) = rows.next()? {
@@ -142,7 +142,7 @@ fn removal_step(tx: &mut Tx<'_>, clear: &Clear, after: &str) -> Result<Step> {
                 return Ok(step);
             }
             seen += 1;
-            if seen == CLEAR_STEP {
+            if seen == CLEAR_STEP_LIMIT {
                 step.next = Some(key.into());
             }
             let epoch = row.get(3)?;
@@ -155,7 +155,7 @@ fn removal_step(tx: &mut Tx<'_>, clear: &Clear, after: &str) -> Result<Step> {
         Ok(step)
     };
     let step = collect().map_err(|e: rusqlite::Error| view.fail(&e));
-    tx.note(step)
+    tx.check(step)
 }
 
 fn remove(tx: &mut Tx<'_>, rows: &[i64]) -> Result<()> {
@@ -165,7 +165,7 @@ fn remove(tx: &mut Tx<'_>, rows: &[i64]) -> Result<()> {
     Ok(())
 }
 
-/// One bounded step of a clear that is under way: how many live values it removed, and where the next step goes on.
+/// Does one step of a clear. Returns the number of live values removed, and where the next step continues.
 pub(super) fn purge(tx: &mut Tx<'_>, clear: &Clear, after: &str) -> Result<(u64, Option<Arc<str>>)> {
     let step = removal_step(tx, clear, after)?;
     remove(tx, &step.rows)?;
@@ -176,7 +176,7 @@ pub(super) fn purge(tx: &mut Tx<'_>, clear: &Clear, after: &str) -> Result<(u64,
     Ok((step.live, step.next))
 }
 
-/// Removes up to `limit` expired keys. Whether all are gone; then the time of the next one is known.
+/// Removes up to `limit` expired keys. Returns whether all are removed; then the time of the next one is known.
 pub(super) fn expire(tx: &mut Tx<'_>, limit: i64) -> Result<bool> {
     let now = tx.view.now();
     let removed = tx.execute(
@@ -188,18 +188,18 @@ pub(super) fn expire(tx: &mut Tx<'_>, limit: i64) -> Result<bool> {
         return Ok(false);
     }
     let next = next_expiry(&tx.view);
-    tx.memory.next_expiry = tx.note(next)?;
+    tx.cache.next_expiry = tx.check(next)?;
     Ok(true)
 }
 
-/// When the next key expires.
+/// Returns when the next key expires.
 pub(super) fn next_expiry(view: &View<'_>) -> Result<Option<u64>> {
     let next = view
         .first("SELECT min(expires_ms) FROM kv WHERE expires_ms IS NOT NULL", [], |row| row.get::<_, Option<i64>>(0))?;
     Ok(next.flatten().map(from_sql))
 }
 
-/// The clears that a process before this one did not finish, and the epoch that values are written in.
+/// Returns the unfinished clears of the last process, and the epoch of new values.
 pub(super) fn unfinished(view: &View<'_>) -> Result<(Vec<Clear>, i64)> {
     let load = || {
         let mut statement = view.conn.prepare("SELECT epoch, pattern FROM kv_clears ORDER BY epoch")?;

@@ -5,11 +5,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
-use super::fault;
+use super::errors;
 use super::schema;
 use crate::error::{Error, Result};
+use crate::sync::lock;
 
-/// Connections kept open while nobody reads.
+/// Idle connections that are kept open.
 const KEPT: usize = 4;
 
 struct State {
@@ -32,10 +33,10 @@ impl Readers {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    /// A connection for one read.
+    /// Returns a connection for one read.
     pub(super) fn get(self: &Arc<Self>) -> Result<Reader> {
         let idle = {
             let mut state = self.lock();
@@ -48,12 +49,12 @@ impl Readers {
         // From here on its drop counts it back.
         let mut reader = Reader { conn: idle, home: self.clone() };
         if reader.conn.is_none() {
-            reader.conn = Some(schema::open_reader(&self.dir).map_err(|e| fault::sql(&self.dir, &e))?);
+            reader.conn = Some(schema::open_reader(&self.dir).map_err(|e| errors::sql(&self.dir, &e))?);
         }
         Ok(reader)
     }
 
-    /// Waits for the readers that are out, and closes all.
+    /// Waits until all connections are back, and closes them.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -64,7 +65,7 @@ impl Readers {
     }
 }
 
-/// A borrowed connection. It goes back when it is dropped, out of whatever transaction it is in.
+/// A borrowed connection. When it is dropped its transaction ends and it goes back.
 pub(super) struct Reader {
     conn: Option<Connection>,
     home: Arc<Readers>,
@@ -75,14 +76,14 @@ impl Reader {
         self.conn.as_ref().ok_or_else(|| Error::closed("the reader"))
     }
 
-    /// From here on it sees the database as it is now.
-    pub(super) fn freeze(&self) -> Result<()> {
+    /// Begins a transaction that sees the database as it is now.
+    pub(super) fn begin_snapshot(&self) -> Result<()> {
         let conn = self.conn()?;
         let begin = || {
             conn.prepare_cached("BEGIN")?.execute([])?;
             conn.prepare_cached("SELECT 1 FROM meta LIMIT 1")?.exists([])
         };
-        begin().map(|_| ()).map_err(|e| fault::sql(&self.home.dir, &e))
+        begin().map(|_| ()).map_err(|e| errors::sql(&self.home.dir, &e))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::fault;
+use super::errors;
 use crate::disk;
 use crate::error::{Error, Result};
 
@@ -15,7 +15,7 @@ pub(super) const DB_FILE: &str = "nvent.db";
 /// The version of the tables that this code reads and writes.
 pub(super) const VERSION: i64 = 1;
 
-/// `nvnt`, in the file's header: whose file this is.
+/// `nvnt`, in the header of every file of this package.
 const APPLICATION_ID: i64 = 0x6e76_6e74;
 
 /// How long to wait for another program (the sqlite3 CLI, a backup tool) that has locked the database.
@@ -84,7 +84,7 @@ const MIGRATIONS: &[&str] = &[
     ",
 ];
 
-/// The checksum kept beside a text.
+/// Returns the checksum that is stored beside a text.
 pub(super) fn checksum(text: &str) -> u32 {
     crc32fast::hash(text.as_bytes())
 }
@@ -94,7 +94,7 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection> {
     let path = dir.join(DB_FILE);
     // SQLite would create it readable by everyone; its WAL takes the permissions over from here.
     disk::private_file().open(&path).map_err(|e| disk::failed("open the database", &path, &e))?;
-    let sql = |e: rusqlite::Error| fault::sql(dir, &e);
+    let sql = |e: rusqlite::Error| errors::sql(dir, &e);
     let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(sql)?;
     configure(&conn).map_err(sql)?;
@@ -125,11 +125,11 @@ fn configure(conn: &Connection) -> Result<(), rusqlite::Error> {
     conn.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")
 }
 
-/// Refuses what is not ours, or newer than we are, before anything is changed.
+/// Refuses databases of other programs and of newer versions, before anything is changed.
 fn check_owner(conn: &Connection, path: &Path) -> Result<()> {
     let dir = path.parent().unwrap_or(path);
     let pragma = |name: &str| -> Result<i64> {
-        conn.pragma_query_value(None, name, |row| row.get(0)).map_err(|e| fault::sql(dir, &e))
+        conn.pragma_query_value(None, name, |row| row.get(0)).map_err(|e| errors::sql(dir, &e))
     };
     let (owner, version) = (pragma("application_id")?, pragma("user_version")?);
     if version > VERSION && owner == APPLICATION_ID {
@@ -140,7 +140,7 @@ fn check_owner(conn: &Connection, path: &Path) -> Result<()> {
         )));
     }
     let tables: i64 =
-        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(|e| fault::sql(dir, &e))?;
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(|e| errors::sql(dir, &e))?;
     if owner != APPLICATION_ID && tables > 0 {
         return Err(Error::corrupt(format!(
             "{}: this is a database of another program: use another dataDir",
@@ -150,7 +150,7 @@ fn check_owner(conn: &Connection, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Each step in a transaction of its own, with the version that it makes.
+/// Runs each migration in a transaction of its own, which also sets the version.
 fn migrate(conn: &Connection) -> Result<(), rusqlite::Error> {
     let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let done = usize::try_from(version).unwrap_or(0);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, Params, Row};
 
-use super::fault;
+use super::errors;
 use super::schema::checksum;
 use crate::error::{Code, Error, Result};
 use crate::event::EventId;
@@ -19,12 +19,12 @@ use crate::topic::Glob;
 pub(super) struct Clear {
     pub(super) epoch: i64,
     pub(super) glob: Glob,
-    /// When it was called for.
+    /// When it was called.
     pub(super) at_ms: u64,
 }
 
 impl Clear {
-    /// Whether it clears the value that this key got in this epoch.
+    /// Returns whether it clears a value of this key that was written in this epoch.
     pub(super) fn concerns(&self, key: &str, epoch: i64) -> bool {
         epoch < self.epoch && self.glob.matches(key)
     }
@@ -33,11 +33,11 @@ impl Clear {
 /// A clear that is being finished in the background.
 pub(super) struct Purge {
     pub(super) clear: Clear,
-    /// Keys up to this one are done.
+    /// The last key that was processed.
     pub(super) after: Arc<str>,
     /// Live values removed so far.
     pub(super) removed: u64,
-    /// Who wants to know the number. Nobody, if the process that cleared has ended.
+    /// Completed with the number. None if another process called it.
     pub(super) caller: Option<Completer<u64>>,
 }
 
@@ -46,12 +46,12 @@ impl Purge {
         Self { clear, after: "".into(), removed: 0, caller: Some(caller) }
     }
 
-    /// One that an earlier process did not finish.
+    /// Resumes a clear of an earlier process.
     pub(super) fn resumed(clear: Clear) -> Self {
         Self { clear, after: "".into(), removed: 0, caller: None }
     }
 
-    /// Tells the caller how it ended.
+    /// Completes the operation of the caller.
     pub(super) fn reply(self, outcome: Result<u64>) {
         if let Some(caller) = self.caller {
             caller.complete(outcome);
@@ -59,40 +59,40 @@ impl Purge {
     }
 }
 
-/// How long a read may take before it has to go on elsewhere.
+/// How long a read may take before it continues on a thread for blocking work.
 #[derive(Clone, Copy)]
 pub(super) struct Budget(Option<Instant>);
 
 impl Budget {
-    /// What the thread of the caller, or the writer's, can spare.
-    const SHORT: Duration = Duration::from_micros(500);
+    /// On the thread of the caller or of the writer.
+    const SHORT_TIMEOUT: Duration = Duration::from_micros(500);
 
-    /// Rows that can be passed over in that time.
-    const SHORT_OFFSET: usize = 2_000;
+    /// Rows that can be skipped in that time.
+    const MAX_SHORT_OFFSET: usize = 2_000;
 
-    /// For a thread that others wait for.
+    /// Returns the budget of a thread that others wait for.
     pub(super) fn short() -> Self {
-        Self(Some(Instant::now() + Self::SHORT))
+        Self(Some(Instant::now() + Self::SHORT_TIMEOUT))
     }
 
-    /// For a thread that may take its time.
+    /// Returns the budget of a thread for blocking work.
     pub(super) fn unlimited() -> Self {
         Self(None)
     }
 
-    /// Whether nothing long may begin.
+    /// Returns whether nothing long may begin.
     pub(super) fn is_short(self) -> bool {
         self.0.is_some()
     }
 
-    /// Whether the read may look at another row.
+    /// Returns whether the read may read another row.
     pub(super) fn lasts(self) -> bool {
         self.0.is_none_or(|end| Instant::now() < end)
     }
 
-    /// Whether the read may pass over so many rows in one statement.
+    /// Returns whether the read may skip this many rows in one statement.
     pub(super) fn lasts_for(self, offset: usize) -> bool {
-        self.0.is_none() || offset <= Self::SHORT_OFFSET
+        self.0.is_none() || offset <= Self::MAX_SHORT_OFFSET
     }
 }
 
@@ -101,20 +101,20 @@ pub(super) struct View<'a> {
     pub(super) conn: &'a Connection,
     pub(super) dir: &'a Path,
     pub(super) now_ms: u64,
-    /// Taken before the moment of the view: a clear that has ended since leaves nothing that it would hide.
+    /// Read before the view began: what a clear that finished since would hide is already removed.
     pub(super) clears: Arc<Vec<Clear>>,
 }
 
 impl View<'_> {
     pub(super) fn fail(&self, error: &rusqlite::Error) -> Error {
-        fault::sql(self.dir, error)
+        errors::sql(self.dir, error)
     }
 
     pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>> {
         self.conn.prepare_cached(sql).map_err(|e| self.fail(&e))
     }
 
-    /// The first row, if there is one.
+    /// Returns the first row, if there is one.
     pub(super) fn first<T>(
         &self,
         sql: &str,
@@ -129,7 +129,7 @@ impl View<'_> {
         }
     }
 
-    /// Whether a value written in this epoch has been cleared.
+    /// Returns whether a value written in this epoch was cleared.
     pub(super) fn is_cleared(&self, key: &str, epoch: i64) -> bool {
         self.clears.iter().any(|clear| clear.concerns(key, epoch))
     }
@@ -139,12 +139,12 @@ impl View<'_> {
     }
 }
 
-/// SQLite's integers are signed. No clock gets there.
+/// Converts to the signed integers of SQLite.
 pub(super) fn to_sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The other way round.
+/// Converts from the signed integers of SQLite.
 pub(super) fn from_sql(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
@@ -157,12 +157,12 @@ pub(super) fn checked<'r>(
     row: impl FnOnce() -> String,
 ) -> Result<&'r str> {
     match sum {
-        Some(sum) if sum != i64::from(checksum(text)) => Err(fault::rotten(table, &row())),
+        Some(sum) if sum != i64::from(checksum(text)) => Err(errors::checksum_mismatch(table, &row())),
         _ => Ok(text),
     }
 }
 
-/// What the writer remembers of a subject.
+/// What the writer caches of a subject.
 #[derive(Clone, Copy)]
 pub(super) struct SubjectState {
     pub(super) row: i64,
@@ -170,33 +170,33 @@ pub(super) struct SubjectState {
     pub(super) last: Option<EventId>,
 }
 
-/// What the writer remembers between transactions.
+/// What the writer caches between transactions.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(super) struct WriterCache {
     pub(super) subjects: HashMap<Arc<str>, SubjectState>,
-    /// The greatest id of any deleted subject: one that is begun anew goes on from there.
+    /// The greatest id of any deleted subject: ids of new subjects are greater.
     pub(super) id_floor: Option<EventId>,
-    /// The epoch that values are written in.
+    /// The epoch of new values.
     pub(super) kv_epoch: i64,
-    /// There may be deleted subjects to purge.
+    /// Deleted subjects may have events to purge.
     pub(super) purging: bool,
     /// Clears to finish.
     pub(super) clears: VecDeque<Purge>,
-    /// There is work in the background that the writer did not know of when it went to sleep.
-    pub(super) news: bool,
-    /// When the next key expires, as far as is known.
+    /// Background work is due that the sleeping writer does not know of.
+    pub(super) background_work: bool,
+    /// When the next key expires, or earlier.
     pub(super) next_expiry: Option<u64>,
 }
 
-impl Memory {
-    const SUBJECTS: usize = 65_536;
+impl WriterCache {
+    const MAX_SUBJECTS: usize = 65_536;
 
-    /// Remembers a subject. When there are too many, all are forgotten: each costs two look-ups to remember again.
-    pub(super) fn remember(&mut self, subject: &str, state: SubjectState) {
+    /// Caches a subject. When there are too many, all are evicted: loading one again costs two look-ups.
+    pub(super) fn cache_subject(&mut self, subject: &str, state: SubjectState) {
         match self.subjects.get_mut(subject) {
             Some(known) => *known = state,
             None => {
-                if self.subjects.len() >= Self::SUBJECTS {
+                if self.subjects.len() >= Self::MAX_SUBJECTS {
                     self.subjects.clear();
                 }
                 self.subjects.insert(subject.into(), state);
@@ -204,11 +204,11 @@ impl Memory {
         }
     }
 
-    /// A key expires at this time.
-    pub(super) fn expires(&mut self, at_ms: u64) {
+    /// Records that a key expires at this time.
+    pub(super) fn note_expiry(&mut self, at_ms: u64) {
         if self.next_expiry.is_none_or(|known| at_ms < known) {
             self.next_expiry = Some(at_ms);
-            self.news = true;
+            self.background_work = true;
         }
     }
 }
@@ -216,21 +216,21 @@ impl Memory {
 /// The writer's transaction.
 pub(super) struct Tx<'a> {
     pub(super) view: View<'a>,
-    pub(super) memory: &'a mut Memory,
+    pub(super) cache: &'a mut WriterCache,
     /// The statement that failed so that the transaction must not be committed.
     pub(super) broken: Option<Error>,
 }
 
 impl Tx<'_> {
-    /// Executes a statement; how many rows it changed.
+    /// Executes a statement. Returns the number of rows it changed.
     pub(super) fn execute(&mut self, sql: &str, params: impl Params) -> Result<i64> {
         let changed = self.view.conn.prepare_cached(sql).and_then(|mut statement| statement.execute(params));
         let changed = changed.map(|rows| i64::try_from(rows).unwrap_or(i64::MAX)).map_err(|e| self.view.fail(&e));
-        self.note(changed)
+        self.check(changed)
     }
 
-    /// Notes a failure of SQLite: whatever the transaction did may be half done.
-    pub(super) fn note<T>(&mut self, result: Result<T>) -> Result<T> {
+    /// Records a failure of SQLite, after which the transaction must be rolled back.
+    pub(super) fn check<T>(&mut self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && matches!(error.code(), Code::Io | Code::Corrupt)
         {

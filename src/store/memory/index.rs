@@ -11,13 +11,13 @@ use super::ranking::Ranking;
 use crate::json::{self, Filter, Json, Object};
 use crate::store::{IndexEntry, IndexQuery};
 
-/// Fields that have a column. Filters on more fields than these look into the entries.
+/// Most columns. Filters on further fields read the entries.
 const MAX_COLUMNS: usize = 8;
 
 #[derive(Default)]
 pub(super) struct Index {
     slots: HashMap<Arc<str>, u32>,
-    /// By slot. Those in `free` wait to be used again.
+    /// By slot. The slots in `free` are unused.
     entries: Vec<Entry>,
     free: Vec<u32>,
     order: Ranking<Rank>,
@@ -38,7 +38,7 @@ struct Rank {
     slot: u32,
 }
 
-/// By slot, a hash of what an entry has at a path: most entries that do not match are told by that.
+/// By slot, a hash of the value at a path. It excludes most entries that do not match.
 struct Column {
     path: String,
     hashes: Vec<u64>,
@@ -71,10 +71,10 @@ impl Index {
         }
         self.slots.insert(id.clone(), slot);
         self.order.insert(Rank { score, slot }, by_rank(&self.entries, score, &id));
-        self.note(slot);
+        self.update_columns(slot);
     }
 
-    /// Whether there was one.
+    /// Removes an entry. Returns whether it existed.
     pub(super) fn remove(&mut self, id: &str) -> bool {
         let Some(slot) = self.slots.remove(id) else { return false };
         if let Some(entry) = self.entries.get(slot as usize) {
@@ -92,13 +92,13 @@ impl Index {
         self.entries.get_mut(slot as usize).map(Entry::index_entry)
     }
 
-    /// Changes the metadata of an entry; None where there is no such entry.
+    /// Changes the metadata of an entry. Returns None if there is no such entry.
     pub(super) fn change<T>(&mut self, id: &str, change: impl FnOnce(&mut Object) -> T) -> Option<T> {
         let slot = *self.slots.get(id)?;
         let entry = self.entries.get_mut(slot as usize)?;
         let result = change(&mut entry.metadata);
         entry.text = None;
-        self.note(slot);
+        self.update_columns(slot);
         Some(result)
     }
 
@@ -108,7 +108,7 @@ impl Index {
             let page: Vec<Rank> = self.order.iter_from(offset).take(limit).collect();
             return self.entries_at(page);
         }
-        let wanted = self.wanted(&query.filter);
+        let wanted = self.candidates(&query.filter);
         let matches = |rank: &Rank| {
             let slot = rank.slot as usize;
             wanted.iter().all(|(column, any)| {
@@ -126,8 +126,8 @@ impl Index {
         page.into_iter().filter_map(|rank| self.entries.get_mut(rank.slot as usize).map(Entry::index_entry)).collect()
     }
 
-    /// The columns that a filter can use, each with the hashes that may match. Makes those that are not there yet.
-    fn wanted(&mut self, filter: &Filter) -> Vec<(usize, Vec<u64>)> {
+    /// Returns the columns that a filter can use, with the hashes that may match. Creates missing ones.
+    fn candidates(&mut self, filter: &Filter) -> Vec<(usize, Vec<u64>)> {
         let mut wanted = Vec::new();
         for (path, value) in filter.fields() {
             let Some(column) = self.column(path) else { continue };
@@ -148,8 +148,8 @@ impl Index {
         Some(self.columns.len() - 1)
     }
 
-    /// Brings the columns up to date with an entry.
-    fn note(&mut self, slot: u32) {
+    /// Updates the columns of an entry.
+    fn update_columns(&mut self, slot: u32) {
         let slot = slot as usize;
         let Some(entry) = self.entries.get(slot) else { return };
         for Column { path, hashes } in &mut self.columns {
@@ -163,7 +163,7 @@ impl Index {
     }
 }
 
-/// How ranks compare with an entry: the highest score first, then by id.
+/// Returns the comparison of ranks with an entry: the highest score first, then by id.
 fn by_rank<'a>(entries: &'a [Entry], score: f64, id: &'a str) -> impl Fn(Rank) -> Ordering + 'a {
     move |rank| {
         score.total_cmp(&rank.score).then_with(|| entries.get(rank.slot as usize).map_or("", |entry| &entry.id).cmp(id))

@@ -3,10 +3,10 @@
 
 use std::cmp::Ordering;
 
-/// A chunk that grows to this is cut in two.
+/// Size at which a chunk is split.
 const CHUNK: usize = 512;
 
-/// Sorted items. How they compare is said with each call, as the items alone need not know.
+/// Sorted items. The comparison is given with each call, because items alone are not comparable.
 #[derive(Debug)]
 pub(super) struct Ranking<T> {
     /// None of them is empty.
@@ -20,7 +20,7 @@ impl<T> Default for Ranking<T> {
 }
 
 impl<T: Copy> Ranking<T> {
-    /// Where something belongs: the chunk, and the place in it. `compare` tells how an item compares with it.
+    /// Returns the position of something: the chunk, and the place in it. `compare` compares an item with it.
     fn place(&self, compare: impl Fn(T) -> Ordering) -> (usize, usize) {
         let before = |item: &T| compare(*item) == Ordering::Less;
         let chunk = self.chunks.partition_point(|chunk| chunk.last().is_some_and(before));
@@ -54,7 +54,7 @@ impl<T: Copy> Ranking<T> {
         }
     }
 
-    /// From the given place on.
+    /// Iterates from the given place.
     pub(super) fn iter_from(&self, offset: usize) -> impl Iterator<Item = T> + '_ {
         let (mut first, mut skip) = (0, offset);
         while let Some(chunk) = self.chunks.get(first)

@@ -1,68 +1,64 @@
-//! An open store: what the adapters on one directory share.
+//! What the adapters on one directory, the writer and its background work share.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use rusqlite::Connection;
 
-use super::Retention;
-use super::queue::Queue;
+use super::config::Retention;
 use super::readers::Readers;
-use super::registry::Ended;
 use super::schema::DB_FILE;
 use super::view::{Clear, View};
-use super::writer::Core;
+use super::write_queue::WriteQueue;
 use crate::error::Error;
 use crate::fanout::TopicRegistry;
 use crate::store::{Stats, Stored};
+use crate::sync::{lock, read, write};
 use crate::time::SharedClock;
 
-/// An open store.
-pub(super) struct Engine {
+/// Shared by everything that works on an open database.
+pub(super) struct Shared {
     pub(super) dir: PathBuf,
     pub(super) clock: SharedClock,
-    pub(super) queue: Arc<Queue>,
+    pub(super) queue: Arc<WriteQueue>,
     pub(super) readers: Arc<Readers>,
-    pub(super) hub: TopicRegistry<Stored>,
-    pub(super) ended: Arc<Ended>,
+    pub(super) subscribers: TopicRegistry<Stored>,
     pub(super) gauges: Gauges,
-    pub(super) pace: Pace,
-    /// What the writer works on; None before it is open and after it has ended.
-    pub(super) core: Mutex<Option<Core>>,
+    pub(super) commit_mode: CommitMode,
     is_open: AtomicBool,
     retention: Mutex<Retention>,
     clears: RwLock<Arc<Vec<Clear>>>,
     /// Why writes are refused.
     failed: RwLock<Option<Error>>,
-    /// What the import of an older store had to say.
+    /// The report of importing an older store.
     notice: RwLock<Option<String>>,
 }
 
-/// Whether writes come one by one, each after the last was acknowledged, or many at a time.
+/// Where writes are committed: on the thread of the caller, or by the writer's thread in groups.
 ///
-/// One by one, waking the writer's thread costs several times the write, so the caller's thread commits it. Many at a
-/// time, groups are what is fast. Which it is shows in the groups that the writer gets; every so often a write goes
-/// there to find out again.
+/// If each write comes after the one before was acknowledged, waking the writer's thread costs several times the write.
+/// If many come at a time, groups are faster. The size of the groups that the writer gets shows which it is; every
+/// [`CommitMode::INLINE_WRITES`] one write goes to the writer to find out again.
 #[derive(Default)]
-pub(super) struct Pace(AtomicU64);
+pub(super) struct CommitMode(AtomicU64);
 
-impl Pace {
-    /// Writes on the caller's thread between two looks.
-    const STRETCH: u64 = 64;
+impl CommitMode {
+    /// Writes on the caller's thread between two that go to the writer.
+    const INLINE_WRITES: u64 = 64;
 
-    /// The writer got a group of so many.
-    pub(super) fn saw(&self, group: usize) {
-        self.0.store(if group == 1 { Self::STRETCH } else { 0 }, Ordering::Relaxed);
+    /// Records the size of a group that the writer got.
+    pub(super) fn observe(&self, group: usize) {
+        self.0.store(if group == 1 { Self::INLINE_WRITES } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Whether the next write is one for the caller's thread.
-    pub(super) fn is_slow(&self) -> bool {
+    /// Returns whether the next write is committed on the thread of its caller.
+    pub(super) fn is_inline(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 }
 
-/// What `stats()` tells about the writer.
+/// The writer's part of `stats()`.
 #[derive(Default)]
 pub(super) struct Gauges {
     pub(super) groups: AtomicU64,
@@ -78,18 +74,16 @@ pub(super) struct Gauges {
     pub(super) removed: AtomicU64,
 }
 
-impl Engine {
+impl Shared {
     pub(super) fn new(dir: PathBuf, clock: SharedClock, retention: Retention) -> Self {
         Self {
             readers: Readers::new(dir.clone()),
             dir,
             clock,
-            queue: Arc::new(Queue::new()),
-            hub: TopicRegistry::default(),
-            ended: Arc::default(),
+            queue: Arc::new(WriteQueue::new()),
+            subscribers: TopicRegistry::default(),
             gauges: Gauges::default(),
-            pace: Pace::default(),
-            core: Mutex::new(None),
+            commit_mode: CommitMode::default(),
             is_open: AtomicBool::new(false),
             retention: Mutex::new(retention),
             clears: RwLock::default(),
@@ -98,12 +92,12 @@ impl Engine {
         }
     }
 
-    /// The database as this connection sees it.
+    /// Returns the database as this connection sees it now.
     pub(super) fn view<'a>(&'a self, conn: &'a Connection) -> View<'a> {
         View { conn, dir: &self.dir, now_ms: self.clock.now_ms(), clears: self.clears() }
     }
 
-    /// Whether reads can go past the writer.
+    /// Returns whether reads can go past the writer.
     pub(super) fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Acquire)
     }
@@ -113,38 +107,38 @@ impl Engine {
     }
 
     pub(super) fn retention(&self) -> Retention {
-        *self.retention.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.retention)
     }
 
-    /// The newest adapter's retention counts: on a hot reload that is the one that stays.
+    /// Replaces the retention: on a hot reload the newest adapter is the one that stays.
     pub(super) fn set_retention(&self, retention: Retention) {
-        *self.retention.lock().unwrap_or_else(PoisonError::into_inner) = retention;
+        *lock(&self.retention) = retention;
     }
 
     pub(super) fn clears(&self) -> Arc<Vec<Clear>> {
-        self.clears.read().unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.clears).clone()
     }
 
     pub(super) fn set_clears(&self, clears: Arc<Vec<Clear>>) {
         if !Arc::ptr_eq(&self.clears(), &clears) {
-            *self.clears.write().unwrap_or_else(PoisonError::into_inner) = clears;
+            *write(&self.clears) = clears;
         }
     }
 
     pub(super) fn failed(&self) -> Option<Error> {
-        self.failed.read().unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.failed).clone()
     }
 
     pub(super) fn set_failed(&self, error: &Error) {
-        self.failed.write().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+        write(&self.failed).get_or_insert_with(|| error.clone());
     }
 
     pub(super) fn notice(&self) -> Option<String> {
-        self.notice.read().unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.notice).clone()
     }
 
     pub(super) fn set_notice(&self, text: String) {
-        *self.notice.write().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        *write(&self.notice) = Some(text);
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -1,4 +1,4 @@
-//! The queue to the writer: what is to be done, in the order in which it was called for.
+//! The queue of jobs for the writer, in the order of the calls.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -8,11 +8,12 @@ use std::time::Duration;
 use super::readers::Reader;
 use super::view::Tx;
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use crate::wake::{self, Wake};
 
-/// What a call changes, or needs to see the changes of.
+/// What a call changes, or reads.
 #[derive(Clone, Copy)]
-pub(super) enum Scope {
+pub(super) enum Footprint {
     /// Nothing in particular.
     Nothing,
     /// One thing.
@@ -27,7 +28,7 @@ pub(super) enum Scope {
     All,
 }
 
-impl Scope {
+impl Footprint {
     pub(super) fn subject(name: &str) -> Self {
         Self::One(hash(("subject", name)))
     }
@@ -36,12 +37,12 @@ impl Scope {
         Self::Key(hash(("key", name)))
     }
 
-    /// A change of an entry, or a read of it alone.
+    /// Returns the footprint of a change or a read of one entry.
     pub(super) fn entry(kind: &str, collection: &str, id: &str) -> Self {
         Self::Both(hash((kind, collection, id)), hash((kind, collection)))
     }
 
-    /// A read of a whole collection.
+    /// Returns the footprint of a read of a collection.
     pub(super) fn collection(kind: &str, collection: &str) -> Self {
         Self::One(hash((kind, collection)))
     }
@@ -52,22 +53,22 @@ fn hash(what: impl Hash) -> u64 {
     STATE.hash_one(what)
 }
 
-/// Called when a job's transaction is over, with how it ended.
+/// Called with the outcome of the job's transaction.
 pub(super) type Finish = Box<dyn FnOnce(&Result<()>) + Send>;
 
-/// What a job came to within its transaction.
+/// The outcome of a job within its transaction.
 pub(super) enum Step {
-    /// It is done; this is to be told after the commit.
+    /// Done. The callback is called after the commit.
     Done(Finish),
-    /// A long read: it goes on on a reader of its own that sees what the job would have seen.
-    Long(Box<dyn FnOnce(Result<Reader>) + Send>),
+    /// A long read, which continues on a reader that sees the database as this job would.
+    Detach(Box<dyn FnOnce(Result<Reader>) + Send>),
 }
 
-/// The work of a job: in a transaction, or refused.
+/// The work of a job, in a transaction or with the reason why there is none.
 pub(super) type Work = Box<dyn FnOnce(Result<&mut Tx<'_>, &Error>) -> Step + Send>;
 
-/// A call on its way to the writer.
-pub(super) struct Job {
+/// A call that the writer carries out.
+pub(super) struct WriteJob {
     pub(super) work: Work,
     /// It changes something: refused once a write has failed.
     pub(super) writes: bool,
@@ -75,42 +76,42 @@ pub(super) struct Job {
     pub(super) durable: bool,
 }
 
-/// So many jobs are worth a transaction, whether or not the caller has more.
-const ENOUGH: usize = 64;
+/// Number of queued jobs at which the writer is woken although the caller may queue more.
+const WAKE_THRESHOLD: usize = 64;
 
 struct State {
-    jobs: VecDeque<Job>,
-    /// Jobs ever queued, and how many of them are over.
+    jobs: VecDeque<WriteJob>,
+    /// Jobs queued since the beginning, and jobs done.
     queued: u64,
     done: u64,
-    /// The last job that changes a thing, by the thing's hash, as long as it is not over.
+    /// The last unfinished job that changes something, by the hash of that.
     touched: HashMap<u64, u64>,
     keys_touched: u64,
     asleep: bool,
-    /// The caller has more: it wakes the writer when it is through.
+    /// The caller queues more, and wakes the writer afterwards.
     more: bool,
-    nudged: bool,
+    woken: bool,
     ending: bool,
     dead: Option<Error>,
 }
 
-/// The queue.
-pub(super) struct Queue {
+/// The queue of jobs for the writer.
+pub(super) struct WriteQueue {
     state: Mutex<State>,
     arrival: Condvar,
 }
 
-/// What the writer is to do next.
+/// What the writer does next.
 pub(super) enum Next {
     /// These jobs.
-    Jobs(VecDeque<Job>),
-    /// Nobody called for anything: there may be work in the background.
+    Jobs(VecDeque<WriteJob>),
+    /// There is no job: background work may be due.
     Nothing,
-    /// End: nobody is left who could call.
+    /// Close the store: the last adapter was closed.
     End,
 }
 
-impl Queue {
+impl WriteQueue {
     pub(super) fn new() -> Self {
         Self {
             state: Mutex::new(State {
@@ -121,7 +122,7 @@ impl Queue {
                 keys_touched: 0,
                 asleep: false,
                 more: false,
-                nudged: false,
+                woken: false,
                 ending: false,
                 dead: None,
             }),
@@ -130,12 +131,11 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    /// Queues a job, unless the writer has ended. Jobs that a caller has in one turn are taken together.
-    pub(super) fn push(self: &Arc<Self>, scope: Scope, job: Job) -> Result<()> {
+    /// Queues a job, unless the writer has ended. Jobs queued in one turn of a caller are committed together.
+    pub(super) fn push(self: &Arc<Self>, footprint: Footprint, job: WriteJob) -> Result<()> {
         let left = wake::defer(self);
         let mut state = self.lock();
         if let Some(error) = &state.dead {
@@ -144,10 +144,10 @@ impl Queue {
         state.queued += 1;
         if job.writes {
             let at = state.queued;
-            state.touch(scope, at);
+            state.touch(footprint, at);
         }
         state.jobs.push_back(job);
-        state.more = left && state.jobs.len() < ENOUGH;
+        state.more = left && state.jobs.len() < WAKE_THRESHOLD;
         if !state.more && std::mem::take(&mut state.asleep) {
             drop(state);
             self.arrival.notify_one();
@@ -155,52 +155,52 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes a place in the order for a write that runs at once, if nothing is queued or under way. The caller has
-    /// locked the core, so nobody else runs anything meanwhile.
-    pub(super) fn claim(&self, scope: Scope) -> bool {
+    /// Reserves the next place in the order for a write on the calling thread, if nothing is queued or in flight. The
+    /// caller holds the writer's lock.
+    pub(super) fn try_claim_inline(&self, footprint: Footprint) -> bool {
         let mut state = self.lock();
         let free = state.dead.is_none() && state.done == state.queued;
         if free {
             state.queued += 1;
             let at = state.queued;
-            state.touch(scope, at);
+            state.touch(footprint, at);
         }
         free
     }
 
-    /// Whether a read of this must take its turn behind what is queued.
-    pub(super) fn concerns(&self, scope: Scope) -> bool {
+    /// Returns whether a read must be queued behind a write.
+    pub(super) fn conflicts_with(&self, footprint: Footprint) -> bool {
         let state = self.lock();
         if state.done == state.queued {
             return false;
         }
         let changes = |what: &u64| state.touched.contains_key(what);
-        match scope {
-            Scope::Nothing => false,
-            Scope::One(what) | Scope::Both(what, _) => changes(&what),
-            Scope::Key(what) => changes(&what) || state.keys_touched > state.done,
-            Scope::AnyKey | Scope::All => true,
+        match footprint {
+            Footprint::Nothing => false,
+            Footprint::One(what) | Footprint::Both(what, _) => changes(&what),
+            Footprint::Key(what) => changes(&what) || state.keys_touched > state.done,
+            Footprint::AnyKey | Footprint::All => true,
         }
     }
 
-    /// Waits for jobs, at most so long, and takes up to `max` of them.
-    pub(super) fn next(&self, patience: Option<Duration>, max: usize) -> Next {
+    /// Waits for jobs until the timeout, and takes up to `max` of them.
+    pub(super) fn next(&self, timeout: Option<Duration>, max: usize) -> Next {
         let mut state = self.lock();
-        if patience != Some(Duration::ZERO) {
-            // Asked again after each wake, as there may be more to come by then.
+        if timeout != Some(Duration::ZERO) {
+            // Evaluated after each wake-up, as more jobs may be expected by then.
             let waits = |state: &mut State| {
-                state.asleep = !state.has_jobs() && !state.ending && !state.nudged;
+                state.asleep = !state.has_jobs() && !state.ending && !state.woken;
                 state.asleep
             };
-            state = match patience {
-                Some(patience) => {
-                    self.arrival.wait_timeout_while(state, patience, waits).unwrap_or_else(PoisonError::into_inner).0
+            state = match timeout {
+                Some(timeout) => {
+                    self.arrival.wait_timeout_while(state, timeout, waits).unwrap_or_else(PoisonError::into_inner).0
                 }
                 None => self.arrival.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner),
             };
             state.asleep = false;
         }
-        state.nudged = false;
+        state.woken = false;
         if state.has_jobs() {
             if state.jobs.len() <= max {
                 return Next::Jobs(std::mem::take(&mut state.jobs));
@@ -211,7 +211,7 @@ impl Queue {
         if state.ending { Next::End } else { Next::Nothing }
     }
 
-    /// So many more jobs are over.
+    /// Records that jobs are done.
     pub(super) fn finished(&self, count: u64) {
         let mut state = self.lock();
         state.done += count;
@@ -223,19 +223,19 @@ impl Queue {
         }
     }
 
-    /// Jobs that wait or are under way.
+    /// Returns the number of jobs that are queued or in flight.
     pub(super) fn depth(&self) -> u64 {
         let state = self.lock();
         state.queued - state.done
     }
 
-    /// DeferredWakes the writer to look for work in the background.
-    pub(super) fn nudge(&self) {
-        self.lock().nudged = true;
+    /// Wakes the writer to look for background work.
+    pub(super) fn wake_idle(&self) {
+        self.lock().woken = true;
         self.arrival.notify_one();
     }
 
-    /// Lets the writer end when it has done what is queued.
+    /// Ends the writer after what is queued.
     pub(super) fn end(&self) {
         let mut state = self.lock();
         state.ending = true;
@@ -244,20 +244,20 @@ impl Queue {
         self.arrival.notify_one();
     }
 
-    /// Nothing is taken from now on; what waited is handed back.
-    pub(super) fn die(&self, error: Error) -> VecDeque<Job> {
+    /// Refuses jobs from now on. Returns those that were queued.
+    pub(super) fn die(&self, error: Error) -> VecDeque<WriteJob> {
         let mut state = self.lock();
         state.dead = Some(error);
         std::mem::take(&mut state.jobs)
     }
 
-    /// Why nothing is taken any more.
+    /// Returns why jobs are refused, if they are.
     pub(super) fn dead(&self) -> Option<Error> {
         self.lock().dead.clone()
     }
 }
 
-impl Wake for Queue {
+impl Wake for WriteQueue {
     fn wake(&self) {
         let mut state = self.lock();
         state.more = false;
@@ -269,20 +269,20 @@ impl Wake for Queue {
 }
 
 impl State {
-    /// Whether there is something for the writer to take now.
+    /// Returns whether there are jobs for the writer to take now.
     fn has_jobs(&self) -> bool {
         !self.jobs.is_empty() && (!self.more || self.ending)
     }
 
-    fn touch(&mut self, scope: Scope, at: u64) {
-        match scope {
-            Scope::Nothing | Scope::All => {}
-            Scope::One(what) | Scope::Key(what) => _ = self.touched.insert(what, at),
-            Scope::Both(entry, collection) => {
+    fn touch(&mut self, footprint: Footprint, at: u64) {
+        match footprint {
+            Footprint::Nothing | Footprint::All => {}
+            Footprint::One(what) | Footprint::Key(what) => _ = self.touched.insert(what, at),
+            Footprint::Both(entry, collection) => {
                 self.touched.insert(entry, at);
                 self.touched.insert(collection, at);
             }
-            Scope::AnyKey => self.keys_touched = at,
+            Footprint::AnyKey => self.keys_touched = at,
         }
     }
 }

@@ -1,20 +1,20 @@
 //! Backup and verification, on a reader, while the store is in use.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, ffi};
 
-use super::calls::Extent;
-use super::queue::Scope;
+use super::adapter::{Extent, FileStore};
 use super::schema::{DB_FILE, checksum};
 use super::view::View;
-use super::{FileStore, Verification};
+use super::write_queue::Footprint;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::op::Op;
+use crate::store::{Maintenance, Verification};
 
-/// The tables whose rows have a checksum, with what names a row, and the checked text.
+/// Tables whose rows have a checksum: the name, what identifies a row, the checked text.
 const CHECKED: [(&str, &str, &str); 4] = [
     ("events", "id", "record"),
     ("kv", "key", "value"),
@@ -22,15 +22,13 @@ const CHECKED: [(&str, &str, &str); 4] = [
     ("documents", "collection || ' ' || id", "doc"),
 ];
 
-/// Problems of one table that are told one by one.
-const TOLD: usize = 100;
+/// Problems of one table that are listed.
+const MAX_PROBLEMS: usize = 100;
 
-impl FileStore {
-    /// Copies the store, as it is at this moment, into a new database file; it goes on being used meanwhile. To go back
-    /// to the copy, put it into an empty data directory under the name `nvent.db`. An existing file is not replaced.
-    pub fn backup(&self, path: impl Into<PathBuf>) -> Op<()> {
-        let path = path.into();
-        self.read_view(Scope::All, Extent::Range, move |view, budget| {
+impl Maintenance for FileStore {
+    fn backup(&self, path: &Path) -> Op<()> {
+        let path = path.to_owned();
+        self.read_view(Footprint::All, Extent::Range, move |view, budget| {
             if budget.is_short() {
                 return Ok(None);
             }
@@ -38,9 +36,8 @@ impl FileStore {
         })
     }
 
-    /// Looks at every page and every row for damage. It takes as long as reading the file does, and stops nobody.
-    pub fn verify(&self) -> Op<Verification> {
-        self.read_view(Scope::All, Extent::Range, |view, budget| {
+    fn verify(&self) -> Op<Verification> {
+        self.read_view(Footprint::All, Extent::Range, |view, budget| {
             if budget.is_short() {
                 return Ok(None);
             }
@@ -70,18 +67,18 @@ fn backup(view: &View<'_>, path: &Path) -> Result<()> {
         publish().map_err(|e| failed(&e))
     });
     if finished.is_err() {
-        // The error that led here is the one to tell.
+        // The first error is the one that is returned.
         let _ = std::fs::remove_file(&partial);
     }
     finished
 }
 
-/// Copies all pages, in one step: the source stays at the moment of its view.
+/// Copies all pages in one step, so that the copy is of the moment of the view.
 fn copy(source: &Connection, path: &Path) -> rusqlite::Result<()> {
     let mut target = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     match Backup::new(source, &mut target)?.step(-1)? {
         StepResult::Done => Ok(()),
-        // It was not finished, and nothing said why: another program has locked the new file.
+        // Unfinished without an error: another program has locked the new file.
         _ => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)),
     }
 }
@@ -93,7 +90,7 @@ fn verify(view: &View<'_>) -> Result<Verification> {
         Err(e) => found.problems.push(format!("{DB_FILE}: {e}")),
     }
     for (table, name, text) in CHECKED {
-        // A table that cannot be read to its end is told, and the next one looked at.
+        // A table that cannot be read to its end is a problem, and the next one is read.
         if let Err(e) = rows(view.conn, &format!("SELECT {text}, sum, {name} FROM {table}"), table, &mut found) {
             found.problems.push(format!("table {table}: {e}"));
         }
@@ -104,7 +101,7 @@ fn verify(view: &View<'_>) -> Result<Verification> {
     Ok(found)
 }
 
-/// What a record and the columns beside it both say must agree. Other columns are compared with their indexes by SQLite.
+/// Compares each record with the columns beside it. SQLite compares the other columns with their indexes.
 fn copies(conn: &Connection, found: &mut Verification) -> rusqlite::Result<()> {
     let mut statement = conn.prepare(
         "SELECT id FROM events WHERE sum IS NOT NULL AND json_valid(record) AND (json_extract(record, '$.type') IS NOT \
@@ -134,7 +131,7 @@ fn rows(conn: &Connection, sql: &str, table: &str, found: &mut Verification) -> 
         };
         if !fits {
             wrong += 1;
-            if wrong <= TOLD {
+            if wrong <= MAX_PROBLEMS {
                 let name: rusqlite::types::Value = row.get(2)?;
                 found.problems.push(format!("table {table}, row {name:?}: does not fit its checksum"));
             }

@@ -1,4 +1,4 @@
-//! What SQLite and the file system report, as errors of this crate.
+//! Errors: what SQLite reports as errors of this crate, and the store's own.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use rusqlite::ErrorCode;
 
 use crate::error::{Code, Error};
 
-/// The error for a failed statement on the database in `dir`.
+/// Returns the error for a failed statement on the database in `dir`.
 pub(super) fn sql(dir: &Path, error: &rusqlite::Error) -> Error {
     let db = dir.join(super::schema::DB_FILE);
     let db = db.display();
     let code = match error {
         rusqlite::Error::SqliteFailure(failure, _) => failure.code,
-        // A column of another type than the schema's: the file was changed from outside, or has rotted.
+        // A column of another type than the schema's: the file was changed from outside, or is damaged.
         _ => ErrorCode::DatabaseCorrupt,
     };
     match code {
@@ -31,26 +31,31 @@ pub(super) fn sql(dir: &Path, error: &rusqlite::Error) -> Error {
     }
 }
 
-/// Whether another program's lock was in the way.
+/// Returns whether another program holds a lock.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// The error for writes after one that failed.
+/// Returns the error for writes after one that failed.
 pub(super) fn refused(cause: &Error) -> Error {
     Error::new(
         if cause.code() == Code::Corrupt { Code::Corrupt } else { Code::Io },
         format!(
-            "the store takes no writes since one failed: close every adapter on this directory, then open it again. It was: {cause}"
+            "the store is read-only after a failed write: close every adapter on this directory, then open it again. The cause was: {cause}"
         ),
     )
 }
 
-/// The error for a row whose checksum does not fit.
-pub(super) fn rotten(table: &str, row: &str) -> Error {
+/// Returns the error for a row whose text does not match its checksum.
+pub(super) fn checksum_mismatch(table: &str, row: &str) -> Error {
     Error::corrupt(format!(
-        "the row {row} of table {table} in {} does not fit its checksum, so it has been damaged on disk or changed from \
+        "the row {row} of table {table} in {} does not match its checksum, so it was damaged on disk or changed from \
          outside: restore it from a backup (after a change of your own, set its column \"sum\" to NULL)",
         super::schema::DB_FILE
     ))
+}
+
+/// Returns the error of an operation whose writer's thread has ended before it.
+pub(super) fn writer_died() -> Error {
+    Error::io("the store's thread ended before the operation did: close the store and open it again").maybe_applied()
 }

@@ -1,0 +1,55 @@
+//! The options of a file store.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// What an acknowledged write survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Durability {
+    /// The process being killed.
+    #[default]
+    Os,
+    /// Power loss too: one sync of the disk for all writes that wait.
+    Disk,
+}
+
+/// What is removed in the background, so that logs do not grow for ever. Nothing, unless it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Retention {
+    /// Events that are older, in milliseconds.
+    pub max_age_ms: Option<u64>,
+    /// The oldest events of a subject that has more.
+    pub max_events_per_subject: Option<u64>,
+}
+
+impl Retention {
+    /// Returns whether anything is removed.
+    pub(super) fn is_on(&self) -> bool {
+        self.max_age_ms.is_some() || self.max_events_per_subject.is_some()
+    }
+}
+
+/// The options of a file store.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileStoreOptions {
+    /// The directory of `nvent.db`, relative to the working directory. It is created, for this user only, where it is
+    /// missing.
+    pub data_dir: PathBuf,
+    /// What this adapter's writes survive. Adapters on one directory may differ.
+    #[serde(default)]
+    pub durability: Durability,
+    /// What is removed in the background. The adapter that was opened last decides for its directory.
+    #[serde(default)]
+    pub retention: Retention,
+}
+
+impl FileStoreOptions {
+    /// Returns the defaults for this directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self { data_dir: data_dir.into(), durability: Durability::default(), retention: Retention::default() }
+    }
+}

@@ -1,0 +1,375 @@
+//! The contract of stores, in memory: plain maps behind one lock. Every operation completes inline.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Number;
+
+use super::index::Index;
+use crate::error::{Error, Result};
+use crate::event::{Event, EventId, NewEvent};
+use crate::fanout::{Mailbox, Subscriber, TopicRegistry, next_id};
+use crate::json::{self, Json, Object};
+use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
+use crate::op::Op;
+use crate::store::{
+    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Stats, StoreBackend, Stored,
+    entry_not_found, select_docs,
+};
+use crate::sync::lock;
+use crate::time::SharedClock;
+use crate::topic::Glob;
+
+/// Expired keys that one call removes at most, so that no call pays for all of them.
+const SWEEP_LIMIT: usize = 32;
+
+/// A store in memory. Each adapter has its own.
+pub struct MemoryStore {
+    clock: SharedClock,
+    state: Mutex<State>,
+    subscribers: TopicRegistry<Stored>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    appends: AtomicU64,
+    reads: AtomicU64,
+    writes: AtomicU64,
+    errors: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    closed: bool,
+    subjects: HashMap<Arc<str>, Log>,
+    /// The greatest id of any deleted subject: ids of new subjects are greater.
+    floor: Option<EventId>,
+    kv: HashMap<Arc<str>, KvEntry>,
+    /// When keys expire, soonest first. A key that was set again also has a stale row.
+    expiries: BinaryHeap<Reverse<(u64, Arc<str>)>>,
+    indexes: HashMap<Arc<str>, Index>,
+    docs: HashMap<Arc<str>, BTreeMap<Arc<str>, Doc>>,
+    subscriptions: HashMap<u64, Arc<str>>,
+}
+
+struct Log {
+    name: Arc<str>,
+    events: Vec<Row>,
+}
+
+struct Row {
+    id: EventId,
+    ts: u64,
+    event: Event,
+}
+
+struct KvEntry {
+    value: Json,
+    expires_ms: Option<u64>,
+}
+
+struct Doc {
+    json: Json,
+    object: Object,
+}
+
+impl State {
+    fn live(&self, key: &str, now: u64) -> Option<&KvEntry> {
+        self.kv.get(key).filter(|entry| entry.expires_ms.is_none_or(|at| at > now))
+    }
+
+    fn sweep(&mut self, now: u64) {
+        for _ in 0..SWEEP_LIMIT {
+            match self.expiries.peek() {
+                Some(Reverse((at, _))) if *at <= now => {}
+                _ => return,
+            }
+            if let Some(Reverse((at, key))) = self.expiries.pop()
+                && self.kv.get(&key).is_some_and(|entry| entry.expires_ms == Some(at))
+            {
+                self.kv.remove(&key);
+            }
+        }
+    }
+}
+
+impl MemoryStore {
+    /// Creates an empty store.
+    pub fn new(clock: SharedClock) -> Self {
+        Self { clock, state: Mutex::default(), subscribers: TopicRegistry::default(), counters: Counters::default() }
+    }
+
+    fn run<T: Send + 'static>(&self, counter: &AtomicU64, work: impl FnOnce(&mut State) -> Result<T>) -> Op<T> {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Op::run(|| {
+            let mut state = lock(&self.state);
+            let result = if state.closed { Err(Error::closed("the memory store")) } else { work(&mut state) };
+            if result.is_err() {
+                self.counters.errors.fetch_add(1, Ordering::Relaxed);
+            }
+            result
+        })
+    }
+
+    fn read_with<T: Send + 'static>(&self, work: impl FnOnce(&mut State) -> Result<T>) -> Op<T> {
+        self.run(&self.counters.reads, work)
+    }
+
+    fn write_with<T: Send + 'static>(&self, work: impl FnOnce(&mut State) -> Result<T>) -> Op<T> {
+        self.run(&self.counters.writes, work)
+    }
+}
+
+impl StoreBackend for MemoryStore {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn open(&self) -> Op<()> {
+        let closed = lock(&self.state).closed;
+        if closed { Op::err(Error::closed("the memory store")) } else { Op::ok(()) }
+    }
+
+    fn close(&self) -> Op<()> {
+        let mut state = lock(&self.state);
+        *state = State { closed: true, ..State::default() };
+        self.subscribers.close();
+        Op::ok(())
+    }
+
+    fn health(&self) -> Op<Health> {
+        let closed = lock(&self.state).closed;
+        Op::ok(Health { ok: !closed, detail: closed.then(|| "closed".into()) })
+    }
+
+    fn stats(&self) -> Stats {
+        let state = lock(&self.state);
+        let counters = &self.counters;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        vec![
+            ("appends", count(&counters.appends)),
+            ("reads", count(&counters.reads)),
+            ("writes", count(&counters.writes)),
+            ("errors", count(&counters.errors)),
+            ("subjects", state.subjects.len() as f64),
+            ("keys", state.kv.len() as f64),
+            ("indexes", state.indexes.len() as f64),
+            ("subscriptions", state.subscriptions.len() as f64),
+        ]
+    }
+
+    fn append(
+        &self,
+        subject: &Subject,
+        event: NewEvent,
+        expected: Option<Expected>,
+        announce: Option<Announce>,
+    ) -> Op<Event> {
+        self.run(&self.counters.appends, |state| {
+            let now = self.clock.now_ms();
+            let last = state.subjects.get(subject.as_str()).and_then(|log| log.events.last()).map(|row| row.id);
+            if let Some(expected) = expected {
+                expected.check(subject, last)?;
+            }
+            let id = EventId::next(last.max(state.floor), now);
+            let event = event.persist(id, now);
+            if !state.subjects.contains_key(subject.as_str()) {
+                let name: Arc<str> = subject.into();
+                state.subjects.insert(name.clone(), Log { name, events: Vec::new() });
+            }
+            if let Some(log) = state.subjects.get_mut(subject.as_str()) {
+                log.events.push(Row { id, ts: now, event: event.clone() });
+                // Under the lock, so that subscribers receive a subject's events in their order. None of these block.
+                self.subscribers.for_each_match(subject, |subscriber| {
+                    _ = subscriber.mailbox.push(Stored { subject: log.name.clone(), event: event.clone() });
+                });
+                if let Some(announce) = announce {
+                    announce(&log.name, &event);
+                }
+            }
+            Ok(event)
+        })
+    }
+
+    fn read(&self, subject: &Subject, query: EventQuery) -> Op<Vec<Json>> {
+        self.read_with(|state| {
+            let Some(log) = state.subjects.get(subject.as_str()) else { return Ok(Vec::new()) };
+            let start = query.after.map_or(0, |after| log.events.partition_point(|row| row.id <= after));
+            let end = query.before.map_or(log.events.len(), |before| log.events.partition_point(|row| row.id < before));
+            let rows = log.events.get(start..end).unwrap_or(&[]);
+            let wanted = |row: &&Row| {
+                query.types.as_ref().is_none_or(|types| types.iter().any(|t| t == row.event.kind()))
+                    && query.from.is_none_or(|from| row.ts as f64 >= from)
+                    && query.to.is_none_or(|to| row.ts as f64 <= to)
+            };
+            let limit = query.limit.unwrap_or(usize::MAX);
+            let json = |row: &Row| row.event.json().clone();
+            Ok(if query.descending {
+                rows.iter().rev().filter(wanted).take(limit).map(json).collect()
+            } else {
+                rows.iter().filter(wanted).take(limit).map(json).collect()
+            })
+        })
+    }
+
+    fn subscribe(&self, pattern: &Pattern, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
+        self.read_with(|state| {
+            let (id, topic): (u64, Arc<str>) = (next_id(), pattern.into());
+            state.subscriptions.insert(id, topic.clone());
+            self.subscribers.add(Arc::new(Subscriber { id, topic, mailbox, meta: () }));
+            Ok(id)
+        })
+    }
+
+    fn unsubscribe(&self, id: u64) -> Op<()> {
+        let topic = lock(&self.state).subscriptions.remove(&id);
+        if let Some(topic) = topic
+            && let Some((subscriber, _)) = self.subscribers.remove(&topic, id)
+        {
+            subscriber.mailbox.close();
+        }
+        Op::ok(())
+    }
+
+    fn delete_subject(&self, subject: &Subject) -> Op<bool> {
+        self.write_with(|state| {
+            let Some(log) = state.subjects.remove(subject.as_str()) else { return Ok(false) };
+            state.floor = state.floor.max(log.events.last().map(|row| row.id));
+            Ok(true)
+        })
+    }
+
+    fn kv_get(&self, key: &Key) -> Op<Option<Json>> {
+        self.read_with(|state| Ok(state.live(key, self.clock.now_ms()).map(|entry| entry.value.clone())))
+    }
+
+    fn kv_set(&self, key: &Key, value: Json, ttl_ms: Option<u64>) -> Op<()> {
+        self.write_with(|state| {
+            let now = self.clock.now_ms();
+            state.sweep(now);
+            let expires_ms = ttl_ms.map(|ttl| now.saturating_add(ttl));
+            let key: Arc<str> = key.into();
+            if let Some(at) = expires_ms {
+                state.expiries.push(Reverse((at, key.clone())));
+            }
+            state.kv.insert(key, KvEntry { value, expires_ms });
+            Ok(())
+        })
+    }
+
+    fn kv_delete(&self, key: &Key) -> Op<()> {
+        self.write_with(|state| {
+            state.kv.remove(key.as_str());
+            Ok(())
+        })
+    }
+
+    fn kv_clear(&self, pattern: &Pattern) -> Op<u64> {
+        self.write_with(|state| {
+            let (glob, now) = (Glob::new(pattern), self.clock.now_ms());
+            let mut removed = 0;
+            state.kv.retain(|key, entry| {
+                let keep = !glob.matches(key);
+                if !keep && entry.expires_ms.is_none_or(|at| at > now) {
+                    removed += 1;
+                }
+                keep
+            });
+            Ok(removed)
+        })
+    }
+
+    fn kv_increment(&self, key: &Key, by: f64) -> Op<Number> {
+        self.write_with(|state| {
+            let old = state.live(key, self.clock.now_ms());
+            let expires_ms = old.and_then(|entry| entry.expires_ms);
+            let sum = json::add_to_text(key, old.map(|entry| &*entry.value), by)?;
+            state.kv.insert(key.into(), KvEntry { value: sum.to_string().into(), expires_ms });
+            Ok(sum)
+        })
+    }
+
+    fn index_add(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
+        self.write_with(|state| {
+            let metadata = json::fresh_metadata(metadata);
+            match state.indexes.get_mut(key.as_str()) {
+                Some(index) => index.add(id, score, metadata),
+                None => state.indexes.entry(key.into()).or_default().add(id, score, metadata),
+            }
+            Ok(())
+        })
+    }
+
+    fn index_get(&self, key: &Key, id: &EntryId) -> Op<Option<IndexEntry>> {
+        self.read_with(|state| Ok(state.indexes.get_mut(key.as_str()).and_then(|index| index.get(id))))
+    }
+
+    fn index_read(&self, key: &Key, query: IndexQuery) -> Op<Vec<IndexEntry>> {
+        self.read_with(|state| {
+            Ok(state.indexes.get_mut(key.as_str()).map(|index| index.read(&query)).unwrap_or_default())
+        })
+    }
+
+    fn index_update(&self, key: &Key, id: &EntryId, patch: Object, expected_version: Option<i64>) -> Op<bool> {
+        self.write_with(|state| {
+            let update = |metadata: &mut Object| json::update_metadata(metadata, patch, expected_version);
+            Ok(state.indexes.get_mut(key.as_str()).and_then(|index| index.change(id, update)).unwrap_or(false))
+        })
+    }
+
+    fn index_increment(&self, key: &Key, id: &EntryId, field: &FieldPath, by: f64) -> Op<Number> {
+        self.write_with(|state| {
+            let increment = |metadata: &mut Object| json::increment_metadata(metadata, field, by);
+            let changed = state.indexes.get_mut(key.as_str()).and_then(|index| index.change(id, increment));
+            changed.unwrap_or_else(|| Err(entry_not_found(key, id)))
+        })
+    }
+
+    fn index_delete(&self, key: &Key, id: &EntryId) -> Op<bool> {
+        self.write_with(|state| {
+            let Some(index) = state.indexes.get_mut(key.as_str()) else { return Ok(false) };
+            let deleted = index.remove(id);
+            if index.is_empty() {
+                state.indexes.remove(key.as_str());
+            }
+            Ok(deleted)
+        })
+    }
+
+    fn doc_save(&self, collection: &Collection, id: &DocId, doc: Json) -> Op<()> {
+        self.write_with(|state| {
+            let object = json::parse_object("doc", &doc)?;
+            state.docs.entry(collection.into()).or_default().insert(id.into(), Doc { json: doc, object });
+            Ok(())
+        })
+    }
+
+    fn doc_get(&self, collection: &Collection, id: &DocId) -> Op<Option<Json>> {
+        self.read_with(|state| {
+            Ok(state.docs.get(collection.as_str()).and_then(|docs| docs.get(id.as_str())).map(|doc| doc.json.clone()))
+        })
+    }
+
+    fn doc_list(&self, collection: &Collection, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
+        self.read_with(|state| {
+            let Some(docs) = state.docs.get(collection.as_str()) else { return Ok(Vec::new()) };
+            let rows = docs.iter().map(|(id, doc)| (id, &doc.object, &doc.json));
+            Ok(select_docs(rows, &query).into_iter().map(|(id, json)| (id.clone(), json.clone())).collect())
+        })
+    }
+
+    fn doc_delete(&self, collection: &Collection, id: &DocId) -> Op<()> {
+        self.write_with(|state| {
+            if let Some(docs) = state.docs.get_mut(collection.as_str()) {
+                docs.remove(id.as_str());
+                if docs.is_empty() {
+                    state.docs.remove(collection.as_str());
+                }
+            }
+            Ok(())
+        })
+    }
+}
