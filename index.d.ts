@@ -313,9 +313,12 @@ interface StreamEvent {
 interface StreamGap extends StreamEvent {
     /** Always this. */
     type: 'stream.gap';
-    /** Why, where, and how many where that is known. */
+    /**
+     * Why, where, and how many where that is known. `reconnect`: the connection to Redis was lost. `overflow`: the subscriber's
+     * buffer was full. `publish-failed`: the stream coordinator could not publish. `trimmed`: Redis had removed retained events.
+     */
     data: {
-        reason: 'reconnect' | 'overflow';
+        reason: 'reconnect' | 'overflow' | 'publish-failed' | 'trimmed';
         topic: string;
         missed?: number;
     };
@@ -791,12 +794,13 @@ interface Adapters {
  * - `NVENT_NOT_FOUND`: the entry that the call needs is not there
  * - `NVENT_CONFLICT`: `expectedLastId` did not hold
  * - `NVENT_CLOSED`: used after close
- * - `NVENT_LOCKED`: another process holds the data directory
+ * - `NVENT_LOCKED`: another process holds the data directory; retryable
  * - `NVENT_CORRUPT`: the data directory, or a stored value, cannot be read
  * - `NVENT_UNAVAILABLE`: Redis cannot be reached; retryable
  * - `NVENT_IO`: the file system failed
+ * - `NVENT_INTERNAL`: a defect of this package
  */
-type ErrorCode = 'NVENT_INVALID' | 'NVENT_TYPE' | 'NVENT_NOT_FOUND' | 'NVENT_CONFLICT' | 'NVENT_CLOSED' | 'NVENT_LOCKED' | 'NVENT_CORRUPT' | 'NVENT_UNAVAILABLE' | 'NVENT_IO';
+type ErrorCode = 'NVENT_INVALID' | 'NVENT_TYPE' | 'NVENT_NOT_FOUND' | 'NVENT_CONFLICT' | 'NVENT_CLOSED' | 'NVENT_LOCKED' | 'NVENT_CORRUPT' | 'NVENT_UNAVAILABLE' | 'NVENT_IO' | 'NVENT_INTERNAL';
 
 /** Returns the event bus of this JavaScript environment, which all loaded copies of the package share. */
 declare const getEventBus: () => EventBus;

@@ -337,8 +337,11 @@ export interface StreamEvent {
 export interface StreamGap extends StreamEvent {
   /** Always this. */
   type: 'stream.gap'
-  /** Why, where, and how many where that is known. */
-  data: { reason: 'reconnect' | 'overflow', topic: string, missed?: number }
+  /**
+   * Why, where, and how many where that is known. `reconnect`: the connection to Redis was lost. `overflow`: the subscriber's
+   * buffer was full. `publish-failed`: the stream coordinator could not publish. `trimmed`: Redis had removed retained events.
+   */
+  data: { reason: 'reconnect' | 'overflow' | 'publish-failed' | 'trimmed', topic: string, missed?: number }
 }
 
 /** Options of a subscription. */
@@ -840,10 +843,11 @@ export interface Adapters {
  * - `NVENT_NOT_FOUND`: the entry that the call needs is not there
  * - `NVENT_CONFLICT`: `expectedLastId` did not hold
  * - `NVENT_CLOSED`: used after close
- * - `NVENT_LOCKED`: another process holds the data directory
+ * - `NVENT_LOCKED`: another process holds the data directory; retryable
  * - `NVENT_CORRUPT`: the data directory, or a stored value, cannot be read
  * - `NVENT_UNAVAILABLE`: Redis cannot be reached; retryable
  * - `NVENT_IO`: the file system failed
+ * - `NVENT_INTERNAL`: a defect of this package
  */
 export type ErrorCode =
   | 'NVENT_INVALID'
@@ -855,3 +859,4 @@ export type ErrorCode =
   | 'NVENT_CORRUPT'
   | 'NVENT_UNAVAILABLE'
   | 'NVENT_IO'
+  | 'NVENT_INTERNAL'

@@ -1,12 +1,14 @@
-//! One error for the whole crate: a stable code, a message for people, and whether trying again makes sense.
+//! The error of the whole crate: a stable code, a message for people, and whether a retry can succeed.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, as a code that callers may match on. It never changes its meaning.
+/// What went wrong, as a code that callers may match on. A code never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Code {
     /// An argument or option is not usable.
     Invalid,
@@ -26,10 +28,12 @@ pub enum Code {
     Unavailable,
     /// The file system failed.
     Io,
+    /// A defect of this package: a panic, or a state that should not occur.
+    Internal,
 }
 
 impl Code {
-    /// The code as JavaScript sees it, for example `NVENT_INVALID`.
+    /// Returns the code as JavaScript sees it, for example `NVENT_INVALID`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Invalid => "NVENT_INVALID",
@@ -41,6 +45,7 @@ impl Code {
             Self::Corrupt => "NVENT_CORRUPT",
             Self::Unavailable => "NVENT_UNAVAILABLE",
             Self::Io => "NVENT_IO",
+            Self::Internal => "NVENT_INTERNAL",
         }
     }
 }
@@ -59,80 +64,144 @@ pub struct Error {
     message: String,
     retryable: bool,
     maybe_applied: bool,
+    operation: Option<&'static str>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
-    /// An error with this code. [`Code::Unavailable`] is retryable unless [`Error::permanent`] says otherwise.
+    /// Creates an error with this code. [`Code::Unavailable`] and [`Code::Locked`] are retryable unless
+    /// [`Error::permanent`] says otherwise.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retryable: matches!(code, Code::Unavailable), maybe_applied: false }
+        Self {
+            code,
+            message: message.into(),
+            retryable: matches!(code, Code::Unavailable | Code::Locked),
+            maybe_applied: false,
+            operation: None,
+            source: None,
+        }
     }
 
-    /// [`Code::Invalid`].
+    /// Creates an error with [`Code::Invalid`].
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Code::Invalid, message)
     }
 
-    /// [`Code::Type`].
+    /// Creates an error with [`Code::Type`].
     pub fn wrong_type(message: impl Into<String>) -> Self {
         Self::new(Code::Type, message)
     }
 
-    /// [`Code::NotFound`].
+    /// Creates an error with [`Code::NotFound`].
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(Code::NotFound, message)
     }
 
-    /// [`Code::Closed`], naming what was closed.
+    /// Creates an error with [`Code::Closed`] that names what was closed.
     pub fn closed(what: &str) -> Self {
         Self::new(Code::Closed, format!("{what} is closed: create a new one to go on"))
     }
 
-    /// [`Code::Unavailable`].
+    /// Creates an error with [`Code::Unavailable`].
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(Code::Unavailable, message)
     }
 
-    /// [`Code::Io`].
+    /// Creates an error with [`Code::Io`].
     pub fn io(message: impl Into<String>) -> Self {
         Self::new(Code::Io, message)
     }
 
-    /// [`Code::Corrupt`].
+    /// Creates an error with [`Code::Corrupt`].
     pub fn corrupt(message: impl Into<String>) -> Self {
         Self::new(Code::Corrupt, message)
     }
 
-    /// Marks an error that will not go away by trying again (a wrong password, say).
+    /// Creates an error with [`Code::Internal`].
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Code::Internal, message)
+    }
+
+    /// Creates the error of an operation that panicked.
+    pub fn panicked() -> Self {
+        Self::internal("this is a defect of nvent-native: please report it with the lines above")
+    }
+
+    /// Marks an error that a retry does not resolve, such as a wrong password.
     #[must_use]
     pub fn permanent(mut self) -> Self {
         self.retryable = false;
         self
     }
 
-    /// Marks a write that was sent and not answered: it may or may not have been applied.
+    /// Marks a write that was sent but not answered: it may or may not have been applied.
     #[must_use]
     pub fn maybe_applied(mut self) -> Self {
         self.maybe_applied = true;
         self
     }
 
-    /// The stable code.
+    /// Names the operation that failed, unless the error names one already.
+    #[must_use]
+    pub fn with_operation(mut self, operation: &'static str) -> Self {
+        self.operation.get_or_insert(operation);
+        self
+    }
+
+    /// Adds the error that caused this one.
+    #[must_use]
+    pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Returns the stable code.
     pub fn code(&self) -> Code {
         self.code
     }
 
-    /// The message for people.
+    /// Returns the message for people.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether the same call may succeed later without a change to it.
+    /// Returns whether the same call may succeed later without a change to it.
     pub fn is_retryable(&self) -> bool {
         self.retryable
     }
 
-    /// Whether the write may have been applied although it failed.
+    /// Returns whether the write may have been applied although it failed.
     pub fn is_maybe_applied(&self) -> bool {
         self.maybe_applied
+    }
+
+    /// Returns the operation that failed, where it is known.
+    pub fn operation(&self) -> Option<&'static str> {
+        self.operation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn the_innermost_operation_is_kept_and_the_cause_is_the_source() {
+        let cause = std::io::Error::other("no space");
+        let error = Error::io("cannot write").with_source(cause).with_operation("append").with_operation("flush");
+        assert_eq!(error.operation(), Some("append"));
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no space"));
+    }
+
+    #[test]
+    fn an_outage_and_a_lock_are_retryable_and_nothing_else_is() {
+        let retryable = |code| Error::new(code, "").is_retryable();
+        assert!(retryable(Code::Unavailable) && retryable(Code::Locked));
+        for code in [Code::Invalid, Code::Type, Code::NotFound, Code::Conflict, Code::Closed, Code::Corrupt, Code::Io] {
+            assert!(!retryable(code), "{code}");
+        }
+        assert!(!Error::unavailable("").permanent().is_retryable() && !Error::panicked().is_retryable());
     }
 }

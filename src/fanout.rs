@@ -25,13 +25,17 @@ pub enum Overflow {
     Block,
 }
 
-/// Why events may have been missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why events may have been missed. Of two gaps that are reported as one, the greater reason is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GapReason {
-    /// The connection to the broker was lost for a while.
-    Reconnect,
     /// The subscriber was too slow for its buffer.
     Overflow,
+    /// A publish failed, so the stream never had the events.
+    PublishFailed,
+    /// The broker removed retained events before the subscriber had them.
+    Trimmed,
+    /// The connection to the broker was lost for a while.
+    Reconnect,
 }
 
 impl GapReason {
@@ -40,6 +44,8 @@ impl GapReason {
         match self {
             Self::Reconnect => "reconnect",
             Self::Overflow => "overflow",
+            Self::PublishFailed => "publish-failed",
+            Self::Trimmed => "trimmed",
         }
     }
 }
@@ -286,12 +292,10 @@ impl<T> Mailbox<T> {
 }
 
 fn note_gap(slot: &mut Option<Gap>, gap: Gap) {
-    *slot = Some(match *slot {
-        None => gap,
-        // A lost connection hides how many were missed, so it is the stronger statement.
-        Some(old) if old.reason != gap.reason => Gap { reason: GapReason::Reconnect, missed: None },
-        Some(old) => Gap { reason: gap.reason, missed: old.missed.zip(gap.missed).map(|(a, b)| a + b) },
-    });
+    *slot = Some(slot.map_or(gap, |old| Gap {
+        reason: old.reason.max(gap.reason),
+        missed: old.missed.zip(gap.missed).map(|(a, b)| a + b),
+    }));
 }
 
 /// What a hub keeps per subscriber besides the mailbox: for a stream its filter, for a store nothing.

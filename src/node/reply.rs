@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use napi::bindgen_prelude::Either;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::json::push_string;
 use crate::node::bridge::Shared;
 use crate::node::runtime;
@@ -21,7 +21,16 @@ pub(super) type Reply = Option<Either<u32, String>>;
 pub(super) fn error_json(error: &Error) -> String {
     let mut json = format!("{{\"code\":\"{}\",\"message\":", error.code());
     push_string(&mut json, error.message());
-    json.push_str(&format!(",\"retryable\":{},\"maybeApplied\":{}}}", error.is_retryable(), error.is_maybe_applied()));
+    json.push_str(&format!(",\"retryable\":{},\"maybeApplied\":{}", error.is_retryable(), error.is_maybe_applied()));
+    if let Some(operation) = error.operation() {
+        json.push_str(",\"operation\":");
+        push_string(&mut json, operation);
+    }
+    if let Some(cause) = std::error::Error::source(error) {
+        json.push_str(",\"cause\":");
+        push_string(&mut json, &cause.to_string());
+    }
+    json.push('}');
     json
 }
 
@@ -32,7 +41,7 @@ pub(super) fn throw(error: &Error) -> napi::Error {
 
 /// Runs synchronous work; a panic becomes an error.
 pub(super) fn guard<T>(work: impl FnOnce() -> Result<T>) -> napi::Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(defect())).map_err(|error| throw(&error))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Error::panicked())).map_err(|error| throw(&error))
 }
 
 /// Starts an operation and replies with its JSON, at once or later.
@@ -50,7 +59,8 @@ pub(super) fn reply<T: Send + 'static>(
             bridge.keep_wakes(wakes);
             let bridge = bridge.clone();
             completion.on_complete(move |result| {
-                let json = catch_unwind(AssertUnwindSafe(|| result.map(to_json))).unwrap_or_else(|_| Err(defect()));
+                let json =
+                    catch_unwind(AssertUnwindSafe(|| result.map(to_json))).unwrap_or_else(|_| Err(Error::panicked()));
                 bridge.settle(ticket, json);
             });
             Ok(Some(Either::A(ticket)))
@@ -59,15 +69,10 @@ pub(super) fn reply<T: Send + 'static>(
             let ticket = bridge.next_ticket();
             let bridge = bridge.clone();
             runtime().spawn(async move {
-                let result = AssertUnwindSafe(future).catch_unwind().await.unwrap_or_else(|_| Err(defect()));
+                let result = AssertUnwindSafe(future).catch_unwind().await.unwrap_or_else(|_| Err(Error::panicked()));
                 bridge.settle(ticket, result.map(to_json));
             });
             Ok(Some(Either::A(ticket)))
         }
     }
-}
-
-/// A panic in the core is ours to mend, and no reason to take a server down.
-fn defect() -> Error {
-    Error::new(Code::Io, "internal error: this is a defect of nvent-native, please report it with the lines above")
 }

@@ -183,9 +183,7 @@ impl Channels {
             Entry::Occupied(mut entry) => {
                 let gap = entry.get_mut();
                 gap.count += count;
-                if gap.reason != reason {
-                    gap.reason = GapReason::Reconnect;
-                }
+                gap.reason = gap.reason.max(reason);
             }
             Entry::Vacant(entry) if has_room => _ = entry.insert(PendingGap { reason, count }),
             // Too many topics at once: this gap is only counted among the dropped events.
@@ -256,7 +254,7 @@ impl Channels {
                     tracing::warn!(%topic, code = %error.code(), "a message could not be published: {error} (reported once; see stats().failed)");
                 }
                 if error.is_retryable() || error.is_maybe_applied() {
-                    self.record_gap(topic.clone(), GapReason::Reconnect, 1);
+                    self.record_gap(topic.clone(), GapReason::PublishFailed, 1);
                 }
             }
             // It is published before the topic's next message.
