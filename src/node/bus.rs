@@ -1,8 +1,11 @@
 //! The event bus. JavaScript handlers are called in JavaScript; the native side passes their events to native listeners,
 //! and the announcements of native stores to them.
 
-use std::sync::Arc;
+use std::future::IntoFuture;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use napi_derive::napi;
 
 use crate::bus::{Bus, BusEvent, Listener};
@@ -11,9 +14,42 @@ use crate::fanout::{Mailbox, Overflow, next_id};
 use crate::json::Json;
 use crate::node::bridge::{Bridge, Shared, Source};
 use crate::node::reply::guard;
+use crate::op::Op;
+use crate::sync::lock;
 
 /// Limit of announcements that wait for JavaScript handlers. It bounds memory; a working event loop stays far below it.
 const BUFFER: usize = 1_000_000;
+
+/// How long [`flush_buses`] waits for a store. What is not stored by then is found by the recovery of flow wiring.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Every bus of the process and the environment that it belongs to.
+static BUSES: Mutex<Vec<(Weak<Shared>, Weak<Bus>)>> = Mutex::new(Vec::new());
+
+/// Resolves when every event published so far on a bus of this environment has been stored or finally refused, or after
+/// [`FLUSH_TIMEOUT`] with a warning. It does not fail.
+pub(super) fn flush_buses(bridge: &Arc<Shared>) -> Op<()> {
+    let pending: Vec<Op<()>> = lock(&BUSES)
+        .iter()
+        .filter(|(owner, _)| std::ptr::eq(owner.as_ptr(), Arc::as_ptr(bridge)))
+        .filter_map(|(_, bus)| Some(bus.upgrade()?.flush()))
+        .filter(|flush| !matches!(flush, Op::Ready(_)))
+        .collect();
+    if pending.is_empty() {
+        return Op::ok(());
+    }
+    Op::pending(async move {
+        let flushes = join_all(pending.into_iter().map(IntoFuture::into_future));
+        if tokio::time::timeout(FLUSH_TIMEOUT, flushes).await.is_err() {
+            tracing::warn!(
+                code = "NVENT_UNAVAILABLE",
+                "a job ended before the events of its handler were stored: the store has not answered for {} s",
+                FLUSH_TIMEOUT.as_secs()
+            );
+        }
+        Ok(())
+    })
+}
 
 /// Queues announcements for JavaScript handlers.
 struct JsListener(Arc<Mailbox<Json>>);
@@ -43,7 +79,11 @@ impl NativeBus {
     /// Creates a bus without listeners.
     #[napi(constructor)]
     pub fn new(bridge: &Bridge) -> Self {
-        Self { bus: Bus::new(), bridge: bridge.shared.clone(), handlers: None }
+        let bus = Bus::new();
+        let mut buses = lock(&BUSES);
+        buses.retain(|(_, bus)| bus.strong_count() > 0);
+        buses.push((Arc::downgrade(&bridge.shared), Arc::downgrade(&bus)));
+        Self { bus, bridge: bridge.shared.clone(), handlers: None }
     }
 
     /// Publishes an event from JavaScript to native listeners.

@@ -12,9 +12,11 @@ use crate::error::{Error, Result};
 use crate::fanout::{Mailbox, Overflow};
 use crate::json::to_json;
 use crate::node::bridge::{Bridge, Shared, Source};
+use crate::node::bus::flush_buses;
 use crate::node::reply::{Reply, guard, reply};
 use crate::node::runtime;
 use crate::node::store::{array_json, nothing, optional_json};
+use crate::op::Op;
 use crate::queue::{
     Durability, EventKind, JobOptions, JobState, NewJob, Queue, ScheduleOptions, WorkerOptions, worker_mailbox,
 };
@@ -225,16 +227,18 @@ impl NativeQueue {
         reply(&self.bridge, || Ok(self.queue.start(&queue)), nothing)
     }
 
-    /// A handler succeeded.
+    /// Ends a job whose handler succeeded, after the events that the handler published have been stored.
     #[napi]
     pub fn complete(&self, token: f64, result: String) -> napi::Result<Reply> {
-        reply(&self.bridge, || Ok(self.queue.complete(token as u64, result.into())), |known| Some(known.to_string()))
+        let settle = move |queue: &Arc<Queue>| queue.complete(token as u64, result.into());
+        reply(&self.bridge, || Ok(self.after_flush(settle)), |known| Some(known.to_string()))
     }
 
-    /// A handler failed.
+    /// Ends an attempt whose handler failed, after the events that the handler published have been stored.
     #[napi]
     pub fn fail(&self, token: f64, reason: String) -> napi::Result<Reply> {
-        reply(&self.bridge, || Ok(self.queue.fail(token as u64, &reason)), |known| Some(known.to_string()))
+        let settle = move |queue: &Arc<Queue>| queue.fail(token as u64, &reason);
+        reply(&self.bridge, || Ok(self.after_flush(settle)), |known| Some(known.to_string()))
     }
 
     /// A handler tells how far it is.
@@ -248,6 +252,22 @@ impl NativeQueue {
     pub fn close(&self, limit_ms: f64) -> napi::Result<Reply> {
         let limit = Duration::from_millis(limit_ms as u64);
         reply(&self.bridge, || Ok(self.queue.close(limit)), |interrupted| Some(interrupted.to_string()))
+    }
+}
+
+impl NativeQueue {
+    /// Calls `settle` when every event published so far in this environment has been stored.
+    fn after_flush(&self, settle: impl FnOnce(&Arc<Queue>) -> Op<bool> + Send + 'static) -> Op<bool> {
+        match flush_buses(&self.bridge) {
+            Op::Ready(_) => settle(&self.queue),
+            flushed => {
+                let queue = self.queue.clone();
+                Op::pending(async move {
+                    flushed.await?;
+                    settle(&queue).await
+                })
+            }
+        }
     }
 }
 

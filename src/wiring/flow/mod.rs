@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::bus::{Bus, BusEvent, Listener};
 use crate::error::{Error, Result};
 use crate::event::{AnyEvent, Event};
-use crate::op::Op;
+use crate::op::{Completion, Op};
 use crate::store::Announce;
 use crate::sync::{lock, write};
 use crate::wiring::Wiring;
@@ -236,6 +236,10 @@ impl Listener for FlowListener {
             AnyEvent::New(new) => self.0.ingress(new),
             AnyEvent::Stored(stored) => self.0.persisted(event.subject.as_ref(), stored),
         }
+    }
+
+    fn flush(&self) -> Option<Completion<()>> {
+        self.0.flush()
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::error::{Code, Error, Result};
 use crate::event::{Event, NewEvent};
 use crate::json::{Filter, Object, parse_object};
-use crate::op::Op;
+use crate::op::{Completion, Op};
 use crate::store::{Announce, IndexQuery};
 use crate::sync::read;
 use crate::wiring::flow::definition::{FlowDefinition, Flows};
@@ -109,6 +109,10 @@ impl Core {
         // A recovery task signals its runs before it ends, so this order misses none.
         _ = self.recovering.subscribe().wait_for(|tasks| *tasks == 0).await;
         self.runs.all_idle().await;
+    }
+
+    pub(super) fn flush(&self) -> Option<Completion<()>> {
+        self.runs.flush()
     }
 
     pub(super) fn ingress(self: &Arc<Self>, event: &NewEvent) {
@@ -223,13 +227,13 @@ impl Core {
         &self,
         subject: &str,
         mut run: Run,
-        ingress: Vec<NewEvent>,
+        ingress: Vec<(u64, NewEvent)>,
         last_persisted: Option<&str>,
         refresh: bool,
     ) -> Option<Run> {
         let is_stale = last_persisted.is_some_and(|id| !run.state.has_seen(id)) || refresh || !ingress.is_empty();
         let mut known = Vec::new();
-        for event in ingress {
+        for (number, event) in ingress {
             match self.persist(subject, &run, &event, &known).await {
                 Ok(record) => {
                     count(&self.counters.persisted);
@@ -237,7 +241,7 @@ impl Core {
                 }
                 Err(error) => self.drop_event(&event, error.message()),
             }
-            self.runs.complete_ingress();
+            self.runs.complete_ingress(number);
         }
         if is_stale && let Err(error) = self.advance(subject, &mut run).await {
             self.report_failure("a run could not be processed", &run.id, &error);

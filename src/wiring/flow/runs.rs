@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
+use crate::error::Error;
 use crate::event::NewEvent;
+use crate::op::{Completer, Completion, completion};
 use crate::sync::lock;
 
 /// Limit of ingress events that a task takes at a time.
@@ -19,8 +21,8 @@ const MAX_BATCH: usize = 64;
 /// Work for a run's task.
 #[derive(Default)]
 pub(super) struct Work {
-    /// Events to persist, in order.
-    pub(super) ingress: Vec<NewEvent>,
+    /// Events to persist, in order, each with its number for [`Runs::complete_ingress`].
+    pub(super) ingress: Vec<(u64, NewEvent)>,
     /// The id of the last event announced as persisted.
     pub(super) last_persisted: Option<Box<str>>,
     /// Whether to read the log although no new event was announced.
@@ -49,16 +51,58 @@ pub(super) enum Admission {
 
 #[derive(Default)]
 struct Slot {
-    ingress: VecDeque<NewEvent>,
+    ingress: VecDeque<(u64, NewEvent)>,
     last_persisted: Option<Box<str>>,
     refresh: bool,
     wake: Arc<Notify>,
 }
 
+/// The ingress events that are not persisted yet, numbered in the order of receipt.
+#[derive(Default)]
+struct Ingress {
+    /// The number of the first entry of `completed`: all events before it are completed.
+    first: u64,
+    /// Whether each event from `first` on is completed.
+    completed: VecDeque<bool>,
+    pending: usize,
+    /// Completers of flushes, by the number before which every event must be completed.
+    flushes: VecDeque<(u64, Completer<()>)>,
+}
+
+impl Ingress {
+    fn receive(&mut self) -> u64 {
+        self.pending += 1;
+        self.completed.push_back(false);
+        self.first + self.completed.len() as u64 - 1
+    }
+
+    /// Returns the flushes that this event was the last one of.
+    fn complete(&mut self, number: u64) -> Vec<Completer<()>> {
+        self.pending -= 1;
+        if let Some(completed) = self.completed.get_mut((number - self.first) as usize) {
+            *completed = true;
+        }
+        while self.completed.front() == Some(&true) {
+            self.completed.pop_front();
+            self.first += 1;
+        }
+        let ready = self.flushes.partition_point(|(end, _)| *end <= self.first);
+        self.flushes.drain(..ready).map(|(_, completer)| completer).collect()
+    }
+
+    fn flush(&mut self) -> Option<Completion<()>> {
+        if self.pending == 0 {
+            return None;
+        }
+        let (completer, completion) = completion(|| Error::closed("flow wiring"));
+        self.flushes.push_back((self.first + self.completed.len() as u64, completer));
+        Some(completion)
+    }
+}
+
 struct State<R> {
     slots: HashMap<Arc<str>, Slot>,
-    /// Ingress events in all slots.
-    ingress: usize,
+    ingress: Ingress,
     idle: HashMap<Arc<str>, (u64, R)>,
     /// Idle runs in the order in which they became idle.
     order: BTreeMap<u64, Arc<str>>,
@@ -75,7 +119,13 @@ pub(super) struct Runs<R> {
 
 impl<R> Runs<R> {
     pub(super) fn new(max_ingress: usize, max_idle: usize) -> Self {
-        let state = State { slots: HashMap::new(), ingress: 0, idle: HashMap::new(), order: BTreeMap::new(), tick: 0 };
+        let state = State {
+            slots: HashMap::new(),
+            ingress: Ingress::default(),
+            idle: HashMap::new(),
+            order: BTreeMap::new(),
+            tick: 0,
+        };
         Self { state: Mutex::new(state), max_ingress, max_idle, all_idle: Notify::new() }
     }
 
@@ -85,7 +135,7 @@ impl<R> Runs<R> {
 
     pub(super) fn signal(&self, subject: &Arc<str>, signal: Signal) -> Admission {
         let state = &mut *self.lock();
-        if matches!(signal, Signal::Ingress(_)) && state.ingress >= self.max_ingress {
+        if matches!(signal, Signal::Ingress(_)) && state.ingress.pending >= self.max_ingress {
             return Admission::Rejected;
         }
         let (slot, admission) = match state.slots.entry(subject.clone()) {
@@ -94,8 +144,7 @@ impl<R> Runs<R> {
         };
         match signal {
             Signal::Ingress(event) => {
-                slot.ingress.push_back(event);
-                state.ingress += 1;
+                slot.ingress.push_back((state.ingress.receive(), event));
             }
             Signal::Persisted(id) => slot.last_persisted = Some(id),
             Signal::Refresh => slot.refresh = true,
@@ -127,9 +176,17 @@ impl<R> Runs<R> {
         })
     }
 
-    /// Counts an ingress event that was persisted or dropped.
-    pub(super) fn complete_ingress(&self) {
-        self.lock().ingress -= 1;
+    /// Records that an ingress event was persisted or dropped.
+    pub(super) fn complete_ingress(&self, number: u64) {
+        // Completed after the lock is released, as that may run callbacks.
+        let flushed = self.lock().ingress.complete(number);
+        flushed.into_iter().for_each(|completer| completer.complete(Ok(())));
+    }
+
+    /// Returns a completion that resolves when every ingress event received so far has been persisted or dropped. None:
+    /// there is none.
+    pub(super) fn flush(&self) -> Option<Completion<()>> {
+        self.lock().ingress.flush()
     }
 
     /// Returns whether ingress events of this run are queued.
@@ -169,7 +226,7 @@ impl<R> Runs<R> {
 
     /// Returns the number of ingress events that are not persisted yet.
     pub(super) fn ingress(&self) -> usize {
-        self.lock().ingress
+        self.lock().ingress.pending
     }
 
     /// Resolves when no run is active.
@@ -189,6 +246,7 @@ impl<R> Runs<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::op::Op;
 
     fn ingress() -> Signal {
         Signal::Ingress(NewEvent::parse(r#"{"type":"a"}"#).unwrap())
@@ -217,10 +275,33 @@ mod tests {
         runs.signal(&subject, ingress());
         assert!(matches!(runs.signal(&"b".into(), ingress()), Admission::Rejected));
         assert!(matches!(runs.signal(&"b".into(), Signal::Refresh), Admission::Spawn));
-        runs.take("a");
+        let (first, _) = runs.take("a").unwrap().ingress.remove(0);
         assert!(matches!(runs.signal(&subject, ingress()), Admission::Rejected));
-        runs.complete_ingress();
+        runs.complete_ingress(first);
         assert!(matches!(runs.signal(&subject, ingress()), Admission::Queued));
+    }
+
+    #[test]
+    fn a_flush_completes_when_every_event_received_before_it_has() {
+        let runs: Runs<()> = Runs::new(10, 1);
+        assert!(runs.flush().is_none());
+        for run in ["a", "b", "a"] {
+            runs.signal(&run.into(), ingress());
+        }
+        let is_complete = |flush: Completion<()>| match flush.into_op() {
+            Op::Completion(flush) => Err(flush),
+            _ => Ok(()),
+        };
+        let before = runs.flush().unwrap();
+        runs.signal(&"c".into(), ingress());
+        runs.complete_ingress(2);
+        runs.complete_ingress(0);
+        let before = is_complete(before).unwrap_err();
+        runs.complete_ingress(1);
+        assert!(is_complete(before).is_ok());
+        let after = runs.flush().unwrap();
+        runs.complete_ingress(3);
+        assert!(is_complete(after).is_ok() && runs.flush().is_none());
     }
 
     #[test]
