@@ -86,6 +86,8 @@ names! {
     DocId: "id", check_name;
     /// A field in an object, or with dots a field in objects inside it.
     FieldPath: "field", check_name;
+    /// Of a durable consumer.
+    ConsumerName: "name", check_name;
     /// A glob that names are matched with; a plain name matches itself.
     Pattern: "pattern", check_name;
     /// Where a stream delivers messages.

@@ -3,10 +3,14 @@
 //! A store is pure storage. It knows no stream and no bus: an append takes an [`Announce`] callback, which is called
 //! with each event in the order of storage.
 
+pub mod consumer;
+mod feed;
 pub mod file;
 mod memory;
 mod redis;
 
+pub use consumer::{ConsumerChange, ConsumerFilter, ConsumerInfo, ConsumerState, Lease, ParkedEvent};
+pub use feed::{FeedPage, FeedQuery, FeedRecord, Position};
 pub use memory::MemoryStore;
 pub use redis::{RedisStore, RedisStoreOptions, Trim};
 
@@ -16,12 +20,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Number;
+use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
 use crate::json::{Filter, Json, Object, at_path};
-use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
+use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::Op;
 
 /// Called with each stored event, in the order of its subject, before the append is acknowledged. It must not block.
@@ -181,6 +186,58 @@ pub trait StoreBackend: Send + Sync + 'static {
     /// Deletes a subject. Returns whether it had events. Ids given later are greater than all before.
     fn delete_subject(&self, subject: &Subject) -> Op<bool>;
 
+    /// Reads events of all subjects, in the order in which they were stored.
+    fn feed_read(&self, query: FeedQuery) -> Op<FeedPage> {
+        drop(query);
+        Op::err(no_feed(self.name()))
+    }
+    /// Returns the newest position. None: no event was ever stored.
+    fn feed_head(&self) -> Op<Option<Position>> {
+        Op::err(no_feed(self.name()))
+    }
+    /// Returns a receiver whose value changes when new events can be read. The value is [`StoreBackend::feed_number`] of
+    /// the newest event known, or 0. Subscribe before reading; nothing polls while nothing is stored.
+    fn feed_watch(&self) -> Result<watch::Receiver<u64>> {
+        Err(no_feed(self.name()))
+    }
+    /// Returns how many events were stored up to this position since the store began. The difference of two is the most
+    /// that can lie between them.
+    fn feed_number(&self, position: &Position) -> Result<u64> {
+        position.number()
+    }
+
+    /// Waits until no other consumer of this name is at work, in any process that shares the store, and reserves the
+    /// name until the lease is dropped or lost.
+    fn consumer_acquire(&self, name: &ConsumerName) -> Op<Lease> {
+        let _ = name;
+        Op::err(no_feed(self.name()))
+    }
+    /// Returns what is stored of a consumer. None: there is none of this name.
+    fn consumer_load(&self, name: &ConsumerName) -> Op<Option<ConsumerState>> {
+        let _ = name;
+        Op::err(no_feed(self.name()))
+    }
+    /// Stores a change of a consumer in one step, creating it where it is missing. Fails with
+    /// [`crate::error::Code::Conflict`] if the lease was lost.
+    fn consumer_save(&self, name: &ConsumerName, lease: &Lease, change: ConsumerChange) -> Op<()> {
+        let _ = (name, lease, change);
+        Op::err(no_feed(self.name()))
+    }
+    /// Returns all consumers, by name.
+    fn consumer_list(&self) -> Op<Vec<ConsumerInfo>> {
+        Op::err(no_feed(self.name()))
+    }
+    /// Deletes a consumer and its parked events. Returns whether it existed.
+    fn consumer_delete(&self, name: &ConsumerName) -> Op<bool> {
+        let _ = name;
+        Op::err(no_feed(self.name()))
+    }
+    /// Returns parked events of a consumer after a position, in the order of the feed.
+    fn consumer_parked(&self, name: &ConsumerName, after: Option<Position>, limit: usize) -> Op<Vec<ParkedEvent>> {
+        let _ = (name, after, limit);
+        Op::err(no_feed(self.name()))
+    }
+
     /// Returns the live value of a key.
     fn kv_get(&self, key: &Key) -> Op<Option<Json>>;
     /// Sets a key, for `ttl_ms` milliseconds or permanently.
@@ -213,6 +270,11 @@ pub trait StoreBackend: Send + Sync + 'static {
     fn doc_list(&self, collection: &Collection, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>>;
     /// Deletes a document, if it exists.
     fn doc_delete(&self, collection: &Collection, id: &DocId) -> Op<()>;
+}
+
+/// Returns the error of a store that has no feed.
+fn no_feed(store: &str) -> Error {
+    Error::invalid(format!("a {store} store has no feed: use a file or memory store"))
 }
 
 /// Returns the error for a missing index entry. nvent matches the words "Entry not found".
