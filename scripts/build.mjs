@@ -20,7 +20,7 @@ function buildAddon(profile) {
   if (found.error || found.status !== 0) {
     console.error([
       'nvent-native is built from source here, and that needs Rust, which is not on the PATH.',
-      '  missing: cargo (Rust 1.89 or newer) and a C compiler (gcc or clang) to link with',
+      '  missing: cargo (Rust 1.95 or newer) and a C compiler (gcc or clang) to link with',
       '  get it:  https://rustup.rs, or your system\'s packages; then run `npm run build`',
     ].join('\n'))
     process.exit(1)

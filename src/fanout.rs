@@ -75,7 +75,7 @@ pub enum Push {
     Queued,
     /// It, or an older one, was dropped; the subscriber will be told.
     Dropped,
-    /// It waits, but the mailbox is full: a publisher that respects [`Overflow::Block`] awaits [`Mailbox::room`].
+    /// It waits, but the mailbox is full: a publisher that respects [`Overflow::Block`] awaits [`Mailbox::wait_for_capacity`].
     Full,
     /// The subscriber is gone.
     Closed,
