@@ -113,7 +113,10 @@ interface Addon {
     memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream
     redis(bridge: NativeBridge, options: string): NativeStream
   }
-  NativeQueue: new (bridge: NativeBridge, options: string) => NativeQueue
+  NativeQueue: {
+    memory(bridge: NativeBridge, options: string): NativeQueue
+    file(bridge: NativeBridge, options: string): NativeQueue
+  }
   NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, stream: NativeStream | null, target: number, options: string) => NativeWiring
   NativeFlowWiring: new (
     bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number,

@@ -9,12 +9,12 @@ import type {
 import { Warnings, warnOnce } from './warn'
 
 /** How long `close` waits for handlers, in ms. */
-const CLOSE_LIMIT_MS = 30_000
+const CLOSE_TIMEOUT = 30_000
 
 const STATES: JobState[] = ['waiting', 'active', 'completed', 'failed', 'delayed', 'paused']
 
-/** Options of BullMQ's that say nothing here, and why. A job is not refused for them: nvent would not notice. */
-const ONLY_BULLMQ = {
+/** Options of BullMQ without an effect here, and why. They are ignored with a warning: nvent passes them on. */
+const BULLMQ_OPTIONS = {
   continueParentOnFailure: 'jobs have no parents',
   deduplication: 'a jobId does that',
   failParentOnFailure: 'jobs have no parents',
@@ -31,20 +31,20 @@ const ONLY_BULLMQ = {
   timestamp: 'it is the time of the call',
 } as const
 
-/** Options of a job without those that only BullMQ knows. */
+/** Returns the options of a job without those that only BullMQ has. */
 function jobOptions(what: string, value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value
-  const foreign = Object.keys(value).filter(key => Object.hasOwn(ONLY_BULLMQ, key)) as Array<keyof typeof ONLY_BULLMQ>
+  const foreign = Object.keys(value).filter(key => Object.hasOwn(BULLMQ_OPTIONS, key)) as Array<keyof typeof BULLMQ_OPTIONS>
   if (foreign.length === 0) return value
   const own: Record<string, unknown> = { ...value }
   for (const key of foreign) {
-    if (own[key] !== undefined) warnOnce('NVENT_IGNORED', `${what}.${key} is BullMQ's and is ignored by this queue: ${ONLY_BULLMQ[key]}`)
+    if (own[key] !== undefined) warnOnce('NVENT_IGNORED', `${what}.${key} is BullMQ's and is ignored by this queue: ${BULLMQ_OPTIONS[key]}`)
     delete own[key]
   }
   return own
 }
 
-/** The JSON of a job. */
+/** Serialises a job. */
 function newJob(job: NewJob): string {
   const { opts } = object('job', job)
   const own = jobOptions('job.opts', opts)
@@ -56,29 +56,29 @@ const whole = (what: string, value: number | undefined): number | undefined => {
   return value
 }
 
-/** What a handler failed with, as text. It may have thrown anything, also what cannot be read. */
+/** Returns the failure of a handler as text. Handlers may throw any value, also one whose message cannot be read. */
 function reasonOf(error: unknown): string {
   try {
     return String(error instanceof Error ? error.message : error)
   }
   catch {
-    return 'the handler threw what has no text'
+    return 'the handler threw a value without a message'
   }
 }
 
-/** Queues of any backend, over native ones. */
+/** The queue adapter of every backend. */
 export abstract class NventQueueAdapter implements QueueAdapter {
   /** @internal */
   readonly native: NativeQueue
   private readonly subscriptions = new Set<number>()
   private readonly warnings: Warnings
-  /** Settles when all that is being enqueued now has been. */
+  /** Resolves when every enqueue made so far has settled. */
   private enqueued: Promise<unknown> = Promise.resolve()
 
   /** @internal */
   protected constructor(backend: 'memory' | 'file', given: Record<string, unknown>) {
     const settings = { ...given, defaultJobOptions: jobOptions('options.defaultJobOptions', given['defaultJobOptions']) }
-    this.native = now(() => new addon.NativeQueue(bridge, json('options', settings)))
+    this.native = now(() => addon.NativeQueue[backend](bridge, json('options', settings)))
     this.warnings = new Warnings(`the ${backend} queue`)
   }
 
@@ -88,7 +88,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
 
   async enqueue(queue: string, job: NewJob): Promise<string> {
     const id = call<string>(() => this.native.enqueue(text('queue', queue), newJob(job)))
-    // Without their values: each would hold the one before.
+    // Without the values, which would keep each other alive.
     if (id instanceof Promise) this.enqueued = Promise.allSettled([this.enqueued, id]).then(() => {})
     return id
   }
@@ -147,7 +147,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     const settings = jsonObject('options', opts ?? {})
     this.subscribe(
       () => this.native.registerWorker(text('queue', queue), text('jobName', jobName), settings),
-      // Not awaited: the queue itself says how many of its jobs run at a time.
+      // Not awaited: the queue bounds the number of jobs that run at a time.
       ({ token, job }: { token: number, job: Job }) => void this.run(token, job, handler),
     )
   }
@@ -157,7 +157,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   }
 
   async close(): Promise<void> {
-    await call(() => this.native.close(CLOSE_LIMIT_MS))
+    await call(() => this.native.close(CLOSE_TIMEOUT))
     for (const id of this.subscriptions) {
       flushDeliveries(id)
       offDelivery(id)
@@ -165,12 +165,12 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     this.subscriptions.clear()
   }
 
-  /** Runs a handler and tells the queue how it ended. */
+  /** Runs a handler and commits its outcome. */
   private async run(token: number, job: Job, handler: (job: any, ctx: any) => Promise<any>): Promise<void> {
     const progress = async (value: unknown): Promise<void> => {
       await call(() => this.native.progress(token, json('progress', value)))
     }
-    // Whoever enqueued the job goes on first: nvent makes the run only then that its first step reports to.
+    // The enqueuer continues first: nvent creates the run of a flow only after it has enqueued the first step.
     await this.enqueued
     await turn()
     let settle: () => Reply
@@ -186,20 +186,20 @@ export abstract class NventQueueAdapter implements QueueAdapter {
       await call(settle)
     }
     catch (error) {
-      // The outcome could not be stored. The job is still active there, and runs again when the queue is opened anew.
+      // The outcome was not stored. The job is still active there, and runs again when the queue is opened the next time.
       this.warnings.handlerFailed(error)
     }
   }
 
-  /** Subscribes, perhaps a moment later; returns what ends it. */
-  private subscribe(begin: () => Reply, handle: (message: any) => void): () => void {
+  /** Subscribes to deliveries; returns a function that unsubscribes. */
+  private subscribe(start: () => Reply, handle: (message: any) => void): () => void {
     let ended = false
     let id: number | undefined
     const end = (subscription: number): void => {
       offDelivery(subscription)
       if (this.subscriptions.delete(subscription)) this.later(() => this.native.off(subscription))
     }
-    this.later(begin, (subscription: number) => {
+    this.later(start, (subscription: number) => {
       id = subscription
       this.subscriptions.add(subscription)
       onDelivery(subscription, false, handle, this.warnings.handlerFailed)
@@ -212,15 +212,15 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     }
   }
 
-  /** For calls that return nothing: what fails at once is thrown, what fails later is a warning. */
-  private later<T>(begin: () => Reply, then: (value: T) => void = () => {}): void {
-    const started = call<T>(begin)
+  /** For calls that return nothing: throws a failure that is known at once, warns of a later one. */
+  private later<T>(start: () => Reply, then: (value: T) => void = () => {}): void {
+    const started = call<T>(start)
     if (started instanceof Promise) started.then(then).catch(this.warnings.handlerFailed)
     else then(started)
   }
 }
 
-/** Queues in memory. Nothing outlives them. */
+/** Queues in memory. */
 export class MemoryQueueAdapter extends NventQueueAdapter {
   constructor(opts: QueueOptions = {}) {
     super('memory', options('options', opts, { defaultJobOptions: 'object' }))
@@ -231,7 +231,7 @@ export class MemoryQueueAdapter extends NventQueueAdapter {
 export class FileQueueAdapter extends NventQueueAdapter {
   constructor(opts: FileQueueOptions) {
     const given = options('options', opts, { dataDir: 'string', durability: 'string', defaultJobOptions: 'object' })
-    if (!given['dataDir']) throw invalid('options.dataDir is missing: the folder that holds the queues')
+    if (!given['dataDir']) throw invalid('options.dataDir is required: the folder of the queues')
     super('file', given)
   }
 }

@@ -1,6 +1,8 @@
 //! The contracts over the backends that need nothing but this process.
 
 mod conformance;
+#[path = "conformance/queue/mod.rs"]
+mod queue_suite;
 
 use std::sync::Arc;
 
@@ -34,3 +36,5 @@ async fn memory_stream() -> Fresh<dyn StreamBackend> {
 store_conformance!(memory_store, crate::memory);
 store_conformance!(file_store, crate::file);
 stream_conformance!(memory_stream, crate::memory_stream);
+queue_conformance!(memory_queue, crate::queue_suite::Env::memory);
+queue_conformance!(file_queue, crate::queue_suite::Env::file);

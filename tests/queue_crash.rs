@@ -12,7 +12,7 @@ use std::time::Duration;
 use nvent_native::Code;
 use nvent_native::fanout::{Delivery, Mailbox, Overflow};
 use nvent_native::queue::{
-    Durability, EventKind, JobOptions, JobState, NewJob, Queue, Run, WorkerOptions, worker_mailbox,
+    EventKind, FileQueueOptions, JobDelivery, JobState, NewJob, Queue, WorkerOptions, worker_mailbox,
 };
 use nvent_native::time::system_clock;
 use serde_json::{Value, json};
@@ -25,15 +25,14 @@ const IN_FLIGHT: usize = 50;
 const ALL: usize = 60;
 
 fn open(dir: &Path) -> Arc<Queue> {
-    let options = JobOptions::default();
-    Arc::new(Queue::file(dir, Durability::Os, options, system_clock(), Handle::current()))
+    Arc::new(Queue::file(FileQueueOptions::new(dir), system_clock(), Handle::current()))
 }
 
 fn job(id: usize) -> NewJob {
     NewJob::parse("job", &json!({"name": "step", "data": id, "opts": {"jobId": id.to_string()}}).to_string()).unwrap()
 }
 
-fn say(line: &str) {
+fn print_line(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n> {line}").unwrap();
     out.flush().unwrap();
@@ -51,13 +50,13 @@ fn spawn(test: &str, dir: &Path) -> (Child, impl Iterator<Item = String> + use<>
     (child, lines.filter_map(|line| line.strip_prefix("> ").map(str::to_owned)))
 }
 
-/// What a killed process does not do: it says no goodbye.
+/// Kills the process with SIGKILL.
 fn kill(mut child: Child) {
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
-/// Takes jobs, begins them if so told, and never ends one.
+/// Takes jobs, starts them where `begin` is set, and never ends one.
 async fn hold(dir: &Path, begin: bool) -> ! {
     let queue = open(dir);
     let mailbox = worker_mailbox();
@@ -68,12 +67,12 @@ async fn hold(dir: &Path, begin: bool) -> ! {
         queue.enqueue("q", job(id)).await.unwrap();
     }
     for _ in 0..IN_FLIGHT {
-        let Some(Delivery::Item(run)) = mailbox.recv().await else { panic!("a job is missing") };
-        assert!(!begin || queue.begin(&run));
+        let Some(Delivery::Item(delivery)) = mailbox.recv().await else { panic!("a job is missing") };
+        assert!(!begin || queue.start_attempt(&delivery));
     }
     // Behind everything above.
     assert_eq!(queue.counts("q").await.unwrap().get(JobState::Active), IN_FLIGHT as u64);
-    say("in flight");
+    print_line("in flight");
     std::future::pending().await
 }
 
@@ -83,7 +82,7 @@ async fn finish(dir: &Path) -> Vec<u64> {
     let done = Arc::new(Mailbox::new(1_000, Overflow::DropOldest));
     queue.on("q", EventKind::Completed, done.clone()).await.unwrap();
     let options = WorkerOptions { concurrency: 7, ..WorkerOptions::default() };
-    queue.work("q", "step", options, async |_: Run| Ok("true".into()));
+    queue.work("q", "step", options, async |_: JobDelivery| Ok("true".into()));
     queue.start("q").await.unwrap();
     let mut attempts = vec![0; ALL];
     for _ in 0..ALL {
@@ -105,8 +104,8 @@ async fn jobs_that_had_begun_run_again_and_the_attempt_counts() {
         hold(Path::new(&dir), true).await;
     }
     let dir = TempDir::new().unwrap();
-    let (child, mut said) = spawn("jobs_that_had_begun_run_again_and_the_attempt_counts", dir.path());
-    assert_eq!(said.next().as_deref(), Some("in flight"));
+    let (child, mut lines) = spawn("jobs_that_had_begun_run_again_and_the_attempt_counts", dir.path());
+    assert_eq!(lines.next().as_deref(), Some("in flight"));
     let locked = open(dir.path()).open().await.unwrap_err();
     assert_eq!(locked.code(), Code::Locked, "{locked}");
     kill(child);
@@ -120,8 +119,8 @@ async fn jobs_that_had_not_begun_run_as_if_nothing_had_happened() {
         hold(Path::new(&dir), false).await;
     }
     let dir = TempDir::new().unwrap();
-    let (child, mut said) = spawn("jobs_that_had_not_begun_run_as_if_nothing_had_happened", dir.path());
-    assert_eq!(said.next().as_deref(), Some("in flight"));
+    let (child, mut lines) = spawn("jobs_that_had_not_begun_run_as_if_nothing_had_happened", dir.path());
+    assert_eq!(lines.next().as_deref(), Some("in flight"));
     kill(child);
     assert_eq!(finish(dir.path()).await, [1; ALL]);
 }
@@ -133,8 +132,9 @@ async fn a_job_that_takes_its_process_down_again_and_again_fails_in_the_end() {
     }
     let dir = TempDir::new().unwrap();
     for _ in 0..4 {
-        let (child, mut said) = spawn("a_job_that_takes_its_process_down_again_and_again_fails_in_the_end", dir.path());
-        assert_eq!(said.next().as_deref(), Some("in flight"));
+        let (child, mut lines) =
+            spawn("a_job_that_takes_its_process_down_again_and_again_fails_in_the_end", dir.path());
+        assert_eq!(lines.next().as_deref(), Some("in flight"));
         kill(child);
     }
     let failed = open(dir.path()).job("q", "0").await.unwrap().unwrap();
@@ -149,10 +149,10 @@ async fn hold_one(dir: &Path) -> ! {
     queue.register_worker("q", "step", WorkerOptions::default(), mailbox.clone()).await.unwrap();
     queue.start("q").await.unwrap();
     queue.enqueue("q", job(0)).await.unwrap();
-    let Some(Delivery::Item(run)) = mailbox.recv().await else { panic!("the job is missing") };
-    assert!(queue.begin(&run));
+    let Some(Delivery::Item(delivery)) = mailbox.recv().await else { panic!("the job is missing") };
+    assert!(queue.start_attempt(&delivery));
     queue.counts("q").await.unwrap();
-    say("in flight");
+    print_line("in flight");
     std::future::pending().await
 }
 
@@ -163,15 +163,15 @@ async fn what_was_acknowledged_is_there_after_a_kill_at_any_moment() {
         for first in (0..).step_by(8) {
             let together: Vec<_> = (first..first + 8).map(|id| queue.enqueue("q", job(id))).collect();
             for op in together {
-                say(&op.await.unwrap());
+                print_line(&op.await.unwrap());
             }
         }
     }
     for acknowledged in [1, 100, 333] {
         let dir = TempDir::new().unwrap();
-        let (child, mut said) = spawn("what_was_acknowledged_is_there_after_a_kill_at_any_moment", dir.path());
+        let (child, mut lines) = spawn("what_was_acknowledged_is_there_after_a_kill_at_any_moment", dir.path());
         // It goes on while these are read: the kill comes in the middle of a later one.
-        let acknowledged: BTreeSet<String> = said.by_ref().take(acknowledged).collect();
+        let acknowledged: BTreeSet<String> = lines.by_ref().take(acknowledged).collect();
         kill(child);
         let queue = open(dir.path());
         let jobs = queue.jobs("q", &[JobState::Waiting], 0, None).await.unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nvent_native::Code;
 use nvent_native::fanout::{Delivery, Mailbox, Overflow};
 use nvent_native::queue::{
-    CLOSE_TIMEOUT, Durability, EventKind, JobOptions, JobState, NewJob, Queue, Run, ScheduleOptions,
+    CLOSE_TIMEOUT, Durability, EventKind, FileQueueOptions, JobDelivery, JobState, NewJob, Queue, ScheduleOptions,
 };
 use nvent_native::queue::{WorkerOptions, worker_mailbox};
 use nvent_native::time::{ManualClock, SharedClock};
@@ -16,7 +16,8 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 fn open(dir: &Path, clock: SharedClock) -> Queue {
-    Queue::file(dir, Durability::Disk, JobOptions::default(), clock, Handle::current())
+    let options = FileQueueOptions { durability: Durability::Disk, ..FileQueueOptions::new(dir) };
+    Queue::file(options, clock, Handle::current())
 }
 
 fn job(id: &str, opts: Value) -> NewJob {
@@ -25,7 +26,7 @@ fn job(id: &str, opts: Value) -> NewJob {
     NewJob::parse("job", &job.to_string()).unwrap()
 }
 
-async fn work(queue: &Queue, concurrency: usize) -> Arc<Mailbox<Run>> {
+async fn work(queue: &Queue, concurrency: usize) -> Arc<Mailbox<JobDelivery>> {
     let mailbox = worker_mailbox();
     let options = WorkerOptions { concurrency, ..WorkerOptions::default() };
     queue.register_worker("q", "step", options, mailbox.clone()).await.unwrap();
@@ -33,15 +34,15 @@ async fn work(queue: &Queue, concurrency: usize) -> Arc<Mailbox<Run>> {
     mailbox
 }
 
-async fn next(mailbox: &Mailbox<Run>) -> Run {
+async fn next(mailbox: &Mailbox<JobDelivery>) -> JobDelivery {
     match tokio::time::timeout(Duration::from_secs(20), mailbox.recv()).await.expect("a job comes") {
-        Some(Delivery::Item(run)) => run,
+        Some(Delivery::Item(delivery)) => delivery,
         other => panic!("{other:?}"),
     }
 }
 
-fn id(run: &Run) -> String {
-    serde_json::from_str::<Value>(&run.job).unwrap()["id"].as_str().unwrap().to_owned()
+fn id(delivery: &JobDelivery) -> String {
+    serde_json::from_str::<Value>(&delivery.job).unwrap()["id"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -50,9 +51,9 @@ async fn a_restart_keeps_jobs_delays_pauses_and_schedules() {
     let queue = open(dir.path(), clock.clone());
     let mailbox = work(&queue, 1).await;
     queue.enqueue("q", job("done", json!({"attempts": 3}))).await.unwrap();
-    let run = next(&mailbox).await;
-    assert!(queue.begin(&run));
-    queue.complete(run.token, r#"{"a":[1.50]}"#.into()).await.unwrap();
+    let delivery = next(&mailbox).await;
+    assert!(queue.start_attempt(&delivery));
+    queue.complete(delivery.token, r#"{"a":[1.50]}"#.into()).await.unwrap();
     queue.enqueue("q", job("delayed", json!({"delay": 1_000, "priority": 3}))).await.unwrap();
     let hourly = ScheduleOptions::parse("opts", r#"{"cron":"0 * * * *","repeat":{"tz":"UTC","limit":2}}"#).unwrap();
     queue.schedule("q", job("hourly", json!({})), hourly).await.unwrap();
@@ -74,7 +75,7 @@ async fn a_restart_keeps_jobs_delays_pauses_and_schedules() {
     let mailbox = work(&queue, 10).await;
     assert!(mailbox.is_empty());
     queue.resume("q").await.unwrap();
-    let mut ran = [next(&mailbox).await, next(&mailbox).await, next(&mailbox).await].map(|run| id(&run));
+    let mut ran = [next(&mailbox).await, next(&mailbox).await, next(&mailbox).await].map(|delivery| id(&delivery));
     ran.sort();
     assert_eq!(ran, ["delayed", "hourly:1767229200000", "paused"]);
     let counts = queue.counts("q").await.unwrap();
@@ -89,7 +90,7 @@ async fn adapters_on_one_directory_share_it_and_the_newest_gets_the_jobs() {
     let old_jobs = work(&old, 2).await;
     old.enqueue("q", job("1", json!({}))).await.unwrap();
     let first = next(&old_jobs).await;
-    assert!(old.begin(&first));
+    assert!(old.start_attempt(&first));
     // A hot reload: the new code is there before the old one is gone.
     let new = open(dir.path(), clock.clone());
     let new_jobs = work(&new, 5).await;
@@ -123,7 +124,7 @@ async fn an_adapter_opens_while_the_last_one_still_closes() {
 }
 
 #[tokio::test]
-async fn an_adapter_that_is_dropped_lets_go_of_its_directory_and_its_jobs() {
+async fn an_adapter_that_is_dropped_releases_its_directory_and_its_jobs() {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
     let queue = open(dir.path(), clock.clone());
     let mailbox = work(&queue, 1).await;
@@ -136,7 +137,7 @@ async fn an_adapter_that_is_dropped_lets_go_of_its_directory_and_its_jobs() {
 }
 
 #[tokio::test]
-async fn what_is_no_database_is_told_and_opening_can_be_tried_again() {
+async fn a_file_that_is_no_database_is_an_error_and_opening_can_be_tried_again() {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
     let path = dir.path().join("queue.db");
     std::fs::write(&path, "this is a letter, and a rather long one, not a database at all".repeat(100)).unwrap();
@@ -151,7 +152,7 @@ async fn what_is_no_database_is_told_and_opening_can_be_tried_again() {
 }
 
 #[tokio::test]
-async fn a_step_that_cannot_be_stored_is_told_and_stops_the_queue() {
+async fn a_step_that_cannot_be_stored_is_an_error_and_stops_the_queue() {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
     let queue = open(dir.path(), clock.clone());
     let acknowledged = queue.enqueue("q", job("kept", json!({}))).await.unwrap();
@@ -165,7 +166,7 @@ async fn a_step_that_cannot_be_stored_is_told_and_stops_the_queue() {
     let waiting = Arc::new(Mailbox::new(10, Overflow::DropOldest));
     queue.on("q", EventKind::Waiting, waiting.clone()).await.unwrap();
     let error = queue.enqueue("q", job("lost", json!({}))).await.unwrap_err();
-    assert!(waiting.is_empty(), "nobody hears of what was not stored");
+    assert!(waiting.is_empty(), "no event is published for a job that was not stored");
     assert!(error.code() == Code::Io && error.message().contains("the disk is full"), "{error}");
     let error = queue.counts("q").await.unwrap_err();
     assert!(error.code() == Code::Io && error.message().contains("stopped"), "{error}");
@@ -176,22 +177,22 @@ async fn a_step_that_cannot_be_stored_is_told_and_stops_the_queue() {
 }
 
 #[tokio::test]
-async fn others_hear_of_a_job_whose_adapter_went_away_and_run_it_again() {
+async fn a_job_whose_adapter_was_closed_stalls_and_runs_on_another() {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
     let (leaving, staying) = (open(dir.path(), clock.clone()), open(dir.path(), clock));
     let stalled = Arc::new(Mailbox::new(10, Overflow::DropOldest));
     staying.on("q", EventKind::Stalled, stalled.clone()).await.unwrap();
     let mailbox = work(&leaving, 2).await;
-    for id in ["begun", "not"] {
+    for id in ["started", "not"] {
         leaving.enqueue("q", job(id, json!({"attempts": 2}))).await.unwrap();
     }
-    assert!(leaving.begin(&next(&mailbox).await));
+    assert!(leaving.start_attempt(&next(&mailbox).await));
     assert_eq!(leaving.close(Duration::ZERO).await.unwrap(), 1);
     let Some(Delivery::Item(event)) = stalled.recv().await else { panic!("the event is missing") };
-    assert_eq!(*event.payload, *r#"{"jobId":"begun","name":"step","attemptsMade":1}"#);
+    assert_eq!(*event.payload, *r#"{"jobId":"started","name":"step","attemptsMade":1}"#);
     assert!(stalled.is_empty());
     let mailbox = work(&staying, 2).await;
-    assert_eq!([id(&next(&mailbox).await), id(&next(&mailbox).await)], ["begun", "not"]);
+    assert_eq!([id(&next(&mailbox).await), id(&next(&mailbox).await)], ["started", "not"]);
 }
 
 /// What is not to be read is made unreadable: reading it would be an error.

@@ -5,8 +5,8 @@ import type { QueueContext } from './queue'
 
 export function attempts(context: QueueContext): void {
   it('tries again until one attempt succeeds', async () => {
-    const { queue, add, work, hear } = context
-    const [completed, failed, made] = [hear('completed'), hear('failed'), new Inbox<number>()]
+    const { queue, add, work, collect } = context
+    const [completed, failed, made] = [collect('completed'), collect('failed'), new Inbox<number>()]
     work((job) => {
       made.take(job.attemptsMade)
       if (job.attemptsMade < 2) throw new Error('not yet')
@@ -25,8 +25,8 @@ export function attempts(context: QueueContext): void {
     ['a fixed delay', { type: 'fixed', delay: 6 }, [6, 6]],
     ['an exponential one', { type: 'exponential', delay: 4 }, [4, 8]],
   ] as const)('waits between attempts as %s says, and fails after the last', async (_what, backoff, waits) => {
-    const { queue, add, work, hear } = context
-    const [delayed, failed] = [hear('delayed'), hear('failed')]
+    const { queue, add, work, collect } = context
+    const [delayed, failed] = [collect('delayed'), collect('failed')]
     work((job) => { throw new Error(`no luck ${job.attemptsMade}`) })
     await add({ jobId: 'x', attempts: 3, backoff })
     expect(await failed.atLeast(1)).toEqual([{ jobId: 'x', name: 'a', attemptsMade: 3, failedReason: 'no luck 2' }])
@@ -35,8 +35,8 @@ export function attempts(context: QueueContext): void {
   })
 
   it('ends a handler that never settles by its timeout, and its slot is free', async () => {
-    const { queue, add, work, hear } = context
-    const [completed, failed, calls] = [hear('completed'), hear('failed'), new Inbox()]
+    const { queue, add, work, collect } = context
+    const [completed, failed, calls] = [collect('completed'), collect('failed'), new Inbox()]
     work((job) => {
       calls.take(job.attemptsMade)
       return job.id === 'stuck' ? new Promise(() => {}) : 'ran'
@@ -49,8 +49,8 @@ export function attempts(context: QueueContext): void {
   })
 
   it('ignores what a handler returns after its timeout', async () => {
-    const { queue, add, work, hear, roundTrip } = context
-    const [failed, completed] = [hear('failed'), hear('completed')]
+    const { queue, add, work, collect, roundTrip } = context
+    const [failed, completed] = [collect('failed'), collect('completed')]
     let settle!: (value: string) => void
     work(() => new Promise(resolve => settle = resolve))
     await add({ jobId: 'x', timeout: 20 })
@@ -73,8 +73,8 @@ export function attempts(context: QueueContext): void {
     ['an error whose message cannot be read', unreadable, /./],
     ['half a surrogate pair', new Error('half \uD800'), /half/],
   ] as const)('counts %s thrown at once, or rejected with, as a failure', async (_what, thrown, reason) => {
-    const { queue, add, hear } = context
-    const failed = hear('failed')
+    const { queue, add, collect } = context
+    const failed = collect('failed')
     queue.registerWorker('q', 'a', (job) => {
       if (job.id === 'sync') throw thrown
       return Promise.reject(thrown)
@@ -88,16 +88,16 @@ export function attempts(context: QueueContext): void {
   })
 
   it.each(noJson)('counts %s as a result as a failure', async (_what, value) => {
-    const { add, work, hear } = context
-    const failed = hear('failed')
+    const { add, work, collect } = context
+    const failed = collect('failed')
     work(() => value)
     await add({ jobId: 'x' })
     expect((await failed.atLeast(1))[0].failedReason).toMatch(/result/)
   })
 
   it('takes a handler that is not async, and no result as null', async () => {
-    const { queue, add, hear } = context
-    const completed = hear('completed')
+    const { queue, add, collect } = context
+    const completed = collect('completed')
     queue.registerWorker('q', 'a', ((job: any) => job.id === 'none' ? undefined : job.id) as any)
     queue.startProcessingQueue('q')
     await add({ jobId: 'none' }, { jobId: 'some' })

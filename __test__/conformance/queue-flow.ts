@@ -24,10 +24,10 @@ export async function runsAFlow(own: QueueAdapter): Promise<void> {
     queue.registerWorker('steps', stepName, async (job) => {
       const { flowId: runId, flowName, input } = job.data
       ran.take([stepName, input])
-      const told = { runId, flowName, stepName }
-      await store.append(`nq:flow:${runId}`, { type: 'step.started', ...told })
-      if (EMITS[stepName]) await store.append(`nq:flow:${runId}`, { type: 'emit', ...told, data: { name: EMITS[stepName], payload: stepName } })
-      await store.append(`nq:flow:${runId}`, { type: 'step.completed', ...told })
+      const fields = { runId, flowName, stepName }
+      await store.append(`nq:flow:${runId}`, { type: 'step.started', ...fields })
+      if (EMITS[stepName]) await store.append(`nq:flow:${runId}`, { type: 'emit', ...fields, data: { name: EMITS[stepName], payload: stepName } })
+      await store.append(`nq:flow:${runId}`, { type: 'step.completed', ...fields })
       return stepName
     }, { concurrency: 4 })
   }

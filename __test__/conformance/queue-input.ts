@@ -70,7 +70,7 @@ export function badInput(context: QueueContext): void {
     expect(await context.queue.getJobs('q')).toEqual([])
   })
 
-  it('takes options that only BullMQ knows, and warns of each once', async () => {
+  it('ignores options that only BullMQ has, and warns of each once', async () => {
     const { queue, state } = context
     const foreign = {
       stackTraceLimit: 5, keepLogs: 3, sizeLimit: 10, timestamp: 1, repeat: { cron: '* * * * *' }, repeatJobKey: 'k', prevMillis: 1,

@@ -7,8 +7,8 @@ const none = { waiting: 0, active: 0, completed: 0, failed: 0, delayed: 0, pause
 
 export function jobs(context: QueueContext): void {
   it('enqueues an id once, whether the job waits, runs or has ended', async () => {
-    const { queue, add, work, hear } = context
-    const [completed, calls, go] = [hear('completed'), new Inbox(), gate()]
+    const { queue, add, work, collect } = context
+    const [completed, calls, go] = [collect('completed'), new Inbox(), gate()]
     expect(await add({ jobId: 'x' }, { jobId: 'x' })).toEqual(['x', 'x'])
     expect(await queue.getJobCounts('q')).toEqual({ ...none, waiting: 1 })
     work((job) => {
@@ -39,9 +39,9 @@ export function jobs(context: QueueContext): void {
     expect(new Set(ids).size).toBe(20)
   })
 
-  it('shows a job from waiting to its end', async () => {
-    const { queue, add, work, hear } = context
-    const completed = hear('completed')
+  it('shows a job in each of its states', async () => {
+    const { queue, add, work, collect } = context
+    const completed = collect('completed')
     await queue.enqueue('q', { name: 'a', data: { n: [1] }, opts: { jobId: 'x', attempts: 2 } })
     const waiting = (await queue.getJob('q', 'x'))!
     expect(waiting).toMatchObject({ id: 'x', name: 'a', data: { n: [1] }, state: 'waiting', attemptsMade: 0 })
@@ -57,9 +57,9 @@ export function jobs(context: QueueContext): void {
     expect(await add({ jobId: 'x' })).toEqual(['x'])
   })
 
-  it.each(odd)('hands over and returns %s as JSON has them', async (_what, value) => {
-    const { queue, work, hear } = context
-    const [completed, given] = [hear('completed'), new Inbox()]
+  it.each(odd)('passes %s to the handler and back as JSON does', async (_what, value) => {
+    const { queue, work, collect } = context
+    const [completed, given] = [collect('completed'), new Inbox()]
     work((job) => {
       given.take(job.data)
       return value
@@ -72,8 +72,8 @@ export function jobs(context: QueueContext): void {
   })
 
   it('runs jobs without priority first, then those of lower numbers, each in order', async () => {
-    const { add, work, hear } = context
-    const [completed, order] = [hear('completed'), new Inbox()]
+    const { add, work, collect } = context
+    const [completed, order] = [collect('completed'), new Inbox()]
     await add({ jobId: '9', priority: 9 }, { jobId: '1', priority: 1 }, { jobId: '5a', priority: 5 }, { jobId: '5b', priority: 5 }, { jobId: 'none-a' }, { jobId: 'none-b' })
     work(job => order.take(job.id))
     await completed.atLeast(6)
@@ -81,8 +81,8 @@ export function jobs(context: QueueContext): void {
   })
 
   it('runs a lifo job before those that wait already', async () => {
-    const { add, work, hear } = context
-    const [completed, order] = [hear('completed'), new Inbox()]
+    const { add, work, collect } = context
+    const [completed, order] = [collect('completed'), new Inbox()]
     await add({ jobId: 'c' }, { jobId: 'b', lifo: true }, { jobId: 'a', lifo: true }, { jobId: 'd' })
     work(job => order.take(job.id))
     await completed.atLeast(4)
@@ -90,8 +90,8 @@ export function jobs(context: QueueContext): void {
   })
 
   it('holds a delayed job back, and the others not', async () => {
-    const { queue, add, work, hear } = context
-    const [delayed, completed] = [hear('delayed'), hear('completed')]
+    const { queue, add, work, collect } = context
+    const [delayed, completed] = [collect('delayed'), collect('completed')]
     await add({ jobId: 'later', delay: 100 }, { jobId: 'now' }, { jobId: 'tomorrow', delay: 86_400_000 })
     work(() => {})
     await completed.atLeast(2)
@@ -102,9 +102,9 @@ export function jobs(context: QueueContext): void {
     expect(await queue.getJobCounts('q')).toEqual({ ...none, completed: 2, delayed: 1 })
   })
 
-  it('keeps so many ended jobs as it is told', async () => {
-    const { queue, add, work, hear } = context
-    const [completed, failed] = [hear('completed'), hear('failed')]
+  it('keeps as many ended jobs as configured', async () => {
+    const { queue, add, work, collect } = context
+    const [completed, failed] = [collect('completed'), collect('failed')]
     work((job) => { if (job.id.startsWith('bad')) throw new Error('bad') })
     const ids = (prefix: string): string[] => Array.from({ length: 5 }, (_, n) => `${prefix}${n}`)
     await add(...ids('good').map(jobId => ({ jobId, removeOnComplete: 2 })), ...ids('bad').map(jobId => ({ jobId, removeOnFail: 3 })))
@@ -119,9 +119,9 @@ export function jobs(context: QueueContext): void {
     expect(await completed.atLeast(7)).toHaveLength(7)
   })
 
-  it('keeps ended jobs only as long as it is told', async () => {
-    const { queue, add, work, hear } = context
-    const completed = hear('completed')
+  it('keeps ended jobs only as long as configured', async () => {
+    const { queue, add, work, collect } = context
+    const completed = collect('completed')
     work(() => {})
     await add({ jobId: 'old', removeOnComplete: { age: 3_600, count: 5 } })
     await completed.atLeast(1)
@@ -145,8 +145,8 @@ export function jobs(context: QueueContext): void {
   })
 
   it('pages through what runs next, and through what has ended from the newest on', async () => {
-    const { queue, add, work, hear } = context
-    const completed = hear('completed')
+    const { queue, add, work, collect } = context
+    const completed = collect('completed')
     await add(...['d0', 'd1', 'd2', 'd3', 'd4'].map(jobId => ({ jobId })))
     work(() => {})
     await completed.atLeast(5)
@@ -163,9 +163,9 @@ export function jobs(context: QueueContext): void {
     expect(await queue.getJobCounts('never seen')).toEqual(none)
   })
 
-  it('removes a job, and ignores what its handler still returns', async () => {
-    const { queue, add, work, hear, state } = context
-    const [completed, begun, go] = [hear('completed'), new Inbox(), gate()]
+  it('removes a running job and ignores its outcome', async () => {
+    const { queue, add, work, collect, state } = context
+    const [completed, begun, go] = [collect('completed'), new Inbox(), gate()]
     await add({ jobId: 'x' }, { jobId: 'y' }, { jobId: 'z', delay: 86_400_000 })
     work((job) => {
       begun.take(job.id)
@@ -181,9 +181,9 @@ export function jobs(context: QueueContext): void {
     expect(await state('x')).toBeUndefined()
   })
 
-  it('tells each change with what belongs to it', async () => {
-    const { queue, add, work, hear } = context
-    const [waiting, active, progress, completed, failed] = (['waiting', 'active', 'progress', 'completed', 'failed'] as const).map(hear) as [Inbox, Inbox, Inbox, Inbox, Inbox]
+  it('publishes each change with its fields', async () => {
+    const { queue, add, work, collect } = context
+    const [waiting, active, progress, completed, failed] = (['waiting', 'active', 'progress', 'completed', 'failed'] as const).map(collect) as [Inbox, Inbox, Inbox, Inbox, Inbox]
     const elsewhere = new Inbox()
     queue.on('elsewhere', 'waiting', elsewhere.take)
     await add({ jobId: 'x' }, { jobId: 'y' })
@@ -203,9 +203,9 @@ export function jobs(context: QueueContext): void {
     expect(elsewhere.items).toEqual([])
   })
 
-  it('tells a listener nothing once it has ended', async () => {
-    const { queue, add, hear } = context
-    const [ended, other] = [new Inbox(), hear('waiting')]
+  it('delivers nothing to a listener that was removed', async () => {
+    const { queue, add, collect } = context
+    const [ended, other] = [new Inbox(), collect('waiting')]
     const off = queue.on('q', 'waiting', ended.take)
     await add({ jobId: 'x' })
     await ended.atLeast(1)
@@ -218,8 +218,8 @@ export function jobs(context: QueueContext): void {
   })
 
   it('starts nothing while it is paused, and goes on when resumed', async () => {
-    const { queue, add, work, hear, state, roundTrip } = context
-    const [paused, completed] = [hear('paused'), hear('completed')]
+    const { queue, add, work, collect, state, roundTrip } = context
+    const [paused, completed] = [collect('paused'), collect('completed')]
     work(() => {})
     expect(await queue.isPaused('q')).toBe(false)
     await queue.pause('q')

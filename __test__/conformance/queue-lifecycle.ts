@@ -43,9 +43,9 @@ export function lifecycle(context: QueueContext): void {
     await rejects(async () => call(context.queue), 'NVENT_CLOSED')
   })
 
-  it('waits on close for handlers that run, begins no more, and takes nothing', async () => {
-    const { queue, add, work, hear, capabilities } = context
-    const [begun, completed, go] = [new Inbox(), hear('completed'), gate()]
+  it('close waits for running handlers, starts no job and refuses calls', async () => {
+    const { queue, add, work, collect, capabilities } = context
+    const [begun, completed, go] = [new Inbox(), collect('completed'), gate()]
     work((job) => {
       begun.take(job.id)
       return go.opened
@@ -68,15 +68,15 @@ export function lifecycle(context: QueueContext): void {
       .toEqual(capabilities.durable ? ['completed', 'waiting'] : [undefined, undefined])
   })
 
-  it('tells before it is closed everything that happened before', async () => {
-    const { queue, add, hear } = context
-    const waiting = hear('waiting')
+  it('delivers every event before it is closed', async () => {
+    const { queue, add, collect } = context
+    const waiting = collect('waiting')
     await Promise.all(Array.from({ length: 5_000 }, () => add({})))
     await queue.close()
     expect(waiting.items).toHaveLength(5_000)
   })
 
-  it('finishes on close what was called before', async () => {
+  it('finishes calls made before close', async () => {
     const { queue } = context
     const ids = Promise.all(Array.from({ length: 20 }, () => queue.enqueue('q', job)))
     const close = queue.close()
@@ -84,9 +84,9 @@ export function lifecycle(context: QueueContext): void {
     await close
   })
 
-  it('keeps for a later adapter what it says it keeps', async () => {
-    const { queue, add, work, hear, capabilities } = context
-    const completed = hear('completed')
+  it('keeps jobs, pauses and schedules for a later adapter where it is durable', async () => {
+    const { queue, add, work, collect, capabilities } = context
+    const completed = collect('completed')
     work(() => 'done')
     await add({ jobId: 'ended' })
     await completed.atLeast(1)

@@ -5,9 +5,9 @@ import type { QueueContext } from './queue'
 const hourly = '0 * * * *'
 
 export function schedules(context: QueueContext): void {
-  it('fires as often as it is told, then is gone', async () => {
-    const { queue, work, hear } = context
-    const completed = hear('completed')
+  it('fires as often as its limit, then is removed', async () => {
+    const { queue, work, collect } = context
+    const completed = collect('completed')
     work(job => job.data)
     const id = await queue.schedule('q', { name: 'a', data: { n: 1 } }, { cron: '* * * * * *', repeat: { limit: 2 } })
     expect(await queue.getScheduledJobs('q')).toMatchObject([{ id, jobName: 'a', queueName: 'q', cron: '* * * * * *', limit: 2, repeatCount: 0 }])
@@ -37,7 +37,7 @@ export function schedules(context: QueueContext): void {
     expect(await queue.getScheduledJobs('q')).toEqual([])
   })
 
-  it('tells when it fires next', async () => {
+  it('has the time of its next run', async () => {
     const { queue } = context
     const before = Date.now()
     await queue.schedule('q', { name: 'a', data: 1 }, { cron: hourly })
@@ -69,7 +69,7 @@ export function schedules(context: QueueContext): void {
     ['a pattern of repeat that is none', { repeat: { pattern: '* * *' } }, /options\.repeat\.pattern: "\* \* \*" has 3/],
     ['two patterns', { cron: hourly, repeat: { pattern: '* * * * *' } }, /cron and repeat\.pattern differ/],
     ['a delay and a pattern', { cron: hourly, delay: 5 }, /not both/],
-    ['a repeat without a pattern', { repeat: { limit: 2 } }, /repeat\.pattern.*missing/],
+    ['a repeat without a pattern', { repeat: { limit: 2 } }, /repeat\.pattern.*required/],
     ['a limit of none', { cron: hourly, repeat: { limit: 0 } }, /repeat\.limit/],
     ['a time zone that is none', { repeat: { pattern: hourly, tz: 'Mars/Olympus' } }, /options\.repeat\.tz.*Mars\/Olympus.*Europe\/Berlin/],
     ['a misspelt option', { crn: hourly }, /crn.*did you mean "cron"/],

@@ -4,9 +4,9 @@ import type { QueueContext } from './queue'
 import { runsAFlow } from './queue-flow'
 
 export function workers(context: QueueContext): void {
-  it('begins only when it is told to, with what waited', async () => {
-    const { queue, add, hear, state, roundTrip } = context
-    const [completed, order] = [hear('completed'), new Inbox()]
+  it('starts waiting jobs only once processing is started', async () => {
+    const { queue, add, collect, state, roundTrip } = context
+    const [completed, order] = [collect('completed'), new Inbox()]
     await add({ jobId: 'before' })
     queue.registerWorker('q', 'a', async job => order.take(job.id))
     await add({ jobId: 'after' })
@@ -17,9 +17,9 @@ export function workers(context: QueueContext): void {
     expect(order.items).toEqual(['before', 'after'])
   })
 
-  it('begins a job after whoever enqueued it has gone on', async () => {
-    const { queue, work, hear } = context
-    const [completed, order] = [hear('completed'), new Inbox<string>()]
+  it('starts a job only after its enqueuer has continued', async () => {
+    const { queue, work, collect } = context
+    const [completed, order] = [collect('completed'), new Inbox<string>()]
     work(job => order.take(`begins ${job.id}`))
     const rounds = Array.from({ length: 200 }, (_, n) => String(n))
     await Promise.all(rounds.map(async (jobId) => {
@@ -32,9 +32,9 @@ export function workers(context: QueueContext): void {
     }
   })
 
-  it('hands a worker the job as nvent reads it', async () => {
-    const { queue, work, hear } = context
-    const [completed, given] = [hear('completed'), new Inbox()]
+  it('passes the job to its worker as nvent reads it', async () => {
+    const { queue, work, collect } = context
+    const [completed, given] = [collect('completed'), new Inbox()]
     work(given.take)
     await queue.enqueue('q', { name: 'a', data: { n: 1 }, opts: { jobId: 'x' } })
     await queue.enqueue('q', { name: 'a', data: null, opts: { jobId: 'y', attempts: 3 } })
@@ -44,8 +44,8 @@ export function workers(context: QueueContext): void {
   })
 
   it('runs exactly as many of a queue at a time as its first worker said', async () => {
-    const { queue, add, work, hear, roundTrip } = context
-    const completed = hear('completed')
+    const { queue, add, work, collect, roundTrip } = context
+    const completed = collect('completed')
     const ends = new Inbox<() => void>()
     let [running, most] = [0, 0]
     const handler = async (): Promise<void> => {
@@ -67,9 +67,9 @@ export function workers(context: QueueContext): void {
     expect(most).toBe(3)
   })
 
-  it('leaves a job waiting whose name has no worker, and holds up nobody', async () => {
-    const { queue, add, work, hear, state } = context
-    const completed = hear('completed')
+  it('keeps a job waiting whose name has no worker, and runs the others', async () => {
+    const { queue, add, work, collect, state } = context
+    const completed = collect('completed')
     await queue.enqueue('q', { name: 'nobody', data: 1, opts: { jobId: 'first' } })
     await add({ jobId: 'second' })
     work(() => {})
@@ -79,9 +79,9 @@ export function workers(context: QueueContext): void {
     expect((await completed.atLeast(2))[1]).toMatchObject({ jobId: 'first', returnvalue: 'found' })
   })
 
-  it('forgets a job whose handler awaits, and its id can be used again', async () => {
-    const { queue, add, work, hear, state } = context
-    const [completed, calls] = [hear('completed'), new Inbox()]
+  it('removes a job whose handler awaits, and its id can be used again', async () => {
+    const { queue, add, work, collect, state } = context
+    const [completed, calls] = [collect('completed'), new Inbox()]
     work((job) => {
       calls.take(job.data)
       return { awaiting: calls.items.length === 1 }
@@ -97,8 +97,8 @@ export function workers(context: QueueContext): void {
   })
 
   it('waits for resume where a worker does not run by itself', async () => {
-    const { queue, add, hear, roundTrip } = context
-    const completed = hear('completed')
+    const { queue, add, collect, roundTrip } = context
+    const completed = collect('completed')
     queue.registerWorker('q', 'a', async () => {}, { autorun: false })
     queue.startProcessingQueue('q')
     await add({ jobId: 'x' })
@@ -109,8 +109,8 @@ export function workers(context: QueueContext): void {
   })
 
   it('lets a handler enqueue and read in its own queue', async () => {
-    const { queue, add, work, hear } = context
-    const completed = hear('completed')
+    const { queue, add, work, collect } = context
+    const completed = collect('completed')
     work(async (job) => {
       if (job.id === 'parent') await add({ jobId: 'child' })
       return (await queue.getJob('q', job.id))!.state
@@ -119,5 +119,5 @@ export function workers(context: QueueContext): void {
     expect(await completed.atLeast(2)).toMatchObject([{ jobId: 'parent', returnvalue: 'active' }, { jobId: 'child', returnvalue: 'active' }])
   })
 
-  it('carries a flow from its first step to its last', () => runsAFlow(context.another()))
+  it('runs a flow from its first step to its last', () => runsAFlow(context.another()))
 }

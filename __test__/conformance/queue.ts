@@ -31,7 +31,7 @@ export interface QueueContext {
   /** Registers what runs them, and starts. */
   readonly work: (handler: (job: any, ctx: any) => any, concurrency?: number) => void
   /** Events of the queue `q`. */
-  readonly hear: (event: QueueEvent) => Inbox
+  readonly collect: (event: QueueEvent) => Inbox
   /** The state of a job in `q`; undefined where there is none. */
   readonly state: (id: string) => Promise<Job['state'] | undefined>
   /** Runs a job elsewhere, from end to end: what was due before that has happened. */
@@ -58,7 +58,7 @@ export function queueConformance(name: string, factory: () => Promise<QueuePlace
         context.queue.registerWorker('q', 'a', async (job, ctx) => handler(job, ctx), { concurrency })
         context.queue.startProcessingQueue('q')
       },
-      hear: (event) => {
+      collect: (event) => {
         const inbox = new Inbox()
         context.queue.on('q', event, inbox.take)
         return inbox

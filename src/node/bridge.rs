@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::fanout::{Delivery, Gap, Mailbox, OnReady};
 use crate::json::{Json, push_string};
 use crate::node::reply::error_json;
-use crate::queue::{Queue, QueueEvent, Run};
+use crate::queue::{JobDelivery, Queue, QueueEvent};
 use crate::store::Stored;
 use crate::stream::{Ack, Incoming, Message};
 use crate::time::{Clock, SystemClock};
@@ -50,7 +50,7 @@ pub(super) enum Source {
     /// Events of a queue.
     QueueEvents(Arc<Mailbox<QueueEvent>>),
     /// Jobs for a worker.
-    Runs(Arc<Mailbox<Run>>, Weak<Queue>),
+    Jobs(Arc<Mailbox<JobDelivery>>, Weak<Queue>),
 }
 
 /// A subscription whose handler is a JavaScript function.
@@ -304,13 +304,13 @@ impl Subscription {
                     batch.push(self.id, &event.queue, &event.payload);
                 }
             }),
-            Source::Runs(mailbox, queue) => take_from(mailbox, max, |delivery| {
+            Source::Jobs(mailbox, queue) => take_from(mailbox, max, |delivery| {
                 // Begun as it is handed over: its handler is called in this turn of the event loop.
-                if let Delivery::Item(run) = delivery
-                    && queue.upgrade().is_some_and(|queue| queue.begin(&run))
+                if let Delivery::Item(job) = delivery
+                    && queue.upgrade().is_some_and(|queue| queue.start_attempt(&job))
                 {
-                    let json: Json = format!("{{\"token\":{},\"job\":{}}}", run.token, run.job).into();
-                    batch.push(self.id, &run.queue, &json);
+                    let json: Json = format!("{{\"token\":{},\"job\":{}}}", job.token, job.job).into();
+                    batch.push(self.id, &job.queue, &json);
                 }
             }),
         }

@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use napi_derive::napi;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fanout::{Mailbox, Overflow};
 use crate::json::to_json;
 use crate::node::bridge::{Bridge, Shared, Source};
@@ -18,7 +16,8 @@ use crate::node::runtime;
 use crate::node::store::{array_json, nothing, optional_json};
 use crate::op::Op;
 use crate::queue::{
-    Durability, EventKind, JobOptions, JobState, NewJob, Queue, ScheduleOptions, WorkerOptions, worker_mailbox,
+    EventKind, FileQueueOptions, JobState, MemoryQueueOptions, NewJob, Queue, ScheduleOptions, WorkerOptions,
+    worker_mailbox,
 };
 use crate::time::system_clock;
 
@@ -32,53 +31,29 @@ pub struct NativeQueue {
     bridge: Arc<Shared>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Settings {
-    data_dir: Option<String>,
-    durability: Option<String>,
-    default_job_options: Option<Box<RawValue>>,
-}
-
-impl Settings {
-    fn parse(text: &str) -> Result<(Self, JobOptions)> {
-        let settings: Self =
-            serde_json::from_str(text).map_err(|e| Error::invalid(format!("options: not usable: {e}")))?;
-        let defaults = settings.default_job_options.as_ref().map_or_else(
-            || Ok(JobOptions::default()),
-            |raw| JobOptions::parse("options.defaultJobOptions", raw.get()),
-        )?;
-        Ok((settings, defaults))
-    }
-}
-
 #[napi]
 impl NativeQueue {
-    /// Queues in memory, or in the directory that the options name.
-    #[napi(constructor)]
-    pub fn new(bridge: &Bridge, options: String) -> napi::Result<Self> {
-        guard(|| {
-            let (settings, defaults) = Settings::parse(&options)?;
-            let queue = match settings.data_dir {
-                None => Queue::memory(defaults, system_clock(), runtime()),
-                Some(dir) => {
-                    let durability = match settings.durability.as_deref() {
-                        None | Some("os") => Durability::Os,
-                        Some("disk") => Durability::Disk,
-                        Some(other) => {
-                            return Err(Error::invalid(format!(
-                                "options.durability: {other:?} is not known; 'os' and 'disk' are"
-                            )));
-                        }
-                    };
-                    Queue::file(dir, durability, defaults, system_clock(), runtime())
-                }
-            };
-            Ok(Self { queue: Arc::new(queue), bridge: bridge.shared.clone() })
+    /// Creates queues in memory.
+    #[napi(factory)]
+    pub fn memory(bridge: &Bridge, options: String) -> napi::Result<Self> {
+        Self::create(bridge, || {
+            Ok(Queue::memory(MemoryQueueOptions::parse("options", &options)?, system_clock(), runtime()))
         })
     }
 
-    /// Opens it.
+    /// Creates queues in a directory.
+    #[napi(factory)]
+    pub fn file(bridge: &Bridge, options: String) -> napi::Result<Self> {
+        Self::create(bridge, || {
+            Ok(Queue::file(FileQueueOptions::parse("options", &options)?, system_clock(), runtime()))
+        })
+    }
+
+    fn create(bridge: &Bridge, queue: impl FnOnce() -> Result<Queue>) -> napi::Result<Self> {
+        guard(|| Ok(Self { queue: Arc::new(queue()?), bridge: bridge.shared.clone() }))
+    }
+
+    /// Opens the queues.
     #[napi]
     pub fn open(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.queue.open()), nothing)
@@ -113,7 +88,7 @@ impl NativeQueue {
         reply(&self.bridge, || Ok(self.queue.job(&queue, &id)), optional_json)
     }
 
-    /// A page of the jobs in these states.
+    /// Reads a page of the jobs in these states.
     #[napi]
     pub fn jobs(&self, queue: String, states: Vec<String>, offset: f64, limit: Option<f64>) -> napi::Result<Reply> {
         reply(
@@ -127,13 +102,13 @@ impl NativeQueue {
         )
     }
 
-    /// How many jobs are in each state.
+    /// Counts the jobs of each state.
     #[napi]
     pub fn counts(&self, queue: String) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.queue.counts(&queue)), |counts| Some(counts.to_json().to_string()))
     }
 
-    /// The schedules of a queue.
+    /// Lists the schedules of a queue.
     #[napi]
     pub fn scheduled(&self, queue: String) -> napi::Result<Reply> {
         reply(
@@ -143,7 +118,7 @@ impl NativeQueue {
         )
     }
 
-    /// Ends a schedule.
+    /// Removes a schedule.
     #[napi]
     pub fn remove_scheduled(&self, id: String) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.queue.remove_scheduled(&id)), |removed| Some(removed.to_string()))
@@ -155,7 +130,7 @@ impl NativeQueue {
         reply(&self.bridge, || Ok(self.queue.remove_job(&queue, &id)), |removed| Some(removed.to_string()))
     }
 
-    /// Whether a queue is paused.
+    /// Returns whether a queue is paused.
     #[napi]
     pub fn is_paused(&self, queue: String) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.queue.is_paused(&queue)), |paused| Some(paused.to_string()))
@@ -167,7 +142,7 @@ impl NativeQueue {
         reply(&self.bridge, || Ok(self.queue.pause(&queue)), nothing)
     }
 
-    /// Goes on with a queue.
+    /// Resumes a queue.
     #[napi]
     pub fn resume(&self, queue: String) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.queue.resume(&queue)), nothing)
@@ -192,7 +167,7 @@ impl NativeQueue {
         )
     }
 
-    /// Ends what `on` began.
+    /// Removes a subscription of `on`.
     #[napi]
     pub fn off(&self, id: f64) -> napi::Result<Reply> {
         self.bridge.unsubscribe(id as u64);
@@ -211,7 +186,7 @@ impl NativeQueue {
                 let options = WorkerOptions::parse("options", &options)?;
                 let mailbox = worker_mailbox();
                 Ok(self.queue.register_worker(&queue, &job_name, options, mailbox.clone()).map(move |id| {
-                    let source = Source::Runs(mailbox.clone(), owner);
+                    let source = Source::Jobs(mailbox.clone(), owner);
                     let wake = bridge.subscribe(id, queue.into(), source, false);
                     mailbox.add_wake(id, wake);
                     id
@@ -221,7 +196,7 @@ impl NativeQueue {
         )
     }
 
-    /// Lets the workers of a queue work.
+    /// Starts the workers of a queue.
     #[napi]
     pub fn start(&self, queue: String) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.queue.start(&queue)), nothing)
@@ -241,13 +216,13 @@ impl NativeQueue {
         reply(&self.bridge, || Ok(self.after_flush(settle)), |known| Some(known.to_string()))
     }
 
-    /// A handler tells how far it is.
+    /// Stores the progress of a handler.
     #[napi]
     pub fn progress(&self, token: f64, progress: String) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.queue.progress(token as u64, progress.into())), |known| Some(known.to_string()))
     }
 
-    /// Ends it; handlers have so many ms.
+    /// Closes the queues; handlers have `limit_ms` to settle.
     #[napi]
     pub fn close(&self, limit_ms: f64) -> napi::Result<Reply> {
         let limit = Duration::from_millis(limit_ms as u64);
@@ -272,7 +247,7 @@ impl NativeQueue {
 }
 
 impl Drop for NativeQueue {
-    /// The environment ended without a close: nobody can answer for the jobs that it had.
+    /// Closes the queues without waiting: the environment ended, and with it the handlers.
     fn drop(&mut self) {
         drop(self.queue.close(Duration::ZERO));
     }

@@ -1,4 +1,4 @@
-//! How calls reach an engine: at once under a lock (memory), or through a thread that commits many at a time (file).
+//! How calls reach an engine: under a lock (memory), or through a thread that commits many at a time (file).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use crate::op::{BoxFuture, Op, completion};
 /// Completion when the step of a command is over: with an error, nothing of the step counts.
 pub(super) type Reply = Box<dyn FnOnce(Option<Error>) + Send>;
 
-/// Does something with the engine, or hears why there is none.
+/// Calls the engine, or gets the error why there is none.
 pub(super) type Command = Box<dyn FnOnce(Result<&mut Engine>) -> Reply + Send>;
 
-/// Runs commands, in the order in which they come.
+/// Runs commands in the order in which they were submitted.
 pub(super) trait Driver: Send + Sync {
-    /// Takes a command. It has run when this returns, or runs later.
+    /// Runs a command, now or later.
     fn submit(&self, command: Command);
-    /// No command comes any more. The future ends when nothing is left behind.
+    /// Ends the driver: no command is submitted any more. Resolves when every resource is released.
     fn end(&self) -> BoxFuture<()>;
 }
 
-/// How long a timer sleeps until this time. Never long, as the clock may be set while it sleeps.
+/// Returns how long a timer sleeps until this time: at most a few seconds, as the clock may be set meanwhile.
 pub(super) fn wait_for(wake: Option<u64>, now: u64) -> Duration {
-    const LONGEST: u64 = 5_000;
+    const MAX_SLEEP: u64 = 5_000;
     match wake {
-        Some(wake) => Duration::from_millis(wake.saturating_sub(now).min(LONGEST)),
+        Some(wake) => Duration::from_millis(wake.saturating_sub(now).min(MAX_SLEEP)),
         None => Duration::from_secs(24 * 3_600),
     }
 }
 
-/// Calls the engine.
+/// Calls the engine; the result is known when the step is committed.
 pub(super) fn call<T: Send + 'static>(
     driver: &Arc<dyn Driver>,
     work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,

@@ -1,10 +1,9 @@
-//! What leaves the engine: jobs for workers, events for listeners.
+//! Events of queues, and who is subscribed to them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::fanout::{Mailbox, Overflow, next_id};
+use crate::fanout::{Mailbox, next_id};
 use crate::json::Json;
 
 /// What happens to jobs and queues.
@@ -41,7 +40,7 @@ impl EventKind {
         Self::Stalled,
     ];
 
-    /// As JavaScript writes it.
+    /// Returns the name that JavaScript uses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -55,11 +54,11 @@ impl EventKind {
         }
     }
 
-    /// The kind of this name.
-    pub fn parse(what: &str, name: &str) -> crate::Result<Self> {
+    /// Parses the name of a kind; `path` is the argument's in the error.
+    pub fn parse(path: &str, name: &str) -> crate::Result<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
             let known = Self::ALL.map(Self::as_str).join(", ");
-            crate::Error::invalid(format!("{what}: {name:?} is no event of a queue (known: {known})"))
+            crate::Error::invalid(format!("{path}: {name:?} is no event of a queue (known: {known})"))
         })
     }
 }
@@ -76,52 +75,13 @@ pub struct QueueEvent {
     pub payload: Json,
 }
 
-/// A job for a worker to run.
-#[derive(Debug, Clone)]
-pub struct Run {
-    /// Names this attempt in [`super::Queue::complete`], [`super::Queue::fail`] and [`super::Queue::progress`].
-    pub token: u64,
-    /// What [`super::Queue::register_worker`] returned.
-    pub worker: u64,
-    /// The queue.
-    pub queue: Arc<str>,
-    /// The job: `{ id, name, data, opts, state, attemptsMade, timestamp, processedOn, … }`.
-    pub job: Json,
-    pub(super) ticket: Arc<Ticket>,
-}
-
-/// Where jobs for workers wait to be taken. It has no bound of its own: the concurrency of the queues is one.
-pub fn worker_mailbox() -> Arc<Mailbox<Run>> {
-    Arc::new(Mailbox::new(usize::MAX, Overflow::DropNewest))
-}
-
-/// Decides between a worker that begins a job and an engine that takes it back.
-#[derive(Debug, Default)]
-pub(super) struct Ticket(AtomicU8);
-
-const OPEN: u8 = 0;
-const BEGUN: u8 = 1;
-const RECALLED: u8 = 2;
-
-impl Ticket {
-    /// Whether the job may begin. Once: a second claim is refused.
-    pub(super) fn claim(&self) -> bool {
-        self.0.compare_exchange(OPEN, BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// Whether the job has not begun, and will not.
-    pub(super) fn recall(&self) -> bool {
-        self.0.compare_exchange(OPEN, RECALLED, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-}
-
 struct Listener {
     id: u64,
     owner: u64,
     mailbox: Arc<Mailbox<QueueEvent>>,
 }
 
-/// Who listens to what.
+/// Mailboxes by queue and kind of event.
 #[derive(Default)]
 pub(super) struct Listeners(HashMap<(Arc<str>, EventKind), Vec<Listener>>);
 
@@ -139,18 +99,18 @@ impl Listeners {
     }
 
     pub(super) fn remove(&mut self, id: u64) {
-        self.end(|listener| listener.id == id, Mailbox::close);
+        self.remove_where(|listener| listener.id == id, Mailbox::close);
     }
 
-    /// What an owner's listeners were told before can still be taken.
-    pub(super) fn forget(&mut self, owner: u64) {
-        self.end(|listener| listener.owner == owner, Mailbox::finish);
+    /// Removes an owner's listeners. Events that are in their mailboxes can still be taken.
+    pub(super) fn remove_owner(&mut self, owner: u64) {
+        self.remove_where(|listener| listener.owner == owner, Mailbox::finish);
     }
 
-    fn end(&mut self, whose: impl Fn(&Listener) -> bool, how: impl Fn(&Mailbox<QueueEvent>)) {
+    fn remove_where(&mut self, is_removed: impl Fn(&Listener) -> bool, end: impl Fn(&Mailbox<QueueEvent>)) {
         self.0.retain(|_, listeners| {
-            for listener in listeners.extract_if(.., |listener| whose(listener)) {
-                how(&listener.mailbox);
+            for listener in listeners.extract_if(.., |listener| is_removed(listener)) {
+                end(&listener.mailbox);
             }
             !listeners.is_empty()
         });

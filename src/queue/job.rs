@@ -1,11 +1,11 @@
-//! A job, as the engine moves it and as callers see it.
+//! Jobs and their states.
 
 use std::sync::Arc;
 
 use super::options::JobOptions;
 use crate::json::{Json, push_string};
 
-/// Where a job is, as it is stored.
+/// The stored state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum State {
     /// Ready to run.
@@ -46,7 +46,7 @@ impl JobState {
     pub const ALL: [Self; 6] =
         [Self::Active, Self::Waiting, Self::Paused, Self::Delayed, Self::Completed, Self::Failed];
 
-    /// As JavaScript writes it.
+    /// Returns the name that JavaScript uses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -58,11 +58,11 @@ impl JobState {
         }
     }
 
-    /// The state of this name.
-    pub fn parse(what: &str, name: &str) -> crate::Result<Self> {
+    /// Parses the name of a state; `path` is the argument's in the error.
+    pub fn parse(path: &str, name: &str) -> crate::Result<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name).ok_or_else(|| {
             let known = Self::ALL.map(Self::as_str).join(", ");
-            crate::Error::invalid(format!("{what}: {name:?} is no state of a job (known: {known})"))
+            crate::Error::invalid(format!("{path}: {name:?} is no state of a job (known: {known})"))
         })
     }
 
@@ -77,7 +77,7 @@ impl JobState {
         }
     }
 
-    /// The stored state whose jobs are shown in this one; None where there are none.
+    /// Returns the stored state whose jobs are in this one; None where there is none.
     pub(super) fn stored(self, paused: bool) -> Option<State> {
         State::ALL.into_iter().find(|state| Self::of(*state, paused) == self)
     }
@@ -88,12 +88,12 @@ impl JobState {
 pub struct JobCounts(pub(super) [u64; 5], pub(super) bool);
 
 impl JobCounts {
-    /// How many are in this state.
+    /// Returns how many jobs are in this state.
     pub fn get(&self, state: JobState) -> u64 {
         state.stored(self.1).map_or(0, |stored| self.0[stored as usize])
     }
 
-    /// `{ waiting, active, … }`.
+    /// Serialises as `{ waiting, active, … }`.
     pub fn to_json(&self) -> Json {
         let fields = JobState::ALL.map(|state| format!("\"{}\":{}", state.as_str(), self.get(state)));
         format!("{{{}}}", fields.join(",")).into()
@@ -103,7 +103,7 @@ impl JobCounts {
 /// Everything about a job but its data, which may be large and never changes.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
-    /// Given by the storage, unique in it.
+    /// Chosen by the storage, unique in it.
     pub(super) seq: i64,
     /// The key of its queue.
     pub(super) queue: i64,
@@ -111,7 +111,7 @@ pub(super) struct Job {
     pub(super) name: Arc<str>,
     pub(super) options: Arc<JobOptions>,
     pub(super) state: State,
-    /// What the jobs of a state are sorted by. Waiting: priority and place in the line; delayed: when it is due and the
+    /// The sort key among the jobs of a state. Waiting: priority and place in the line; delayed: when it is due and the
     /// place; active: since when and the place; completed and failed: the order in which they ended.
     pub(super) order: (i64, i64),
     pub(super) timestamp: u64,
@@ -120,8 +120,8 @@ pub(super) struct Job {
     /// Attempts that are over.
     pub(super) attempts_made: u32,
     /// Whether the handler of the current attempt has been called.
-    pub(super) begun: bool,
-    /// How often its handler was running when the process or its adapter went away.
+    pub(super) started: bool,
+    /// How often its handler was interrupted by the end of the process or of its adapter.
     pub(super) stalls: u32,
     pub(super) progress: Option<Json>,
     pub(super) returnvalue: Option<Json>,
@@ -129,13 +129,13 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Where it waits, given its number: the newest first where it asks for that.
+    /// Returns the order of the job while it waits: with `lifo`, before the older ones.
     pub(super) fn waiting_order(&self, number: i64) -> (i64, i64) {
         let place = if self.options.lifo == Some(true) { -number.abs() } else { number };
         (i64::from(self.options.priority.unwrap_or(0)), place)
     }
 
-    /// The job as JavaScript sees it, and as a handler is handed it.
+    /// Serialises the job for callers and handlers.
     pub(super) fn to_json(&self, data: &str, paused: bool) -> Json {
         let mut out = String::with_capacity(data.len() + 256);
         out.push_str("{\"id\":");

@@ -1,33 +1,32 @@
-//! Queues: jobs that wait, run on workers, are tried again, repeat, and, on disk, survive.
+//! Queues: jobs with priorities, delays, attempts and schedules, in memory or on disk.
 //!
-//! One [`engine`](self) decides everything; what differs is where jobs are kept and how calls get there: in memory,
-//! at once and under a lock, or in a directory, by a thread of its own that commits many calls together.
+//! The state machine is one engine for all backends; a backend is a storage and a driver that calls the engine: in
+//! memory under a lock, in a directory on a thread of its own that commits many calls together.
 //!
 //! | promise | memory | file |
 //! |---|---|---|
 //! | an acknowledged job survives | nothing | the process being killed; power loss too with [`Durability::Disk`] |
 //! | a job runs | once, and again after a failure if it has attempts left | likewise, and again if the process died while it ran |
-//! | workers and listeners hear of a change | after it was made | after it was committed |
+//! | workers and listeners receive a change | after it was made | after it was committed |
 //!
-//! A job that was with a worker when the process died runs again. That counts as an attempt if its handler had begun,
-//! but the last attempt may be repeated: a job is not lost to a crash, unless it was there each time of several.
+//! A job that was with a worker when the process died runs again. That counts as an attempt if its handler had started,
+//! but the last attempt may be repeated: a crash loses no job, except one that was running in each of several crashes.
 
+mod calendar;
+mod delivery;
 mod driver;
 mod engine;
 mod events;
 mod file;
 mod job;
-mod lane;
 mod memory;
 mod options;
+mod parse;
 mod schedule;
+mod state;
 mod storage;
 mod worker;
 
-#[cfg(test)]
-mod conformance;
-
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -45,22 +44,25 @@ use crate::topic::check_name;
 use driver::{Driver, call};
 use engine::{Engine, Outcome};
 
-pub use events::{EventKind, QueueEvent, Run, worker_mailbox};
-pub use file::Durability;
+pub use calendar::Repeat;
+pub use delivery::{JobDelivery, worker_mailbox};
+pub use events::{EventKind, QueueEvent};
+pub use file::{Durability, FileQueueOptions};
 pub use job::{JobCounts, JobState};
-pub use options::{Backoff, JobOptions, Keep, NewJob, Repeat, ScheduleOptions, WorkerOptions};
+pub use memory::MemoryQueueOptions;
+pub use options::{Backoff, JobOptions, Keep, NewJob, ScheduleOptions, WorkerOptions};
 
-/// How long [`Queue::close`] usually waits for handlers.
+/// The usual timeout of [`Queue::close`].
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One adapter's queues.
+/// The queues of one adapter.
 ///
 /// Every method starts its work before it returns, so calls take effect in the order in which they are made; the first
 /// opens the backend. After [`Queue::close`] every method fails with [`crate::error::Code::Closed`].
 pub struct Queue {
     name: &'static str,
     driver: Arc<dyn Driver>,
-    /// Tells this adapter's workers and listeners from those of others on the same directory.
+    /// Identifies the workers and listeners of this adapter among those on the same directory.
     owner: u64,
     defaults: JobOptions,
     clock: SharedClock,
@@ -70,23 +72,17 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Queues in memory. `defaults` are for options that a job does not have.
-    pub fn memory(defaults: JobOptions, clock: SharedClock, runtime: Handle) -> Self {
+    /// Creates queues in memory.
+    pub fn memory(options: MemoryQueueOptions, clock: SharedClock, runtime: Handle) -> Self {
         let driver = memory::MemoryDriver::start(&runtime, clock.clone());
-        Self::new("memory", driver, defaults, clock, runtime)
+        Self::new("memory", driver, options.default_job_options, clock, runtime)
     }
 
-    /// Queues in a directory, which is created when it is first needed. Queues of one process on one directory share
-    /// it (and the clock of the first); another process gets [`crate::error::Code::Locked`].
-    pub fn file(
-        dir: impl Into<PathBuf>,
-        durability: Durability,
-        defaults: JobOptions,
-        clock: SharedClock,
-        runtime: Handle,
-    ) -> Self {
-        let driver = file::FileDriver::new(dir.into(), durability, clock.clone());
-        Self::new("file", driver, defaults, clock, runtime)
+    /// Creates queues in a directory, which is created on first use. Queues of one process on one directory share it
+    /// (and the clock of the first); another process gets [`crate::error::Code::Locked`].
+    pub fn file(options: FileQueueOptions, clock: SharedClock, runtime: Handle) -> Self {
+        let driver = file::FileDriver::new(options.data_dir, options.durability, clock.clone());
+        Self::new("file", driver, options.default_job_options, clock, runtime)
     }
 
     fn new(
@@ -112,7 +108,7 @@ impl Queue {
         call(&self.driver, work)
     }
 
-    /// Calls something on a queue, if it can be the name of one.
+    /// Checks the name of a queue and calls the engine.
     fn on_queue<T: Send + 'static>(
         &self,
         queue: &str,
@@ -125,65 +121,65 @@ impl Queue {
         self.call(move |engine| work(engine, queue))
     }
 
-    /// Calls something on a job, if there can be one of that id.
+    /// Checks the names of a queue and a job and calls the engine.
     fn on_job<T: Send + 'static>(
         &self,
         queue: &str,
-        what: &str,
+        path: &str,
         id: &str,
         work: impl FnOnce(&mut Engine, &str, &str) -> Result<T> + Send + 'static,
     ) -> Op<T> {
-        if let Err(error) = check_name(what, id) {
+        if let Err(error) = check_name(path, id) {
             return Op::err(error);
         }
         let id: Arc<str> = id.into();
         self.on_queue(queue, move |engine, queue| work(engine, &queue, &id))
     }
 
-    /// Makes it usable. Every other method does so on first use.
+    /// Opens the backend. Every other method does so on first use.
     pub fn open(&self) -> Op<()> {
         self.call(Engine::open)
     }
 
-    /// Adds a job; the id that it has. A job that is there already under its id, in whatever state, is left as it is.
+    /// Adds a job. Returns its id. If a job of the same id exists, in whatever state, nothing changes.
     pub fn enqueue(&self, queue: &str, mut job: NewJob) -> Op<Arc<str>> {
         job.options = job.options.or(&self.defaults);
         self.on_queue(queue, move |engine, queue| engine.enqueue(&queue, job))
     }
 
-    /// Adds a job that runs later, or again and again: the id of the job, or of the schedule. A schedule has the
-    /// `jobId`, or an id made of queue, name and pattern; scheduling under an id again replaces what is there, and keeps
-    /// the count and the next time where queue and pattern are the same. Times missed while nothing ran fire once.
+    /// Adds a delayed or repeating job. Returns the id of the job, or of the schedule. A schedule has the `jobId`, or an
+    /// id made of queue, name and pattern; scheduling under an id again replaces the schedule, and keeps the count and
+    /// the next time where queue and pattern are the same. Times missed while nothing ran fire once.
     pub fn schedule(&self, queue: &str, mut job: NewJob, when: ScheduleOptions) -> Op<Arc<str>> {
         job.options = job.options.or(&self.defaults);
         self.on_queue(queue, move |engine, queue| engine.schedule(&queue, job, when))
     }
 
-    /// One job: `{ id, name, data, opts, state, attemptsMade, timestamp, … }`.
+    /// Reads a job: `{ id, name, data, opts, state, attemptsMade, timestamp, … }`.
     pub fn job(&self, queue: &str, id: &str) -> Op<Option<Json>> {
         self.on_job(queue, "id", id, |engine, queue, id| engine.job(queue, id))
     }
 
-    /// A page of jobs of these states (all of them where none is named), one state after the other: what runs next
-    /// comes first, of what has ended the newest.
+    /// Reads a page of jobs of these states (all states where none is named), one state after the other: the job that
+    /// runs next comes first, of ended jobs the newest.
     pub fn jobs(&self, queue: &str, states: &[JobState], offset: u64, limit: Option<u64>) -> Op<Vec<Json>> {
         let states = if states.is_empty() { JobState::ALL.to_vec() } else { states.to_vec() };
         let limit = limit.unwrap_or(u64::MAX);
         self.on_queue(queue, move |engine, queue| engine.jobs(&queue, &states, offset, limit))
     }
 
-    /// How many jobs there are in each state, without counting them.
+    /// Returns the number of jobs in each state, in constant time.
     pub fn counts(&self, queue: &str) -> Op<JobCounts> {
         self.on_queue(queue, |engine, queue| engine.counts(&queue))
     }
 
-    /// The schedules of a queue: `{ id, jobName, queueName, pattern, cron, tz?, limit?, repeatCount, nextRun }`, with
+    /// Lists the schedules of a queue: `{ id, jobName, queueName, pattern, cron, tz?, limit?, repeatCount, nextRun }`, with
     /// `nextRun` in ms.
     pub fn scheduled(&self, queue: &str) -> Op<Vec<Json>> {
         self.on_queue(queue, |engine, queue| engine.scheduled(&queue))
     }
 
-    /// Ends a schedule; whether it was there. Jobs that it made stay.
+    /// Removes a schedule. Returns whether it existed. Jobs that it enqueued stay.
     pub fn remove_scheduled(&self, id: &str) -> Op<bool> {
         if let Err(error) = check_name("scheduleId", id) {
             return Op::err(error);
@@ -192,53 +188,54 @@ impl Queue {
         self.call(move |engine| engine.remove_schedule(&id))
     }
 
-    /// Removes a job; whether it was there. If it runs, its outcome changes nothing, and it keeps its slot until then.
+    /// Removes a job. Returns whether it existed. The outcome of a running job is ignored; its slot is free once its
+    /// handler settles.
     pub fn remove_job(&self, queue: &str, id: &str) -> Op<bool> {
         self.on_job(queue, "jobId", id, |engine, queue, id| engine.remove_job(queue, id))
     }
 
-    /// Whether the queue is paused.
+    /// Returns whether the queue is paused.
     pub fn is_paused(&self, queue: &str) -> Op<bool> {
         self.on_queue(queue, |engine, queue| engine.is_paused(&queue))
     }
 
-    /// No job of the queue starts until it is resumed, on file also after a restart.
+    /// Pauses a queue: no job starts until it is resumed, on file also after a restart.
     pub fn pause(&self, queue: &str) -> Op<()> {
         let owner = self.owner;
         self.on_queue(queue, move |engine, queue| engine.set_paused(owner, &queue, true))
     }
 
-    /// Goes on, and starts workers that were registered with `autorun: false`.
+    /// Resumes a queue, and starts workers that were registered with `autorun: false`.
     pub fn resume(&self, queue: &str) -> Op<()> {
         let owner = self.owner;
         self.on_queue(queue, move |engine, queue| engine.set_paused(owner, &queue, false))
     }
 
-    /// Puts events of a queue into a mailbox, from now on. The id is for [`Queue::off`].
+    /// Subscribes a mailbox to the events of a queue. Returns the id for [`Queue::off`].
     pub fn on(&self, queue: &str, kind: EventKind, mailbox: Arc<Mailbox<QueueEvent>>) -> Op<u64> {
         let owner = self.owner;
-        self.on_queue(queue, move |engine, queue| Ok(engine.listen(owner, &queue, kind, mailbox)))
+        self.on_queue(queue, move |engine, queue| Ok(engine.subscribe(owner, &queue, kind, mailbox)))
     }
 
-    /// Ends what [`Queue::on`] began, and closes its mailbox.
+    /// Removes a subscription of [`Queue::on`] and closes its mailbox.
     pub fn off(&self, id: u64) -> Op<()> {
         self.call(move |engine| {
-            engine.unlisten(id);
+            engine.unsubscribe(id);
             Ok(())
         })
     }
 
-    /// Registers who runs the jobs of a name in a queue: they come into the mailbox (see [`worker_mailbox`]), once
+    /// Registers a worker for the jobs of a name in a queue. They are pushed to the mailbox (see [`worker_mailbox`]) once
     /// [`Queue::start`] was called. The first worker of a queue decides how many of its jobs run at the same time.
     /// Registering a name again replaces its worker. A job whose name has no worker waits.
     ///
-    /// Whoever takes a [`Run`] calls [`Queue::begin`], then the handler, then [`Queue::complete`] or [`Queue::fail`].
+    /// The receiver of a [`JobDelivery`] calls [`Queue::start_attempt`], then the handler, then [`Queue::complete`] or [`Queue::fail`].
     pub fn register_worker(
         &self,
         queue: &str,
         job_name: &str,
         options: WorkerOptions,
-        mailbox: Arc<Mailbox<Run>>,
+        mailbox: Arc<Mailbox<JobDelivery>>,
     ) -> Op<u64> {
         if let Err(error) = check_name("jobName", job_name) {
             return Op::err(error);
@@ -247,26 +244,26 @@ impl Queue {
         self.on_queue(queue, move |engine, queue| Ok(engine.register(owner, &queue, &name, options, mailbox)))
     }
 
-    /// Lets the workers of a queue work.
+    /// Starts the workers of a queue.
     pub fn start(&self, queue: &str) -> Op<()> {
         let owner = self.owner;
         self.on_queue(queue, move |engine, queue| engine.start(owner, &queue))
     }
 
-    /// Says that the handler of a job is called now: the attempt counts, and its timeout runs. False: it must not be
-    /// called, the job was taken back. Its storage is not waited for.
-    pub fn begin(&self, run: &Run) -> bool {
-        if !run.ticket.claim() {
+    /// Records that the handler of a job is called now: the attempt counts, and its timeout runs. Returns false where the
+    /// job was revoked, and the handler must not be called. Does not wait for the storage.
+    pub fn start_attempt(&self, delivery: &JobDelivery) -> bool {
+        if !delivery.claim.start() {
             return false;
         }
-        let (token, now) = (run.token, self.clock.now_ms());
-        // An error here is one of the storage, which the outcome will meet as well.
-        drop(call(&self.driver, move |engine| engine.begun(token, now)));
+        let (token, now) = (delivery.token, self.clock.now_ms());
+        // A failure of the storage is reported by the outcome as well.
+        drop(call(&self.driver, move |engine| engine.mark_started(token, now)));
         true
     }
 
-    /// The handler succeeded with this result. An object with `awaiting: true` makes the job forgotten, so that its id
-    /// can be used again. False: the attempt was over already, after its timeout or because the job was removed.
+    /// Completes an attempt with the handler's result. An object with `awaiting: true` removes the job, so that its id
+    /// can be enqueued again. Returns false where the attempt was over: timed out, or its job removed.
     pub fn complete(&self, token: u64, result: Json) -> Op<bool> {
         if let Err(error) = check_depth("the job's result", &result) {
             return self.fail(token, error.message());
@@ -274,13 +271,13 @@ impl Queue {
         call(&self.driver, move |engine| engine.outcome(token, Outcome::Completed(result)))
     }
 
-    /// The handler failed. The result is like that of [`Queue::complete`].
+    /// Fails an attempt. Returns the same as [`Queue::complete`].
     pub fn fail(&self, token: u64, reason: &str) -> Op<bool> {
         let reason: Arc<str> = reason.into();
         call(&self.driver, move |engine| engine.outcome(token, Outcome::Failed(reason)))
     }
 
-    /// The handler tells how far it is; any JSON will do. False: the attempt was over already.
+    /// Stores the progress of an attempt, any JSON. Returns false where the attempt was over.
     pub fn progress(&self, token: u64, progress: Json) -> Op<bool> {
         if let Err(error) = check_depth("progress", &progress) {
             return Op::err(error);
@@ -288,19 +285,19 @@ impl Queue {
         call(&self.driver, move |engine| engine.progress(token, progress))
     }
 
-    /// Does what is due by the clock, at once. For tests with a clock of their own: timers do so by themselves.
+    /// Does what is due by the clock now. For tests with a manual clock: timers call it otherwise.
     pub fn tick(&self) -> Op<()> {
         self.open()
     }
 
-    /// Ends it: nothing starts any more, jobs that have not begun go back, handlers have until the limit. What still
-    /// runs then counts as interrupted, and what it reports is ignored. How many those were; on a second call 0.
-    /// When it resolves nothing is left behind.
-    pub fn close(&self, limit: Duration) -> Op<usize> {
+    /// Closes the queues: no job starts any more, jobs that have not started wait again, and handlers have until the
+    /// timeout. Jobs that still run then are interrupted, and their outcomes ignored. Returns how many those were, 0 on a
+    /// second call. Resolves when every resource is released.
+    pub fn close(&self, timeout: Duration) -> Op<usize> {
         if self.closing.swap(true, Ordering::AcqRel) {
             let mut closed = self.closed.subscribe();
             return Op::pending(async move {
-                // The sender lives in the closing task or in the queue: an error means that both are gone, and it with them.
+                // The sender lives in the closing task or in the queue: an error means that both ended.
                 _ = closed.wait_for(|closed| *closed).await;
                 Ok(0)
             });
@@ -308,11 +305,11 @@ impl Queue {
         let (driver, owner, closed) = (self.driver.clone(), self.owner, self.closed.clone());
         let closing = call(&driver, move |engine| engine.begin_close(owner));
         let task = self.runtime.spawn(async move {
-            // A storage that failed has told everybody; what is left to do is to let go.
+            // A failure of the storage was reported by the calls that met it.
             if let Ok(drained) = closing.await {
-                _ = tokio::time::timeout(limit, drained).await;
+                _ = tokio::time::timeout(timeout, drained).await;
             }
-            let interrupted = call(&driver, move |engine| engine.end_close(owner)).await.unwrap_or(0);
+            let interrupted = call(&driver, move |engine| engine.force_close(owner)).await.unwrap_or(0);
             let ended = driver.end().await;
             closed.send_replace(true);
             ended.map(|()| interrupted)
@@ -326,7 +323,7 @@ impl Drop for Queue {
         if !self.closing.load(Ordering::Acquire) {
             let owner = self.owner;
             drop(call(&self.driver, move |engine| engine.begin_close(owner).map(|_| ())));
-            drop(call(&self.driver, move |engine| engine.end_close(owner)));
+            drop(call(&self.driver, move |engine| engine.force_close(owner)));
             drop(self.driver.end());
         }
     }

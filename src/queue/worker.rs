@@ -1,22 +1,22 @@
-//! Handlers in Rust: what the boundary does for JavaScript, for everyone else.
+//! Workers whose handler is an async function in Rust.
 
 use std::future::Future;
 use std::sync::Arc;
 
-use super::{Queue, Run, WorkerOptions, worker_mailbox};
+use super::{JobDelivery, Queue, WorkerOptions, worker_mailbox};
 use crate::error::Result;
 use crate::fanout::Delivery;
 use crate::json::Json;
 
 impl Queue {
-    /// Runs the jobs of a name with an async function: its result is the job's, its error the reason of a failure.
-    /// It ends with the queue.
+    /// Registers an async function as worker: its result is the job's, its error the reason of a failure. It ends with
+    /// the queue.
     pub fn work<F>(
         self: &Arc<Self>,
         queue: &str,
         job_name: &str,
         options: WorkerOptions,
-        handler: impl Fn(Run) -> F + Send + Sync + 'static,
+        handler: impl Fn(JobDelivery) -> F + Send + Sync + 'static,
     ) where
         F: Future<Output = Result<Json, String>> + Send + 'static,
     {
@@ -26,23 +26,23 @@ impl Queue {
         let runtime = self.runtime.clone();
         self.runtime.spawn(async move {
             loop {
-                let run = tokio::select! {
+                let delivery = tokio::select! {
                     delivery = mailbox.recv() => match delivery {
-                        Some(Delivery::Item(run)) => run,
+                        Some(Delivery::Item(delivery)) => delivery,
                         Some(Delivery::Gap(_)) => continue,
                         None => return,
                     },
                     // An error means that the queue was dropped.
                     _ = closed.wait_for(|closed| *closed) => return,
                 };
-                if !this.upgrade().is_some_and(|queue| queue.begin(&run)) {
+                if !this.upgrade().is_some_and(|queue| queue.start_attempt(&delivery)) {
                     continue;
                 }
-                let (this, token, outcome) = (this.clone(), run.token, handler(run));
+                let (this, token, outcome) = (this.clone(), delivery.token, handler(delivery));
                 runtime.spawn(async move {
                     let outcome = outcome.await;
                     if let Some(queue) = this.upgrade() {
-                        // An outcome that cannot be stored is met again by whoever opens the queue next.
+                        // A job whose outcome cannot be stored runs again when the queue is opened the next time.
                         drop(match outcome {
                             Ok(result) => queue.complete(token, result),
                             Err(reason) => queue.fail(token, &reason),

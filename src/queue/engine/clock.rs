@@ -5,20 +5,21 @@ use std::sync::Arc;
 use super::{Engine, Outcome};
 use crate::error::{Error, Result};
 use crate::json::Json;
+use crate::queue::calendar::Calendar;
 use crate::queue::job::State;
 use crate::queue::options::{NewJob, ScheduleOptions};
-use crate::queue::schedule::{Calendar, Schedule};
+use crate::queue::schedule::Schedule;
 use crate::topic::check_name;
 
-/// Delayed jobs that one step moves, so that commands need not wait for a thousand of them.
+/// How many delayed jobs one step moves, so that no step takes long.
 const DUE_PER_STEP: u64 = 500;
 
 impl Engine {
-    /// When [`Engine::tick`] has something to do; None while nothing waits for a time.
+    /// Returns when [`Engine::tick`] is due next; None while nothing waits for a time.
     pub(in crate::queue) fn next_wake(&mut self) -> Option<u64> {
         self.storage.as_ref()?;
         if self.next_due.is_none() {
-            // A storage that fails here fails in `tick` as well, which reports it.
+            // A failure of the storage is met again, and reported, by `tick`.
             self.next_due = Some(self.db().and_then(|db| db.next_due()).unwrap_or(Some(0)));
         }
         let due = self.next_due.flatten();
@@ -27,7 +28,7 @@ impl Engine {
         [due, deadline, schedule].into_iter().flatten().min()
     }
 
-    /// Does what is due by now.
+    /// Fails attempts that timed out, and makes delayed jobs and schedules that are due wait.
     pub(super) fn tick(&mut self) -> Result<()> {
         let now = self.clock.now_ms();
         if self.storage.is_none() || self.next_wake().is_none_or(|wake| wake > now) {
@@ -39,12 +40,12 @@ impl Engine {
             self.outcome(token, Outcome::Failed(format!("timed out after {timeout} ms").into()))?;
         }
         for mut job in self.db()?.due(now, DUE_PER_STEP)? {
-            let Some(lane) = self.by_key.get(&job.queue).copied() else { continue };
+            let Some(index) = self.by_key.get(&job.queue).copied() else { continue };
             job.state = State::Waiting;
-            let place = self.next_number(lane);
-            job.order = job.waiting_order(place);
-            self.update(lane, &job, State::Delayed)?;
-            self.emit_entered(lane, &job, 0);
+            let number = self.next_number(index);
+            job.order = job.waiting_order(number);
+            self.update(index, &job, State::Delayed)?;
+            self.emit_entered(index, &job, 0);
         }
         let due = self.schedules.values().filter(|(schedule, _)| schedule.next <= now);
         for id in due.map(|(schedule, _)| schedule.id.clone()).collect::<Vec<_>>() {
@@ -65,7 +66,7 @@ impl Engine {
         };
         let calendar = Calendar::new(&repeat)?;
         let id = new.options.job_id.take().unwrap_or_else(|| Schedule::derived_id(queue, &new.name, &repeat));
-        // Each of its jobs has it in its own.
+        // The ids of its jobs begin with it.
         check_name("the id of the schedule", &job_id(&id, u64::MAX))?;
         self.ensure(queue)?;
         let unchanged =
@@ -95,7 +96,7 @@ impl Engine {
         Ok(id)
     }
 
-    /// Enqueues one job for all times that have passed, and finds the next one.
+    /// Enqueues one job for all times that have passed, and computes the next time.
     fn fire(&mut self, id: &Arc<str>, now: u64) -> Result<()> {
         let Some((schedule, calendar)) = self.schedules.get_mut(id) else { return Ok(()) };
         let mut options = schedule.options.clone();
@@ -128,7 +129,7 @@ impl Engine {
     }
 }
 
-/// The id of the job that a schedule makes at this time.
+/// Returns the id of the job that a schedule enqueues for this time.
 fn job_id(schedule: &str, at: u64) -> String {
     format!("{schedule}:{at}")
 }

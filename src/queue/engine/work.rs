@@ -1,23 +1,24 @@
-//! Attempts: jobs go to workers, and come back as done, failed or interrupted.
+//! Attempts: jobs are dispatched to workers, and end as completed, failed or interrupted.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Active, Engine, Outcome, Outgoing, push_field, time};
+use super::{Active, Effect, Engine, Outcome, push_field, time};
 use crate::error::Result;
 use crate::fanout::Mailbox;
 use crate::json::{Json, push_string};
-use crate::queue::events::{EventKind, Run, Ticket};
+use crate::queue::delivery::{ClaimCell, JobDelivery};
+use crate::queue::events::EventKind;
 use crate::queue::job::{Job, State};
-use crate::queue::lane::Worker;
 use crate::queue::options::{Keep, WorkerOptions};
+use crate::queue::state::Worker;
 
-/// How often a job may be running when its process or adapter goes away, once its attempts are used up. A job that
-/// takes the process down with it would do so forever.
+/// How often a job may be interrupted by the end of its process or adapter once its attempts are used up. Without a
+/// bound, a job that crashes its process would do so forever.
 const MAX_STALLS: u32 = 3;
-/// Old jobs that the end of one job removes. Where more are too many, the next ends remove them.
+/// How many old jobs are removed when a job ends, so that no step takes long. The next ends remove the rest.
 const TRIM_PER_STEP: u64 = 1_000;
 
 impl Engine {
@@ -27,39 +28,39 @@ impl Engine {
         queue: &Arc<str>,
         name: &Arc<str>,
         options: WorkerOptions,
-        mailbox: Arc<Mailbox<Run>>,
+        mailbox: Arc<Mailbox<JobDelivery>>,
     ) -> u64 {
-        let lane = self.lane(queue);
-        self.ready.insert(lane);
-        self.lanes[lane].register(owner, name, options, mailbox)
+        let index = self.index(queue);
+        self.ready.insert(index);
+        self.queues[index].register(owner, name, options, mailbox)
     }
 
     pub(in crate::queue) fn start(&mut self, owner: u64, queue: &Arc<str>) -> Result<()> {
-        let lane = self.lane(queue);
-        self.lanes[lane].start(owner);
-        self.ready.insert(lane);
+        let index = self.index(queue);
+        self.queues[index].start(owner);
+        self.ready.insert(index);
         self.open()
     }
 
-    /// Gives jobs to workers while there are both.
-    pub(super) fn dispatch(&mut self, lane: usize) -> Result<()> {
-        let names = self.lanes[lane].names();
-        while self.lanes[lane].has_room()
-            && let Some(key) = self.lanes[lane].row.as_ref().map(|row| row.key)
+    /// Dispatches waiting jobs while there are workers with room.
+    pub(super) fn dispatch_ready(&mut self, index: usize) -> Result<()> {
+        let names = self.queues[index].names();
+        while self.queues[index].has_room()
+            && let Some(key) = self.queues[index].row.as_ref().map(|row| row.key)
             && let Some(job) = self.first_for(key, &names)?
-            && let Some(worker) = self.lanes[lane].worker(&job.name)
+            && let Some(worker) = self.queues[index].worker(&job.name)
         {
-            self.hand_over(lane, job, worker)?;
+            self.dispatch(index, job, worker)?;
         }
         Ok(())
     }
 
-    /// The first waiting job that has one of these names.
+    /// Returns the first waiting job that has one of these names.
     fn first_for(&mut self, key: i64, names: &[Arc<str>]) -> Result<Option<Job>> {
         if names.is_empty() {
             return Ok(None);
         }
-        // Mostly the first in the line has a worker.
+        // The first job usually has a worker.
         let first = self.db()?.page(key, State::Waiting, false, 0, 1)?.pop();
         if first.as_ref().is_none_or(|job| names.contains(&job.name)) {
             return Ok(first);
@@ -72,71 +73,72 @@ impl Engine {
         Ok(best)
     }
 
-    fn hand_over(&mut self, lane: usize, mut job: Job, worker: Worker) -> Result<()> {
+    fn dispatch(&mut self, index: usize, mut job: Job, worker: Worker) -> Result<()> {
         let now = self.clock.now_ms();
         job.state = State::Active;
         job.order = (time(now), job.order.1);
         job.processed_on = Some(now);
-        job.begun = false;
-        self.update(lane, &job, State::Waiting)?;
+        job.started = false;
+        self.update(index, &job, State::Waiting)?;
         let data = self.db()?.data(job.seq)?;
         let token = crate::fanout::next_id();
-        let ticket = Arc::new(Ticket::default());
-        let queue = self.lanes[lane].name.clone();
-        let run = Run { token, worker: worker.id, queue, job: job.to_json(&data, false), ticket: ticket.clone() };
-        self.emit_about(lane, EventKind::Active, &job, |_| {});
-        self.outbox.push(Outgoing::Run(worker.mailbox, run));
-        self.lanes[lane].active += 1;
-        self.active.insert(token, Active { job, lane, owner: worker.owner, ticket, deadline: None, removed: false });
+        let claim = Arc::new(ClaimCell::default());
+        let queue = self.queues[index].name.clone();
+        let delivery =
+            JobDelivery { token, worker: worker.id, queue, job: job.to_json(&data, false), claim: claim.clone() };
+        self.emit_about(index, EventKind::Active, &job, |_| {});
+        self.effects.push(Effect::Deliver(worker.mailbox, delivery));
+        self.queues[index].active += 1;
+        self.active.insert(token, Active { job, index, owner: worker.owner, claim, deadline: None, removed: false });
         Ok(())
     }
 
-    /// The handler of an active job was called at this time: the attempt counts, and its time runs.
-    pub(in crate::queue) fn begun(&mut self, token: u64, now: u64) -> Result<()> {
-        let Some(active) = self.active.get_mut(&token).filter(|active| !active.job.begun) else { return Ok(()) };
-        active.job.begun = true;
+    /// Records that the handler of an active job was called at this time: the attempt counts, and its timeout runs.
+    pub(in crate::queue) fn mark_started(&mut self, token: u64, now: u64) -> Result<()> {
+        let Some(active) = self.active.get_mut(&token).filter(|active| !active.job.started) else { return Ok(()) };
+        active.job.started = true;
         if let Some(timeout) = active.job.options.timeout {
             let deadline = now.saturating_add(timeout);
             active.deadline = Some(deadline);
             self.deadlines.insert((deadline, token));
         }
         let (job, removed) = (active.job.clone(), active.removed);
-        if removed { Ok(()) } else { self.db()?.begin(&job) }
+        if removed { Ok(()) } else { self.db()?.mark_started(&job) }
     }
 
-    /// Whether the token was still good.
+    /// Stores progress. Returns false where the attempt is over.
     pub(in crate::queue) fn progress(&mut self, token: u64, progress: Json) -> Result<bool> {
         let Some(active) = self.active.get_mut(&token).filter(|active| !active.removed) else { return Ok(false) };
         active.job.progress = Some(progress.clone());
-        let (job, lane) = (active.job.clone(), active.lane);
+        let (job, index) = (active.job.clone(), active.index);
         self.db()?.update(&job)?;
-        self.emit_about(lane, EventKind::Progress, &job, |out| {
+        self.emit_about(index, EventKind::Progress, &job, |out| {
             push_field(out, "progress", |out| out.push_str(&progress));
         });
         Ok(true)
     }
 
-    /// Ends an attempt. Whether the token was still good: after a timeout or a removal it is not.
+    /// Ends an attempt. Returns false where it was over before, by its timeout or because the job was removed.
     pub(in crate::queue) fn outcome(&mut self, token: u64, outcome: Outcome) -> Result<bool> {
-        let Some(Active { mut job, lane, removed, .. }) = self.take_active(token) else { return Ok(false) };
+        let Some(Active { mut job, index, removed, .. }) = self.take_active(token) else { return Ok(false) };
         if removed {
             return Ok(false);
         }
         match outcome {
-            Outcome::Completed(result) if asks_to_await(&result) => self.delete(lane, &job, State::Active)?,
+            Outcome::Completed(result) if asks_to_await(&result) => self.delete(index, &job, State::Active)?,
             Outcome::Completed(result) => {
                 job.attempts_made += 1;
                 job.failed_reason = None;
                 job.returnvalue = Some(result);
-                self.end(lane, job, State::Completed)?;
+                self.end(index, job, State::Completed)?;
             }
             Outcome::Failed(reason) => {
                 job.attempts_made += 1;
                 job.failed_reason = Some(reason);
                 if job.attempts_made < job.options.attempts() {
-                    self.retry(lane, job)?;
+                    self.retry(index, job)?;
                 } else {
-                    self.end(lane, job, State::Failed)?;
+                    self.end(index, job, State::Failed)?;
                 }
             }
         }
@@ -148,50 +150,50 @@ impl Engine {
         if let Some(deadline) = active.deadline {
             self.deadlines.remove(&(deadline, token));
         }
-        self.lanes[active.lane].active -= 1;
-        self.ready.insert(active.lane);
+        self.queues[active.index].active -= 1;
+        self.ready.insert(active.index);
         if self.closing.contains_key(&active.owner)
             && !self.active.values().any(|other| other.owner == active.owner)
             && let Some(drained) = self.closing.remove(&active.owner)
         {
-            self.outbox.push(Outgoing::Drained(drained));
+            self.effects.push(Effect::Drained(drained));
         }
         Some(active)
     }
 
-    fn retry(&mut self, lane: usize, mut job: Job) -> Result<()> {
-        let dice = RandomState::new().hash_one(job.seq);
-        let delay = job.options.backoff.map_or(0, |backoff| backoff.delay(job.attempts_made, dice));
-        let place = self.next_number(lane);
-        job.begun = false;
+    fn retry(&mut self, index: usize, mut job: Job) -> Result<()> {
+        let seed = RandomState::new().hash_one(job.seq);
+        let delay = job.options.backoff.map_or(0, |backoff| backoff.delay(job.attempts_made, seed));
+        let number = self.next_number(index);
+        job.started = false;
         if delay > 0 {
             job.state = State::Delayed;
-            job.order = (time(self.clock.now_ms().saturating_add(delay)), place);
+            job.order = (time(self.clock.now_ms().saturating_add(delay)), number);
         } else {
             job.state = State::Waiting;
-            job.order = job.waiting_order(place);
+            job.order = job.waiting_order(number);
         }
-        self.update(lane, &job, State::Active)?;
-        self.emit_entered(lane, &job, delay);
+        self.update(index, &job, State::Active)?;
+        self.emit_entered(index, &job, delay);
         Ok(())
     }
 
-    fn end(&mut self, lane: usize, mut job: Job, state: State) -> Result<()> {
+    fn end(&mut self, index: usize, mut job: Job, state: State) -> Result<()> {
         job.state = state;
         job.finished_on = Some(self.clock.now_ms());
-        job.order = (self.next_number(lane), 0);
+        job.order = (self.next_number(index), 0);
         let (kind, keep) = match state {
             State::Completed => (EventKind::Completed, job.options.remove_on_complete),
             _ => (EventKind::Failed, job.options.remove_on_fail),
         };
         let keep = keep.unwrap_or_default();
         if keep.count == Some(0) {
-            self.delete(lane, &job, State::Active)?;
+            self.delete(index, &job, State::Active)?;
         } else {
-            self.update(lane, &job, State::Active)?;
-            self.trim(lane, job.queue, state, keep)?;
+            self.update(index, &job, State::Active)?;
+            self.trim(index, job.queue, state, keep)?;
         }
-        self.emit_about(lane, kind, &job, |out| match (&job.returnvalue, &job.failed_reason) {
+        self.emit_about(index, kind, &job, |out| match (&job.returnvalue, &job.failed_reason) {
             (Some(value), _) => push_field(out, "returnvalue", |out| out.push_str(value)),
             (None, Some(reason)) => push_field(out, "failedReason", |out| push_string(out, reason)),
             (None, None) => {}
@@ -199,76 +201,78 @@ impl Engine {
         Ok(())
     }
 
-    fn trim(&mut self, lane: usize, key: i64, state: State, keep: Keep) -> Result<()> {
-        let count = self.lanes[lane].row.as_ref().map_or(0, |row| row.counts[state as usize]);
+    fn trim(&mut self, index: usize, key: i64, state: State, keep: Keep) -> Result<()> {
+        let count = self.queues[index].row.as_ref().map_or(0, |row| row.counts[state as usize]);
         let excess = keep.count.map_or(0, |keep| count.saturating_sub(keep)).min(TRIM_PER_STEP);
         if excess > 0 {
             for job in self.db()?.page(key, state, false, 0, excess)? {
-                self.delete(lane, &job, state)?;
+                self.delete(index, &job, state)?;
             }
         }
         let Some(oldest) = keep.age.map(|age| self.clock.now_ms().saturating_sub(age)) else { return Ok(()) };
         for _ in excess..TRIM_PER_STEP {
             match self.db()?.page(key, state, false, 0, 1)?.pop() {
-                Some(job) if job.finished_on.is_some_and(|ended| ended < oldest) => self.delete(lane, &job, state)?,
+                Some(job) if job.finished_on.is_some_and(|ended| ended < oldest) => self.delete(index, &job, state)?,
                 _ => break,
             }
         }
         Ok(())
     }
 
-    /// A job whose worker is gone: it runs again, ahead of those that came after it.
-    pub(super) fn interrupted(&mut self, lane: usize, mut job: Job) -> Result<()> {
-        if job.begun {
-            job.begun = false;
+    /// Makes a job whose worker is gone wait again, at its old place.
+    pub(super) fn interrupted(&mut self, index: usize, mut job: Job) -> Result<()> {
+        if job.started {
+            job.started = false;
             job.attempts_made += 1;
             job.stalls += 1;
-            self.emit_about(lane, EventKind::Stalled, &job, |_| {});
+            self.emit_about(index, EventKind::Stalled, &job, |_| {});
             if job.attempts_made >= job.options.attempts() && job.stalls > MAX_STALLS {
                 let reason = format!("stalled {} times: each time its worker went away while it ran", job.stalls);
                 job.failed_reason = Some(reason.into());
-                return self.end(lane, job, State::Failed);
+                return self.end(index, job, State::Failed);
             }
         }
         job.state = State::Waiting;
         job.order = job.waiting_order(job.order.1);
-        self.update(lane, &job, State::Active)?;
-        self.emit_entered(lane, &job, 0);
+        self.update(index, &job, State::Active)?;
+        self.emit_entered(index, &job, 0);
         Ok(())
     }
 
-    /// Puts an active job back.
+    /// Releases an active job.
     pub(super) fn release(&mut self, token: u64) -> Result<()> {
         match self.take_active(token) {
-            Some(active) if !active.removed => self.interrupted(active.lane, active.job),
+            Some(active) if !active.removed => self.interrupted(active.index, active.job),
             _ => Ok(()),
         }
     }
 
-    /// An adapter stops: it gets no more jobs, and those it has not begun go back. The receiver ends with its last handler.
+    /// Removes the workers of an owner and revokes the jobs they have not started. The receiver resolves when the
+    /// owner's last handler has settled.
     pub(in crate::queue) fn begin_close(&mut self, owner: u64) -> Result<oneshot::Receiver<()>> {
-        for lane in 0..self.lanes.len() {
-            if self.lanes[lane].forget(owner) {
-                // Another adapter's worker may take over.
-                self.ready.insert(lane);
+        for index in 0..self.queues.len() {
+            if self.queues[index].remove_owner(owner) {
+                // The worker of another owner may take over.
+                self.ready.insert(index);
             }
         }
         let own = self.active.iter().filter(|(_, active)| active.owner == owner);
-        let not_begun: Vec<u64> = own.filter(|(_, active)| active.ticket.recall()).map(|(token, _)| *token).collect();
+        let not_begun: Vec<u64> = own.filter(|(_, active)| active.claim.revoke()).map(|(token, _)| *token).collect();
         not_begun.into_iter().try_for_each(|token| self.release(token))?;
         let (drained, wait) = oneshot::channel();
         if self.active.values().any(|active| active.owner == owner) {
             self.closing.insert(owner, drained);
         } else {
-            self.outbox.push(Outgoing::Drained(drained));
+            self.effects.push(Effect::Drained(drained));
         }
         Ok(wait)
     }
 
-    /// An adapter is gone: what it still runs counts as interrupted, what it reports later is ignored. How many those were.
-    pub(in crate::queue) fn end_close(&mut self, owner: u64) -> Result<usize> {
+    /// Removes the listeners of an owner and interrupts the jobs it still runs; their outcomes are ignored. Returns how
+    /// many those were.
+    pub(in crate::queue) fn force_close(&mut self, owner: u64) -> Result<usize> {
         self.closing.remove(&owner);
-        self.listeners.forget(owner);
+        self.listeners.remove_owner(owner);
         let own = self.active.iter().filter(|(_, active)| active.owner == owner);
         let left: Vec<u64> = own.map(|(token, _)| *token).collect();
         left.iter().try_for_each(|token| self.release(*token))?;
@@ -276,7 +280,7 @@ impl Engine {
     }
 }
 
-/// Whether a handler's result says that the job will be enqueued again under its id.
+/// Returns whether a handler's result asks to remove the job, so that its id can be enqueued again.
 fn asks_to_await(result: &str) -> bool {
     #[derive(serde::Deserialize)]
     struct Awaiting {

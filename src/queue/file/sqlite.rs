@@ -1,4 +1,4 @@
-//! Jobs in SQLite, in one file that one process has open.
+//! The storage of queues in SQLite: one file, opened by one process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params};
 
+use super::super::calendar::Repeat;
 use super::super::job::{Job, State};
-use super::super::options::{JobOptions, Repeat};
+use super::super::options::JobOptions;
 use super::super::schedule::Schedule;
 use super::super::storage::{JobStorage, QueueRow};
+use super::Durability;
 use crate::disk::{self, DirLock};
 use crate::error::{Error, Result};
 use crate::json::Json;
@@ -44,16 +46,16 @@ CREATE TABLE schedules (
 const JOB: &str = "seq, queue, id, name, options, timestamp, state, order1, order2, processed_on, finished_on, \
                    attempts_made, begun, stalls, progress, returnvalue, failed_reason";
 
-pub(super) struct SqliteStorage {
+pub(in crate::queue) struct SqliteStorage {
     connection: Connection,
     in_step: bool,
     path: Arc<Path>,
-    /// Held while the storage is open. The system lets go of it when the process dies.
+    /// Held while the storage is open. The system releases it when the process ends.
     _lock: DirLock,
 }
 
 impl SqliteStorage {
-    pub(super) fn open(dir: &Path) -> Result<Self> {
+    pub(in crate::queue) fn open(dir: &Path) -> Result<Self> {
         let dir = disk::prepare_dir(dir)?;
         let lock = DirLock::take(&dir, "queue.lock")?;
         let path: Arc<Path> = dir.join("queue.db").into();
@@ -152,7 +154,7 @@ fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         processed_on: row.get(9)?,
         finished_on: row.get(10)?,
         attempts_made: row.get(11)?,
-        begun: row.get(12)?,
+        started: row.get(12)?,
         stalls: row.get(13)?,
         progress: row.get(14)?,
         returnvalue: row.get(15)?,
@@ -231,7 +233,7 @@ impl JobStorage for SqliteStorage {
                 job.processed_on,
                 job.finished_on,
                 job.attempts_made,
-                job.begun,
+                job.started,
                 job.stalls,
                 job.progress,
                 job.returnvalue,
@@ -240,7 +242,7 @@ impl JobStorage for SqliteStorage {
         )
     }
 
-    fn begin(&mut self, job: &Job) -> Result<()> {
+    fn mark_started(&mut self, job: &Job) -> Result<()> {
         self.execute("UPDATE jobs SET begun = 1 WHERE seq = ?1", [job.seq])
     }
 
@@ -324,9 +326,12 @@ impl JobStorage for SqliteStorage {
         Ok(())
     }
 
-    fn survive_power_loss(&mut self) -> Result<()> {
-        // The setting takes effect between steps only.
+    fn set_durability(&mut self, durability: Durability) -> Result<()> {
+        // The setting takes effect between transactions only.
         self.commit()?;
-        self.execute("PRAGMA synchronous = full", [])
+        match durability {
+            Durability::Os => self.execute("PRAGMA synchronous = normal", []),
+            Durability::Disk => self.execute("PRAGMA synchronous = full", []),
+        }
     }
 }

@@ -2,57 +2,47 @@
 
 use super::*;
 
-suite! {
-    closing_gives_back_what_has_not_begun_and_waits_for_the_rest,
-    closing_does_not_wait_for_ever,
-    after_close_every_call_says_so,
-    a_closed_mailbox_gives_its_job_back,
-    defaults_are_for_options_that_a_job_does_not_have,
-    async_workers_run_everything_once,
-    random_operations_keep_counts_and_states_true,
-}
-
-async fn closing_gives_back_what_has_not_begun_and_waits_for_the_rest(place: Place) {
-    let queue = place.open();
-    let events = listen(&queue, "q").await;
-    let hands = Hands::on(&queue, "q", &["a"], 2).await;
-    for id in ["begun", "not", "never"] {
+pub(crate) async fn closing_gives_back_what_has_not_begun_and_waits_for_the_rest(env: Env) {
+    let queue = env.open();
+    let events = subscribe(&queue, "q").await;
+    let worker = TestWorker::on(&queue, "q", &["a"], 2).await;
+    for id in ["started", "not", "never"] {
         queue.enqueue("q", job("a", json!({"jobId": id}))).await.unwrap();
     }
-    let (begun, not) = (hands.begun(&queue), hands.taken().unwrap());
+    let (started, not) = (worker.started(&queue), worker.taken().unwrap());
     let closing = queue.close(CLOSE_TIMEOUT);
     let again = queue.close(CLOSE_TIMEOUT);
-    assert!(queue.complete(begun.token, "1".into()).await.unwrap());
+    assert!(queue.complete(started.token, "1".into()).await.unwrap());
     assert_eq!(closing.await.unwrap(), 0);
     assert_eq!(again.await.unwrap(), 0);
-    assert!(!queue.begin(&not) && hands.taken().is_none());
+    assert!(!queue.start_attempt(&not) && worker.taken().is_none());
     let waiting = ["waiting", "active", "waiting", "active", "waiting"];
     assert_eq!(kinds(&events), [&waiting[..], &["waiting", "completed"]].concat());
-    if place.dir.is_some() {
-        let queue = place.open();
-        assert_eq!(state(&queue, "q", "begun").await.as_deref(), Some("completed"));
+    if env.is_durable {
+        let queue = env.open();
+        assert_eq!(state(&queue, "q", "started").await.as_deref(), Some("completed"));
         let given_back = queue.job("q", "not").await.unwrap().unwrap();
         assert_eq!((field(&given_back, "state"), field(&given_back, "attemptsMade")), (json!("waiting"), json!(0)));
-        assert_eq!(Hands::on(&queue, "q", &["a"], 2).await.ids(), ["not", "never"]);
+        assert_eq!(TestWorker::on(&queue, "q", &["a"], 2).await.ids(), ["not", "never"]);
     }
 }
 
-async fn closing_does_not_wait_for_ever(place: Place) {
-    let queue = place.open();
-    let hands = Hands::on(&queue, "q", &["a"], 2).await;
+pub(crate) async fn closing_does_not_wait_for_ever(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 2).await;
     queue.enqueue("q", job("a", json!({"jobId": "x", "attempts": 2}))).await.unwrap();
-    let run = hands.begun(&queue);
+    let delivery = worker.started(&queue);
     assert_eq!(queue.close(Duration::from_millis(1)).await.unwrap(), 1);
-    assert!(queue.complete(run.token, "1".into()).await.is_ok_and(|counted| !counted) || place.dir.is_some());
-    if place.dir.is_some() {
-        let queue = place.open();
+    assert!(queue.complete(delivery.token, "1".into()).await.is_ok_and(|counted| !counted) || env.is_durable);
+    if env.is_durable {
+        let queue = env.open();
         let job = queue.job("q", "x").await.unwrap().unwrap();
         assert_eq!((field(&job, "state"), field(&job, "attemptsMade")), (json!("waiting"), json!(1)));
     }
 }
 
-async fn after_close_every_call_says_so(place: Place) {
-    let queue = place.open();
+pub(crate) async fn after_close_every_call_says_so(env: Env) {
+    let queue = env.open();
     queue.enqueue("q", job("a", json!({}))).await.unwrap();
     queue.close(CLOSE_TIMEOUT).await.unwrap();
     let errors = [
@@ -65,18 +55,18 @@ async fn after_close_every_call_says_so(place: Place) {
     assert!(errors.iter().all(|error| error.code() == Code::Closed), "{errors:?}");
 }
 
-async fn a_closed_mailbox_gives_its_job_back(place: Place) {
-    let queue = place.open();
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
-    hands.0.close();
+pub(crate) async fn a_closed_mailbox_gives_its_job_back(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
+    worker.0.close();
     queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap();
     assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("waiting"));
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
-    assert_eq!(field(&hands.begun(&queue).job, "attemptsMade"), 0);
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
+    assert_eq!(field(&worker.started(&queue).job, "attemptsMade"), 0);
 }
 
-async fn defaults_are_for_options_that_a_job_does_not_have(place: Place) {
-    let queue = place.open_with(JobOptions::parse("defaults", r#"{"attempts":4,"backoff":10,"jobId":"no"}"#).unwrap());
+pub(crate) async fn defaults_are_for_options_that_a_job_does_not_have(env: Env) {
+    let queue = env.open_with(JobOptions::parse("defaults", r#"{"attempts":4,"backoff":10,"jobId":"no"}"#).unwrap());
     let id = queue.enqueue("q", job("a", json!({"attempts": 2}))).await.unwrap();
     let opts = field(&queue.job("q", &id).await.unwrap().unwrap(), "opts");
     assert_eq!(opts, json!({"attempts": 2, "backoff": {"type": "fixed", "delay": 10}}));
@@ -85,14 +75,14 @@ async fn defaults_are_for_options_that_a_job_does_not_have(place: Place) {
     assert!(error.code() == Code::Invalid && error.message().starts_with("queue:"));
 }
 
-async fn async_workers_run_everything_once(place: Place) {
-    let queue = place.open();
+pub(crate) async fn async_workers_run_everything_once(env: Env) {
+    let queue = env.open();
     let done = Arc::new(Mailbox::new(10_000, Overflow::DropOldest));
     queue.on("q", EventKind::Completed, done.clone()).await.unwrap();
     let options = WorkerOptions { concurrency: 8, ..WorkerOptions::default() };
-    queue.work("q", "a", options, async |run: Run| {
+    queue.work("q", "a", options, async |delivery: JobDelivery| {
         tokio::task::yield_now().await;
-        Ok(field(&run.job, "attemptsMade").to_string().into())
+        Ok(field(&delivery.job, "attemptsMade").to_string().into())
     });
     queue.start("q").await.unwrap();
     let enqueued: Vec<_> = (0..500).map(|n| queue.enqueue("q", job("a", json!({"jobId": n.to_string()})))).collect();
@@ -102,13 +92,13 @@ async fn async_workers_run_everything_once(place: Place) {
     let mut seen = std::collections::BTreeSet::new();
     while seen.len() < 500 {
         let Some(Delivery::Item(event)) = done.recv().await else { panic!("an event is missing") };
-        assert!(seen.insert(field(&event.payload, "jobId").to_string()), "{event:?} was told twice");
+        assert!(seen.insert(field(&event.payload, "jobId").to_string()), "{event:?} was published twice");
     }
     assert_eq!(queue.close(CLOSE_TIMEOUT).await.unwrap(), 0);
 }
 
 /// What must hold after whatever was done: counts are what pages show, and nobody runs more than allowed.
-async fn random_operations_keep_counts_and_states_true(place: Place) {
+pub(crate) async fn random_operations_keep_counts_and_states_true(env: Env) {
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = |below: u64| {
         random ^= random << 13;
@@ -116,9 +106,9 @@ async fn random_operations_keep_counts_and_states_true(place: Place) {
         random ^= random << 17;
         random % below
     };
-    let mut queue = place.open();
-    let mut hands = Hands::on(&queue, "q", &["a", "b"], 3).await;
-    let mut running: Vec<Run> = Vec::new();
+    let mut queue = env.open();
+    let mut worker = TestWorker::on(&queue, "q", &["a", "b"], 3).await;
+    let mut running: Vec<JobDelivery> = Vec::new();
     for step in 0..1_500 {
         let some_id = format!("id{}", next(60));
         match next(12) {
@@ -131,27 +121,27 @@ async fn random_operations_keep_counts_and_states_true(place: Place) {
                 queue.enqueue("q", job(["a", "b", "nobody"][next(3) as usize], opts)).await.unwrap();
             }
             4..=6 if !running.is_empty() => {
-                let run = running.swap_remove(next(running.len() as u64) as usize);
+                let delivery = running.swap_remove(next(running.len() as u64) as usize);
                 match next(4) {
-                    0 => _ = queue.fail(run.token, "no").await.unwrap(),
-                    1 => _ = queue.complete(run.token, r#"{"awaiting":true}"#.into()).await.unwrap(),
-                    _ => _ = queue.complete(run.token, "1".into()).await.unwrap(),
+                    0 => _ = queue.fail(delivery.token, "no").await.unwrap(),
+                    1 => _ = queue.complete(delivery.token, r#"{"awaiting":true}"#.into()).await.unwrap(),
+                    _ => _ = queue.complete(delivery.token, "1".into()).await.unwrap(),
                 }
             }
             7 => _ = queue.remove_job("q", &some_id).await.unwrap(),
             8 => queue.pause("q").await.unwrap(),
             9 => queue.resume("q").await.unwrap(),
-            10 if next(8) == 0 && place.dir.is_some() => {
+            10 if next(8) == 0 && env.is_durable => {
                 queue.close(Duration::ZERO).await.unwrap();
                 running.clear();
-                queue = place.open();
-                hands = Hands::on(&queue, "q", &["a", "b"], 3).await;
+                queue = env.open();
+                worker = TestWorker::on(&queue, "q", &["a", "b"], 3).await;
             }
-            _ => place.advance(&queue, next(120)).await,
+            _ => env.advance(&queue, next(120)).await,
         }
-        while let Some(run) = hands.taken() {
-            assert!(queue.begin(&run));
-            running.push(run);
+        while let Some(delivery) = worker.taken() {
+            assert!(queue.start_attempt(&delivery));
+            running.push(delivery);
         }
         let counts = queue.counts("q").await.unwrap();
         assert!(counts.get(JobState::Active) <= 3, "step {step}");

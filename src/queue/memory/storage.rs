@@ -1,29 +1,21 @@
-//! Jobs in memory.
+//! The storage of queues in memory.
 
 use std::collections::{BTreeSet, HashMap};
-use std::future::ready;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
-use tokio::runtime::Handle;
-use tokio::sync::Notify;
-
-use super::driver::{Command, Driver, wait_for};
-use super::engine::Engine;
-use super::job::{Job, State};
-use super::schedule::Schedule;
-use super::storage::{JobStorage, QueueRow};
+use super::super::file::Durability;
+use super::super::job::{Job, State};
+use super::super::schedule::Schedule;
+use super::super::storage::{JobStorage, QueueRow};
 use crate::error::{Error, Result};
 use crate::json::Json;
-use crate::op::BoxFuture;
-use crate::time::SharedClock;
 
-/// What jobs of a queue and state are sorted by: their order, then their seq.
+/// The sort key of the jobs of a queue and state: their order, then their seq.
 type Position = (i64, i64, i64);
 
-/// Jobs in memory: as many indexes as there are questions.
+/// Jobs in memory, with one index per kind of lookup.
 #[derive(Default)]
-pub(super) struct MemoryStorage {
+pub(in crate::queue) struct MemoryStorage {
     jobs: HashMap<i64, (Job, Json)>,
     ids: HashMap<(i64, Arc<str>), i64>,
     states: HashMap<(i64, State), BTreeSet<Position>>,
@@ -58,7 +50,7 @@ impl MemoryStorage {
                 let key = (job.queue, job.name.clone());
                 if let Some(set) = self.waiting.get_mut(&key) {
                     set.remove(&position);
-                    // Names may be many over time, unlike queues.
+                    // Over time there can be many names, unlike queues.
                     if set.is_empty() {
                         self.waiting.remove(&key);
                     }
@@ -106,9 +98,9 @@ impl JobStorage for MemoryStorage {
         Ok(())
     }
 
-    fn begin(&mut self, job: &Job) -> Result<()> {
+    fn mark_started(&mut self, job: &Job) -> Result<()> {
         if let Some((stored, _)) = self.jobs.get_mut(&job.seq) {
-            stored.begun = true;
+            stored.started = true;
         }
         Ok(())
     }
@@ -176,79 +168,7 @@ impl JobStorage for MemoryStorage {
         Ok(())
     }
 
-    fn survive_power_loss(&mut self) -> Result<()> {
+    fn set_durability(&mut self, _durability: Durability) -> Result<()> {
         Ok(())
-    }
-}
-
-/// Runs commands at once, under a lock, and a timer for what is due later.
-pub(super) struct MemoryDriver {
-    engine: Mutex<Engine>,
-    clock: SharedClock,
-    /// Tells the timer to look again.
-    sooner: Arc<Notify>,
-    ended: AtomicBool,
-}
-
-impl MemoryDriver {
-    pub(super) fn start(runtime: &Handle, clock: SharedClock) -> Arc<Self> {
-        let opener = Box::new(|| Ok(Box::new(MemoryStorage::default()) as Box<dyn JobStorage>));
-        let sooner = Arc::new(Notify::new());
-        let driver = Arc::new(Self {
-            engine: Mutex::new(Engine::new(clock.clone(), opener)),
-            clock,
-            sooner: sooner.clone(),
-            ended: AtomicBool::new(false),
-        });
-        runtime.spawn(Self::keep_time(Arc::downgrade(&driver), sooner));
-        driver
-    }
-
-    /// The timer. It ends with the driver.
-    async fn keep_time(driver: Weak<Self>, sooner: Arc<Notify>) {
-        while let Some(this) = driver.upgrade().filter(|this| !this.ended.load(Ordering::Acquire)) {
-            let wait = {
-                let mut engine = this.lock();
-                // Memory does not fail.
-                _ = engine.finish_step();
-                wait_for(engine.next_wake(), this.clock.now_ms())
-            };
-            drop(this);
-            _ = tokio::time::timeout(wait, sooner.notified()).await;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Engine> {
-        // A panic under this lock would be a defect of ours; the data is plain, and refusing for ever would not mend it.
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Driver for MemoryDriver {
-    fn submit(&self, command: Command) {
-        let (reply, end) = {
-            let mut engine = self.lock();
-            let before = engine.next_wake();
-            let reply = command(Ok(&mut engine));
-            let end = engine.finish_step();
-            if engine.next_wake().is_some_and(|wake| before.is_none_or(|before| wake < before)) {
-                self.sooner.notify_one();
-            }
-            (reply, end)
-        };
-        reply(end.err());
-    }
-
-    fn end(&self) -> BoxFuture<()> {
-        self.ended.store(true, Ordering::Release);
-        *self.lock() = Engine::new(self.clock.clone(), Box::new(|| Err(Error::closed("the queue"))));
-        self.sooner.notify_one();
-        Box::pin(ready(Ok(())))
-    }
-}
-
-impl Drop for MemoryDriver {
-    fn drop(&mut self) {
-        self.sooner.notify_one();
     }
 }

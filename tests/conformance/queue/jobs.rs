@@ -2,40 +2,17 @@
 
 use super::*;
 
-suite! {
-    an_id_that_is_there_is_not_enqueued_again,
-    an_awaiting_job_is_forgotten_and_its_id_free,
-    jobs_without_priority_run_first_then_lower_numbers_each_in_order,
-    a_lifo_job_runs_before_those_of_its_priority,
-    concurrency_is_per_queue_and_exact,
-    nothing_starts_before_the_queue_is_started,
-    workers_without_autorun_wait_for_resume,
-    a_job_whose_name_has_no_worker_waits_and_holds_up_nobody,
-    a_delayed_job_waits_for_its_time,
-    attempts_are_made_with_backoff_until_one_succeeds_or_all_failed,
-    exponential_backoff_doubles,
-    an_attempt_that_takes_too_long_has_failed_and_its_result_is_late,
-    time_runs_only_once_a_handler_has_begun,
-    only_so_many_ended_jobs_are_kept,
-    ended_jobs_are_kept_only_so_long,
-    a_paused_queue_starts_nothing,
-    events_tell_each_change_in_order,
-    progress_is_told_and_kept,
-    pages_have_what_runs_next_first_and_the_newest_end_first,
-    a_removed_job_is_gone_and_its_outcome_ignored,
-}
-
-async fn an_id_that_is_there_is_not_enqueued_again(place: Place) {
-    let queue = place.open();
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn an_id_that_is_there_is_not_enqueued_again(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     let again = async || {
         assert_eq!(&*queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap(), "x");
         queue.counts("q").await.unwrap()
     };
     assert_eq!(again().await.get(JobState::Active), 1);
     assert_eq!(again().await.get(JobState::Waiting), 0);
-    let run = hands.begun(&queue);
-    assert!(queue.complete(run.token, "1".into()).await.unwrap());
+    let delivery = worker.started(&queue);
+    assert!(queue.complete(delivery.token, "1".into()).await.unwrap());
     let counts = again().await;
     assert_eq!(
         (counts.get(JobState::Completed), counts.get(JobState::Waiting), counts.get(JobState::Active)),
@@ -48,82 +25,82 @@ async fn an_id_that_is_there_is_not_enqueued_again(place: Place) {
     assert_ne!(given, queue.enqueue("other", job("a", json!({}))).await.unwrap());
 }
 
-async fn an_awaiting_job_is_forgotten_and_its_id_free(place: Place) {
-    let queue = place.open();
-    let events = listen(&queue, "q").await;
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn an_awaiting_job_is_removed_and_its_id_free(env: Env) {
+    let queue = env.open();
+    let events = subscribe(&queue, "q").await;
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap();
-    let run = hands.begun(&queue);
-    queue.complete(run.token, r#"{"ok":1,"awaiting":true}"#.into()).await.unwrap();
+    let delivery = worker.started(&queue);
+    queue.complete(delivery.token, r#"{"ok":1,"awaiting":true}"#.into()).await.unwrap();
     assert_eq!(state(&queue, "q", "x").await, None);
     assert_eq!(queue.counts("q").await.unwrap(), JobCounts::default());
     assert_eq!(kinds(&events), ["waiting", "active"]);
     queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap();
-    let run = hands.begun(&queue);
-    queue.complete(run.token, r#"{"inner":{"awaiting":true},"awaiting":"no"}"#.into()).await.unwrap();
+    let delivery = worker.started(&queue);
+    queue.complete(delivery.token, r#"{"inner":{"awaiting":true},"awaiting":"no"}"#.into()).await.unwrap();
     assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("completed"));
 }
 
-async fn jobs_without_priority_run_first_then_lower_numbers_each_in_order(place: Place) {
-    let queue = place.open();
+pub(crate) async fn jobs_without_priority_run_first_then_lower_numbers_each_in_order(env: Env) {
+    let queue = env.open();
     for (id, priority) in [("c", 5), ("d", 5), ("b", 1), ("e", 9)] {
         queue.enqueue("q", job("a", json!({"jobId": id, "priority": priority}))).await.unwrap();
     }
     for id in ["1", "2", "3"] {
         queue.enqueue("q", job("a", json!({"jobId": id}))).await.unwrap();
     }
-    let hands = Hands::on(&queue, "q", &["a"], 100).await;
-    assert_eq!(hands.ids(), ["1", "2", "3", "b", "c", "d", "e"]);
+    let worker = TestWorker::on(&queue, "q", &["a"], 100).await;
+    assert_eq!(worker.ids(), ["1", "2", "3", "b", "c", "d", "e"]);
 }
 
-async fn a_lifo_job_runs_before_those_of_its_priority(place: Place) {
-    let queue = place.open();
+pub(crate) async fn a_lifo_job_runs_before_those_of_its_priority(env: Env) {
+    let queue = env.open();
     for (id, lifo, priority) in [("c", false, 0), ("b", true, 0), ("d", false, 1), ("a", true, 0)] {
         queue.enqueue("q", job("a", json!({"jobId": id, "lifo": lifo, "priority": priority}))).await.unwrap();
     }
-    let hands = Hands::on(&queue, "q", &["a"], 2).await;
-    let last = hands.taken().unwrap();
+    let worker = TestWorker::on(&queue, "q", &["a"], 2).await;
+    let last = worker.taken().unwrap();
     assert_eq!(id(&last), "a");
-    // What is given back keeps its place.
-    drop(hands);
+    // What is given back keeps its env.
+    drop(worker);
     queue.close(CLOSE_TIMEOUT).await.unwrap();
-    if place.dir.is_some() {
-        let queue = place.open();
-        assert_eq!(Hands::on(&queue, "q", &["a"], 9).await.ids(), ["a", "b", "c", "d"]);
+    if env.is_durable {
+        let queue = env.open();
+        assert_eq!(TestWorker::on(&queue, "q", &["a"], 9).await.ids(), ["a", "b", "c", "d"]);
     }
 }
 
-async fn concurrency_is_per_queue_and_exact(place: Place) {
-    let queue = place.open();
-    let hands = Hands::on(&queue, "q", &["a", "b"], 3).await;
+pub(crate) async fn concurrency_is_per_queue_and_exact(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a", "b"], 3).await;
     // The first worker has decided.
     let more = WorkerOptions { concurrency: 50, ..WorkerOptions::default() };
-    queue.register_worker("q", "c", more, hands.0.clone()).await.unwrap();
+    queue.register_worker("q", "c", more, worker.0.clone()).await.unwrap();
     for n in 0..12 {
         queue.enqueue("q", job(["a", "b", "c"][n % 3], json!({"jobId": n.to_string()}))).await.unwrap();
     }
-    let mut running: Vec<Run> = (0..3).map(|_| hands.begun(&queue)).collect();
+    let mut running: Vec<JobDelivery> = (0..3).map(|_| worker.started(&queue)).collect();
     for next in 3..12 {
-        assert!(hands.taken().is_none());
-        let run = running.remove(0);
-        queue.complete(run.token, "null".into()).await.unwrap();
-        let run = hands.begun(&queue);
-        assert_eq!(id(&run), next.to_string());
-        running.push(run);
+        assert!(worker.taken().is_none());
+        let delivery = running.remove(0);
+        queue.complete(delivery.token, "null".into()).await.unwrap();
+        let delivery = worker.started(&queue);
+        assert_eq!(id(&delivery), next.to_string());
+        running.push(delivery);
     }
 }
 
-async fn nothing_starts_before_the_queue_is_started(place: Place) {
-    let queue = place.open();
+pub(crate) async fn nothing_starts_before_the_queue_is_started(env: Env) {
+    let queue = env.open();
     let mailbox = worker_mailbox();
     queue.enqueue("q", job("a", json!({"jobId": "before"}))).await.unwrap();
     queue.register_worker("q", "a", WorkerOptions::default(), mailbox.clone()).await.unwrap();
     queue.enqueue("q", job("a", json!({"jobId": "after"}))).await.unwrap();
     assert!(mailbox.is_empty());
     queue.start("q").await.unwrap();
-    let run = Hands(mailbox).begun(&queue);
-    assert_eq!(id(&run), "before");
-    let job: Value = serde_json::from_str(&run.job).unwrap();
+    let delivery = TestWorker(mailbox).started(&queue);
+    assert_eq!(id(&delivery), "before");
+    let job: Value = serde_json::from_str(&delivery.job).unwrap();
     let expected = json!({
         "id": "before", "name": "a", "data": {"n": 1}, "opts": {"jobId": "before", "attempts": 1}, "state": "active",
         "attemptsMade": 0, "timestamp": NEW_YEAR, "processedOn": NEW_YEAR
@@ -131,183 +108,183 @@ async fn nothing_starts_before_the_queue_is_started(place: Place) {
     assert_eq!(job, expected);
 }
 
-async fn workers_without_autorun_wait_for_resume(place: Place) {
-    let queue = place.open();
-    let hands = Hands(worker_mailbox());
+pub(crate) async fn workers_without_autorun_wait_for_resume(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker(worker_mailbox());
     let options = WorkerOptions { autorun: false, ..WorkerOptions::default() };
-    queue.register_worker("q", "a", options, hands.0.clone()).await.unwrap();
+    queue.register_worker("q", "a", options, worker.0.clone()).await.unwrap();
     queue.enqueue("q", job("a", json!({}))).await.unwrap();
     queue.start("q").await.unwrap();
-    assert!(hands.taken().is_none());
+    assert!(worker.taken().is_none());
     queue.resume("q").await.unwrap();
-    hands.begun(&queue);
+    worker.started(&queue);
 }
 
-async fn a_job_whose_name_has_no_worker_waits_and_holds_up_nobody(place: Place) {
-    let queue = place.open();
+pub(crate) async fn a_job_whose_name_has_no_worker_waits_and_holds_up_nobody(env: Env) {
+    let queue = env.open();
     for (id, name, priority) in [("1", "nobody", 0), ("2", "a", 7), ("3", "nobody", 0), ("4", "b", 1)] {
         queue.enqueue("q", job(name, json!({"jobId": id, "priority": priority}))).await.unwrap();
     }
-    let hands = Hands::on(&queue, "q", &["a", "b"], 10).await;
-    assert_eq!(hands.ids(), ["4", "2"]);
+    let worker = TestWorker::on(&queue, "q", &["a", "b"], 10).await;
+    assert_eq!(worker.ids(), ["4", "2"]);
     assert_eq!(queue.counts("q").await.unwrap().get(JobState::Waiting), 2);
-    queue.register_worker("q", "nobody", WorkerOptions::default(), hands.0.clone()).await.unwrap();
-    assert_eq!(hands.ids(), ["1", "3"]);
+    queue.register_worker("q", "nobody", WorkerOptions::default(), worker.0.clone()).await.unwrap();
+    assert_eq!(worker.ids(), ["1", "3"]);
 }
 
-async fn a_delayed_job_waits_for_its_time(place: Place) {
-    let queue = place.open();
-    let hands = Hands::on(&queue, "q", &["a"], 10).await;
+pub(crate) async fn a_delayed_job_waits_for_its_time(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 10).await;
     queue.enqueue("q", job("a", json!({"jobId": "later", "delay": 2_000}))).await.unwrap();
     queue.enqueue("q", job("a", json!({"jobId": "sooner", "delay": 1_000}))).await.unwrap();
     assert_eq!(state(&queue, "q", "later").await.as_deref(), Some("delayed"));
-    place.advance(&queue, 999).await;
-    assert!(hands.taken().is_none());
-    place.advance(&queue, 1).await;
-    assert_eq!(hands.ids(), ["sooner"]);
-    place.advance(&queue, 10_000).await;
-    assert_eq!(hands.ids(), ["later"]);
+    env.advance(&queue, 999).await;
+    assert!(worker.taken().is_none());
+    env.advance(&queue, 1).await;
+    assert_eq!(worker.ids(), ["sooner"]);
+    env.advance(&queue, 10_000).await;
+    assert_eq!(worker.ids(), ["later"]);
 }
 
-async fn attempts_are_made_with_backoff_until_one_succeeds_or_all_failed(place: Place) {
-    let queue = place.open();
-    let events = listen(&queue, "q").await;
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn attempts_are_made_with_backoff_until_one_succeeds_or_all_failed(env: Env) {
+    let queue = env.open();
+    let events = subscribe(&queue, "q").await;
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     queue.enqueue("q", job("a", json!({"jobId": "x", "attempts": 3, "backoff": 100}))).await.unwrap();
     for made in 0..3 {
-        let run = hands.begun(&queue);
-        assert_eq!(field(&run.job, "attemptsMade"), made);
-        assert!(queue.fail(run.token, "no luck").await.unwrap());
-        assert!(!queue.fail(run.token, "again").await.unwrap());
-        place.advance(&queue, 99).await;
-        assert!(hands.taken().is_none());
-        place.advance(&queue, 1).await;
+        let delivery = worker.started(&queue);
+        assert_eq!(field(&delivery.job, "attemptsMade"), made);
+        assert!(queue.fail(delivery.token, "no luck").await.unwrap());
+        assert!(!queue.fail(delivery.token, "again").await.unwrap());
+        env.advance(&queue, 99).await;
+        assert!(worker.taken().is_none());
+        env.advance(&queue, 1).await;
     }
     let failed = queue.job("q", "x").await.unwrap().unwrap();
     assert_eq!((field(&failed, "state"), field(&failed, "failedReason")), (json!("failed"), json!("no luck")));
     assert_eq!(field(&failed, "attemptsMade"), 3);
-    let events = told(&events);
+    let events = drain_events(&events);
     let kinds: Vec<_> = events.iter().map(|(kind, _)| *kind).collect();
     assert_eq!(kinds, ["waiting", "active", "delayed", "waiting", "active", "delayed", "waiting", "active", "failed"]);
     assert_eq!(events[2].1["delay"], 100);
     assert_eq!(events[8].1, json!({"jobId": "x", "name": "a", "attemptsMade": 3, "failedReason": "no luck"}));
     // Without a backoff the next attempt is due at once.
     queue.enqueue("q", job("a", json!({"jobId": "y", "attempts": 2}))).await.unwrap();
-    queue.fail(hands.begun(&queue).token, "no luck").await.unwrap();
-    queue.complete(hands.begun(&queue).token, "7".into()).await.unwrap();
+    queue.fail(worker.started(&queue).token, "no luck").await.unwrap();
+    queue.complete(worker.started(&queue).token, "7".into()).await.unwrap();
     let done = queue.job("q", "y").await.unwrap().unwrap();
     assert_eq!((field(&done, "returnvalue"), field(&done, "failedReason")), (json!(7), Value::Null));
 }
 
-async fn exponential_backoff_doubles(place: Place) {
-    let queue = place.open();
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn exponential_backoff_doubles(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     let backoff = json!({"type": "exponential", "delay": 100});
     queue.enqueue("q", job("a", json!({"attempts": 4, "backoff": backoff}))).await.unwrap();
     for wait in [100, 200, 400] {
-        queue.fail(hands.begun(&queue).token, "no").await.unwrap();
-        place.advance(&queue, wait - 1).await;
-        assert!(hands.taken().is_none());
-        place.advance(&queue, 1).await;
+        queue.fail(worker.started(&queue).token, "no").await.unwrap();
+        env.advance(&queue, wait - 1).await;
+        assert!(worker.taken().is_none());
+        env.advance(&queue, 1).await;
     }
-    hands.begun(&queue);
+    worker.started(&queue);
 }
 
-async fn an_attempt_that_takes_too_long_has_failed_and_its_result_is_late(place: Place) {
-    let queue = place.open();
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn an_attempt_that_takes_too_long_has_failed_and_its_result_is_late(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     queue.enqueue("q", job("a", json!({"jobId": "x", "timeout": 500, "attempts": 2}))).await.unwrap();
-    let first = hands.begun(&queue);
-    place.advance(&queue, 499).await;
+    let first = worker.started(&queue);
+    env.advance(&queue, 499).await;
     assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("active"));
-    place.advance(&queue, 1).await;
-    let second = hands.begun(&queue);
+    env.advance(&queue, 1).await;
+    let second = worker.started(&queue);
     assert!(!queue.complete(first.token, "\"late\"".into()).await.unwrap());
     assert!(!queue.progress(first.token, "1".into()).await.unwrap());
     assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("active"));
-    place.advance(&queue, 500).await;
+    env.advance(&queue, 500).await;
     let failed = queue.job("q", "x").await.unwrap().unwrap();
     assert_eq!(field(&failed, "failedReason"), "timed out after 500 ms");
     assert!(!queue.complete(second.token, "1".into()).await.unwrap());
     // The slot is free.
     queue.enqueue("q", job("a", json!({}))).await.unwrap();
-    hands.begun(&queue);
+    worker.started(&queue);
 }
 
-async fn time_runs_only_once_a_handler_has_begun(place: Place) {
-    let queue = place.open();
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn time_runs_only_once_a_handler_has_begun(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     queue.enqueue("q", job("a", json!({"jobId": "x", "timeout": 500}))).await.unwrap();
-    place.advance(&queue, 10_000).await;
-    let run = hands.begun(&queue);
-    place.advance(&queue, 400).await;
-    assert!(queue.complete(run.token, "1".into()).await.unwrap());
+    env.advance(&queue, 10_000).await;
+    let delivery = worker.started(&queue);
+    env.advance(&queue, 400).await;
+    assert!(queue.complete(delivery.token, "1".into()).await.unwrap());
 }
 
-async fn only_so_many_ended_jobs_are_kept(place: Place) {
-    let queue = place.open();
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn only_so_many_ended_jobs_are_kept(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     for n in 0..5 {
         queue.enqueue("q", job("a", json!({"jobId": n.to_string(), "removeOnComplete": 2}))).await.unwrap();
-        queue.complete(hands.begun(&queue).token, "1".into()).await.unwrap();
+        queue.complete(worker.started(&queue).token, "1".into()).await.unwrap();
     }
     queue.enqueue("q", job("a", json!({"jobId": "gone", "removeOnFail": true}))).await.unwrap();
-    queue.fail(hands.begun(&queue).token, "no").await.unwrap();
+    queue.fail(worker.started(&queue).token, "no").await.unwrap();
     let left = queue.jobs("q", &[], 0, None).await.unwrap();
     assert_eq!(left.iter().map(|job| field(job, "id")).collect::<Vec<_>>(), ["4", "3"]);
     let counts = queue.counts("q").await.unwrap();
     assert_eq!((counts.get(JobState::Completed), counts.get(JobState::Failed)), (2, 0));
     // An id that is not kept is free.
     queue.enqueue("q", job("a", json!({"jobId": "gone"}))).await.unwrap();
-    hands.begun(&queue);
+    worker.started(&queue);
 }
 
-async fn ended_jobs_are_kept_only_so_long(place: Place) {
-    let queue = place.open();
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn ended_jobs_are_kept_only_so_long(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     for n in 0..5 {
         let keep = json!({"age": 20, "count": 3});
         queue.enqueue("q", job("a", json!({"jobId": n.to_string(), "removeOnComplete": keep}))).await.unwrap();
-        queue.complete(hands.begun(&queue).token, "1".into()).await.unwrap();
-        place.advance(&queue, 15_000).await;
+        queue.complete(worker.started(&queue).token, "1".into()).await.unwrap();
+        env.advance(&queue, 15_000).await;
     }
     let left = queue.jobs("q", &[], 0, None).await.unwrap();
     assert_eq!(left.iter().map(|job| field(job, "id")).collect::<Vec<_>>(), ["4", "3"]);
     assert_eq!(queue.counts("q").await.unwrap().get(JobState::Completed), 2);
 }
 
-async fn a_paused_queue_starts_nothing(place: Place) {
-    let queue = place.open();
-    let events = listen(&queue, "q").await;
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn a_paused_queue_starts_nothing(env: Env) {
+    let queue = env.open();
+    let events = subscribe(&queue, "q").await;
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     assert!(!queue.is_paused("q").await.unwrap());
     queue.pause("q").await.unwrap();
     queue.pause("q").await.unwrap();
     queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap();
-    assert!(queue.is_paused("q").await.unwrap() && hands.taken().is_none());
+    assert!(queue.is_paused("q").await.unwrap() && worker.taken().is_none());
     assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("paused"));
     let counts = queue.counts("q").await.unwrap();
     assert_eq!((counts.get(JobState::Paused), counts.get(JobState::Waiting)), (1, 0));
     assert_eq!(queue.jobs("q", &[JobState::Waiting, JobState::Paused], 0, None).await.unwrap().len(), 1);
     queue.resume("q").await.unwrap();
-    hands.begun(&queue);
+    worker.started(&queue);
     assert_eq!(kinds(&events), ["paused", "waiting", "active"]);
 }
 
-async fn events_tell_each_change_in_order(place: Place) {
-    let queue = place.open();
-    let events = listen(&queue, "q").await;
-    let elsewhere = listen(&queue, "elsewhere").await;
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn events_are_published_for_each_change_in_order(env: Env) {
+    let queue = env.open();
+    let events = subscribe(&queue, "q").await;
+    let elsewhere = subscribe(&queue, "elsewhere").await;
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap();
-    queue.complete(hands.begun(&queue).token, r#"{"sum":3}"#.into()).await.unwrap();
+    queue.complete(worker.started(&queue).token, r#"{"sum":3}"#.into()).await.unwrap();
     queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap();
     let expected = [
         ("waiting", json!({"jobId": "x", "name": "a", "attemptsMade": 0})),
         ("active", json!({"jobId": "x", "name": "a", "attemptsMade": 0})),
         ("completed", json!({"jobId": "x", "name": "a", "attemptsMade": 1, "returnvalue": {"sum": 3}})),
     ];
-    assert_eq!(told(&events), expected);
+    assert_eq!(drain_events(&events), expected);
     assert!(elsewhere.is_empty());
     let only = Arc::new(Mailbox::new(10, Overflow::DropOldest));
     let id = queue.on("q", EventKind::Waiting, only.clone()).await.unwrap();
@@ -316,25 +293,25 @@ async fn events_tell_each_change_in_order(place: Place) {
     assert!(only.is_empty());
 }
 
-async fn progress_is_told_and_kept(place: Place) {
-    let queue = place.open();
-    let events = listen(&queue, "q").await;
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn progress_is_published_and_kept(env: Env) {
+    let queue = env.open();
+    let events = subscribe(&queue, "q").await;
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap();
-    let run = hands.begun(&queue);
-    assert!(queue.progress(run.token, "40".into()).await.unwrap());
+    let delivery = worker.started(&queue);
+    assert!(queue.progress(delivery.token, "40".into()).await.unwrap());
     assert_eq!(field(&queue.job("q", "x").await.unwrap().unwrap(), "progress"), 40);
-    assert_eq!(told(&events).pop().unwrap().1["progress"], 40);
+    assert_eq!(drain_events(&events).pop().unwrap().1["progress"], 40);
 }
 
-async fn pages_have_what_runs_next_first_and_the_newest_end_first(place: Place) {
-    let queue = place.open();
+pub(crate) async fn pages_have_what_runs_next_first_and_the_newest_end_first(env: Env) {
+    let queue = env.open();
     for n in 0..5 {
         queue.enqueue("q", job("a", json!({"jobId": format!("done{n}")}))).await.unwrap();
     }
-    let hands = Hands::on(&queue, "q", &["a"], 5).await;
-    while let Some(run) = hands.taken() {
-        queue.complete(run.token, "1".into()).await.unwrap();
+    let worker = TestWorker::on(&queue, "q", &["a"], 5).await;
+    while let Some(delivery) = worker.taken() {
+        queue.complete(delivery.token, "1".into()).await.unwrap();
     }
     for n in 0..5 {
         queue.enqueue("q", job("b", json!({"jobId": format!("wait{n}"), "priority": 10 - n}))).await.unwrap();
@@ -353,21 +330,21 @@ async fn pages_have_what_runs_next_first_and_the_newest_end_first(place: Place) 
     assert!(queue.jobs("never seen", &[], 0, None).await.unwrap().is_empty());
 }
 
-async fn a_removed_job_is_gone_and_its_outcome_ignored(place: Place) {
-    let queue = place.open();
-    let hands = Hands::on(&queue, "q", &["a"], 1).await;
+pub(crate) async fn a_removed_job_is_gone_and_its_outcome_ignored(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
     for id in ["x", "y"] {
         queue.enqueue("q", job("a", json!({"jobId": id}))).await.unwrap();
     }
-    let run = hands.begun(&queue);
+    let delivery = worker.started(&queue);
     assert!(queue.remove_job("q", "x").await.unwrap());
     assert!(!queue.remove_job("q", "x").await.unwrap() && !queue.remove_job("nowhere", "x").await.unwrap());
     // Its handler still runs, so the next one has to wait.
-    assert!(hands.taken().is_none());
+    assert!(worker.taken().is_none());
     queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap();
-    assert!(!queue.complete(run.token, "1".into()).await.unwrap());
+    assert!(!queue.complete(delivery.token, "1".into()).await.unwrap());
     assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("waiting"));
-    assert_eq!(hands.ids(), ["y"]);
+    assert_eq!(worker.ids(), ["y"]);
     queue.enqueue("q", job("a", json!({"jobId": "z", "delay": 5}))).await.unwrap();
     assert!(queue.remove_job("q", "z").await.unwrap());
     assert_eq!(queue.counts("q").await.unwrap().get(JobState::Delayed), 0);
