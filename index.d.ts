@@ -519,6 +519,95 @@ interface FlowDefinition {
         queue?: string;
     }>;
 }
+/** What a step of a flow from `defineFlow` is given beside its input. */
+interface StepContext {
+    /** The run's id. */
+    readonly runId: string;
+    /** The flow's id. */
+    readonly flowId: string;
+    /** The step's name. */
+    readonly step: string;
+    /** From 1; counts over retries of the run as well. */
+    readonly attempt: number;
+    /** Aborted when the attempt times out, the run is cancelled, or the queue closes. */
+    readonly signal: AbortSignal;
+    /** Resolves when the event is stored. Steps that subscribe to the name run with the payload. */
+    emit(name: string, payload?: any): Promise<void>;
+    /** Values of the run, stored under `nq:flow:{runId}:{key}`; removed `keepState` ms after its end. */
+    readonly state: {
+        /** Resolves with the value, or null. */
+        get<T = any>(key: string): Promise<T | null>;
+        /** Stores a value. */
+        set(key: string, value: any): Promise<void>;
+        /** Removes a value. */
+        delete(key: string): Promise<void>;
+    };
+    /** Stores an event of type `log` with `{ level, message, data }` in the run. */
+    log(level: 'debug' | 'info' | 'warn' | 'error', message: string, data?: any): Promise<void>;
+}
+/** A step of a flow from `defineFlow`. */
+interface StepOptions<Input = any> {
+    /** Emitted names, or `step:<name>` for a step's completion. The step runs once all have happened. Absent: the entry. */
+    subscribes?: string[];
+    /** Names that it emits. */
+    emits?: string[];
+    /** The queue it runs on. Default: one of its own, `<flow>.<step>`. */
+    queue?: string;
+    /** How often the step is tried in all. Default 1. */
+    attempts?: number;
+    /** Pause before another attempt, in ms. */
+    backoff?: number | {
+        type: 'fixed' | 'exponential';
+        delay: number;
+    };
+    /** Time for one attempt, in ms. Default: none. */
+    timeout?: number;
+    /** Runs of the step at a time in this process. Default 1. */
+    concurrency?: number;
+    /**
+     * Does the step's work. The entry is given the run's input, the others `{ [name]: payload }` of what they subscribe to.
+     * What it returns is stored as `result` of `step.completed`. It may run again after a crash: it should be idempotent.
+     */
+    run: (input: Input, step: StepContext) => unknown;
+}
+/** A flow with the functions of its steps, as `defineFlow` returns it. */
+interface Flow<Input = any> extends FlowDefinition {
+    /** The steps as they were given. */
+    readonly handlers: Record<string, StepOptions>;
+    /** Carries the type of the input; has no value. */
+    readonly __input?: Input;
+}
+/** How a run ended. */
+interface RunEnd {
+    /** Its status. */
+    status: 'completed' | 'failed' | 'canceled';
+    /** What failed, or the reason of the cancellation. */
+    error?: string;
+}
+/** A run, as `startFlow` returns it. */
+interface FlowRun {
+    /** Its id. */
+    runId: string;
+    /** false where the run was there already. */
+    created: boolean;
+    /**
+     * Resolves with the run's end, from the log, in any instance. Keeps the process alive meanwhile. Rejects with
+     * NVENT_UNAVAILABLE after `timeout` ms, and with the signal's reason.
+     */
+    result(opts?: {
+        signal?: AbortSignal;
+        timeout?: number;
+    }): Promise<RunEnd>;
+}
+/** Options of `streamRun`. */
+interface RunStreamOptions {
+    /** Absent: the current store. */
+    store?: StoreAdapter;
+    /** Not needed: the store's log is followed. */
+    stream?: StreamAdapter;
+    /** Subject of the run. Absent: as the running registry has it, else `nq:flow:{runId}`. */
+    subject?: string;
+}
 /** Where runs and their index are kept. `{runId}` and `{flowName}` are filled in. */
 interface FlowSubjects {
     /** Subject of a run's events. Default `nq:flow:{runId}`. */
@@ -568,7 +657,10 @@ interface WiringRegistryOptions {
     /** Options of its coordinator. */
     streamCoordinator?: StreamCoordinatorOptions;
     /** Flows for its flow wiring. false: without it (nvent's own does it). */
-    flow?: false | Pick<FlowWiringOptions, 'flows' | 'subjects'>;
+    flow?: false | Pick<FlowWiringOptions, 'flows' | 'subjects'> & {
+        /** How long the state of a run is kept after its end, in ms. Default 7 days. */
+        keepState?: number;
+    };
     /** Absent: what `createAdapters` or `setAdapters` made current. */
     store?: StoreAdapter;
     /** Absent: what `createAdapters` or `setAdapters` made current. */
@@ -834,11 +926,28 @@ declare const useQueueAdapter: () => QueueAdapter;
 /** Closes adapters, by default the current ones: the queue first, because its jobs use the others. */
 declare function shutdownAdapters(adapters?: Partial<Adapters>): Promise<void>;
 
-/** Queues of any backend, over native ones. */
+/**
+ * Defines a flow whose steps are functions. The step without `subscribes` is the entry.
+ *
+ * Throws NVENT_INVALID where there is no entry or more than one, where a step subscribes to something that no step emits,
+ * and where steps only wait for each other.
+ */
+declare function defineFlow<Input = any>(id: string, steps: Record<string, StepOptions>): Flow<Input>;
+
+declare function streamRun(runId: string, request: Request, opts?: RunStreamOptions): Promise<Response>;
+
+declare function startFlow<Input = any>(flow: Flow<Input> | string, input: Input, opts?: {
+    runId?: string;
+}): Promise<FlowRun>;
+declare function cancelFlow(flow: Flow | string, runId: string, reason?: string): Promise<boolean>;
+declare function retryRun(flow: Flow | string, runId: string): Promise<boolean>;
+declare function deleteRun(flow: Flow | string, runId: string): Promise<boolean>;
+
+/** The queue adapter of every backend. */
 declare abstract class NventQueueAdapter implements QueueAdapter {
     private readonly subscriptions;
     private readonly warnings;
-    /** Settles when all that is being enqueued now has been. */
+    /** Resolves when every enqueue made so far has settled. */
     private enqueued;
     init(): Promise<void>;
     enqueue(queue: string, job: NewJob): Promise<string>;
@@ -856,14 +965,14 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void;
     startProcessingQueue(queue: string): void;
     close(): Promise<void>;
-    /** Runs a handler and tells the queue how it ended. */
+    /** Runs a handler and commits its outcome. */
     private run;
-    /** Subscribes, perhaps a moment later; returns what ends it. */
+    /** Subscribes to deliveries; returns a function that unsubscribes. */
     private subscribe;
-    /** For calls that return nothing: what fails at once is thrown, what fails later is a warning. */
+    /** For calls that return nothing: throws a failure that is known at once, warns of a later one. */
     private later;
 }
-/** Queues in memory. Nothing outlives them. */
+/** Queues in memory. */
 declare class MemoryQueueAdapter extends NventQueueAdapter {
     constructor(opts?: QueueOptions);
 }
@@ -975,5 +1084,5 @@ declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
     stats(): any;
 };
 
-export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, getEventBus, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, FileQueueOptions, FileStore, FileStoreOptions, FlowDefinition, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, MemoryStreamOptions, NewEvent, NewJob, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, ScheduleOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
+export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, defineFlow, deleteRun, getEventBus, retryRun, setAdapters, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
+export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, MemoryStreamOptions, NewEvent, NewJob, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };

@@ -4,6 +4,9 @@ export { NventError } from './errors'
 export {
   createAdapters, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter,
 } from './factory'
+export { defineFlow } from './flow/define'
+export { streamRun } from './flow/run-stream'
+export { cancelFlow, deleteRun, retryRun, startFlow } from './flow/runs'
 export { FileQueueAdapter, MemoryQueueAdapter } from './queue'
 export { RedisStoreAdapter, RedisStreamAdapter } from './redis'
 export { FileStoreAdapter, MemoryStoreAdapter } from './store'

@@ -557,6 +557,95 @@ export interface FlowDefinition {
   }>
 }
 
+/** What a step of a flow from `defineFlow` is given beside its input. */
+export interface StepContext {
+  /** The run's id. */
+  readonly runId: string
+  /** The flow's id. */
+  readonly flowId: string
+  /** The step's name. */
+  readonly step: string
+  /** From 1; counts over retries of the run as well. */
+  readonly attempt: number
+  /** Aborted when the attempt times out, the run is cancelled, or the queue closes. */
+  readonly signal: AbortSignal
+  /** Resolves when the event is stored. Steps that subscribe to the name run with the payload. */
+  emit(name: string, payload?: any): Promise<void>
+  /** Values of the run, stored under `nq:flow:{runId}:{key}`; removed `keepState` ms after its end. */
+  readonly state: {
+    /** Resolves with the value, or null. */
+    get<T = any>(key: string): Promise<T | null>
+    /** Stores a value. */
+    set(key: string, value: any): Promise<void>
+    /** Removes a value. */
+    delete(key: string): Promise<void>
+  }
+  /** Stores an event of type `log` with `{ level, message, data }` in the run. */
+  log(level: 'debug' | 'info' | 'warn' | 'error', message: string, data?: any): Promise<void>
+}
+
+/** A step of a flow from `defineFlow`. */
+export interface StepOptions<Input = any> {
+  /** Emitted names, or `step:<name>` for a step's completion. The step runs once all have happened. Absent: the entry. */
+  subscribes?: string[]
+  /** Names that it emits. */
+  emits?: string[]
+  /** The queue it runs on. Default: one of its own, `<flow>.<step>`. */
+  queue?: string
+  /** How often the step is tried in all. Default 1. */
+  attempts?: number
+  /** Pause before another attempt, in ms. */
+  backoff?: number | { type: 'fixed' | 'exponential', delay: number }
+  /** Time for one attempt, in ms. Default: none. */
+  timeout?: number
+  /** Runs of the step at a time in this process. Default 1. */
+  concurrency?: number
+  /**
+   * Does the step's work. The entry is given the run's input, the others `{ [name]: payload }` of what they subscribe to.
+   * What it returns is stored as `result` of `step.completed`. It may run again after a crash: it should be idempotent.
+   */
+  run: (input: Input, step: StepContext) => unknown
+}
+
+/** A flow with the functions of its steps, as `defineFlow` returns it. */
+export interface Flow<Input = any> extends FlowDefinition {
+  /** The steps as they were given. */
+  readonly handlers: Record<string, StepOptions>
+  /** Carries the type of the input; has no value. */
+  readonly __input?: Input
+}
+
+/** How a run ended. */
+export interface RunEnd {
+  /** Its status. */
+  status: 'completed' | 'failed' | 'canceled'
+  /** What failed, or the reason of the cancellation. */
+  error?: string
+}
+
+/** A run, as `startFlow` returns it. */
+export interface FlowRun {
+  /** Its id. */
+  runId: string
+  /** false where the run was there already. */
+  created: boolean
+  /**
+   * Resolves with the run's end, from the log, in any instance. Keeps the process alive meanwhile. Rejects with
+   * NVENT_UNAVAILABLE after `timeout` ms, and with the signal's reason.
+   */
+  result(opts?: { signal?: AbortSignal, timeout?: number }): Promise<RunEnd>
+}
+
+/** Options of `streamRun`. */
+export interface RunStreamOptions {
+  /** Absent: the current store. */
+  store?: StoreAdapter
+  /** Not needed: the store's log is followed. */
+  stream?: StreamAdapter
+  /** Subject of the run. Absent: as the running registry has it, else `nq:flow:{runId}`. */
+  subject?: string
+}
+
 /** Where runs and their index are kept. `{runId}` and `{flowName}` are filled in. */
 export interface FlowSubjects {
   /** Subject of a run's events. Default `nq:flow:{runId}`. */
@@ -610,7 +699,10 @@ export interface WiringRegistryOptions {
   /** Options of its coordinator. */
   streamCoordinator?: StreamCoordinatorOptions
   /** Flows for its flow wiring. false: without it (nvent's own does it). */
-  flow?: false | Pick<FlowWiringOptions, 'flows' | 'subjects'>
+  flow?: false | Pick<FlowWiringOptions, 'flows' | 'subjects'> & {
+    /** How long the state of a run is kept after its end, in ms. Default 7 days. */
+    keepState?: number
+  }
   /** Absent: what `createAdapters` or `setAdapters` made current. */
   store?: StoreAdapter
   /** Absent: what `createAdapters` or `setAdapters` made current. */

@@ -3,6 +3,8 @@ import { BusLink, getEventBus } from './bus'
 import { json, object, options } from './check'
 import { invalid } from './errors'
 import { currentAdapter } from './factory'
+import { nativeDefinition } from './flow/define'
+import { FlowRuntime } from './flow/runtime'
 import { addon, bridge, call, lend, now, takeBack } from './native'
 import type { NativeWiring } from './native'
 import { NventQueueAdapter } from './queue'
@@ -135,12 +137,21 @@ const storePort = (store: any): object => ({
 })
 
 export function createFlowWiring(opts: FlowWiringOptions = {}): Wiring & { stats(): FlowStats } {
+  return flowWiringOf(opts, {})
+}
+
+/** The stream carries cancellations between instances. */
+function flowWiringOf(
+  opts: FlowWiringOptions,
+  { stream, keepState }: { stream?: () => StreamAdapter | undefined, keepState?: number },
+): Wiring & { stats(): FlowStats } {
   const { bus, store, queue, flows, subjects } = options('options', opts, {
     bus: 'object', store: 'object', queue: 'object', flows: ['array', 'function'], subjects: 'object',
   })
   const templates = options('options.subjects', subjects, { run: 'string', runIndex: 'string' })
   if (bus !== undefined) requireMethods('options.bus', bus, ['publish', 'onType'])
   if (queue !== undefined) requireMethods('options.queue', queue, ['enqueue'])
+  let runtime: FlowRuntime | undefined
   const wiring = new LinkedWiring((lend, link) => {
     const used: StoreAdapter = store ?? currentAdapter('store')
     const jobs: QueueAdapter | undefined = queue ?? currentAdapter('queue', false)
@@ -151,11 +162,23 @@ export function createFlowWiring(opts: FlowWiringOptions = {}): Wiring & { stats
       bridge, linked.bus.native, native, target, nativeJobs, lentJobs, JSON.stringify(templates),
     )
     const defined: FlowDefinition[] = typeof flows === 'function' ? flows() : flows ?? []
-    created.setFlows(json('options.flows', defined))
+    created.setFlows(json('options.flows', defined.map(nativeDefinition)))
+    runtime = jobs && new FlowRuntime({ flows: defined, store: used, queue: jobs, stream: stream?.(), subjects: templates, keepState })
     return created
   })
   const none: FlowStats = { persisted: 0, triggered: 0, completed: 0, failed: 0, retries: 0, lag: 0, lost: 0, errors: 0 }
-  return { start: () => wiring.start(), stop: () => wiring.stop(), stats: () => wiring.stats() ?? none }
+  return {
+    start: async () => {
+      await wiring.start()
+      // Its steps are registered once the wiring follows their events.
+      await runtime?.start()
+    },
+    stop: async () => {
+      await runtime?.stop()
+      await wiring.stop()
+    },
+    stats: () => wiring.stats() ?? none,
+  }
 }
 
 const REGISTRY = {
@@ -165,9 +188,10 @@ const REGISTRY = {
 export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring & { stats(): any } {
   const { streamCoordinator, flow, store, stream, queue, bus, wirings = [] } = options('options', opts, REGISTRY as any)
   if (flow === true) throw invalid('options.flow: expected false or an object')
-  const { flows, subjects } = options('options.flow', flow || undefined, { flows: ['array', 'function'], subjects: 'object' })
+  const { flows, subjects, keepState } = options('options.flow', flow || undefined, { flows: ['array', 'function'], subjects: 'object', keepState: 'number' })
+  if (keepState !== undefined && !(keepState >= 0)) throw invalid(`options.flow.keepState: expected milliseconds from 0, got ${keepState}`)
   wirings.forEach((wiring: Wiring, i: number) => requireMethods(`options.wirings[${i}]`, wiring, ['start', 'stop']))
-  const flowWiring = flow === false ? undefined : createFlowWiring(defined({ bus, store, queue, flows, subjects }))
+  const flowWiring = flow === false ? undefined : flowWiringOf(defined({ bus, store, queue, flows, subjects }), { stream: () => stream ?? currentAdapter('stream', false), keepState })
   const routing = options('options.streamCoordinator', streamCoordinator, COORDINATOR as any)
   const coordinator = coordinatorOf('options.streamCoordinator', routing, { bus, stream, runSubject: subjects?.run })
   // The coordinator starts first and stops last, so that it receives everything that the others persist.

@@ -362,11 +362,12 @@ pub struct RunStatusTracker {
 }
 
 impl RunStatusTracker {
-    /// Returns the status that this event changes the run to, if it changes it. The first terminal status is final; a
-    /// stalled run with a new step event is running again.
+    /// Returns the status that this event changes the run to, if it changes it. The first terminal status is final
+    /// unless a failed run is retried; a stalled run with a new step event is running again.
     fn change(&mut self, run_id: &str, kind: &str) -> Option<&'static str> {
         let last = self.recent.get(run_id).or_else(|| self.older.get(run_id)).copied();
         let status = match (kind, last) {
+            ("flow.retry", None | Some("failed")) => "running",
             (_, Some("completed" | "failed" | "canceled")) => return None,
             ("flow.start", _) => "running",
             ("flow.completed", _) => "completed",

@@ -17,6 +17,8 @@ pub struct FlowDefinition {
     pub id: String,
     /// The step enqueued by whoever starts a run. None: the steps without subscriptions.
     pub entry: Option<String>,
+    /// Whether flow wiring enqueues the entry step of a run whose `flow.start` is in the log.
+    pub starts_entry: bool,
     /// All steps, including the entry step, in the order of the definition.
     pub steps: Vec<Step>,
 }
@@ -32,26 +34,35 @@ pub struct Step {
     pub emits: Option<Vec<String>>,
     /// The queue of its jobs; by default the step's name, as in nvent.
     pub queue: String,
+    /// Options of its jobs besides the id.
+    pub job_options: Object,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct RawFlow {
     id: String,
+    #[serde(default)]
+    starts_entry: bool,
     #[serde(default)]
     entry: Option<RawEntry>,
     steps: Object,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct RawEntry {
     step: String,
     #[serde(default)]
     queue: Option<String>,
     #[serde(default)]
     emits: Option<Vec<String>>,
+    #[serde(default)]
+    job_options: Object,
 }
 
 #[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
 struct RawStep {
     #[serde(default)]
     subscribes: Option<Vec<String>>,
@@ -59,6 +70,8 @@ struct RawStep {
     emits: Option<Vec<String>>,
     #[serde(default)]
     queue: Option<String>,
+    #[serde(default)]
+    job_options: Object,
 }
 
 fn read<T: DeserializeOwned>(at: &str, value: Value) -> Result<T> {
@@ -104,6 +117,7 @@ impl FlowDefinition {
                 queue: step.queue.unwrap_or_else(|| name.clone()),
                 subscribes: step.subscribes.unwrap_or_default(),
                 emits: step.emits,
+                job_options: step.job_options,
                 name,
             });
         }
@@ -116,13 +130,19 @@ impl FlowDefinition {
                 }
                 None => {
                     let queue = entry.queue.unwrap_or_else(|| name.clone());
-                    let step = Step { name: name.clone(), subscribes: Vec::new(), emits: entry.emits, queue };
+                    let step = Step {
+                        name: name.clone(),
+                        subscribes: Vec::new(),
+                        emits: entry.emits,
+                        queue,
+                        job_options: entry.job_options,
+                    };
                     steps.insert(0, step);
                 }
             }
             name
         });
-        Ok(Self { id: raw.id, entry, steps })
+        Ok(Self { id: raw.id, entry, starts_entry: raw.starts_entry, steps })
     }
 
     /// Returns whether this step is enqueued by whoever starts a run.

@@ -74,6 +74,11 @@ pub struct RunState {
     steps: BTreeMap<Arc<str>, StepState>,
     emits: BTreeMap<Arc<str>, Emit>,
     end: Option<End>,
+    /// The run's input, from `flow.start`.
+    input: Option<Json>,
+    /// The number of `flow.retry` events, and that at which each step was retried last.
+    retries: u32,
+    retried: BTreeMap<Arc<str>, u32>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +99,8 @@ pub struct Trigger {
     pub data: Json,
     /// The job's options: `{ jobId }`.
     pub opts: Json,
+    /// The job's id, `<run>__<step>`, with `__retry-<n>` after the n-th retry of the run.
+    pub job_id: String,
 }
 
 /// The end of a quiescent run.
@@ -165,6 +172,8 @@ struct Data<'a> {
     error: Option<&'a RawValue>,
     #[serde(borrow, default)]
     will_retry: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
 }
 
 /// The data of a step's job.
@@ -176,12 +185,22 @@ struct JobData<'a> {
     input: Input<'a>,
 }
 
-/// Payloads by name, in the order of the subscriptions.
-struct Input<'a>(Vec<(&'a str, &'a RawValue)>);
+/// The input of a step.
+enum Input<'a> {
+    /// The run's input, as JSON text: that of the entry step.
+    Run(&'a str),
+    /// Payloads by name, in the order of the subscriptions.
+    Payloads(Vec<(&'a str, &'a RawValue)>),
+}
 
 impl Serialize for Input<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().copied())
+        match self {
+            Self::Run(text) => {
+                serde_json::from_str::<&RawValue>(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
+            }
+            Self::Payloads(payloads) => serializer.collect_map(payloads.iter().copied()),
+        }
     }
 }
 
@@ -189,6 +208,8 @@ impl Serialize for Input<'_> {
 #[serde(rename_all = "camelCase")]
 struct JobOptions<'a> {
     job_id: &'a str,
+    #[serde(flatten)]
+    options: &'a Object,
 }
 
 fn text(raw: Option<&RawValue>) -> Option<String> {
@@ -208,7 +229,13 @@ impl RunState {
             return Ok(());
         }
         self.last_id = Some(record.id.as_ref().into());
-        if self.end.is_some() {
+        if record.kind == "flow.retry" {
+            self.retry(record.ts);
+            return Ok(());
+        }
+        // A failed run may be retried, and its other steps go on meanwhile.
+        let is_failed = self.status() == Status::Failed;
+        if self.end.is_some() && !is_failed {
             return Ok(());
         }
         let tracked = record.kind == "emit" || record.kind.starts_with("flow.") || record.kind.starts_with("step.");
@@ -221,11 +248,19 @@ impl RunState {
             self.flow_name = Some(name.into());
         }
         self.started_at.get_or_insert_with(|| record.ts.clone());
-        self.last_activity = Some(record.ts.clone());
+        if !is_failed {
+            self.last_activity = Some(record.ts.clone());
+        }
         let data: Data<'_> = record.data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
         let mut end =
             |status| self.end = Some(End { status, at: record.ts.clone(), error: text(data.error).map(Into::into) });
         match record.kind.as_ref() {
+            "flow.start" => {
+                if self.input.is_none() {
+                    self.input = data.input.map(|input| input.get().into());
+                }
+            }
+            kind if is_failed && kind.starts_with("flow.") => {}
             "flow.completed" => end(Status::Completed),
             "flow.failed" => end(Status::Failed),
             "flow.cancel" => end(Status::Canceled),
@@ -242,6 +277,26 @@ impl RunState {
             }
         }
         Ok(())
+    }
+
+    /// Reopens a failed run: its failed steps run again.
+    fn retry(&mut self, ts: Number) {
+        if self.status() != Status::Failed {
+            return;
+        }
+        self.end = None;
+        self.last_activity = Some(ts);
+        self.retries += 1;
+        let failed: Vec<Arc<str>> = self
+            .steps
+            .iter()
+            .filter(|(_, state)| matches!(state, StepState::Failed { .. }))
+            .map(|(step, _)| step.clone())
+            .collect();
+        for step in failed {
+            self.steps.remove(&step);
+            self.retried.insert(step, self.retries);
+        }
     }
 
     fn fold_step(&mut self, step: Arc<str>, kind: &str, id: &str, data: &Data<'_>) {
@@ -288,6 +343,11 @@ impl RunState {
     /// Returns the status.
     pub fn status(&self) -> Status {
         self.end.as_ref().map_or(Status::Running, |end| end.status)
+    }
+
+    /// Returns whether the run was retried after a failure.
+    pub fn is_retried(&self) -> bool {
+        self.retries > 0
     }
 
     /// Returns the run's score in the index: its start in Unix milliseconds. None until an event of the run is folded.
@@ -337,7 +397,9 @@ impl RunState {
         let triggered: Vec<&Step> =
             flow.steps.iter().filter(|step| !self.steps.contains_key(&*step.name) && self.is_due(flow, step)).collect();
         let busy = !triggered.is_empty() || self.steps.values().any(|state| *state == StepState::Active);
-        let triggers = triggered.into_iter().filter(|step| !flow.is_entry(step));
+        let triggers = triggered.into_iter().filter(|step| {
+            !flow.is_entry(step) || self.retried.contains_key(&*step.name) || flow.starts_entry && self.input.is_some()
+        });
         Decision {
             triggers: triggers.map(|step| self.trigger(run_id, flow, step)).collect(),
             outcome: if busy { None } else { self.outcome(flow) },
@@ -359,10 +421,19 @@ impl RunState {
             let payload = self.emits.get(name.as_str())?.payload.as_deref()?;
             serde_json::from_str::<&RawValue>(payload).ok()
         };
-        let input = step.subscribes.iter().filter_map(|name| Some((name.as_str(), payload(name)?))).collect();
-        let data = json::to_json(&JobData { flow_id: run_id, flow_name: &flow.id, input: Input(input) });
-        let opts = json::to_json(&JobOptions { job_id: &format!("{run_id}__{}", step.name) });
-        Trigger { step: step.name.clone(), queue: step.queue.clone(), data, opts }
+        let input = match &self.input {
+            Some(input) if flow.is_entry(step) => Input::Run(input),
+            _ => Input::Payloads(
+                step.subscribes.iter().filter_map(|name| Some((name.as_str(), payload(name)?))).collect(),
+            ),
+        };
+        let data = json::to_json(&JobData { flow_id: run_id, flow_name: &flow.id, input });
+        let job_id = match self.retried.get(&*step.name) {
+            None => format!("{run_id}__{}", step.name),
+            Some(retry) => format!("{run_id}__{}__retry-{retry}", step.name),
+        };
+        let opts = json::to_json(&JobOptions { job_id: &job_id, options: &step.job_options });
+        Trigger { step: step.name.clone(), queue: step.queue.clone(), data, opts, job_id }
     }
 
     /// Returns how a quiescent run ends, if it ends.

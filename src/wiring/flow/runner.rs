@@ -63,7 +63,7 @@ fn count(counter: &AtomicU64) {
 pub(super) struct Run {
     id: Arc<str>,
     state: RunState,
-    /// Steps that this process has enqueued.
+    /// Ids of jobs that this process has enqueued.
     enqueued: BTreeSet<String>,
     /// The metadata last written to the index.
     indexed: Option<Object>,
@@ -384,12 +384,14 @@ impl Core {
     }
 
     async fn trigger(&self, run: &mut Run, trigger: Trigger) -> Result<()> {
-        let Some(queue) = self.queue.as_ref().filter(|_| !run.enqueued.contains(&trigger.step)) else { return Ok(()) };
+        let Some(queue) = self.queue.as_ref().filter(|_| !run.enqueued.contains(&trigger.job_id)) else {
+            return Ok(());
+        };
         let enqueue = || queue.enqueue(&trigger.queue, &trigger.step, trigger.data.clone(), trigger.opts.clone());
         match self.attempt(enqueue).await {
             Ok(_) => {
                 count(&self.counters.triggered);
-                run.enqueued.insert(trigger.step);
+                run.enqueued.insert(trigger.job_id);
             }
             Err(error) if *self.aborted.borrow() => return Err(error),
             // The next event of the run repeats the attempt.
@@ -462,7 +464,14 @@ impl Core {
         if run.indexed.as_ref() == Some(&metadata) {
             return Ok(());
         }
-        if !self.attempt(|| self.store.index_update(&key, &run.id, metadata.clone())).await? {
+        let mut patch = metadata.clone();
+        if run.state.is_retried() {
+            // What the failure left behind.
+            for stale in ["completedAt", "error"] {
+                patch.entry(stale).or_insert(Value::Null);
+            }
+        }
+        if !self.attempt(|| self.store.index_update(&key, &run.id, patch.clone())).await? {
             self.attempt(|| self.store.index_add(&key, &run.id, score, metadata.clone())).await?;
         }
         run.indexed = Some(metadata);

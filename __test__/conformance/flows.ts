@@ -1,0 +1,233 @@
+import { describe, expect, test } from 'vitest'
+import type { Flow, QueueAdapter, StepContext, StoreAdapter } from 'nvent-native'
+import {
+  cancelFlow, createEventBus, createWiringRegistry, defineFlow, deleteRun, MemoryStreamAdapter, retryRun, setAdapters, startFlow,
+} from 'nvent-native'
+import { until } from '../support/until'
+
+export interface FlowParts { store: StoreAdapter, queue: QueueAdapter }
+
+/** Runs flows from `defineFlow` on a store and a queue. `open` is given the bus to announce on. */
+export function flowSuite(name: string, open: (bus: ReturnType<typeof createEventBus>) => Promise<FlowParts>): void {
+  describe(name, () => {
+    const running = async (flows: Flow[], keepState?: number): Promise<FlowParts & AsyncDisposable> => {
+      const bus = createEventBus()
+      const { store, queue } = await open(bus)
+      const stream = new MemoryStreamAdapter()
+      setAdapters({ store, queue, stream })
+      const wiring = createWiringRegistry({ bus, store, queue, stream, flow: { flows, keepState } })
+      await wiring.start()
+      return {
+        store,
+        queue,
+        [Symbol.asyncDispose]: async () => {
+          await queue.close()
+          await wiring.stop()
+          await stream.shutdown()
+          await store.close()
+        },
+      }
+    }
+    const logOf = async (store: StoreAdapter, runId: string): Promise<string[]> =>
+      (await store.read(`nq:flow:${runId}`)).map(({ type, stepName, data }) => [type, stepName, type === 'emit' ? data.name : undefined].filter(Boolean).join(' '))
+
+    const order = defineFlow<{ items: number }>('order', {
+      validate: { emits: ['order.valid'], run: async ({ items }, { emit }) => emit('order.valid', { total: items * 20 }) },
+      charge: { subscribes: ['order.valid'], emits: ['charged'], run: async (input, { emit }) => emit('charged', { paid: input['order.valid'].total }) },
+      reserve: { subscribes: ['order.valid'], emits: ['reserved'], run: async (_, { emit }) => emit('reserved', { shelf: 'B4' }) },
+      ship: { subscribes: ['charged', 'reserved'], run: input => ({ paid: input['charged'].paid, from: input['reserved'].shelf }) },
+    })
+
+    test('a run goes through its steps and resolves with its end', async () => {
+      await using env = await running([order])
+      const run = await startFlow(order, { items: 2 })
+      expect(run.created).toBe(true)
+      expect(await run.result()).toEqual({ status: 'completed' })
+      const events = await env.store.read(`nq:flow:${run.runId}`)
+      expect(events.find(event => event.stepName === 'ship' && event.type === 'step.completed')!.data.result).toEqual({ paid: 40, from: 'B4' })
+      expect(events[0]).toMatchObject({ type: 'flow.start', data: { input: { items: 2 } } })
+      await until('the condition', async () => (await env.store.index.get('nq:flows:order', run.runId))?.metadata.status === 'completed')
+    })
+
+    test('a start under a known run id starts nothing, and its result is that of the run', async () => {
+      await using env = await running([order])
+      const first = await startFlow(order, { items: 1 }, { runId: 'known' })
+      await first.result()
+      const again = await startFlow('order', { items: 9 }, { runId: 'known' })
+      expect(again.created).toBe(false)
+      expect(await again.result()).toEqual({ status: 'completed' })
+      const log = await logOf(env.store, 'known')
+      expect(log.filter(line => line === 'flow.start')).toHaveLength(1)
+      expect(log.filter(line => line === 'step.started validate')).toHaveLength(1)
+    })
+
+    test('a run whose start was stored and whose entry was never enqueued begins', async () => {
+      await using env = await running([order])
+      await env.store.append('nq:flow:half', { type: 'flow.start', runId: 'half', flowName: 'order', data: { input: { items: 3 } } })
+      const again = await startFlow(order, { items: 0 }, { runId: 'half' })
+      expect(again.created).toBe(false)
+      expect(await again.result()).toEqual({ status: 'completed' })
+      const events = await env.store.read('nq:flow:half', { types: ['step.completed'] })
+      expect(events.at(-1)!.data.result.paid).toBe(60)
+    })
+
+    test('flow wiring enqueues the entry of a start that it finds in the log', async () => {
+      await using env = await running([order])
+      await env.store.append('nq:flow:found', { type: 'flow.start', runId: 'found', flowName: 'order', data: { input: { items: 3 } } })
+      await until('the condition', async () => (await logOf(env.store, 'found')).includes('flow.completed'))
+    })
+
+    test('an attempt that throws is followed by another, and the last one fails the run', async () => {
+      const seen: number[] = []
+      const flaky = defineFlow('flaky', {
+        once: { emits: ['done'], attempts: 3, backoff: 1, run: async (_, { attempt, emit }) => {
+          seen.push(attempt)
+          if (attempt < 2) throw new Error('not yet')
+          await emit('done')
+        } },
+        never: { subscribes: ['done'], attempts: 2, backoff: 1, run: () => {
+          throw new Error('no luck')
+        } },
+      })
+      await using env = await running([flaky])
+      const run = await startFlow(flaky, {})
+      expect(await run.result()).toEqual({ status: 'failed', error: 'no luck' })
+      expect(seen).toEqual([1, 2])
+      const log = await logOf(env.store, run.runId)
+      expect(log).toEqual([
+        'flow.start', 'step.started once', 'step.failed once', 'step.retry once', 'step.started once', 'emit once done', 'step.completed once',
+        'step.started never', 'step.failed never', 'step.retry never', 'step.started never', 'step.failed never', 'flow.failed',
+      ])
+    })
+
+    test('a failed run goes on at the step that failed', async () => {
+      let works = false
+      const attempts: number[] = []
+      const flow = defineFlow('repaired', {
+        first: { emits: ['go'], run: (_, { emit }) => emit('go', { n: 1 }) },
+        second: { subscribes: ['go'], run: (input, { attempt }) => {
+          attempts.push(attempt)
+          if (!works) throw new Error('broken')
+          return input['go'].n
+        } },
+      })
+      await using env = await running([flow])
+      const run = await startFlow(flow, {})
+      expect((await run.result()).status).toBe('failed')
+      await until('the condition', async () => (await env.store.index.get('nq:flows:repaired', run.runId))?.metadata.status === 'failed')
+      works = true
+      expect(await retryRun(flow, run.runId)).toBe(true)
+      await until('the condition', async () => (await logOf(env.store, run.runId)).at(-1) === 'flow.completed')
+      expect(attempts).toEqual([1, 2])
+      expect((await logOf(env.store, run.runId)).filter(line => line === 'step.started first')).toHaveLength(1)
+      await until('the condition', async () => (await env.store.index.get('nq:flows:repaired', run.runId))?.metadata.status === 'completed')
+      const { metadata } = (await env.store.index.get('nq:flows:repaired', run.runId))!
+      expect(metadata.error).toBeUndefined()
+      expect(await retryRun(flow, run.runId)).toBe(false)
+    })
+
+    test('a failed entry can be retried as well', async () => {
+      let works = false
+      const flow = defineFlow('entry-fails', { only: { run: (input) => {
+        if (!works) throw new Error('broken')
+        return input.n
+      } } })
+      await using env = await running([flow])
+      const run = await startFlow(flow, { n: 7 })
+      expect((await run.result()).status).toBe('failed')
+      works = true
+      expect(await retryRun('entry-fails', run.runId)).toBe(true)
+      await until('the condition', async () => (await logOf(env.store, run.runId)).at(-1) === 'flow.completed')
+      expect((await env.store.read(`nq:flow:${run.runId}`, { types: ['step.completed'] }))[0]!.data.result).toBe(7)
+    })
+
+    test('cancelling aborts the step at work and begins no other', async () => {
+      let began!: () => void
+      const atWork = new Promise<void>(resolve => began = resolve)
+      const flow = defineFlow('canceled', {
+        waits: { emits: ['next'], run: async (_, { signal, emit }) => {
+          began()
+          await new Promise<void>(resolve => signal.addEventListener('abort', () => resolve()))
+          await emit('next')
+        } },
+        after: { subscribes: ['next'], run: () => 'never' },
+      })
+      await using env = await running([flow])
+      const run = await startFlow(flow, {})
+      await atWork
+      expect(await cancelFlow(flow, run.runId, 'changed my mind')).toBe(true)
+      expect(await run.result()).toEqual({ status: 'canceled', error: 'changed my mind' })
+      await until('the condition', async () => (await logOf(env.store, run.runId)).includes('step.completed waits'))
+      expect(await env.queue.getJob('canceled.after', `${run.runId}__after`)).toBeNull()
+      expect(await cancelFlow(flow, run.runId)).toBe(false)
+      expect(await cancelFlow(flow, 'nobody')).toBe(false)
+    })
+
+    test('a deleted run leaves nothing and its id can be used again', async () => {
+      const flow = defineFlow('deleted', { only: { run: async (_, { state }) => state.set('k', 1) } })
+      await using env = await running([flow])
+      for (let round = 0; round < 1; round++) {
+        const run = await startFlow(flow, { round }, { runId: 'same' })
+        expect(run.created).toBe(true)
+        expect(await run.result()).toEqual({ status: 'completed' })
+        expect(await env.store.kv.get('nq:flow:same:k')).toBe(1)
+        expect(await deleteRun(flow, 'same')).toBe(true)
+        expect(await env.store.read('nq:flow:same')).toEqual([])
+        expect(await env.store.index.get('nq:flows:deleted', 'same')).toBeNull()
+        expect(await env.store.kv.get('nq:flow:same:k')).toBeNull()
+        expect(await env.queue.getJob('deleted.only', 'same__only')).toBeNull()
+      }
+      expect(await deleteRun(flow, 'same')).toBe(false)
+    })
+
+    test('state is shared by the steps of a run and removed after its end', async () => {
+      const seen: unknown[] = []
+      const flow = defineFlow('state', {
+        sets: { emits: ['set'], run: async (_, { state, emit }) => {
+          await state.set('a.b', { n: 1 })
+          await state.set('gone', 1)
+          await state.delete('gone')
+          await emit('set')
+        } },
+        gets: { subscribes: ['set'], run: async (_, { state }) => seen.push(await state.get('a.b'), await state.get('gone')) },
+      })
+      await using env = await running([flow], 0)
+      const run = await startFlow(flow, {})
+      await run.result()
+      expect(seen).toEqual([{ n: 1 }, null])
+      await until('the condition', async () => await env.store.kv.get(`nq:flow:${run.runId}:a.b`) === null)
+      await until('the condition', async () => (await env.store.index.read('nq:flow-state')).length === 0)
+    })
+
+    test('log stores an event', async () => {
+      const flow = defineFlow('logs', { only: { run: (_: unknown, step: StepContext) => step.log('warn', 'low', { left: 2 }) } })
+      await using env = await running([flow])
+      const run = await startFlow(flow, {})
+      await run.result()
+      const [event] = await env.store.read(`nq:flow:${run.runId}`, { types: ['log'] })
+      expect(event).toMatchObject({ stepName: 'only', data: { level: 'warn', message: 'low', data: { left: 2 } } })
+    })
+
+    test('a step that throws what has no text fails with words', async () => {
+      const flow = defineFlow('exotic', { only: { run: () => {
+        throw Object.create(null)
+      } } })
+      await using _env = await running([flow])
+      const run = await startFlow(flow, {})
+      expect(await run.result()).toMatchObject({ status: 'failed', error: expect.stringContaining('cannot be converted') })
+    })
+
+    test('result gives up at its timeout and its signal', async () => {
+      const flow = defineFlow('slow', { only: { run: (_, { signal }) => new Promise(resolve => signal.addEventListener('abort', resolve)) } })
+      await using _env = await running([flow])
+      const run = await startFlow(flow, {})
+      await expect(run.result({ timeout: 10 })).rejects.toMatchObject({ code: 'NVENT_UNAVAILABLE', retryable: true })
+      await expect(run.result({ signal: AbortSignal.abort(new Error('stop')) })).rejects.toThrow('stop')
+      const controller = new AbortController()
+      const waiting = run.result({ signal: controller.signal })
+      controller.abort(new Error('later'))
+      await expect(waiting).rejects.toThrow('later')
+      await cancelFlow(flow, run.runId)
+    })
+  })
+}

@@ -1,0 +1,190 @@
+import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import { finite, options, text } from '../check'
+import { invalid, NventError } from '../errors'
+import { currentAdapter } from '../factory'
+import type { EventRecord, Flow, FlowDefinition, FlowRun, RunEnd, StoreAdapter } from '../types'
+import { jobOptionsOf, queueOf } from './define'
+import { END_TYPES, FlowRuntime, runtimes, TERMINAL_TYPES } from './runtime'
+import { deleteState } from './state'
+
+/** How often a conditional append is tried while others append to the run. */
+const MAX_CONFLICTS = 1_000
+/** How long, in ms, `deleteRun` waits for steps at work and for the index to have the run's end. */
+const SETTLE_TIMEOUT_MS = 5_000
+const SETTLE_INTERVAL_MS = 10
+
+const STATUS: Record<string, RunEnd['status']> = { 'flow.completed': 'completed', 'flow.failed': 'failed', 'flow.cancel': 'canceled' }
+
+interface Located { flow: FlowDefinition, runtime: FlowRuntime }
+
+/** Finds a flow among those of running registries. A flow from `defineFlow` also works on the current adapters. */
+function locate(flow: Flow | string): Located {
+  const id = typeof flow === 'string' ? text('flow', flow) : text('flow.id', flow?.id)
+  for (const runtime of runtimes) {
+    const known = runtime.flow(id)
+    if (known) return { flow: known, runtime }
+  }
+  if (typeof flow === 'string') {
+    throw new NventError('NVENT_NOT_FOUND', `flow ${JSON.stringify(id)} is in no running registry: start createWiringRegistry({ flow: { flows: [...] } }) first, or pass what defineFlow returned`)
+  }
+  return { flow, runtime: new FlowRuntime({ flows: [flow], store: currentAdapter('store'), queue: currentAdapter('queue') }) }
+}
+
+const jobId = (runId: string, step: string, retries: number): string => `${runId}__${step}${retries > 0 ? `__retry-${retries}` : ''}`
+
+export async function startFlow<Input = any>(flow: Flow<Input> | string, input: Input, opts?: { runId?: string }): Promise<FlowRun> {
+  const { runId = randomUUID() } = options('options', opts, { runId: 'string' })
+  const located = locate(flow)
+  const { store } = located.runtime
+  const definition = located.flow
+  if (!definition.entry) throw invalid(`flow ${JSON.stringify(definition.id)} has no entry: which step starts it?`)
+  const subject = located.runtime.subject(definition.id, runId)
+  const start = { type: 'flow.start', runId, flowName: definition.id, data: { input } }
+  const created = await store.stream.append(subject, start, { expectedLastId: null }).then(() => true, (error) => {
+    if (error?.code === 'NVENT_CONFLICT') return false
+    throw error
+  })
+  if (created) await enqueueEntry(located, runId, input)
+  else await resumeStart(located, subject, runId)
+  return { runId, created, result: opts => resultOf(store, subject, opts) }
+}
+
+async function enqueueEntry({ flow, runtime }: Located, runId: string, input: unknown): Promise<void> {
+  const { step } = flow.entry!
+  await runtime.queue.enqueue(queueOf(flow, step), {
+    name: step,
+    data: { flowId: runId, flowName: flow.id, input },
+    opts: jobOptionsOf(flow, step, jobId(runId, step, 0)),
+  })
+}
+
+/** Enqueues the entry step of a run whose start was stored and perhaps never followed by its job. */
+async function resumeStart(located: Located, subject: string, runId: string): Promise<void> {
+  const { step } = located.flow.entry!
+  const past = await located.runtime.store.stream.read(subject, { types: ['flow.start', 'step.started', 'step.completed', ...END_TYPES] })
+  const start = past.find(event => event.type === 'flow.start')
+  const isOver = past.some(event => END_TYPES.includes(event.type) || event.stepName === step)
+  if (start && !isOver) await enqueueEntry(located, runId, start.data?.input)
+}
+
+/** Returns how a run stands by its log: its end, or undefined while it is under way. */
+async function endOf(store: StoreAdapter, subject: string): Promise<RunEnd | undefined> {
+  const [last] = await store.stream.read(subject, { types: END_TYPES, order: 'desc', limit: 1 })
+  if (!last || !TERMINAL_TYPES.includes(last.type)) return
+  const error = last.data?.error ?? last.data?.reason
+  return { status: STATUS[last.type]!, ...(error === undefined ? {} : { error: String(error) }) }
+}
+
+/** Resolves with the end of a run, from the log. Keeps the process alive while it waits. */
+async function resultOf(store: StoreAdapter, subject: string, opts?: { signal?: AbortSignal, timeout?: number }): Promise<RunEnd> {
+  const { signal, timeout } = options('options', opts, { signal: 'object', timeout: 'number' }) as { signal?: AbortSignal, timeout?: number }
+  signal?.throwIfAborted()
+  let resolve!: (end: RunEnd) => void
+  let reject!: (error: unknown) => void
+  const ended = new Promise<RunEnd>((...settle) => [resolve, reject] = settle)
+  const keepAlive = setInterval(() => {}, 0x7FFFFFFF)
+  const timer = timeout === undefined ? undefined : setTimeout(() => {
+    reject(new NventError('NVENT_UNAVAILABLE', `the run in ${JSON.stringify(subject)} has not ended within ${timeout} ms`, { retryable: true }))
+  }, finite('options.timeout', timeout))
+  const onAbort = (): void => reject(signal!.reason)
+  signal?.addEventListener('abort', onAbort, { once: true })
+  const look = async (): Promise<void> => {
+    const end = await endOf(store, subject)
+    if (end) resolve(end)
+  }
+  const interesting = (event: EventRecord): boolean => TERMINAL_TYPES.includes(event.type) || event.type === 'stream.gap'
+  // First subscribed, then read, so that the end is in one of the two.
+  const subscription = store.stream.subscribe(subject, event => interesting(event) ? look().catch(reject) : undefined)
+  try {
+    await Promise.race([ended, subscription])
+    await Promise.race([ended, look()])
+    return await ended
+  }
+  finally {
+    clearInterval(keepAlive)
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', onAbort)
+    // A store that was closed meanwhile has ended its subscriptions.
+    await subscription.then(({ unsubscribe }) => unsubscribe()).catch(() => {})
+  }
+}
+
+/** Appends an event on the condition that the run's log still ends where `decide` read it. */
+async function appendDecided(store: StoreAdapter, subject: string, decide: () => Promise<{ type: string, [field: string]: unknown } | undefined>): Promise<boolean> {
+  for (let conflicts = 0; ; conflicts++) {
+    const [last] = await store.stream.read(subject, { order: 'desc', limit: 1 })
+    if (!last) return false
+    const event = await decide()
+    if (!event) return false
+    try {
+      await store.stream.append(subject, event, { expectedLastId: last.id })
+      return true
+    }
+    catch (error) {
+      if ((error as { code?: string }).code !== 'NVENT_CONFLICT' || conflicts >= MAX_CONFLICTS) throw error
+    }
+  }
+}
+
+/** Returns the ids of all jobs that a run may have, with their queues. */
+async function jobsOf({ flow, runtime }: Located, subject: string, runId: string): Promise<Array<{ queue: string, id: string }>> {
+  const retries = (await runtime.store.stream.read(subject, { types: ['flow.retry'] })).length
+  const steps = [...new Set([...flow.entry ? [flow.entry.step] : [], ...Object.keys(flow.steps)])]
+  return steps.flatMap(step => Array.from({ length: retries + 1 }, (_, n) => ({ queue: queueOf(flow, step), id: jobId(runId, step, n) })))
+}
+
+export async function cancelFlow(flow: Flow | string, runId: string, reason?: string): Promise<boolean> {
+  text('runId', runId)
+  if (reason !== undefined) text('reason', reason)
+  const located = locate(flow)
+  const { runtime, flow: { id } } = located
+  const subject = runtime.subject(id, runId)
+  const canceled = await appendDecided(runtime.store, subject, async () => await endOf(runtime.store, subject)
+    ? undefined
+    : { type: 'flow.cancel', runId, flowName: id, data: reason === undefined ? {} : { reason } })
+  if (!canceled) return false
+  for (const other of runtimes) other.abort(runId)
+  await removeWaitingJobs(located, subject, runId)
+  return true
+}
+
+/** Removes jobs that have not begun. Those at work see their signal aborted. */
+async function removeWaitingJobs(located: Located, subject: string, runId: string): Promise<void> {
+  const { queue } = located.runtime
+  for (const { queue: name, id } of await jobsOf(located, subject, runId)) {
+    const job = await queue.getJob(name, id)
+    if (job && ['waiting', 'delayed', 'paused'].includes(job.state)) await queue.removeJob(name, id)
+  }
+}
+
+export async function retryRun(flow: Flow | string, runId: string): Promise<boolean> {
+  text('runId', runId)
+  const { runtime, flow: { id } } = locate(flow)
+  const subject = runtime.subject(id, runId)
+  return appendDecided(runtime.store, subject, async () => (await endOf(runtime.store, subject))?.status === 'failed'
+    ? { type: 'flow.retry', runId, flowName: id, data: {} }
+    : undefined)
+}
+
+export async function deleteRun(flow: Flow | string, runId: string): Promise<boolean> {
+  text('runId', runId)
+  const located = locate(flow)
+  const { runtime, flow: { id } } = located
+  const { store, queue } = runtime
+  const subject = runtime.subject(id, runId)
+  const index = runtime.runIndex(id)
+  await cancelFlow(flow, runId, 'deleted')
+  const idle = Promise.all([...runtimes].map(other => other.idle(runId)))
+  await Promise.race([idle, delay(SETTLE_TIMEOUT_MS, undefined, { ref: false })])
+  // Flow wiring writes the end into the index a moment later: what is deleted before that would come back.
+  for (const deadline = Date.now() + SETTLE_TIMEOUT_MS; Date.now() < deadline; await delay(SETTLE_INTERVAL_MS)) {
+    if ((await store.index.get(index, runId))?.metadata.status !== 'running') break
+  }
+  for (const { queue: name, id } of await jobsOf(located, subject, runId)) await queue.removeJob(name, id)
+  await deleteState(store, runId)
+  const hadLog = await store.stream.delete(subject)
+  // Last, so that a deletion that was interrupted can be found and repeated.
+  const hadEntry = await store.index.delete(index, runId)
+  return hadLog || hadEntry
+}

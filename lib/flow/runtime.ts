@@ -1,0 +1,196 @@
+import { invalid } from '../errors'
+import type { Flow, FlowDefinition, QueueAdapter, StepContext, StepOptions, StoreAdapter, StreamAdapter, SubscriptionHandle } from '../types'
+import { Warnings } from '../warn'
+import { isFlow, queueOf } from './define'
+import { DEFAULT_KEEP_STATE_MS, StateWiring, stateOf } from './state'
+
+/** Where runs and their index are. */
+export interface Subjects { run: string, runIndex: string }
+
+const DEFAULT_SUBJECTS: Subjects = { run: 'nq:flow:{runId}', runIndex: 'nq:flows:{flowName}' }
+/** Events that end a run. */
+export const TERMINAL_TYPES = ['flow.completed', 'flow.failed', 'flow.cancel']
+/** Events from which follows whether a run is over: `flow.retry` undoes a failure. */
+export const END_TYPES = [...TERMINAL_TYPES, 'flow.retry']
+
+/** What a runtime connects. */
+export interface RuntimeParts {
+  flows: FlowDefinition[]
+  store: StoreAdapter
+  queue: QueueAdapter
+  stream?: StreamAdapter
+  subjects?: Partial<Subjects>
+  /** ms */
+  keepState?: number
+}
+
+const key = Symbol.for('nvent-native.flow-runtimes')
+const shared = globalThis as { [key]?: Set<FlowRuntime> }
+/** The runtimes that are started in this JavaScript environment, however often the package was loaded. */
+export const runtimes = shared[key] ??= new Set<FlowRuntime>()
+
+interface StepJob { id: string, name: string, data: { flowId: string, input: any }, attemptsMade?: number, opts?: { attempts?: number } }
+
+/** Runs the steps of flows as workers of a queue. */
+export class FlowRuntime {
+  readonly store: StoreAdapter
+  readonly queue: QueueAdapter
+  readonly subjects: Subjects
+  private readonly flows: Map<string, FlowDefinition>
+  private readonly stream: StreamAdapter | undefined
+  private readonly state: StateWiring
+  private readonly warnings = new Warnings('a flow')
+  /** Attempts at work, by run. */
+  private readonly attempts = new Map<string, Set<{ controller: AbortController, settled: Promise<void> }>>()
+  private cancellations: Promise<SubscriptionHandle> | undefined
+
+  constructor({ flows, store, queue, stream, subjects, keepState = DEFAULT_KEEP_STATE_MS }: RuntimeParts) {
+    this.store = store
+    this.queue = queue
+    this.stream = stream
+    this.subjects = {
+      run: subjects?.run ?? DEFAULT_SUBJECTS.run,
+      runIndex: subjects?.runIndex ?? DEFAULT_SUBJECTS.runIndex,
+    }
+    // Native flow wiring has checked the definitions.
+    this.flows = new Map(flows.map(flow => [flow.id, flow]))
+    this.state = new StateWiring(store, name => this.runIndex(name), keepState, this.warnings.handlerFailed)
+    this.checkQueues()
+  }
+
+  flow(id: string): FlowDefinition | undefined {
+    return this.flows.get(id)
+  }
+
+  subject(flowName: string, runId: string): string {
+    return this.subjects.run.replaceAll('{runId}', () => runId).replaceAll('{flowName}', () => flowName)
+  }
+
+  runIndex(flowName: string): string {
+    return this.subjects.runIndex.replaceAll('{flowName}', () => flowName)
+  }
+
+  /** Registers the steps as workers. Steps at work elsewhere are cancelled over the stream. */
+  async start(): Promise<void> {
+    if (runtimes.has(this)) return
+    runtimes.add(this)
+    const queues = new Set<string>()
+    for (const flow of this.withHandlers()) {
+      for (const [name, step] of Object.entries(flow.handlers)) {
+        const queue = queueOf(flow, name)
+        queues.add(queue)
+        this.queue.registerWorker(
+          queue, name, (job: StepJob, context: { signal?: AbortSignal } | undefined) => this.attempt(flow, name, step, job, context),
+          { concurrency: step.concurrency ?? 1 },
+        )
+      }
+    }
+    if (queues.size === 0) return
+    this.cancellations = this.stream?.subscribe('flow:event:*', ({ data }) => this.abort(data.runId), { filter: 'flow.cancel' })
+    await this.cancellations
+    for (const queue of queues) this.queue.startProcessingQueue(queue)
+    this.state.start()
+  }
+
+  async stop(): Promise<void> {
+    runtimes.delete(this)
+    await this.state.stop()
+    const cancellations = this.cancellations
+    this.cancellations = undefined
+    // A stream that was shut down before has ended its subscriptions.
+    await cancellations?.then(handle => handle.unsubscribe()).catch(() => {})
+  }
+
+  /** Aborts the signals of a run's steps at work here. */
+  abort(runId: string): void {
+    for (const { controller } of this.attempts.get(runId) ?? []) controller.abort(new Error('the run was cancelled'))
+  }
+
+  /** Waits until no step of a run is at work here. */
+  async idle(runId: string): Promise<void> {
+    await Promise.all([...this.attempts.get(runId) ?? []].map(({ settled }) => settled))
+  }
+
+  private withHandlers(): Flow[] {
+    return [...this.flows.values()].filter(isFlow)
+  }
+
+  private checkQueues(): void {
+    const owners = new Map<string, string>()
+    for (const flow of this.withHandlers()) {
+      for (const name of Object.keys(flow.handlers)) {
+        const queue = queueOf(flow, name)
+        const slot = JSON.stringify([queue, name])
+        const other = owners.get(slot)
+        if (other !== undefined) throw invalid(`flows: the steps ${JSON.stringify(name)} of ${JSON.stringify(other)} and ${JSON.stringify(flow.id)} share the queue ${JSON.stringify(queue)}: give one of them another name or queue`)
+        owners.set(slot, flow.id)
+      }
+    }
+  }
+
+  private async attempt(flow: Flow, name: string, step: StepOptions, job: StepJob, context: { signal?: AbortSignal } | undefined): Promise<null> {
+    const { flowId: runId } = job.data
+    const controller = new AbortController()
+    let settle = (): void => {}
+    const entry = { controller, settled: new Promise<void>(resolve => settle = resolve) }
+    const running = this.attempts.get(runId) ?? new Set()
+    this.attempts.set(runId, running.add(entry))
+    try {
+      await this.runStep(flow, name, step, job, context?.signal ? AbortSignal.any([context.signal, controller.signal]) : controller.signal)
+      // The result is in the log. The queue gives some results a meaning of its own.
+      return null
+    }
+    finally {
+      running.delete(entry)
+      if (running.size === 0) this.attempts.delete(runId)
+      settle()
+    }
+  }
+
+  private async runStep(flow: Flow, name: string, step: StepOptions, job: StepJob, signal: AbortSignal): Promise<void> {
+    const { flowId: runId, input } = job.data
+    const subject = this.subject(flow.id, runId)
+    const past = await this.store.stream.read(subject, { types: [...END_TYPES, 'step.started', 'step.completed'] })
+    const end = past.findLast(event => END_TYPES.includes(event.type))
+    const own = past.filter(event => event.stepName === name)
+    // A job that runs again after a crash, or whose run was cancelled meanwhile.
+    if ((end && end.type !== 'flow.retry') || own.some(event => event.type === 'step.completed')) return
+    const attempt = own.filter(event => event.type === 'step.started').length + 1
+    const base = { runId, flowName: flow.id, stepName: name, stepId: `${runId}__${name}__attempt-${attempt}`, attempt }
+    const publish = async (type: string, data: unknown): Promise<void> => {
+      await this.store.stream.append(subject, { type, ...base, data })
+    }
+    await publish('step.started', {})
+    const stepContext: StepContext = {
+      runId,
+      flowId: flow.id,
+      step: name,
+      attempt,
+      signal,
+      emit: (event, payload) => publish('emit', { name: event, payload }),
+      state: stateOf(this.store, flow.id, runId),
+      log: (level, message, data) => publish('log', { level, message, data }),
+    }
+    try {
+      const result = await step.run(input, stepContext)
+      await publish('step.completed', { result })
+    }
+    catch (error) {
+      const isLast = (job.attemptsMade ?? 0) + 1 >= (job.opts?.attempts ?? 1)
+      const reason = messageOf(error)
+      await publish('step.failed', { error: reason, willRetry: !isLast })
+      if (!isLast) await publish('step.retry', { error: reason })
+      throw error
+    }
+  }
+}
+
+/** Returns what an error says. A handler may have thrown anything, also what has no text. */
+function messageOf(error: unknown): string {
+  try {
+    return String(error instanceof Error ? error.message : error)
+  }
+  catch {
+    return 'the step threw a value that cannot be converted to text'
+  }
+}
