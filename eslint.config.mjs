@@ -1,13 +1,18 @@
 import js from '@eslint/js'
+import stylistic from '@stylistic/eslint-plugin'
 import ts from 'typescript-eslint'
 
 export default ts.config(
   { ignores: ['dist', 'target', 'index.d.ts', '**/node_modules', '**/.nuxt', '**/.output', '**/.data'] },
   js.configs.recommended,
   ts.configs.recommended,
+  // Formatting: `npm run lint -- --fix`.
+  stylistic.configs.customize({ indent: 2, quotes: 'single', semi: false, braceStyle: 'stroustrup', arrowParens: false, quoteProps: 'consistent' }),
   {
     linterOptions: { reportUnusedDisableDirectives: 'error' },
     rules: {
+      '@stylistic/max-statements-per-line': 'off',
+      '@stylistic/operator-linebreak': ['error', 'before', { overrides: { '=': 'after' } }],
       // The compiler knows which names there are.
       'no-undef': 'off',
       // JSON of any shape is what this package carries.

@@ -25,6 +25,7 @@ class Jobs {
     if (!this.all.some(other => other.opts.jobId === job.opts.jobId)) this.all.push({ queue, ...job, opts: job.opts })
     return job.opts.jobId
   }
+
   get ids(): string[] { return this.all.map(job => job.opts.jobId) }
 }
 

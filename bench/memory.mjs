@@ -39,7 +39,7 @@ export default async function (bench) {
     name: 'floor: an empty native call; JSON.stringify and JSON.parse of an event',
     ops: 20_000,
     contenders: {
-      native: n => oneByOne(n, async () => bus.hasListeners()),
+      'native': n => oneByOne(n, async () => bus.hasListeners()),
       'JSON both ways': n => oneByOne(n, async i => JSON.parse(JSON.stringify(event(i)))),
     },
   })

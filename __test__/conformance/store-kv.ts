@@ -5,7 +5,7 @@ import type { StoreContext } from './store'
 export function keys(context: StoreContext): void {
   it.each([
     0, -0.5, 1e21, 2 ** 53, '', 'text', '00123', 'true', '{}', '[', 'null', 'a\u0000b', false, true, null,
-    [], {}, [null, [], {}], { a: { b: [1, { c: null }] }, '': 0, 'x.y': 1 },
+    [], {}, [null, [], {}], { 'a': { b: [1, { c: null }] }, '': 0, 'x.y': 1 },
   ])('gives back %j as it was set', async (value) => {
     await context.store.kv.set('key', value)
     expect(await context.store.kv.get('key')).toEqual(value)
