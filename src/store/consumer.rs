@@ -1,13 +1,17 @@
 //! Durable consumers: a loop over the feed with a cursor, retries and parked events.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::feed::Position;
+use crate::error::Error;
 use crate::json::Json;
+use crate::op::Op;
+use crate::sync::lock;
 
 /// What is stored of a consumer.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -98,5 +102,71 @@ impl Lease {
     /// Returns whether it was lost.
     pub fn is_lost(&self) -> bool {
         *self.lost.borrow()
+    }
+}
+
+/// The leases of consumers in a store that only this process uses.
+#[derive(Default)]
+pub(crate) struct LocalLeases {
+    held: Arc<Mutex<HashMap<Arc<str>, Waiting>>>,
+}
+
+/// Those who wait for the holder of a name, in order.
+type Waiting = VecDeque<oneshot::Sender<Lease>>;
+
+impl LocalLeases {
+    /// Reserves a name, or waits until its holder releases it.
+    pub(crate) fn acquire(&self, name: &str) -> Op<Lease> {
+        let name: Arc<str> = name.into();
+        let mut held = lock(&self.held);
+        match held.get_mut(&name) {
+            Some(waiting) => {
+                let (sender, receiver) = oneshot::channel();
+                waiting.push_back(sender);
+                Op::pending(async move { receiver.await.map_err(|_| Error::closed("the store")) })
+            }
+            None => {
+                held.insert(name.clone(), VecDeque::new());
+                drop(held);
+                Op::ok(self.lease(name))
+            }
+        }
+    }
+
+    /// Fails those who wait.
+    pub(crate) fn close(&self) {
+        lock(&self.held).values_mut().for_each(VecDeque::clear);
+    }
+
+    fn lease(&self, name: Arc<str>) -> Lease {
+        lease(self.held.clone(), name)
+    }
+}
+
+fn lease(held: Arc<Mutex<HashMap<Arc<str>, Waiting>>>, name: Arc<str>) -> Lease {
+    let (keep, lost) = watch::channel(false);
+    Lease { token: 0, lost, guard: Box::new(LocalGuard { held, name, _keep: keep }) }
+}
+
+struct LocalGuard {
+    held: Arc<Mutex<HashMap<Arc<str>, Waiting>>>,
+    name: Arc<str>,
+    _keep: watch::Sender<bool>,
+}
+
+impl Drop for LocalGuard {
+    fn drop(&mut self) {
+        let next = {
+            let mut held = lock(&self.held);
+            let next = held.get_mut(&self.name).and_then(VecDeque::pop_front);
+            if next.is_none() {
+                held.remove(&self.name);
+            }
+            next
+        };
+        if let Some(next) = next {
+            // If the waiter is gone the lease is dropped here, which passes it on.
+            drop(next.send(lease(self.held.clone(), self.name.clone())));
+        }
     }
 }

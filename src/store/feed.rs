@@ -2,10 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 use crate::json::Json;
 use crate::topic::Glob;
+use crate::wake::{self, Wake};
 
 /// Longest position, in bytes.
 const MAX_POSITION_BYTES: usize = 64;
@@ -64,12 +68,19 @@ pub struct FeedQuery {
     pub subjects: Vec<Glob>,
     /// Only types that one of these matches. Empty: all.
     pub types: Vec<Glob>,
+    /// Ends the page once its records have this many bytes.
+    pub max_bytes: Option<usize>,
     /// The consumer on whose behalf it is read: [`FeedPage::missed`] is counted for it. Its reads may pass over writes
     /// that were called before and are not yet committed; [`super::StoreBackend::feed_watch`] reports those.
     pub consumer: Option<Arc<str>>,
 }
 
 impl FeedQuery {
+    /// Returns whether a page with this many records and bytes is full.
+    pub(crate) fn is_full(&self, records: usize, bytes: usize) -> bool {
+        records >= self.limit || self.max_bytes.is_some_and(|max| bytes >= max)
+    }
+
     /// Returns whether an event of this subject and type is wanted.
     pub fn matches(&self, subject: &str, kind: &str) -> bool {
         let any = |globs: &[Glob], text: &str| globs.is_empty() || globs.iter().any(|glob| glob.matches(text));
@@ -98,4 +109,39 @@ pub struct FeedPage {
     pub end: Option<Position>,
     /// Events that retention or trimming removed before the reader had them.
     pub missed: u64,
+}
+
+/// Notifies those who follow the feed of a store. Within a scope of deferred wake-ups they are woken once.
+pub(crate) struct FeedSignal {
+    newest: AtomicU64,
+    sender: watch::Sender<u64>,
+}
+
+impl FeedSignal {
+    /// Creates a signal of a feed whose newest event has this number.
+    pub(crate) fn new(newest: u64) -> Arc<Self> {
+        Arc::new(Self { newest: AtomicU64::new(newest), sender: watch::Sender::new(newest) })
+    }
+
+    /// Records the number of the newest event and wakes the followers.
+    pub(crate) fn notify(self: &Arc<Self>, newest: u64) {
+        self.newest.fetch_max(newest, Ordering::AcqRel);
+        if self.sender.receiver_count() > 0 && !wake::defer(self) {
+            self.wake();
+        }
+    }
+
+    /// Returns a receiver of the number of the newest event.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        let receiver = self.sender.subscribe();
+        self.wake();
+        receiver
+    }
+}
+
+impl Wake for FeedSignal {
+    fn wake(&self) {
+        let newest = self.newest.load(Ordering::Acquire);
+        self.sender.send_if_modified(|value| std::mem::replace(value, newest) != newest);
+    }
 }

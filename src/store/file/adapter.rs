@@ -139,15 +139,16 @@ impl FileStore {
         footprint: Footprint,
         work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Op<T> {
-        self.write_then(footprint, work, |_, _| {})
+        self.write_then(footprint, |tx| work(tx).map(|value| (value, ())), |_, _, ()| {})
     }
 
-    /// Starts a write. `after` is called when it is committed, before the operation completes.
-    pub(super) fn write_then<T: Send + 'static>(
+    /// Starts a write. `after` is called with both results of `work` when it is committed, before the operation completes
+    /// with the first.
+    pub(super) fn write_then<T: Send + 'static, U: Send + 'static>(
         &self,
         footprint: Footprint,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
-        after: impl FnOnce(&OpenStore, &T) + Send + 'static,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<(T, U)> + Send + 'static,
+        after: impl FnOnce(&OpenStore, &T, U) + Send + 'static,
     ) -> Op<T> {
         Counters::count(&self.counters.writes);
         let store = match self.store() {
@@ -161,10 +162,10 @@ impl FileStore {
             Step::Done(Box::new(move |outcome| {
                 let result = outcome.clone().and(result);
                 counters.count_error(&result);
-                if let Ok(value) = &result {
-                    after(&shared, value);
-                }
-                completer.complete(result);
+                completer.complete(result.map(|(value, more)| {
+                    after(&shared, &value, more);
+                    value
+                }));
             }))
         });
         match self.commit_now(&store, footprint, job) {

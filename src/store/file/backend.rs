@@ -1,25 +1,29 @@
 //! The contract of stores, on the file store.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use serde_json::Number;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::adapter::{Counters, Extent, FileStore, end_subscriptions, within};
 use super::errors::writer_died;
 use super::kv::Cleared;
+use super::open_store::OpenStore;
 use super::view::Purge;
 use super::write_queue::{Footprint, Step};
-use super::{docs, events, index, kv, registry};
+use super::{docs, events, feed, index, kv, registry};
 use crate::error::{Error, Result};
 use crate::event::{Event, NewEvent};
 use crate::fanout::{Mailbox, Subscriber, next_id};
 use crate::json::{self, Json, Object};
-use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
+use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::{Op, completion};
 use crate::store::{
-    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Maintenance, Stats, StoreBackend, Stored,
+    Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery, Health,
+    IndexEntry, IndexQuery, Lease, Maintenance, ParkedEvent, Position, Stats, StoreBackend, Stored,
 };
+use crate::sync::lock;
 
 impl StoreBackend for FileStore {
     fn name(&self) -> &'static str {
@@ -108,13 +112,14 @@ impl StoreBackend for FileStore {
         self.write_then(
             Footprint::subject(&subject),
             move |tx| events::append(tx, &name, event, expected),
-            move |store, event| {
+            move |store, event, number| {
                 if let Some(announce) = announce {
                     announce(&subject, event);
                 }
                 store.subscribers.for_each_match(&subject, |subscriber| {
                     subscriber.mailbox.push(Stored { subject: subject.clone(), event: event.clone() });
                 });
+                store.feed.notify(number);
             },
         )
     }
@@ -153,6 +158,78 @@ impl StoreBackend for FileStore {
     fn delete_subject(&self, subject: &Subject) -> Op<bool> {
         let name: Arc<str> = subject.into();
         self.write(Footprint::subject(subject), move |tx| events::delete(tx, &name))
+    }
+
+    fn feed_read(&self, query: FeedQuery) -> Op<FeedPage> {
+        let Some(consumer) = query.consumer.clone() else {
+            return self.read_view(Footprint::All, Extent::Range, move |view, budget| feed::read(view, &query, budget));
+        };
+        let store = match self.store() {
+            Ok(store) => store,
+            Err(error) => return self.failed(error),
+        };
+        let after = match query.after.as_ref().map_or(Ok(0), Position::number) {
+            Ok(after) => after,
+            Err(error) => return self.failed(error),
+        };
+        // Retention removes nothing that is being read.
+        lock(&store.in_hand).insert(consumer.clone(), u64::MAX);
+        let read =
+            self.read_view(Footprint::Nothing, Extent::Range, move |view, budget| feed::read(view, &query, budget));
+        read.map(move |page| {
+            let end = page.end.as_ref().and_then(|end| end.number().ok()).unwrap_or(after);
+            lock(&store.in_hand).insert(consumer, end);
+            page
+        })
+    }
+
+    fn feed_head(&self) -> Op<Option<Position>> {
+        self.point(Footprint::All, |view| feed::newest(view).map(|newest| (newest > 0).then(|| newest.into())))
+    }
+
+    fn feed_watch(&self) -> Result<watch::Receiver<u64>> {
+        Ok(self.store()?.feed.subscribe())
+    }
+
+    fn consumer_acquire(&self, name: &ConsumerName) -> Op<Lease> {
+        match self.store() {
+            Ok(store) => {
+                let (name, held) = (Arc::<str>::from(name), store.clone());
+                store.leases.acquire(&name).map(move |lease| {
+                    let guard = Box::new(InHand { store: held, name, _lease: lease.guard });
+                    Lease { guard, ..lease }
+                })
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn consumer_load(&self, name: &ConsumerName) -> Op<Option<ConsumerState>> {
+        let name: Arc<str> = name.into();
+        self.point(Footprint::consumer(&name), move |view| feed::load(view, &name))
+    }
+
+    fn consumer_save(&self, name: &ConsumerName, _: &Lease, change: ConsumerChange) -> Op<()> {
+        let name: Arc<str> = name.into();
+        self.write(Footprint::consumer(&name), move |tx| feed::save(tx, &name, &change))
+    }
+
+    fn consumer_list(&self) -> Op<Vec<ConsumerInfo>> {
+        self.point(Footprint::All, feed::list)
+    }
+
+    fn consumer_delete(&self, name: &ConsumerName) -> Op<bool> {
+        let name: Arc<str> = name.into();
+        self.write(Footprint::consumer(&name), move |tx| feed::delete(tx, &name))
+    }
+
+    fn consumer_parked(&self, name: &ConsumerName, after: Option<Position>, limit: usize) -> Op<Vec<ParkedEvent>> {
+        let after = match after.as_ref().map_or(Ok(0), Position::number) {
+            Ok(after) => after,
+            Err(error) => return self.failed(error),
+        };
+        let name: Arc<str> = name.into();
+        self.point(Footprint::consumer(&name), move |view| feed::parked(view, &name, after, limit))
     }
 
     fn kv_get(&self, key: &Key) -> Op<Option<Json>> {
@@ -267,6 +344,19 @@ impl StoreBackend for FileStore {
         let footprint = Footprint::entry("doc", collection, id);
         let (collection, id): (Arc<str>, Arc<str>) = (collection.into(), id.into());
         self.write(footprint, move |tx| docs::delete(tx, &collection, &id))
+    }
+}
+
+/// Releases what a consumer has in hand, with its lease.
+struct InHand {
+    store: Arc<OpenStore>,
+    name: Arc<str>,
+    _lease: Box<dyn Any + Send + Sync>,
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        lock(&self.store.in_hand).remove(&self.name);
     }
 }
 

@@ -8,6 +8,7 @@ use super::view::Tx;
 use super::writer::WriterState;
 use super::{events, kv};
 use crate::error::Result;
+use crate::sync::lock;
 
 /// Rows that one step removes at most.
 const STEP_LIMIT: i64 = 500;
@@ -62,7 +63,8 @@ impl Background {
         let mut next = None;
         let started = Instant::now();
         step(writer, shared, |tx| {
-            next = events::trim(tx, after, cutoff, retention.max_events_per_subject, STEP_LIMIT)?;
+            let in_hand = |name: &str| lock(&shared.in_hand).get(name).copied();
+            next = events::trim(tx, after, cutoff, retention.max_events_per_subject, STEP_LIMIT, in_hand)?;
             Ok(())
         });
         self.trim_after = next;
@@ -89,7 +91,9 @@ fn step(writer: &mut WriterState, shared: &Shared, work: impl FnOnce(&mut Tx<'_>
     if let Err(error) = committed.and(result) {
         tracing::warn!(dir = %shared.dir.display(), "background work failed: {error}");
     }
-    shared.gauges.removed.fetch_add(writer.conn.total_changes() - before, Ordering::Relaxed);
+    let changed = writer.conn.total_changes() - before;
+    let removed = changed.saturating_sub(std::mem::take(&mut writer.cache.bookkeeping));
+    shared.gauges.removed.fetch_add(removed, Ordering::Relaxed);
 }
 
 /// Does one step of the oldest clear.

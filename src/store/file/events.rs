@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::params;
 use rusqlite::types::Value;
 
+use super::feed;
 use super::schema::checksum;
 use super::view::{Budget, SubjectState, Tx, View, checked, from_sql, to_sql};
 use crate::error::{Error, Result};
@@ -12,8 +13,13 @@ use crate::event::{Event, EventId, NewEvent};
 use crate::json::Json;
 use crate::store::{EventQuery, Expected};
 
-/// Stores an event at the end of a subject.
-pub(super) fn append(tx: &mut Tx<'_>, subject: &str, event: NewEvent, expected: Option<Expected>) -> Result<Event> {
+/// Stores an event at the end of a subject. Returns it, and its number in the feed.
+pub(super) fn append(
+    tx: &mut Tx<'_>,
+    subject: &str,
+    event: NewEvent,
+    expected: Option<Expected>,
+) -> Result<(Event, u64)> {
     let found = subject_state(tx, subject)?;
     if let Some(expected) = expected {
         expected.check(subject, found.and_then(|state| state.last))?;
@@ -28,12 +34,23 @@ pub(super) fn append(tx: &mut Tx<'_>, subject: &str, event: NewEvent, expected: 
         }
     };
     let event = event.persist(id, now);
+    let number = tx.cache.newest + 1;
     tx.execute(
-        "INSERT INTO events (subject, ms, seq, ts, type, record, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![row, to_sql(id.ms), to_sql(id.seq), to_sql(now), event.kind(), &**event.json(), checksum(event.json())],
+        "INSERT INTO events (id, subject, ms, seq, ts, type, record, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            to_sql(number),
+            row,
+            to_sql(id.ms),
+            to_sql(id.seq),
+            to_sql(now),
+            event.kind(),
+            &**event.json(),
+            checksum(event.json())
+        ],
     )?;
+    tx.cache.newest = number;
     tx.cache.cache_subject(subject, SubjectState { row, last: Some(id) });
-    Ok(event)
+    Ok((event, number))
 }
 
 fn subject_state(tx: &mut Tx<'_>, subject: &str) -> Result<Option<SubjectState>> {
@@ -82,6 +99,7 @@ pub(super) fn purge(tx: &mut Tx<'_>, limit: i64) -> Result<bool> {
     let Some(dead) = tx.check(dead)? else {
         return Ok(true);
     };
+    feed::store_newest(tx)?;
     let removed = tx.execute(
         "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE subject = ?1 ORDER BY ms, seq LIMIT ?2)",
         params![dead, limit],
@@ -92,38 +110,83 @@ pub(super) fn purge(tx: &mut Tx<'_>, limit: i64) -> Result<bool> {
     Ok(false)
 }
 
-/// Applies retention to a few subjects after the one with this row. Returns where the next step continues.
+/// Applies retention to a few subjects after the one with this row. Returns where the next step continues. Events that a
+/// consumer has in hand are kept for the next round; others that it has not had are counted as missed.
 pub(super) fn trim(
     tx: &mut Tx<'_>,
     after: i64,
     cutoff_ms: Option<u64>,
     keep: Option<u64>,
     limit: i64,
+    in_hand: impl Fn(&str) -> Option<u64>,
 ) -> Result<Option<i64>> {
+    feed::store_newest(tx)?;
     let subjects = subjects_after(&tx.view, after);
     let subjects = tx.check(subjects)?;
-    let next = subjects.last().map(|(row, _)| *row);
+    let followers = feed::followers(&tx.view, in_hand);
+    let mut followers = tx.check(followers)?;
+    let mut next = subjects.last().map(|(row, _)| *row);
     let mut left = limit;
     for (row, name) in subjects {
         let Some(name) = name else { continue };
         let by_age = EventId { ms: cutoff_ms.unwrap_or(0), seq: 0 };
-        if subject_state(tx, &name)?.is_some_and(|state| state.last < Some(by_age)) {
+        if followers.is_empty() && subject_state(tx, &name)?.is_some_and(|state| state.last < Some(by_age)) {
             delete(tx, &name)?;
             continue;
         }
         let by_count = keep.map_or(Ok(None), |keep| nth_newest(&tx.view, row, keep));
         let bound = tx.check(by_count)?.map_or(by_age, |oldest| oldest.max(by_age));
-        left -= tx.execute(
-            "DELETE FROM events WHERE id IN \
-             (SELECT id FROM events WHERE subject = ?1 AND (ms, seq) < (?2, ?3) ORDER BY ms, seq LIMIT ?4)",
-            params![row, to_sql(bound.ms), to_sql(bound.seq), left],
-        )?;
+        left -= trim_subject(tx, (row, &name), bound, left, &mut followers)?;
         if left == 0 {
             // This subject may have more events to remove.
-            return Ok(Some(row - 1));
+            next = Some(row - 1);
+            break;
+        }
+        if !followers.is_empty() {
+            let last = nth_newest(&tx.view, row, 1);
+            if tx.check(last)?.is_none() {
+                delete(tx, &name)?;
+            }
         }
     }
+    feed::store_missed(tx, &followers)?;
     Ok(next)
+}
+
+/// Removes up to `limit` events of a subject before an id. Returns the number of removed events.
+fn trim_subject(
+    tx: &mut Tx<'_>,
+    (row, name): (i64, &str),
+    before: EventId,
+    limit: i64,
+    followers: &mut [feed::Follower],
+) -> Result<i64> {
+    let bound = params![row, to_sql(before.ms), to_sql(before.seq), limit];
+    if followers.is_empty() {
+        return tx.execute(
+            "DELETE FROM events WHERE id IN \
+             (SELECT id FROM events WHERE subject = ?1 AND (ms, seq) < (?2, ?3) ORDER BY ms, seq LIMIT ?4)",
+            bound,
+        );
+    }
+    let load = || {
+        let mut statement = tx.view.conn.prepare_cached(
+            "SELECT id, type FROM events WHERE subject = ?1 AND (ms, seq) < (?2, ?3) ORDER BY ms, seq LIMIT ?4",
+        )?;
+        let rows = statement.query_map(bound, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect::<rusqlite::Result<Vec<(i64, String)>>>()
+    };
+    let rows = load().map_err(|e| tx.view.fail(&e));
+    let mut removed = 0;
+    for (id, kind) in tx.check(rows)? {
+        let number = from_sql(id);
+        if followers.iter().any(|follower| follower.has_in_hand(number)) {
+            continue;
+        }
+        followers.iter_mut().for_each(|follower| follower.count_removed(number, name, &kind));
+        removed += tx.execute("DELETE FROM events WHERE id = ?1", [id])?;
+    }
+    Ok(removed)
 }
 
 /// Returns the next few subjects. Those without a name are deleted.

@@ -15,11 +15,12 @@ use crate::op::Op;
 use crate::store::{Maintenance, Verification};
 
 /// Tables whose rows have a checksum: the name, what identifies a row, the checked text.
-const CHECKED: [(&str, &str, &str); 4] = [
+const CHECKED: [(&str, &str, &str); 5] = [
     ("events", "id", "record"),
     ("kv", "key", "value"),
     ("index_entries", "key || ' ' || id", "metadata"),
     ("documents", "collection || ' ' || id", "doc"),
+    ("parked", "consumer || ' ' || position", "event"),
 ];
 
 /// Problems of one table that are listed.

@@ -12,7 +12,7 @@
 //! | `shared` | what all of these share |
 //! | `write_queue` | the jobs that wait for the writer, in order |
 //! | `readers` | connections that only read, and do not wait for the writer |
-//! | `events`, `kv`, `index`, `docs` | the operations, on a consistent view or in a transaction |
+//! | `events`, `feed`, `kv`, `index`, `docs` | the operations, on a consistent view or in a transaction |
 //! | `view`, `filter` | views, transactions, and filters over stored text |
 //! | `schema`, `import` | the file's tables and versions; taking over nvent's own file store |
 //! | `errors`, `latch` | error texts; a latch for threads and tasks |
@@ -29,6 +29,7 @@ mod config;
 mod docs;
 mod errors;
 mod events;
+mod feed;
 mod filter;
 mod import;
 mod index;

@@ -87,6 +87,7 @@ impl Drop for CloseOnDrop<'_> {
         }
         store.set_open(false);
         store.subscribers.close();
+        store.leases.close();
         store.readers.close();
         // Closing the last connection moves the WAL into the database; then the lock is released.
         drop(lock(&store.writer).take());

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub(super) const DB_FILE: &str = "nvent.db";
 
 /// The version of the tables that this code reads and writes.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// `nvnt`, in the header of every file of this package.
 const APPLICATION_ID: i64 = 0x6e76_6e74;
@@ -81,6 +81,27 @@ const MIGRATIONS: &[&str] = &[
     CREATE VIEW event_log AS
         SELECT s.name AS subject, e.ms || '-' || e.seq AS id, datetime(e.ts / 1000, 'unixepoch') AS time, e.type, e.record
         FROM events e JOIN subjects s ON s.id = e.subject ORDER BY e.id;
+    ",
+    // 2. The order of rows in events is the feed; feed_newest in meta is a row that was given, so that none is given twice.
+    "
+    -- `missed` counts events that retention removed before the consumer had them. `filter`: {subjects, types}, globs.
+    CREATE TABLE consumers (
+        name TEXT NOT NULL PRIMARY KEY,
+        position INTEGER NOT NULL,
+        missed INTEGER NOT NULL,
+        filter TEXT NOT NULL
+    );
+    CREATE TABLE parked (
+        consumer TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        subject TEXT NOT NULL,
+        event TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        parked_ms INTEGER NOT NULL,
+        sum INTEGER,
+        PRIMARY KEY (consumer, position)
+    );
     ",
 ];
 

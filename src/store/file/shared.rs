@@ -1,5 +1,6 @@
 //! What the adapters on one directory, the writer and its background work share.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -13,6 +14,8 @@ use super::view::{Clear, View};
 use super::write_queue::WriteQueue;
 use crate::error::Error;
 use crate::fanout::TopicRegistry;
+use crate::store::consumer::LocalLeases;
+use crate::store::feed::FeedSignal;
 use crate::store::{Stats, Stored};
 use crate::sync::{lock, read, write};
 use crate::time::SharedClock;
@@ -24,6 +27,10 @@ pub(super) struct Shared {
     pub(super) queue: Arc<WriteQueue>,
     pub(super) readers: Arc<Readers>,
     pub(super) subscribers: TopicRegistry<Stored>,
+    pub(super) feed: Arc<FeedSignal>,
+    pub(super) leases: LocalLeases,
+    /// Up to where consumers at work have read. `u64::MAX` while one reads.
+    pub(super) in_hand: Mutex<HashMap<Arc<str>, u64>>,
     pub(super) gauges: Gauges,
     pub(super) commit_mode: CommitMode,
     is_open: AtomicBool,
@@ -82,6 +89,9 @@ impl Shared {
             clock,
             queue: Arc::new(WriteQueue::new()),
             subscribers: TopicRegistry::default(),
+            feed: FeedSignal::new(0),
+            leases: LocalLeases::default(),
+            in_hand: Mutex::default(),
             gauges: Gauges::default(),
             commit_mode: CommitMode::default(),
             is_open: AtomicBool::new(false),

@@ -176,6 +176,12 @@ pub(super) struct WriterCache {
     pub(super) subjects: HashMap<Arc<str>, SubjectState>,
     /// The greatest id of any deleted subject: ids of new subjects are greater.
     pub(super) id_floor: Option<EventId>,
+    /// Number of the newest event in the feed.
+    pub(super) newest: u64,
+    /// The newest number that is stored apart from the events.
+    pub(super) stored_newest: u64,
+    /// Rows changed by background work that it did not remove.
+    pub(super) bookkeeping: u64,
     /// The epoch of new values.
     pub(super) kv_epoch: i64,
     /// Deleted subjects may have events to purge.

@@ -33,6 +33,10 @@ impl Footprint {
         Self::One(hash(("subject", name)))
     }
 
+    pub(super) fn consumer(name: &str) -> Self {
+        Self::One(hash(("consumer", name)))
+    }
+
     pub(super) fn key(name: &str) -> Self {
         Self::Key(hash(("key", name)))
     }

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::shared::Shared;
 use super::view::{Purge, Tx, WriterCache};
 use super::write_queue::{Step, WriteJob};
-use super::{errors, events, import, kv, schema};
+use super::{errors, events, feed, import, kv, schema};
 use crate::disk::DirLock;
 use crate::error::{Error, Result};
 use crate::wake;
@@ -74,6 +74,8 @@ impl WriterState {
         let (clears, epoch) = kv::unfinished(&view)?;
         let next_expiry = kv::next_expiry(&view)?;
         self.cache.id_floor = events::id_floor(&view)?;
+        self.cache.newest = feed::newest(&view)?;
+        shared.feed.notify(self.cache.newest);
         self.cache.kv_epoch = epoch;
         self.cache.next_expiry = next_expiry;
         self.cache.clears = clears.iter().cloned().map(Purge::resumed).collect();

@@ -2,20 +2,25 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Number;
+use tokio::sync::watch;
 
 use super::index::Index;
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::{Mailbox, Subscriber, TopicRegistry, next_id};
 use crate::json::{self, Json, Object};
-use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
+use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::Op;
+use crate::store::consumer::LocalLeases;
+use crate::store::feed::FeedSignal;
 use crate::store::{
-    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Stats, StoreBackend, Stored,
+    Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery,
+    FeedRecord, Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, Stats, StoreBackend, Stored,
     entry_not_found, select_docs,
 };
 use crate::sync::lock;
@@ -31,6 +36,8 @@ pub struct MemoryStore {
     state: Mutex<State>,
     subscribers: TopicRegistry<Stored>,
     counters: Counters,
+    signal: Arc<FeedSignal>,
+    leases: LocalLeases,
 }
 
 #[derive(Default)]
@@ -53,6 +60,27 @@ struct State {
     indexes: HashMap<Arc<str>, Index>,
     docs: HashMap<Arc<str>, BTreeMap<Arc<str>, Doc>>,
     subscriptions: HashMap<u64, Arc<str>>,
+    /// All events in the order in which they were stored.
+    feed: Vec<FeedRow>,
+    /// Number of the newest event.
+    newest: u64,
+    /// Rows of the feed whose event was deleted.
+    deleted: usize,
+    consumers: BTreeMap<Arc<str>, StoredConsumer>,
+}
+
+struct FeedRow {
+    number: u64,
+    subject: Arc<str>,
+    /// None: it was deleted.
+    event: Option<Event>,
+}
+
+#[derive(Default)]
+struct StoredConsumer {
+    /// Number of the event at the cursor.
+    position: u64,
+    parked: BTreeMap<u64, ParkedEvent>,
 }
 
 struct Log {
@@ -63,6 +91,8 @@ struct Log {
 struct Row {
     id: EventId,
     ts: u64,
+    /// In the feed.
+    number: u64,
     event: Event,
 }
 
@@ -77,6 +107,22 @@ struct Doc {
 }
 
 impl State {
+    /// Removes events from the feed. Their rows are removed when they are most of it.
+    fn delete_from_feed(&mut self, numbers: impl Iterator<Item = u64>) {
+        for number in numbers {
+            if let Ok(at) = self.feed.binary_search_by_key(&number, |row| row.number)
+                && let Some(row) = self.feed.get_mut(at)
+            {
+                row.event = None;
+                self.deleted += 1;
+            }
+        }
+        if self.deleted > self.feed.len() / 2 {
+            self.feed.retain(|row| row.event.is_some());
+            self.deleted = 0;
+        }
+    }
+
     fn live(&self, key: &str, now: u64) -> Option<&KvEntry> {
         self.kv.get(key).filter(|entry| entry.expires_ms.is_none_or(|at| at > now))
     }
@@ -99,7 +145,14 @@ impl State {
 impl MemoryStore {
     /// Creates an empty store.
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock, state: Mutex::default(), subscribers: TopicRegistry::default(), counters: Counters::default() }
+        Self {
+            clock,
+            state: Mutex::default(),
+            subscribers: TopicRegistry::default(),
+            counters: Counters::default(),
+            signal: FeedSignal::new(0),
+            leases: LocalLeases::default(),
+        }
     }
 
     fn run<T: Send + 'static>(&self, counter: &AtomicU64, work: impl FnOnce(&mut State) -> Result<T>) -> Op<T> {
@@ -137,6 +190,7 @@ impl StoreBackend for MemoryStore {
         let mut state = lock(&self.state);
         *state = State { closed: true, ..State::default() };
         self.subscribers.close();
+        self.leases.close();
         Op::ok(())
     }
 
@@ -180,8 +234,11 @@ impl StoreBackend for MemoryStore {
                 let name: Arc<str> = subject.into();
                 state.subjects.insert(name.clone(), Log { name, events: Vec::new() });
             }
+            state.newest += 1;
+            let number = state.newest;
             if let Some(log) = state.subjects.get_mut(subject.as_str()) {
-                log.events.push(Row { id, ts: now, event: event.clone() });
+                log.events.push(Row { id, ts: now, number, event: event.clone() });
+                state.feed.push(FeedRow { number, subject: log.name.clone(), event: Some(event.clone()) });
                 // Under the lock, so that subscribers receive a subject's events in their order. None of these block.
                 self.subscribers.for_each_match(subject, |subscriber| {
                     _ = subscriber.mailbox.push(Stored { subject: log.name.clone(), event: event.clone() });
@@ -190,6 +247,7 @@ impl StoreBackend for MemoryStore {
                     announce(&log.name, &event);
                 }
             }
+            self.signal.notify(number);
             Ok(event)
         })
     }
@@ -238,7 +296,94 @@ impl StoreBackend for MemoryStore {
         self.write_with(|state| {
             let Some(log) = state.subjects.remove(subject.as_str()) else { return Ok(false) };
             state.floor = state.floor.max(log.events.last().map(|row| row.id));
+            state.delete_from_feed(log.events.iter().map(|row| row.number));
             Ok(true)
+        })
+    }
+
+    fn feed_read(&self, query: FeedQuery) -> Op<FeedPage> {
+        self.read_with(|state| {
+            let after = query.after.as_ref().map_or(Ok(0), Position::number)?;
+            let start = state.feed.partition_point(|row| row.number <= after);
+            let (mut page, mut bytes) = (FeedPage::default(), 0);
+            for row in state.feed.get(start..).unwrap_or_default() {
+                if query.is_full(page.records.len(), bytes) {
+                    return Ok(page);
+                }
+                page.end = Some(row.number.into());
+                if let Some(event) = row.event.as_ref().filter(|event| query.matches(&row.subject, event.kind())) {
+                    bytes += event.json().len();
+                    let (position, subject) = (row.number.into(), row.subject.clone());
+                    page.records.push(FeedRecord { position, subject, event: event.json().clone() });
+                }
+            }
+            if state.newest > after && query.limit > 0 {
+                page.end = Some(state.newest.into());
+            }
+            Ok(page)
+        })
+    }
+
+    fn feed_head(&self) -> Op<Option<Position>> {
+        self.read_with(|state| Ok((state.newest > 0).then(|| state.newest.into())))
+    }
+
+    fn feed_watch(&self) -> Result<watch::Receiver<u64>> {
+        Ok(self.signal.subscribe())
+    }
+
+    fn consumer_acquire(&self, name: &ConsumerName) -> Op<Lease> {
+        match self.open() {
+            Op::Ready(Err(error)) => Op::err(error),
+            _ => self.leases.acquire(name),
+        }
+    }
+
+    fn consumer_load(&self, name: &ConsumerName) -> Op<Option<ConsumerState>> {
+        self.read_with(|state| {
+            Ok(state.consumers.get(name.as_str()).map(|consumer| ConsumerState {
+                position: (consumer.position > 0).then(|| consumer.position.into()),
+                missed: 0,
+                parked: consumer.parked.len() as u64,
+            }))
+        })
+    }
+
+    fn consumer_save(&self, name: &ConsumerName, _: &Lease, change: ConsumerChange) -> Op<()> {
+        self.write_with(|state| {
+            let position = change.position.as_ref().map(Position::number).transpose()?;
+            let numbered = |event: ParkedEvent| Ok((event.position.number()?, event));
+            let park = change.park.into_iter().map(numbered).collect::<Result<Vec<_>>>()?;
+            let unpark = change.unpark.iter().map(Position::number).collect::<Result<Vec<_>>>()?;
+            let consumer = state.consumers.entry(name.into()).or_default();
+            consumer.position = position.unwrap_or(consumer.position);
+            consumer.parked.extend(park);
+            unpark.iter().for_each(|number| _ = consumer.parked.remove(number));
+            Ok(())
+        })
+    }
+
+    fn consumer_list(&self) -> Op<Vec<ConsumerInfo>> {
+        self.read_with(|state| {
+            let info = |(name, consumer): (&Arc<str>, &StoredConsumer)| ConsumerInfo {
+                name: name.clone(),
+                position: (consumer.position > 0).then(|| consumer.position.into()),
+                parked: consumer.parked.len() as u64,
+            };
+            Ok(state.consumers.iter().map(info).collect())
+        })
+    }
+
+    fn consumer_delete(&self, name: &ConsumerName) -> Op<bool> {
+        self.write_with(|state| Ok(state.consumers.remove(name.as_str()).is_some()))
+    }
+
+    fn consumer_parked(&self, name: &ConsumerName, after: Option<Position>, limit: usize) -> Op<Vec<ParkedEvent>> {
+        self.read_with(|state| {
+            let after = after.as_ref().map_or(Ok(0), Position::number)?;
+            let Some(consumer) = state.consumers.get(name.as_str()) else { return Ok(Vec::new()) };
+            let rest = (Bound::Excluded(after), Bound::Unbounded);
+            Ok(consumer.parked.range(rest).take(limit).map(|(_, event)| event.clone()).collect())
         })
     }
 
