@@ -85,6 +85,7 @@ export interface NativeQueue {
   complete(token: number, result: string): Reply
   fail(token: number, reason: string): Reply
   progress(token: number, progress: string): Reply
+  drain(timeoutMs: number): Reply
   close(limitMs: number): Reply
 }
 

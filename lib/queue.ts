@@ -156,6 +156,15 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     this.later(() => this.native.start(text('queue', queue)))
   }
 
+  /**
+   * Stops the workers and resolves when the running handlers have ended. Everything else goes on until `close`: what is
+   * enqueued is stored for the next start.
+   * @internal
+   */
+  async drain(): Promise<void> {
+    await call(() => this.native.drain(CLOSE_TIMEOUT))
+  }
+
   async close(): Promise<void> {
     await call(() => this.native.close(CLOSE_TIMEOUT))
     for (const id of this.subscriptions) {

@@ -43,6 +43,30 @@ export function lifecycle(context: QueueContext): void {
     await rejects(async () => call(context.queue), 'NVENT_CLOSED')
   })
 
+  it('drain starts no further job, waits for running handlers, and goes on storing what is enqueued', async () => {
+    const { queue, add, work, capabilities } = context
+    const [begun, go] = [new Inbox(), gate()]
+    work(async (job) => {
+      begun.take(job.id)
+      await go.opened
+      await add({ jobId: 'next' })
+    }, 2)
+    await add({ jobId: 'runs' })
+    await begun.atLeast(1)
+    let drained = false
+    const draining = (queue as QueueAdapter & { drain(): Promise<void> }).drain().then(() => drained = true)
+    await add({ jobId: 'late' })
+    expect(drained).toBe(false)
+    go.open()
+    await draining
+    await add({ jobId: 'after' })
+    expect(begun.items).toEqual(['runs'])
+    await queue.close()
+    const later = context.another()
+    const states = await Promise.all(['runs', 'next', 'late', 'after'].map(async id => (await later.getJob('q', id))?.state))
+    expect(states).toEqual(capabilities.durable ? ['completed', 'waiting', 'waiting', 'waiting'] : [undefined, undefined, undefined, undefined])
+  })
+
   it('close waits for running handlers, starts no job and refuses calls', async () => {
     const { queue, add, work, collect, capabilities } = context
     const [begun, completed, go] = [new Inbox(), collect('completed'), gate()]

@@ -222,6 +222,13 @@ impl NativeQueue {
         reply(&self.bridge, || Ok(self.queue.progress(token as u64, progress.into())), |known| Some(known.to_string()))
     }
 
+    /// Stops the workers; running handlers have `timeout_ms`. Everything else goes on until `close`.
+    #[napi]
+    pub fn drain(&self, timeout_ms: f64) -> napi::Result<Reply> {
+        let timeout = Duration::from_millis(timeout_ms as u64);
+        reply(&self.bridge, || Ok(self.queue.drain(timeout)), |()| None)
+    }
+
     /// Closes the queues; handlers have `limit_ms` to settle.
     #[napi]
     pub fn close(&self, limit_ms: f64) -> napi::Result<Reply> {

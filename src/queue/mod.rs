@@ -290,6 +290,18 @@ impl Queue {
         self.open()
     }
 
+    /// Stops the workers of this adapter: no further job starts, and jobs that have not started wait again. Resolves when
+    /// the running handlers have ended, at the latest after `timeout`. Every other call goes on: what is enqueued is
+    /// stored for the next start. Followed by [`Queue::close`].
+    pub fn drain(&self, timeout: Duration) -> Op<()> {
+        let owner = self.owner;
+        let drained = self.call(move |engine| engine.begin_close(owner));
+        Op::pending(async move {
+            _ = tokio::time::timeout(timeout, drained.await?).await;
+            Ok(())
+        })
+    }
+
     /// Closes the queues: no job starts any more, jobs that have not started wait again, and handlers have until the
     /// timeout. Jobs that still run then are interrupted, and their outcomes ignored. Returns how many those were, 0 on a
     /// second call. Resolves when every resource is released.
