@@ -95,6 +95,7 @@ pub(super) fn store_options(text: &str) -> Result<RedisStoreOptions> {
             max_len: max_len.or(defaults.trim.max_len),
             approx: given.trim.approx.unwrap_or(defaults.trim.approx),
         },
+        feed_max_len: defaults.feed_max_len,
         clock: defaults.clock,
     })
 }

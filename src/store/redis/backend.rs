@@ -41,6 +41,7 @@ pub struct RedisStore {
     keys: Keys,
     trim: Trim,
     clock: SharedClock,
+    feed_max_len: u64,
     counters: Counters,
 }
 
@@ -50,8 +51,16 @@ impl RedisStore {
         let config = Arc::new(options.connection);
         let keys = Keys::new(&options.prefix);
         let client = Arc::new(Client::new(config.clone(), scripts::all(), "the Redis store", &runtime));
-        let tailers = Tailers::new(config, client.clone(), keys.clone(), &runtime);
-        Self { client, tailers, keys, trim: options.trim, clock: options.clock, counters: Counters::default() }
+        let tailers = Tailers::new(config, client.clone(), &keys, options.feed_max_len, &runtime);
+        Self {
+            client,
+            tailers,
+            keys,
+            trim: options.trim,
+            clock: options.clock,
+            feed_max_len: options.feed_max_len,
+            counters: Counters::default(),
+        }
     }
 
     /// Sends a request and counts its errors.
@@ -198,16 +207,17 @@ impl StoreBackend for RedisStore {
         self.counters.appends.fetch_add(1, Ordering::Relaxed);
         let ts = self.clock.now_ms();
         let (subject, keys, trim) = (Arc::<str>::from(subject), self.keys.clone(), self.trim);
-        let (to, new) = (subject.clone(), event.clone());
+        let (to, new, feed_max_len) = (subject.clone(), event.clone(), self.feed_max_len);
         let request = Request::write_made("append", move || {
-            let mut call = scripts::APPEND.call(&[&to, &keys.deleted(&to)]);
+            let mut call = scripts::APPEND.call(&[&to, &keys.deleted(&to), &keys.feed(), &keys.feed_state()]);
             call.arg(match expected {
                 None => String::new(),
                 Some(Expected::Empty) => "empty".into(),
                 Some(Expected::Last(id)) => id.to_string(),
             });
             call.arg(trim.max_len.map_or_else(String::new, |n| n.to_string()));
-            call.arg(if trim.approx { "~" } else { "=" }).arg(keys.appended(&to));
+            call.arg(if trim.approx { "~" } else { "=" }).arg(keys.appended());
+            call.arg(feed_max_len).arg(new.kind());
             for (name, text) in record::fields(&new, ts)? {
                 call.arg(name).arg(text);
             }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use super::feed::MAX_ENTRIES;
 use crate::redis::RedisConfig;
 use crate::time::{SharedClock, system_clock};
 
@@ -49,6 +50,8 @@ pub struct RedisStoreOptions {
     pub prefix: String,
     /// How long streams get.
     pub trim: Trim,
+    /// About how many entries the feed keeps: how far a consumer or subscription may be behind without missing events.
+    pub feed_max_len: u64,
     /// The source of `ts`.
     pub clock: SharedClock,
 }
@@ -59,6 +62,7 @@ impl Default for RedisStoreOptions {
             connection: RedisConfig::default(),
             prefix: "nvent".into(),
             trim: Trim::default(),
+            feed_max_len: MAX_ENTRIES,
             clock: system_clock(),
         }
     }

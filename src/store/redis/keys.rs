@@ -64,13 +64,24 @@ impl Keys {
         format!("{}:~kv", self.prefix)
     }
 
-    /// Channel: announces appends to this subject; the message is the event's id.
-    pub(super) fn appended(&self, subject: &str) -> String {
-        format!("{}:~appended:{subject}", self.prefix)
+    /// Stream: the feed. An entry has the subject `s`, the id `i` and the type `t` of an event.
+    pub(super) fn feed(&self) -> String {
+        format!("{}:~feed", self.prefix)
     }
 
-    /// Returns the common beginning of the channels of [`Keys::appended`].
-    pub(super) fn appended_prefix(&self) -> String {
-        self.appended("")
+    /// Hash: the number of entries that the feed ever had (`n`), and the state of `feed_adopt.lua`.
+    pub(super) fn feed_state(&self) -> String {
+        format!("{}:~feed:state", self.prefix)
+    }
+
+    /// Hash: the last adopted id of subjects that other writers append to.
+    pub(super) fn adopted(&self) -> String {
+        format!("{}:~feed:adopted", self.prefix)
+    }
+
+    /// Channel: announces appends to all subjects; a message is `<position> <id> <subject>`, or empty
+    /// where the feed has to be read.
+    pub(super) fn appended(&self) -> String {
+        format!("{}:~appended", self.prefix)
     }
 }

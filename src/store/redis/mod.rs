@@ -35,6 +35,7 @@
 
 mod backend;
 mod config;
+mod feed;
 mod keys;
 mod metadata;
 mod record;

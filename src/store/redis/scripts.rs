@@ -17,10 +17,12 @@ macro_rules! scripts {
 }
 
 scripts! {
-    APPEND = "append";
+    APPEND = "feed_add", "append";
     READ = "read";
     DELETE_SUBJECT = "delete_subject";
-    POSITIONS = "positions";
+    FEED_HEAD = "feed_head";
+    FEED_EVENTS = "feed_events";
+    FEED_ADOPT = "feed_add", "feed_adopt";
     KV_SET = "kv_keys", "kv_set";
     KV_DELETE = "kv_delete";
     KV_CLEAR = "kv_clear";

@@ -1,99 +1,129 @@
-//! Store subscriptions: appends of every process, in order, none twice, also after an outage.
+//! Store subscriptions: appends of every process, in the order of the feed, none twice, also after an outage.
 //!
-//! For each tailed subject the id of the last delivered event is kept, and later events are read from the stream itself.
-//! Notifications only say when to read: native instances publish one with every append; appends of other writers are
-//! found by polling the known subjects every second, and new subjects of a glob by a scan every five. A lost notification
-//! therefore delays events and loses none.
+//! Announcements of appends carry position, subject and id, so a subscriber whose position is the one before reads only the
+//! event. Where an announcement is missing, the feed is read from the last position. An announcement that is lost therefore
+//! delays events and loses none.
+//!
+//! A mailbox that is full is not pushed to: its subscription continues by itself from its own position in the feed when
+//! there is room, and joins the others when it has caught up.
 //!
 //! A subscription made during an outage keeps its place among the calls: it starts before any append that was called
 //! after it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use ::redis::{Value, cmd};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
+use super::feed::{ADOPT_INTERVAL, ADOPT_STEP_DELAY, Adoption, Entry, Feed, Found, Head, Page, Start};
 use super::keys::Keys;
-use super::{record, scripts};
 use crate::error::{Error, Result};
-use crate::event::{Event, EventId};
-use crate::fanout::{Mailbox, next_id};
+use crate::event::EventId;
+use crate::fanout::{Gap, GapReason, Mailbox, next_id};
 use crate::op::Op;
 use crate::redis::pubsub::{Channel, PubSub, Receiver};
-use crate::redis::{Client, RedisConfig, Request, reply};
+use crate::redis::{Client, RedisConfig};
 use crate::store::Stored;
 use crate::sync::lock;
 use crate::topic::Glob;
 
-/// Time between two reads of the known subjects without a notification.
+/// Time between two reads of the feed while announcements do not arrive: an ACL may forbid channels.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between two scans for new subjects of globs.
-const SCAN_INTERVAL: Duration = Duration::from_secs(5);
-/// Bounds of one read.
-const MAX_EVENTS_PER_READ: usize = 500;
-const MAX_SUBJECTS_PER_READ: usize = 200;
+/// Delay after a failed read. Errors are outages here: the client waits for the connection.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Entries of the feed per read.
+const PAGE: usize = 1_000;
+/// Announcements that wait to be handled. Beyond, the feed is read instead.
+const MAX_ANNOUNCED: usize = 10_000;
+/// Entries handled at a time.
+const BATCH: usize = 500;
+/// Subjects of which the last id is kept.
+const MAX_KNOWN: usize = 50_000;
 
 struct Tailer {
-    pattern: Arc<str>,
     glob: Glob,
     mailbox: Arc<Mailbox<Stored>>,
-    /// Ids after which this tailer gets events, where they are beyond the subject's position.
-    starts: HashMap<Arc<str>, EventId>,
+    /// Delivers what comes after this position.
+    start: Head,
+    /// Some: it reads the feed by itself, from this position.
+    behind: Option<EventId>,
 }
 
-#[derive(Default)]
-struct Position {
-    /// Delivered up to here.
-    last: EventId,
-    /// Number of complete scans that did not find it. A scan may miss a key that is created while it runs.
-    missed_scans: u8,
-}
-
-/// Subjects that may have new events, in the order of their first notification.
-#[derive(Default)]
-struct Pending(HashMap<Arc<str>, usize>);
-
-impl Pending {
-    fn add(&mut self, subject: Arc<str>) {
-        let next = self.0.len();
-        self.0.entry(subject).or_insert(next);
-    }
-
-    fn in_order(self) -> Vec<Arc<str>> {
-        let mut subjects: Vec<_> = self.0.into_iter().collect();
-        subjects.sort_unstable_by_key(|(_, order)| *order);
-        subjects.into_iter().map(|(subject, _)| subject).collect()
+impl Tailer {
+    fn receives(&self, entry: &Entry) -> bool {
+        self.start.position.seq < entry.position.seq
+            // An event of another writer may have been stored long before it was added to the feed.
+            && (!entry.adopted || self.start.now <= entry.id.ms)
+            && self.glob.matches(&entry.subject)
     }
 }
 
 #[derive(Default)]
 struct State {
-    /// Tailers whose first positions are not known yet.
-    starting: HashMap<u64, Tailer>,
+    /// Tailers that do not know yet where they start.
+    starting: HashMap<u64, (Glob, Arc<Mailbox<Stored>>)>,
     tailers: HashMap<u64, Tailer>,
-    positions: HashMap<Arc<str>, Position>,
-    pending: Pending,
-    all_pending: bool,
-    scan: bool,
-    task: bool,
+    /// Up to here everything was delivered to tailers that are not behind. None: there is no tailer.
+    cursor: Option<EventId>,
+    /// The last id delivered of each subject: what other writers append is delivered with the next event of the subject.
+    known: HashMap<Arc<str>, EventId>,
+    /// No id beyond this time was removed from `known`.
+    known_floor: u64,
+    /// End of the batch whose events are being read.
+    reading: Option<EventId>,
+    /// Announced entries, without a gap after the cursor.
+    announced: VecDeque<Entry>,
+    /// Whether the feed has to be read, as announcements may be missing.
+    stale: bool,
+    /// Whether announcements arrive.
+    live: bool,
+    /// Whether the channel is subscribed to and the task runs.
+    running: bool,
 }
 
 impl State {
-    fn is_tailed(&self, subject: &str) -> bool {
-        self.tailers.values().any(|tailer| tailer.glob.matches(subject))
+    /// Returns from where the subject of an entry is read: after what was delivered of it.
+    fn start_of(&self, entry: &Entry, batch: &HashMap<Arc<str>, EventId>) -> Start {
+        let first = self.tailers.values().map(|tailer| tailer.start.now).min().unwrap_or(u64::MAX);
+        let start = match batch.get(&entry.subject).or_else(|| self.known.get(&entry.subject)) {
+            Some(id) => Start::After(*id),
+            None => Start::At(EventId { ms: first.max(self.known_floor + 1), seq: 0 }),
+        };
+        match start {
+            Start::At(id) | Start::After(id) if id >= entry.id => Start::At(entry.id),
+            start => start,
+        }
+    }
+
+    /// Notes what a batch delivered.
+    fn note_delivered(&mut self, batch: HashMap<Arc<str>, EventId>) {
+        if self.known.len() + batch.len() > MAX_KNOWN {
+            self.known_floor = self.known.values().map(|id| id.ms).max().unwrap_or(0).max(self.known_floor);
+            self.known.clear();
+        }
+        for (subject, id) in batch {
+            let last = self.known.entry(subject).or_insert(id);
+            *last = id.max(*last);
+        }
+    }
+
+    /// The position that follows without a gap if the next announcement is one more.
+    fn tip(&self) -> Option<EventId> {
+        self.announced.back().map(|entry| entry.position).or(self.reading).or(self.cursor)
     }
 }
 
 struct Shared {
-    client: Arc<Client>,
-    keys: Keys,
+    feed: Feed,
+    max_entries: u64,
     state: Mutex<State>,
     changed: Notify,
+    /// Counts what may be news of the feed.
+    news: watch::Sender<u64>,
     closed: AtomicBool,
 }
 
@@ -101,81 +131,125 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Closes all mailboxes and ends the task.
+    fn end(&self) {
+        self.closed.store(true, Ordering::Release);
+        let mut state = self.state();
+        let State { starting, tailers, .. } = &mut *state;
+        starting.drain().for_each(|(_, (_, mailbox))| mailbox.close());
+        tailers.drain().for_each(|(_, tailer)| tailer.mailbox.close());
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Returns whether anything follows the feed.
+    fn is_followed(&self) -> bool {
+        !self.state().tailers.is_empty() || self.news.receiver_count() > 0
+    }
+
+    /// Makes the task read the feed.
+    fn read_feed(&self) {
+        self.state().stale = true;
+        self.changed.notify_one();
+        self.news.send_modify(|count| *count += 1);
+    }
 }
 
 /// The subscriptions of one store.
 pub(super) struct Tailers {
     shared: Arc<Shared>,
+    client: Arc<Client>,
+    channel: Channel,
     pubsub: Arc<PubSub>,
     accept_timeout: Duration,
     runtime: Handle,
 }
 
-/// Receives notifications of appends.
-struct Notifications(Weak<Shared>);
+/// Receives announcements of appends.
+struct Announcements(Weak<Shared>);
 
-impl Receiver for Notifications {
-    fn message(&self, _: &Channel, topic: &str, _: &[u8]) {
+impl Receiver for Announcements {
+    fn message(&self, _: &Channel, _: &str, payload: &[u8]) {
         let Some(shared) = self.0.upgrade() else { return };
-        if let Some(subject) = topic.strip_prefix(&shared.keys.appended_prefix()) {
-            shared.state().pending.add(subject.into());
-            shared.changed.notify_one();
+        let mut state = shared.state();
+        match (state.tip(), Entry::announced(payload)) {
+            (None, _) => {}
+            (Some(tip), Some(entry)) if entry.position.seq <= tip.seq => {}
+            (Some(tip), Some(entry)) if entry.position.seq == tip.seq + 1 && state.announced.len() < MAX_ANNOUNCED => {
+                state.announced.push_back(entry);
+            }
+            _ => state.stale = true,
         }
+        drop(state);
+        shared.changed.notify_one();
+        shared.news.send_modify(|count| *count += 1);
     }
 
     fn live(&self, _: &Channel) {
         let Some(shared) = self.0.upgrade() else { return };
-        // Notifications may have been missed until now.
-        let mut state = shared.state();
-        (state.all_pending, state.scan) = (true, true);
-        shared.changed.notify_one();
+        shared.state().live = true;
+        // Announcements may have been missed until now.
+        shared.read_feed();
     }
 
-    fn interrupted(&self) {}
+    fn interrupted(&self) {
+        let Some(shared) = self.0.upgrade() else { return };
+        shared.state().live = false;
+        shared.changed.notify_one();
+    }
 }
 
 impl Tailers {
-    pub(super) fn new(config: Arc<RedisConfig>, client: Arc<Client>, keys: Keys, runtime: &Handle) -> Self {
+    pub(super) fn new(
+        config: Arc<RedisConfig>,
+        client: Arc<Client>,
+        keys: &Keys,
+        max_entries: u64,
+        runtime: &Handle,
+    ) -> Self {
         let shared = Arc::new(Shared {
-            client,
-            keys,
+            feed: Feed::new(client.clone(), keys.clone()),
+            max_entries,
             state: Mutex::default(),
             changed: Notify::new(),
+            news: watch::Sender::new(0),
             closed: AtomicBool::new(false),
         });
         let accept_timeout = config.queue_timeout;
-        let pubsub = Arc::new(PubSub::new(config, Arc::new(Notifications(Arc::downgrade(&shared))), runtime));
-        Self { shared, pubsub, accept_timeout, runtime: runtime.clone() }
+        let pubsub = Arc::new(PubSub::new(config, Arc::new(Announcements(Arc::downgrade(&shared))), runtime));
+        let channel = Channel::Exact(keys.appended().into());
+        Self { shared, client, channel, pubsub, accept_timeout, runtime: runtime.clone() }
     }
 
-    /// Subscribes to a subject or glob, from its end when this call is executed. Resolves then, or, during an outage, after
-    /// [`RedisConfig::queue_timeout`]: the subscription is accepted, and live when the server is back.
+    pub(super) fn feed(&self) -> &Feed {
+        &self.shared.feed
+    }
+
+    /// Subscribes to a subject or glob, from the end of the feed when this call is executed. Resolves then, or, during an
+    /// outage, after [`RedisConfig::queue_timeout`]: the subscription is accepted, and live when the server is back.
     pub(super) fn subscribe(&self, pattern: &str, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
-        let glob = Glob::new(pattern);
-        let mut call = scripts::POSITIONS.call(&[]);
-        call.arg(pattern).arg(if glob.is_literal() { "0" } else { "1" });
         let id = next_id();
-        let tailer = Tailer { pattern: pattern.into(), glob, mailbox, starts: HashMap::new() };
-        self.shared.state().starting.insert(id, tailer);
-        // Without notifications (an ACL may forbid channels) events arrive by polling.
-        let _confirmed = self.pubsub.want(channel(&self.shared.keys, pattern));
+        self.shared.state().starting.insert(id, (Glob::new(pattern), mailbox));
+        self.run();
         let (sender, receiver) = oneshot::channel();
         // Weak: the call may wait long and must not keep a dropped store alive.
-        let (shared, pubsub) = (Arc::downgrade(&self.shared), self.pubsub.clone());
-        self.shared.client.submit(Request::patient_read("subscribe", call).of(&scripts::POSITIONS), move |result| {
+        let (shared, runtime) = (Arc::downgrade(&self.shared), self.runtime.clone());
+        self.client.submit(self.shared.feed.head_request("subscribe"), move |result| {
             let Some(shared) = shared.upgrade() else { return };
-            let started = result.and_then(reply::pairs).and_then(|ends| start(&shared, id, ends));
+            let started = result.and_then(Feed::head).map(|head| start(&shared, id, head, &runtime));
             if started.is_err() {
-                remove(&shared, &pubsub, id);
+                remove(&shared, id);
             }
             _ = sender.send(started.map(|()| id));
         });
-        if !std::mem::replace(&mut self.shared.state().task, true) {
-            self.runtime.spawn(run(self.shared.clone()));
-        }
-        let accept_timeout = self.accept_timeout;
+        let timeout = self.accept_timeout;
         Op::pending(async move {
-            match tokio::time::timeout(accept_timeout, receiver).await {
+            match tokio::time::timeout(timeout, receiver).await {
                 Ok(started) => started.unwrap_or_else(|_| Err(Error::closed("the Redis store"))),
                 Err(_) => Ok(id),
             }
@@ -184,204 +258,293 @@ impl Tailers {
 
     /// Ends a subscription and closes its mailbox.
     pub(super) fn unsubscribe(&self, id: u64) {
-        remove(&self.shared, &self.pubsub, id);
+        remove(&self.shared, id);
+    }
+
+    /// Returns what changes whenever there may be news of the feed.
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        let receiver = self.shared.news.subscribe();
+        self.run();
+        self.shared.changed.notify_one();
+        receiver
+    }
+
+    /// Subscribes to announcements and starts the task, once.
+    fn run(&self) {
+        if !std::mem::replace(&mut self.shared.state().running, true) {
+            // Where channels are forbidden, events arrive by polling.
+            drop(self.pubsub.want(self.channel.clone()));
+            self.runtime.spawn(follow(self.shared.clone(), self.runtime.clone()));
+        }
     }
 
     pub(super) fn close(&self) -> Op<()> {
-        self.shared.closed.store(true, Ordering::Release);
-        {
-            let mut state = self.shared.state();
-            let State { starting, tailers, .. } = &mut *state;
-            starting.drain().chain(tailers.drain()).for_each(|(_, tailer)| tailer.mailbox.close());
-        }
-        self.shared.changed.notify_one();
+        self.shared.end();
         self.pubsub.close()
     }
 }
 
-/// Starts a tailer at the ends of its subjects.
-fn start(shared: &Shared, id: u64, ends: Vec<(String, String)>) -> Result<()> {
-    let mut state = shared.state();
-    // Unsubscribed meanwhile.
-    let Some(mut tailer) = state.starting.remove(&id) else { return Ok(()) };
-    for (subject, last) in ends {
-        let (subject, last) = (Arc::<str>::from(subject), last.parse()?);
-        let position = state.positions.entry(subject.clone()).or_insert(Position { last, missed_scans: 0 });
-        if position.last < last {
-            tailer.starts.insert(subject, last);
-        }
-    }
-    state.tailers.insert(id, tailer);
-    // Notifications since were not for a known subject.
-    state.all_pending = true;
-    drop(state);
-    shared.changed.notify_one();
-    Ok(())
-}
-
-fn remove(shared: &Shared, pubsub: &PubSub, id: u64) {
-    let mut state = shared.state();
-    let Some(tailer) = state.tailers.remove(&id).or_else(|| state.starting.remove(&id)) else { return };
-    tailer.mailbox.close();
-    if !state.tailers.values().chain(state.starting.values()).any(|other| other.pattern == tailer.pattern) {
-        pubsub.unwant(&channel(&shared.keys, &tailer.pattern));
-    }
-    let State { tailers, positions, .. } = &mut *state;
-    positions.retain(|subject, _| tailers.values().any(|tailer| tailer.glob.matches(subject)));
-}
-
-/// Returns the channel that announces appends to a subject or glob.
-fn channel(keys: &Keys, pattern: &str) -> Channel {
-    if !crate::topic::is_pattern(pattern) {
-        return Channel::Exact(keys.appended(pattern).into());
-    }
-    let mut glob = String::new();
-    for c in keys.appended_prefix().chars() {
-        if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^') {
-            glob.push('\\');
-        }
-        glob.push(c);
-    }
-    glob.push_str(pattern);
-    Channel::Pattern(glob.into())
-}
-
 impl Drop for Tailers {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::Release);
-        self.shared.changed.notify_one();
+        self.shared.end();
     }
 }
 
-/// Reads and delivers new events until the store is closed.
-async fn run(shared: Arc<Shared>) {
-    let mut scaned = Instant::now();
-    while !shared.closed.load(Ordering::Acquire) {
-        let scan = {
-            let mut state = shared.state();
-            let globs = state.tailers.values().any(|tailer| !tailer.glob.is_literal());
-            globs && (std::mem::take(&mut state.scan) || scaned.elapsed() >= SCAN_INTERVAL)
-        };
-        // Errors are outages here: the read is repeated when the server is back.
-        if scan {
-            if let Err(error) = scan_subjects(&shared).await {
-                tracing::debug!(%error, "store subscriptions: no scan");
-                shared.state().scan = true;
-            }
-            scaned = Instant::now();
-        }
-        let more = read_new(&shared).await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "store subscriptions: no read");
-            shared.state().all_pending = true;
-            false
-        });
-        if !more && tokio::time::timeout(POLL_INTERVAL, shared.changed.notified()).await.is_err() {
-            shared.state().all_pending = true;
-        }
-    }
-}
-
-/// Finds subjects of globs that were not announced, page by page, and removes deleted ones.
-async fn scan_subjects(shared: &Shared) -> Result<()> {
-    let globs: Vec<_> = {
-        let state = shared.state();
-        let globs = state.tailers.values().filter(|f| !f.glob.is_literal()).map(|f| f.pattern.clone());
-        globs.collect::<HashSet<_>>().into_iter().collect()
-    };
-    let mut found = HashSet::new();
-    for glob in globs {
-        let mut cursor = "0".to_owned();
-        loop {
-            let mut scan = cmd("SCAN");
-            scan.arg(&cursor).arg("MATCH").arg(&*glob).arg("COUNT").arg(1000).arg("TYPE").arg("stream");
-            let page = shared.client.call(Request::read("SCAN", scan), reply::list).await?;
-            let mut page = page.into_iter();
-            cursor = page.next().map(reply::text).transpose()?.unwrap_or_default();
-            found.extend(page.next().map(reply::texts).transpose()?.unwrap_or_default());
-            if cursor == "0" || cursor.is_empty() {
-                break;
-            }
-        }
-    }
+/// Starts a tailer at the end of the feed.
+fn start(shared: &Arc<Shared>, id: u64, head: Head, runtime: &Handle) {
     let mut state = shared.state();
-    let State { tailers, positions, pending, .. } = &mut *state;
-    positions.retain(|subject, position| {
-        position.missed_scans = if found.contains(&**subject) { 0 } else { position.missed_scans + 1 };
-        position.missed_scans < 3 || tailers.values().any(|f| f.glob.is_literal() && f.glob.matches(subject))
-    });
-    // An unknown subject did not exist when its tailers started.
-    let unknown = found.into_iter().map(Arc::from).filter(|subject: &Arc<str>| !positions.contains_key(subject));
-    unknown.for_each(|subject| pending.add(subject));
-    Ok(())
+    // None: unsubscribed meanwhile.
+    let Some((glob, mailbox)) = state.starting.remove(&id) else { return };
+    let cursor = *state.cursor.get_or_insert(head.position);
+    // What is being read was selected without this tailer.
+    let reached = state.reading.unwrap_or(cursor);
+    let behind = (head.position.seq < reached.seq).then_some(head.position);
+    state.tailers.insert(id, Tailer { glob, mailbox, start: head, behind });
+    // Announcements before the first tailer were not kept.
+    state.stale = true;
+    drop(state);
+    shared.changed.notify_one();
+    if behind.is_some() {
+        runtime.spawn(catch_up(shared.clone(), id));
+    }
 }
 
-/// Reads and delivers once. Returns whether there is more.
-async fn read_new(shared: &Shared) -> Result<bool> {
-    let from: Vec<(Arc<str>, EventId)> = {
-        let mut state = shared.state();
-        let pending = std::mem::take(&mut state.pending).in_order();
-        if std::mem::take(&mut state.all_pending) {
-            for subject in pending {
-                if state.is_tailed(&subject) {
-                    state.positions.entry(subject).or_default();
-                }
+fn remove(shared: &Shared, id: u64) {
+    let mut state = shared.state();
+    let starting = state.starting.remove(&id).map(|(_, mailbox)| mailbox);
+    let Some(mailbox) = starting.or_else(|| state.tailers.remove(&id).map(|tailer| tailer.mailbox)) else { return };
+    mailbox.close();
+    if state.tailers.is_empty() {
+        state.cursor = None;
+        state.announced.clear();
+        state.known.clear();
+        state.known_floor = 0;
+    }
+}
+
+/// Delivers what is new, until the store is closed.
+async fn follow(shared: Arc<Shared>, runtime: Handle) {
+    let mut next_adoption = Instant::now() + ADOPT_STEP_DELAY;
+    let mut next_poll = Instant::now() + POLL_INTERVAL;
+    while !shared.is_closed() {
+        if !shared.is_followed() {
+            shared.changed.notified().await;
+            continue;
+        }
+        match deliver_next(&shared, &runtime).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(%error, "store subscriptions: the feed was not read");
+                shared.state().stale = true;
+                tokio::time::sleep(RETRY_DELAY).await;
+                continue;
             }
-            state.positions.iter().map(|(subject, position)| (subject.clone(), position.last)).collect()
-        } else {
-            let wanted: Vec<_> = pending.into_iter().filter(|subject| state.is_tailed(subject)).collect();
-            let last = |subject: Arc<str>| (subject.clone(), state.positions.entry(subject).or_default().last);
-            wanted.into_iter().map(last).collect()
         }
-    };
-    let mut more = false;
-    for subjects in from.chunks(MAX_SUBJECTS_PER_READ) {
-        let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(MAX_EVENTS_PER_READ).arg("STREAMS");
-        subjects.iter().for_each(|(subject, _)| _ = read.arg(&**subject));
-        subjects.iter().for_each(|(_, last)| _ = read.arg(last.to_string()));
-        let mut events = Vec::new();
-        for stream in shared.client.call(Request::read("XREAD", read), reply::list).await? {
-            more |= parse_stream(shared, stream, &mut events)?;
+        let live = shared.state().live;
+        let wait = if live { next_adoption } else { next_adoption.min(next_poll) };
+        if tokio::time::timeout_at(wait, shared.changed.notified()).await.is_ok() {
+            continue;
         }
-        // Several subjects in the order of time, and within a millisecond in the order of their notifications.
-        events.sort_by_key(|(id, ..)| *id);
-        deliver(shared, events);
+        if !live && Instant::now() >= next_poll {
+            next_poll = Instant::now() + POLL_INTERVAL;
+            shared.read_feed();
+        }
+        if Instant::now() >= next_adoption {
+            let adoption = shared.feed.adopt(shared.max_entries).await;
+            let unfinished = matches!(adoption, Ok(Adoption::Unfinished));
+            next_adoption = Instant::now() + if unfinished { ADOPT_STEP_DELAY } else { ADOPT_INTERVAL };
+        }
     }
-    Ok(more)
 }
 
-/// An entry that was read: its id, its subject, its fields.
-type Entry = (EventId, Arc<str>, Vec<(String, String)>);
+/// Delivers one batch. Returns whether there may be more.
+async fn deliver_next(shared: &Arc<Shared>, runtime: &Handle) -> Result<bool> {
+    let (announced, cursor) = {
+        let mut state = shared.state();
+        let Some(cursor) = state.cursor else {
+            state.stale = false;
+            return Ok(false);
+        };
+        let count = state.announced.len().min(BATCH);
+        if count == 0 && !std::mem::take(&mut state.stale) {
+            return Ok(false);
+        }
+        let batch: Vec<_> = state.announced.drain(..count).collect();
+        state.reading = batch.last().map(|entry| entry.position);
+        (batch, cursor)
+    };
+    let result = if announced.is_empty() {
+        read_page(shared, cursor, runtime).await
+    } else {
+        let last = announced.last().map(|entry| entry.position);
+        deliver(shared, Page { entries: announced, last, missed: 0, full: true }, runtime).await.map(|()| true)
+    };
+    let mut state = shared.state();
+    state.reading = None;
+    if result.is_err() {
+        // Read again, from the cursor.
+        state.announced.clear();
+    }
+    result
+}
 
-/// Parses the reply for one subject. Returns whether there may be more of it.
-fn parse_stream(shared: &Shared, stream: Value, events: &mut Vec<Entry>) -> Result<bool> {
-    let mut parts = reply::list(stream)?.into_iter();
-    let (Some(subject), Some(entries)) = (parts.next(), parts.next()) else { return Ok(false) };
-    let (subject, entries) = (Arc::<str>::from(reply::text(subject)?), reply::list(entries)?);
-    let full = entries.len() == MAX_EVENTS_PER_READ;
-    for entry in entries {
-        let (id, fields) = record::entry(entry)?;
-        events.push((id, subject.clone(), fields));
+/// Reads the feed after a position and delivers it. Returns whether there may be more.
+async fn read_page(shared: &Arc<Shared>, cursor: EventId, runtime: &Handle) -> Result<bool> {
+    let page = shared.feed.entries(cursor, PAGE).await?;
+    let Some(last) = page.last else {
+        return reset_if_behind_cursor(shared, cursor).await;
+    };
+    {
+        let mut state = shared.state();
+        state.reading = Some(last);
+        // Announced meanwhile: what follows the page is kept.
+        while state.announced.front().is_some_and(|entry| entry.position.seq <= last.seq) {
+            state.announced.pop_front();
+        }
+        if state.announced.front().is_some_and(|entry| entry.position.seq != last.seq + 1) {
+            state.announced.clear();
+            state.stale = true;
+        }
+        if page.full {
+            state.stale = true;
+        }
     }
-    if full {
-        shared.state().pending.add(subject);
-    }
+    let full = page.full;
+    deliver(shared, page, runtime).await?;
     Ok(full)
 }
 
-fn deliver(shared: &Shared, events: Vec<Entry>) {
+/// A server that lost writes (a failover, a restart without persistence) counts from an earlier position again.
+async fn reset_if_behind_cursor(shared: &Arc<Shared>, cursor: EventId) -> Result<bool> {
+    let (sender, receiver) = oneshot::channel();
+    let request = shared.feed.head_request("subscribe");
+    shared.feed.submit(request, move |result| _ = sender.send(result.and_then(Feed::head)));
+    let head = receiver.await.unwrap_or_else(|_| Err(Error::closed("the Redis store")))?;
     let mut state = shared.state();
-    let State { tailers, positions, .. } = &mut *state;
-    for (id, subject, fields) in events {
-        let Some(position) = positions.get_mut(&subject).filter(|position| position.last < id) else { continue };
-        position.last = id;
-        // An entry that is no event is skipped: it must not block what follows.
-        let Ok(event) = Event::parse(&record::to_json(id, &fields)) else { continue };
-        for tailer in tailers.values_mut().filter(|tailer| tailer.glob.matches(&subject)) {
-            if tailer.starts.get(&subject).is_none_or(|start| *start < id) {
-                tailer.starts.remove(&subject);
-                _ = tailer.mailbox.push(Stored { subject: subject.clone(), event: event.clone() });
+    if head.position.seq >= cursor.seq || state.cursor != Some(cursor) {
+        return Ok(false);
+    }
+    state.cursor = Some(head.position);
+    state.announced.clear();
+    for tailer in state.tailers.values_mut().filter(|tailer| tailer.behind.is_none()) {
+        tailer.start = head;
+        tailer.mailbox.note_gap(Gap { reason: GapReason::Reconnect, missed: None });
+    }
+    Ok(true)
+}
+
+/// Reads the events of entries and delivers them.
+async fn deliver(shared: &Arc<Shared>, page: Page, runtime: &Handle) -> Result<()> {
+    let Some(last) = page.last else { return Ok(()) };
+    // Tailers that start meanwhile begin at or after `last`, or read by themselves.
+    let (mut wanted, mut starts, mut batch) = (Vec::new(), Vec::new(), HashMap::<_, EventId>::new());
+    {
+        let state = shared.state();
+        for entry in page.entries {
+            let known = batch.get(&entry.subject).or_else(|| state.known.get(&entry.subject));
+            // Delivered with a later event of its subject already.
+            let is_delivered = entry.adopted && known.is_some_and(|last| entry.id <= *last);
+            let is_wanted = || state.tailers.values().any(|tailer| tailer.behind.is_none() && tailer.receives(&entry));
+            if !is_delivered && is_wanted() {
+                starts.push(state.start_of(&entry, &batch));
+                let last = batch.entry(entry.subject.clone()).or_insert(entry.id);
+                *last = entry.id.max(*last);
+                wanted.push(entry);
             }
         }
     }
+    let asked: Vec<_> = wanted.iter().zip(starts).collect();
+    let found = shared.feed.events_after(&asked).await?;
+    let mut late = Vec::new();
+    {
+        let mut state = shared.state();
+        let Some(cursor) = state.cursor else { return Ok(()) };
+        for (id, tailer) in state.tailers.iter_mut().filter(|(_, tailer)| tailer.behind.is_none()) {
+            if page.missed > 0 && tailer.start.position.seq <= cursor.seq {
+                tailer.mailbox.note_gap(Gap { reason: GapReason::Reconnect, missed: Some(page.missed) });
+            }
+            if let Some(reached) = push_all(tailer, cursor, &wanted, &found) {
+                tailer.behind = Some(reached);
+                late.push(*id);
+            }
+        }
+        state.cursor = Some(last);
+        state.note_delivered(batch);
+    }
+    for id in late {
+        runtime.spawn(catch_up(shared.clone(), id));
+    }
+    Ok(())
+}
+
+/// Pushes events to a tailer. Some: its mailbox is full, and it has got what is up to this position.
+fn push_all(tailer: &Tailer, after: EventId, entries: &[Entry], found: &[Vec<Found>]) -> Option<EventId> {
+    let mut reached = after;
+    for (entry, found) in entries.iter().zip(found) {
+        if tailer.receives(entry) {
+            for Found { id, event } in found {
+                if *id != entry.id && tailer.start.now > id.ms {
+                    continue;
+                }
+                if tailer.mailbox.len() >= tailer.mailbox.capacity() {
+                    return Some(reached);
+                }
+                _ = tailer.mailbox.push(Stored { subject: entry.subject.clone(), event: event.clone() });
+            }
+        }
+        reached = entry.position;
+    }
+    None
+}
+
+/// Delivers to a tailer by itself, as its mailbox has room, until it has reached the others.
+async fn catch_up(shared: Arc<Shared>, id: u64) {
+    loop {
+        let (mailbox, after) = {
+            let state = shared.state();
+            let Some(tailer) = state.tailers.get(&id) else { return };
+            let Some(after) = tailer.behind else { return };
+            (tailer.mailbox.clone(), after)
+        };
+        mailbox.wait_for_capacity().await;
+        if shared.is_closed() {
+            return;
+        }
+        if let Err(error) = catch_up_page(&shared, id, after).await {
+            tracing::debug!(%error, "store subscriptions: the feed was not read");
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+    }
+}
+
+async fn catch_up_page(shared: &Shared, id: u64, after: EventId) -> Result<()> {
+    let page = shared.feed.entries(after, PAGE).await?;
+    let wanted: Vec<Entry> = {
+        let state = shared.state();
+        let Some(tailer) = state.tailers.get(&id) else { return Ok(()) };
+        let room = tailer.mailbox.capacity().saturating_sub(tailer.mailbox.len()).clamp(1, BATCH);
+        page.entries.iter().filter(|entry| tailer.receives(entry)).take(room).cloned().collect()
+    };
+    let exact: Vec<_> = wanted.iter().map(|entry| (entry, Start::At(entry.id))).collect();
+    let found = shared.feed.events_after(&exact).await?;
+    let mut state = shared.state();
+    let goal = state.reading.or(state.cursor).unwrap_or_default();
+    let Some(tailer) = state.tailers.get_mut(&id) else { return Ok(()) };
+    if page.missed > 0 {
+        tailer.mailbox.note_gap(Gap { reason: GapReason::Reconnect, missed: Some(page.missed) });
+    }
+    let reached = push_all(tailer, after, &wanted, &found).unwrap_or_else(|| {
+        let unselected = page.entries.iter().filter(|entry| tailer.receives(entry)).nth(wanted.len());
+        match (unselected, wanted.last()) {
+            (Some(_), Some(last)) => last.position,
+            _ => page.last.unwrap_or(goal),
+        }
+    });
+    tailer.behind = (reached.seq < goal.seq).then_some(reached);
+    if tailer.behind.is_none() {
+        // The others may still get some of what it has.
+        tailer.start.position = reached;
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
--- Appends an event to a subject, if the subject ends as expected, and announces it.
--- KEYS    the subject (stream) | the last id it had when it was deleted (hash)
--- ARGV    expected last id, 'empty', or '' for anything | MAXLEN or '' | '~' or '=' |
---         channel of the announcement | field, text, ...
+-- Appends an event to a subject, if the subject ends as expected, adds it to the feed and announces it.
+-- KEYS    the subject (stream) | the last id it had when it was deleted (hash) | the feed (stream) | its state (hash)
+-- ARGV    expected last id, 'empty', or '' for anything | MAXLEN or '' | '~' or '=' | channel of the announcement |
+--         MAXLEN of the feed | type of the event | field, text, ...
 -- returns the new id, or { last id or '' } where the subject does not end as expected
 if ARGV[1] ~= '' then
   local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
@@ -24,10 +24,9 @@ if ARGV[2] ~= '' then
   add[3], add[4], add[5] = 'MAXLEN', ARGV[3], ARGV[2]
 end
 add[#add + 1] = id
-for i = 5, #ARGV do
+for i = 7, #ARGV do
   add[#add + 1] = ARGV[i]
 end
 id = redis.call(unpack(add))
--- pcall: a user whose ACL allows no channels can append.
-redis.pcall('PUBLISH', ARGV[4], id)
+feed_add(KEYS[3], KEYS[4], ARGV[5], ARGV[4], KEYS[1], id, ARGV[6])
 return id

@@ -1,0 +1,246 @@
+//! The feed: one order over the events of all subjects, in which subscriptions and consumers follow the store.
+//!
+//! The append script adds a small entry (subject, id, type) to one stream. Entries are bounded ([`MAX_ENTRIES`]), events are
+//! not copied: they are read from their subjects. A position is the id of an entry, `<ms>-<n>`, where `n` counts the entries,
+//! so that lag and what was trimmed are differences of two positions.
+//!
+//! Events of other writers (nvent's own adapters) are added by a search over the keys of the database, see
+//! `feed_adopt.lua`: within [`ADOPT_INTERVAL`] and a second for each [`ADOPT_KEYS`] keys of the database. Only while
+//! something follows the feed, only one instance at a time, and only if something was written at all.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::{Value, cmd};
+
+use super::keys::Keys;
+use super::{record, scripts};
+use crate::error::{Error, Result};
+use crate::event::{Event, EventId};
+use crate::redis::{Client, Request, random_u64, reply};
+
+/// About how many entries the feed keeps.
+pub(super) const MAX_ENTRIES: u64 = 200_000;
+/// Time between two searches for events of other writers.
+pub(super) const ADOPT_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two steps of a search.
+pub(super) const ADOPT_STEP_DELAY: Duration = Duration::from_secs(1);
+/// Keys that a step visits, which takes the server about a millisecond.
+const ADOPT_KEYS: usize = 2_000;
+/// Greatest number of events that a step looks at.
+const MAX_ADOPT_EVENTS: usize = 2_000;
+/// How long a search belongs to the instance that does it.
+const ADOPT_LEASE: Duration = Duration::from_secs(5);
+/// Greatest number of events in one reply.
+const MAX_EVENTS_PER_READ: usize = 500;
+/// A reply ends with the event that makes it larger than this.
+const READ_BYTES: usize = 1 << 20;
+
+/// An entry of the feed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) position: EventId,
+    pub(super) subject: Arc<str>,
+    /// The event's id in its subject.
+    pub(super) id: EventId,
+    /// The event's type.
+    pub(super) kind: Box<str>,
+    /// Whether another writer appended it: it was added to the feed later.
+    pub(super) adopted: bool,
+}
+
+impl Entry {
+    /// Parses an announcement: position and text of an entry. None: it has none.
+    pub(super) fn announced(payload: &[u8]) -> Option<Self> {
+        let (position, text) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
+        Self::parse(position.parse().ok()?, text, false)
+    }
+
+    /// Parses the text of an entry: `<id> <length of type> <type><subject>`.
+    fn parse(position: EventId, text: &str, adopted: bool) -> Option<Self> {
+        let (id, rest) = text.split_once(' ')?;
+        let (length, rest) = rest.split_once(' ')?;
+        let (kind, subject) = rest.split_at_checked(length.parse().ok()?)?;
+        Some(Self { position, subject: subject.into(), id: id.parse().ok()?, kind: kind.into(), adopted })
+    }
+}
+
+/// What one step of a search for events of other writers came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Adoption {
+    /// The search goes on with another step.
+    Unfinished,
+    /// Nothing more to do for now.
+    Done,
+}
+
+/// The end of the feed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) position: EventId,
+    /// The server's time, in ms.
+    pub(super) now: u64,
+}
+
+/// Reads the feed.
+#[derive(Clone)]
+pub(super) struct Feed {
+    client: Arc<Client>,
+    keys: Keys,
+    /// Names this instance as the one that searches.
+    instance: Arc<str>,
+}
+
+impl Feed {
+    pub(super) fn new(client: Arc<Client>, keys: Keys) -> Self {
+        Self { client, keys, instance: format!("{:016x}", random_u64()).into() }
+    }
+
+    /// Returns the request for the end of the feed. It keeps its place among the calls however long an outage is.
+    pub(super) fn head_request(&self, what: &'static str) -> Request {
+        let call = scripts::FEED_HEAD.call(&[&self.keys.feed(), &self.keys.feed_state()]);
+        Request::patient_read(what, call).of(&scripts::FEED_HEAD)
+    }
+
+    /// Sends a request over the store's connection.
+    pub(super) fn submit(&self, request: Request, done: impl FnOnce(Result<Value>) + Send + 'static) {
+        self.client.submit(request, done);
+    }
+
+    /// Converts the reply to [`Feed::head_request`].
+    pub(super) fn head(value: Value) -> Result<Head> {
+        let unexpected = || Error::corrupt("Redis sent an unexpected end of the feed");
+        let mut parts = reply::texts(value)?.into_iter();
+        let (Some(position), Some(now)) = (parts.next(), parts.next()) else { return Err(unexpected()) };
+        Ok(Head { position: position.parse()?, now: now.parse().map_err(|_| unexpected())? })
+    }
+
+    /// Reads up to `count` entries after a position. Entries that are none are skipped.
+    pub(super) async fn entries(&self, after: EventId, count: usize) -> Result<Page> {
+        let mut range = cmd("XRANGE");
+        range.arg(self.keys.feed()).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
+        let values = self.client.call(Request::read("feed", range), reply::list).await?;
+        let full = values.len() == count;
+        let (mut entries, mut first, mut last) = (Vec::with_capacity(values.len()), None, None);
+        for value in values {
+            let (position, fields) = record::entry(value)?;
+            first = first.or(Some(position));
+            last = Some(position);
+            let field = fields.into_iter().next().unwrap_or_default();
+            entries.extend(Entry::parse(position, &field.1, field.0 == "a"));
+        }
+        let missed = first.map_or(0, |first| first.seq.saturating_sub(after.seq + 1));
+        Ok(Page { entries, last, missed, full })
+    }
+
+    /// Reads the events of entries, in the order of the entries. None: deleted, trimmed, or no event.
+    pub(super) async fn events(&self, entries: &[Entry]) -> Result<Vec<Option<Event>>> {
+        let exact: Vec<_> = entries.iter().map(|entry| (entry, Start::At(entry.id))).collect();
+        let found = self.events_after(&exact).await?;
+        Ok(found.into_iter().map(|found| found.into_iter().next().map(|found| found.event)).collect())
+    }
+
+    /// Reads the events of entries, in the order of the entries, each after those that other writers appended to its subject
+    /// since its start.
+    pub(super) async fn events_after(&self, entries: &[(&Entry, Start)]) -> Result<Vec<Vec<Found>>> {
+        let mut lists: Vec<Vec<Found>> = Vec::with_capacity(entries.len());
+        while lists.len() < entries.len() {
+            let mut call = scripts::FEED_EVENTS.call(&[]);
+            call.arg(READ_BYTES).arg(MAX_EVENTS_PER_READ);
+            let asked = &entries[lists.len()..entries.len().min(lists.len() + MAX_EVENTS_PER_READ)];
+            for (entry, start) in asked {
+                call.arg(&*entry.subject).arg(start.to_string()).arg(entry.id.to_string());
+            }
+            let request = Request::read("feed", call).of(&scripts::FEED_EVENTS);
+            let replies = self.client.call(request, reply::list).await?;
+            if replies.is_empty() {
+                return Err(Error::corrupt("Redis sent no events of the feed"));
+            }
+            for ((entry, _), reply) in asked.iter().zip(replies) {
+                let (mut list, mut more) = select(entry, reply::list(reply)?)?;
+                // Other writers appended a great many before it.
+                while let Some(last) = more {
+                    let mut range = cmd("XRANGE");
+                    range.arg(&*entry.subject).arg(Start::After(last).to_string()).arg(entry.id.to_string());
+                    range.arg("COUNT").arg(MAX_EVENTS_PER_READ);
+                    let (next, rest) =
+                        select(entry, self.client.call(Request::read("feed", range), reply::list).await?)?;
+                    list.extend(next);
+                    more = rest;
+                }
+                lists.push(list);
+            }
+        }
+        Ok(lists)
+    }
+
+    /// Does one step of the search for events of other writers.
+    pub(super) async fn adopt(&self, max_entries: u64) -> Result<Adoption> {
+        let keys = [self.keys.feed(), self.keys.feed_state(), self.keys.adopted()];
+        let mut call = scripts::FEED_ADOPT.call(&[&keys[0], &keys[1], &keys[2]]);
+        call.arg(self.keys.appended()).arg(max_entries).arg(&*self.instance).arg(ADOPT_LEASE.as_millis() as u64);
+        call.arg(ADOPT_KEYS).arg(MAX_ADOPT_EVENTS);
+        let request = Request::write("feed", call).of(&scripts::FEED_ADOPT);
+        let outcome = self.client.call(request, reply::texts).await?;
+        Ok(match outcome.first().map(String::as_str) {
+            Some("more") => Adoption::Unfinished,
+            _ => Adoption::Done,
+        })
+    }
+}
+
+/// Entries of the feed.
+pub(super) struct Page {
+    pub(super) entries: Vec<Entry>,
+    /// The position of the last one, also if it was skipped.
+    pub(super) last: Option<EventId>,
+    /// Entries that were trimmed before the first one.
+    pub(super) missed: u64,
+    /// Whether there may be more.
+    pub(super) full: bool,
+}
+
+/// Where to begin in the subject of an entry.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Start {
+    /// With this id.
+    At(EventId),
+    /// After this id.
+    After(EventId),
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(id) => write!(f, "{id}"),
+            Self::After(id) => write!(f, "({id}"),
+        }
+    }
+}
+
+/// An event that was found in its subject.
+pub(super) struct Found {
+    pub(super) id: EventId,
+    pub(super) event: Event,
+}
+
+/// Selects the event of an entry and those of other writers before it. Some: the reply is cut off after this id.
+fn select(entry: &Entry, values: Vec<Value>) -> Result<(Vec<Found>, Option<EventId>)> {
+    let is_full = values.len() == MAX_EVENTS_PER_READ;
+    let (mut list, mut last) = (Vec::with_capacity(1), entry.id);
+    for value in values {
+        let (id, fields) = record::entry(value)?;
+        last = id;
+        // Native events before it have entries of their own.
+        let is_native = fields.first().is_some_and(|(name, _)| name == "ts");
+        if id != entry.id && is_native {
+            continue;
+        }
+        // An entry that is no event is skipped: it must not block what follows.
+        if let Ok(event) = Event::parse(&record::to_json(id, &fields)) {
+            list.push(Found { id, event });
+        }
+    }
+    Ok((list, (is_full && last < entry.id).then_some(last)))
+}

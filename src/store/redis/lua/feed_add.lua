@@ -1,0 +1,25 @@
+-- Shared by the scripts that add to the feed: one entry for each event, in the order in which the store took them. The id
+-- of an entry is <ms>-<n>, where n counts all entries, so that what was trimmed can be counted. Its only field is named e,
+-- or a for an event that another writer appended (adopted later); the text is `<id> <length of type> <type><subject>`.
+local function feed_add(feed, state, max_len, channel, subject, id, kind, adopted)
+  local n = redis.call('HINCRBY', state, 'n', 1)
+  local now = redis.call('TIME')
+  local position = now[1] .. string.sub('00000' .. now[2], -6, -4) .. '-' .. string.format('%.0f', n)
+  local text = id .. ' ' .. #kind .. ' ' .. kind .. subject
+  local field = adopted and 'a' or 'e'
+  if type(redis.pcall('XADD', feed, 'MAXLEN', '~', max_len, position, field, text)) == 'table' then
+    -- The server's clock went back, or the counter was lost: go on after the last entry.
+    local info = redis.call('XINFO', 'STREAM', feed)
+    for i = 1, #info, 2 do
+      if info[i] == 'last-generated-id' then
+        local ms, last = string.match(info[i + 1], '^(%d+)-(%d+)$')
+        n = math.max(n, last + 1)
+        position = string.format('%.0f-%.0f', math.max(ms, now[1] * 1000 + math.floor(now[2] / 1000)), n)
+      end
+    end
+    redis.call('HSET', state, 'n', string.format('%.0f', n))
+    redis.call('XADD', feed, 'MAXLEN', '~', max_len, position, field, text)
+  end
+  -- pcall: a user whose ACL allows no channels can append.
+  redis.pcall('PUBLISH', channel, adopted and '' or position .. ' ' .. text)
+end
