@@ -134,7 +134,9 @@ interface EventStreams {
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
     /**
      * Calls `onEvent` with what is appended from now on, in order. `subject` may be a glob. Sees appends of this process
-     * on memory and file; of every process on Redis, where it resumes after an outage from the last id it has seen.
+     * on memory and file; of every process on Redis, where it goes on after an outage where it was. On Redis, what nvent's own
+     * adapters append comes within 5 s plus a second for each 2,000 keys of the database, or with the next event of its
+     * subject.
      */
     subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>;
     /** Removes a subject with all its events. Whether there was anything. */

@@ -51,6 +51,12 @@ impl From<u64> for Position {
     }
 }
 
+impl From<crate::event::EventId> for Position {
+    fn from(id: crate::event::EventId) -> Self {
+        Self(id.to_string().into())
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

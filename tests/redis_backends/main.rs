@@ -3,6 +3,7 @@
 #[path = "../conformance/mod.rs"]
 mod conformance;
 mod contention;
+mod feed;
 mod globs;
 mod interop;
 mod names;

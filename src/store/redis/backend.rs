@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::redis::{Cmd, Value, cmd};
 use serde_json::Number;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::config::{RedisStoreOptions, Trim};
+use super::feed;
 use super::keys::Keys;
 use super::tail::Tailers;
 use super::{metadata, record, scripts, text};
@@ -20,8 +22,8 @@ use crate::op::{Op, completion};
 use crate::redis::client::{self, unanswered};
 use crate::redis::{Client, Request, reply};
 use crate::store::{
-    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Stats, StoreBackend, Stored,
-    entry_not_found, select_docs,
+    Announce, DocQuery, EventQuery, Expected, FeedPage, FeedQuery, Health, IndexEntry, IndexQuery, Position, Stats,
+    StoreBackend, Stored, entry_not_found, select_docs,
 };
 use crate::time::SharedClock;
 use crate::topic::Glob;
@@ -285,6 +287,27 @@ impl StoreBackend for RedisStore {
     fn unsubscribe(&self, id: u64) -> Op<()> {
         self.tailers.unsubscribe(id);
         Op::ok(())
+    }
+
+    fn feed_read(&self, query: FeedQuery) -> Op<FeedPage> {
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        self.tailers.feed().read(query)
+    }
+
+    fn feed_head(&self) -> Op<Option<Position>> {
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        self.tailers.feed().head().map(|head| (head.position.seq > 0).then(|| head.position.into()))
+    }
+
+    fn feed_watch(&self) -> Result<watch::Receiver<u64>> {
+        if self.client.is_closed() {
+            return Err(Error::closed("the Redis store"));
+        }
+        Ok(self.tailers.watch())
+    }
+
+    fn feed_number(&self, position: &Position) -> Result<u64> {
+        Ok(feed::parse_position(position)?.seq)
     }
 
     fn delete_subject(&self, subject: &Subject) -> Op<bool> {

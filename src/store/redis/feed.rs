@@ -12,13 +12,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{Value, cmd};
+use ::redis::{Cmd, Value, cmd};
 
 use super::keys::Keys;
 use super::{record, scripts};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId};
+use crate::op::Op;
 use crate::redis::{Client, Request, random_u64, reply};
+use crate::store::{FeedPage, FeedQuery, FeedRecord, Position};
 
 /// About how many entries the feed keeps.
 pub(super) const MAX_ENTRIES: u64 = 200_000;
@@ -34,6 +36,10 @@ const MAX_ADOPT_EVENTS: usize = 2_000;
 const ADOPT_LEASE: Duration = Duration::from_secs(5);
 /// Greatest number of events in one reply.
 const MAX_EVENTS_PER_READ: usize = 500;
+/// Entries of the feed per read.
+const ENTRIES_PER_READ: usize = 1_000;
+/// A page ends with the record that makes it larger than this.
+const MAX_PAGE_BYTES: usize = 8 << 20;
 /// A reply ends with the event that makes it larger than this.
 const READ_BYTES: usize = 1 << 20;
 
@@ -66,6 +72,16 @@ impl Entry {
     }
 }
 
+/// Parses a position of this store.
+pub(super) fn parse_position(position: &Position) -> Result<EventId> {
+    position.as_str().parse().map_err(|_| Position::invalid(position.as_str()))
+}
+
+/// Returns the position of an entry.
+pub(super) fn position(id: EventId) -> Position {
+    Position::from(id)
+}
+
 /// What one step of a search for events of other writers came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Adoption {
@@ -83,6 +99,15 @@ pub(super) struct Head {
     pub(super) now: u64,
 }
 
+impl Head {
+    fn parse(value: Value) -> Result<Self> {
+        let unexpected = || Error::corrupt("Redis sent an unexpected end of the feed");
+        let mut parts = reply::texts(value)?.into_iter();
+        let (Some(position), Some(now)) = (parts.next(), parts.next()) else { return Err(unexpected()) };
+        Ok(Self { position: position.parse()?, now: now.parse().map_err(|_| unexpected())? })
+    }
+}
+
 /// Reads the feed.
 #[derive(Clone)]
 pub(super) struct Feed {
@@ -97,82 +122,136 @@ impl Feed {
         Self { client, keys, instance: format!("{:016x}", random_u64()).into() }
     }
 
-    /// Returns the request for the end of the feed. It keeps its place among the calls however long an outage is.
-    pub(super) fn head_request(&self, what: &'static str) -> Request {
-        let call = scripts::FEED_HEAD.call(&[&self.keys.feed(), &self.keys.feed_state()]);
-        Request::patient_read(what, call).of(&scripts::FEED_HEAD)
+    fn head_call(&self) -> Cmd {
+        scripts::FEED_HEAD.call(&[&self.keys.feed(), &self.keys.feed_state()])
     }
 
-    /// Sends a request over the store's connection.
-    pub(super) fn submit(&self, request: Request, done: impl FnOnce(Result<Value>) + Send + 'static) {
-        self.client.submit(request, done);
+    /// Returns the end of the feed.
+    pub(super) fn head(&self) -> Op<Head> {
+        self.client.call(Request::read("feed.head", self.head_call()).of(&scripts::FEED_HEAD), Head::parse)
     }
 
-    /// Converts the reply to [`Feed::head_request`].
-    pub(super) fn head(value: Value) -> Result<Head> {
-        let unexpected = || Error::corrupt("Redis sent an unexpected end of the feed");
-        let mut parts = reply::texts(value)?.into_iter();
-        let (Some(position), Some(now)) = (parts.next(), parts.next()) else { return Err(unexpected()) };
-        Ok(Head { position: position.parse()?, now: now.parse().map_err(|_| unexpected())? })
+    /// Calls back with the end of the feed. The call keeps its place among the calls however long an outage is.
+    pub(super) fn submit_head(&self, done: impl FnOnce(Result<Head>) + Send + 'static) {
+        let request = Request::patient_read("subscribe", self.head_call()).of(&scripts::FEED_HEAD);
+        self.client.submit(request, move |result| done(result.and_then(Head::parse)));
     }
 
-    /// Reads up to `count` entries after a position. Entries that are none are skipped.
-    pub(super) async fn entries(&self, after: EventId, count: usize) -> Result<Page> {
+    /// Reads up to `count` entries after a position. Entries that are none are skipped. The call is made at once.
+    pub(super) fn entries(&self, after: EventId, count: usize) -> Op<Page> {
         let mut range = cmd("XRANGE");
         range.arg(self.keys.feed()).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
-        let values = self.client.call(Request::read("feed", range), reply::list).await?;
-        let full = values.len() == count;
-        let (mut entries, mut first, mut last) = (Vec::with_capacity(values.len()), None, None);
-        for value in values {
-            let (position, fields) = record::entry(value)?;
-            first = first.or(Some(position));
-            last = Some(position);
-            let field = fields.into_iter().next().unwrap_or_default();
-            entries.extend(Entry::parse(position, &field.1, field.0 == "a"));
-        }
-        let missed = first.map_or(0, |first| first.seq.saturating_sub(after.seq + 1));
-        Ok(Page { entries, last, missed, full })
+        self.client.call(Request::read("feed.read", range), move |reply| {
+            let values = reply::list(reply)?;
+            let full = values.len() == count;
+            let (mut entries, mut first, mut last) = (Vec::with_capacity(values.len()), None, None);
+            for value in values {
+                let (position, fields) = record::entry(value)?;
+                first = first.or(Some(position));
+                last = Some(position);
+                let field = fields.into_iter().next().unwrap_or_default();
+                entries.extend(Entry::parse(position, &field.1, field.0 == "a"));
+            }
+            let missed = first.map_or(0, |first: EventId| first.seq.saturating_sub(after.seq + 1));
+            Ok(Page { entries, last, missed, full })
+        })
     }
 
-    /// Reads the events of entries, in the order of the entries. None: deleted, trimmed, or no event.
-    pub(super) async fn events(&self, entries: &[Entry]) -> Result<Vec<Option<Event>>> {
-        let exact: Vec<_> = entries.iter().map(|entry| (entry, Start::At(entry.id))).collect();
-        let found = self.events_after(&exact).await?;
-        Ok(found.into_iter().map(|found| found.into_iter().next().map(|found| found.event)).collect())
+    /// Reads a page of records. Ends early where the records are many bytes.
+    pub(super) fn read(&self, query: FeedQuery) -> Op<FeedPage> {
+        let start = match query.after.as_ref().map(parse_position).transpose() {
+            Ok(start) => start.unwrap_or_default(),
+            Err(error) => return Op::err(error),
+        };
+        if query.limit == 0 {
+            return Op::ok(FeedPage::default());
+        }
+        let (feed, mut next) = (self.clone(), self.entries(start, ENTRIES_PER_READ));
+        Op::pending(async move {
+            let (mut page, mut bytes) = (FeedPage::default(), 0);
+            loop {
+                let Page { entries, last, missed, full } = next.into_future().await?;
+                // Without a position to begin after, nothing was missed.
+                page.missed += if query.after.is_none() && page.end.is_none() { 0 } else { missed };
+                let Some(last) = last else { return Ok(page) };
+                let wanted: Vec<_> = entries.into_iter().filter(|e| query.matches(&e.subject, &e.kind)).collect();
+                let mut rest = wanted.as_slice();
+                while !rest.is_empty() {
+                    // As many as are asked for, but few at a time: the reply may be large.
+                    let asked = &rest[..rest.len().min(query.limit - page.records.len()).min(MAX_EVENTS_PER_READ)];
+                    let exact: Vec<_> = asked.iter().map(|entry| (entry, Start::At(entry.id))).collect();
+                    for (entry, found) in asked.iter().zip(feed.replies(&exact).await?) {
+                        match found {
+                            Reply::Events(events) => page.records.extend(events.into_iter().map(|found| {
+                                bytes += found.event.json().len();
+                                FeedRecord {
+                                    position: position(entry.position),
+                                    subject: entry.subject.clone(),
+                                    event: found.event.json().clone(),
+                                }
+                            })),
+                            Reply::Trimmed => page.missed += 1,
+                        }
+                    }
+                    rest = &rest[asked.len()..];
+                    if (page.records.len() >= query.limit || bytes >= MAX_PAGE_BYTES) && !rest.is_empty() {
+                        page.end = asked.last().map(|entry| position(entry.position));
+                        return Ok(page);
+                    }
+                }
+                page.end = Some(position(last));
+                if !full || page.records.len() >= query.limit || bytes >= MAX_PAGE_BYTES {
+                    return Ok(page);
+                }
+                next = feed.entries(last, ENTRIES_PER_READ);
+            }
+        })
     }
 
     /// Reads the events of entries, in the order of the entries, each after those that other writers appended to its subject
     /// since its start.
-    pub(super) async fn events_after(&self, entries: &[(&Entry, Start)]) -> Result<Vec<Vec<Found>>> {
-        let mut lists: Vec<Vec<Found>> = Vec::with_capacity(entries.len());
-        while lists.len() < entries.len() {
+    pub(super) async fn events(&self, entries: &[(&Entry, Start)]) -> Result<Vec<Vec<Found>>> {
+        let events = |reply| match reply {
+            Reply::Events(events) => events,
+            Reply::Trimmed => Vec::new(),
+        };
+        Ok(self.replies(entries).await?.into_iter().map(events).collect())
+    }
+
+    async fn replies(&self, entries: &[(&Entry, Start)]) -> Result<Vec<Reply>> {
+        let mut all = Vec::with_capacity(entries.len());
+        while all.len() < entries.len() {
             let mut call = scripts::FEED_EVENTS.call(&[]);
-            call.arg(READ_BYTES).arg(MAX_EVENTS_PER_READ);
-            let asked = &entries[lists.len()..entries.len().min(lists.len() + MAX_EVENTS_PER_READ)];
+            call.arg(READ_BYTES).arg(MAX_EVENTS_PER_READ).arg(self.keys.deleted(""));
+            let asked = &entries[all.len()..entries.len().min(all.len() + MAX_EVENTS_PER_READ)];
             for (entry, start) in asked {
                 call.arg(&*entry.subject).arg(start.to_string()).arg(entry.id.to_string());
             }
-            let request = Request::read("feed", call).of(&scripts::FEED_EVENTS);
+            let request = Request::read("feed.read", call).of(&scripts::FEED_EVENTS);
             let replies = self.client.call(request, reply::list).await?;
             if replies.is_empty() {
                 return Err(Error::corrupt("Redis sent no events of the feed"));
             }
             for ((entry, _), reply) in asked.iter().zip(replies) {
+                if matches!(reply, Value::Int(_)) {
+                    all.push(Reply::Trimmed);
+                    continue;
+                }
                 let (mut list, mut more) = select(entry, reply::list(reply)?)?;
                 // Other writers appended a great many before it.
                 while let Some(last) = more {
                     let mut range = cmd("XRANGE");
                     range.arg(&*entry.subject).arg(Start::After(last).to_string()).arg(entry.id.to_string());
                     range.arg("COUNT").arg(MAX_EVENTS_PER_READ);
-                    let (next, rest) =
-                        select(entry, self.client.call(Request::read("feed", range), reply::list).await?)?;
+                    let values = self.client.call(Request::read("feed.read", range), reply::list).await?;
+                    let (next, rest) = select(entry, values)?;
                     list.extend(next);
                     more = rest;
                 }
-                lists.push(list);
+                all.push(Reply::Events(list));
             }
         }
-        Ok(lists)
+        Ok(all)
     }
 
     /// Does one step of the search for events of other writers.
@@ -217,6 +296,14 @@ impl fmt::Display for Start {
             Self::After(id) => write!(f, "({id}"),
         }
     }
+}
+
+/// What is there for an entry.
+enum Reply {
+    /// Its event, after those of other writers. Nothing where the subject was deleted.
+    Events(Vec<Found>),
+    /// Its subject was trimmed.
+    Trimmed,
 }
 
 /// An event that was found in its subject.

@@ -14,9 +14,13 @@
 //!
 //! # What only native instances see
 //!
-//! Documents (`<prefix>:~documents:<collection>`, a hash from id to JSON), the last id of a deleted subject
-//! (`<prefix>:~deleted:<subject>`, a hash that expires after a day), and the channel on which appends are announced
-//! (`<prefix>:~appended:<subject>`).
+//! Every key that begins with `<prefix>:~` is the store's own, and refused as a name: documents
+//! (`~documents:<collection>`, a hash from id to JSON), the last id of a deleted subject (`~deleted:<subject>`, a hash
+//! that expires after a day), the kv keys that native instances wrote (`~kv`, a set, for `kv.clear('*')`), and the feed
+//! (`~feed`, a stream, with its state in two hashes). Appends are announced on the channel `~appended`.
+//!
+//! Events that nvent's own adapters append are found within 5 s plus a second for each 2,000 keys of the database, see
+//! `feed.rs`; a store subscription also gets them with the next native event of their subject.
 //!
 //! # Atomicity and order
 //!
@@ -28,7 +32,7 @@
 //! |---|---|
 //! | [`config`] | options |
 //! | [`backend`] | the calls of [`StoreBackend`](super::StoreBackend), each one command |
-//! | [`tail`] | store subscriptions |
+//! | [`feed`], [`tail`] | one order over all subjects; store subscriptions, which follow it |
 //! | [`keys`] | every key and channel |
 //! | [`record`], [`metadata`], [`text`] | events, index entries and values as Redis keeps them |
 //! | [`scripts`] | the Lua scripts |

@@ -79,6 +79,8 @@ struct State {
     announced: VecDeque<Entry>,
     /// Whether the feed has to be read, as announcements may be missing.
     stale: bool,
+    /// Whether watchers have to be notified of the end of the feed.
+    check_head: bool,
     /// Whether announcements arrive.
     live: bool,
     /// Whether the channel is subscribed to and the task runs.
@@ -122,7 +124,7 @@ struct Shared {
     max_entries: u64,
     state: Mutex<State>,
     changed: Notify,
-    /// Counts what may be news of the feed.
+    /// The number of the newest position known.
     news: watch::Sender<u64>,
     closed: AtomicBool,
 }
@@ -154,16 +156,16 @@ impl Shared {
 
     /// Makes the task read the feed.
     fn read_feed(&self) {
-        self.state().stale = true;
+        let mut state = self.state();
+        (state.stale, state.check_head) = (true, true);
+        drop(state);
         self.changed.notify_one();
-        self.news.send_modify(|count| *count += 1);
     }
 }
 
 /// The subscriptions of one store.
 pub(super) struct Tailers {
     shared: Arc<Shared>,
-    client: Arc<Client>,
     channel: Channel,
     pubsub: Arc<PubSub>,
     accept_timeout: Duration,
@@ -177,7 +179,18 @@ impl Receiver for Announcements {
     fn message(&self, _: &Channel, _: &str, payload: &[u8]) {
         let Some(shared) = self.0.upgrade() else { return };
         let mut state = shared.state();
-        match (state.tip(), Entry::announced(payload)) {
+        let entry = Entry::announced(payload);
+        match &entry {
+            Some(entry) => {
+                _ = shared.news.send_if_modified(|newest| {
+                    let is_newer = *newest < entry.position.seq;
+                    *newest = entry.position.seq.max(*newest);
+                    is_newer
+                })
+            }
+            None => state.check_head = true,
+        }
+        match (state.tip(), entry) {
             (None, _) => {}
             (Some(tip), Some(entry)) if entry.position.seq <= tip.seq => {}
             (Some(tip), Some(entry)) if entry.position.seq == tip.seq + 1 && state.announced.len() < MAX_ANNOUNCED => {
@@ -187,7 +200,6 @@ impl Receiver for Announcements {
         }
         drop(state);
         shared.changed.notify_one();
-        shared.news.send_modify(|count| *count += 1);
     }
 
     fn live(&self, _: &Channel) {
@@ -213,7 +225,7 @@ impl Tailers {
         runtime: &Handle,
     ) -> Self {
         let shared = Arc::new(Shared {
-            feed: Feed::new(client.clone(), keys.clone()),
+            feed: Feed::new(client, keys.clone()),
             max_entries,
             state: Mutex::default(),
             changed: Notify::new(),
@@ -223,7 +235,7 @@ impl Tailers {
         let accept_timeout = config.queue_timeout;
         let pubsub = Arc::new(PubSub::new(config, Arc::new(Announcements(Arc::downgrade(&shared))), runtime));
         let channel = Channel::Exact(keys.appended().into());
-        Self { shared, client, channel, pubsub, accept_timeout, runtime: runtime.clone() }
+        Self { shared, channel, pubsub, accept_timeout, runtime: runtime.clone() }
     }
 
     pub(super) fn feed(&self) -> &Feed {
@@ -239,9 +251,9 @@ impl Tailers {
         let (sender, receiver) = oneshot::channel();
         // Weak: the call may wait long and must not keep a dropped store alive.
         let (shared, runtime) = (Arc::downgrade(&self.shared), self.runtime.clone());
-        self.client.submit(self.shared.feed.head_request("subscribe"), move |result| {
+        self.shared.feed.submit_head(move |result| {
             let Some(shared) = shared.upgrade() else { return };
-            let started = result.and_then(Feed::head).map(|head| start(&shared, id, head, &runtime));
+            let started = result.map(|head| start(&shared, id, head, &runtime));
             if started.is_err() {
                 remove(&shared, id);
             }
@@ -261,8 +273,9 @@ impl Tailers {
         remove(&self.shared, id);
     }
 
-    /// Returns what changes whenever there may be news of the feed.
+    /// Returns the number of the newest position known. It changes whenever there is something new to read.
     pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.shared.state().check_head = true;
         let receiver = self.shared.news.subscribe();
         self.run();
         self.shared.changed.notify_one();
@@ -331,12 +344,19 @@ async fn follow(shared: Arc<Shared>, runtime: Handle) {
             shared.changed.notified().await;
             continue;
         }
-        match deliver_next(&shared, &runtime).await {
+        let delivered = match notify_watchers(&shared).await {
+            Ok(()) => deliver_next(&shared, &runtime).await,
+            Err(error) => Err(error),
+        };
+        match delivered {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => {
                 tracing::debug!(%error, "store subscriptions: the feed was not read");
-                shared.state().stale = true;
+                {
+                    let mut state = shared.state();
+                    (state.stale, state.check_head) = (true, true);
+                }
                 tokio::time::sleep(RETRY_DELAY).await;
                 continue;
             }
@@ -356,6 +376,20 @@ async fn follow(shared: Arc<Shared>, runtime: Handle) {
             next_adoption = Instant::now() + if unfinished { ADOPT_STEP_DELAY } else { ADOPT_INTERVAL };
         }
     }
+}
+
+/// Notifies watchers of the end of the feed, where announcements may be missing.
+async fn notify_watchers(shared: &Shared) -> Result<()> {
+    let is_due = std::mem::take(&mut shared.state().check_head);
+    if is_due && shared.news.receiver_count() > 0 {
+        let mut head = shared.feed.head().into_future().await?.position.seq;
+        if head < *shared.news.borrow() {
+            // Announced while the head was read, or the server has lost writes: what is read now says which.
+            head = shared.feed.head().into_future().await?.position.seq;
+        }
+        shared.news.send_if_modified(|newest| std::mem::replace(newest, head) != head);
+    }
+    Ok(())
 }
 
 /// Delivers one batch. Returns whether there may be more.
@@ -417,10 +451,7 @@ async fn read_page(shared: &Arc<Shared>, cursor: EventId, runtime: &Handle) -> R
 
 /// A server that lost writes (a failover, a restart without persistence) counts from an earlier position again.
 async fn reset_if_behind_cursor(shared: &Arc<Shared>, cursor: EventId) -> Result<bool> {
-    let (sender, receiver) = oneshot::channel();
-    let request = shared.feed.head_request("subscribe");
-    shared.feed.submit(request, move |result| _ = sender.send(result.and_then(Feed::head)));
-    let head = receiver.await.unwrap_or_else(|_| Err(Error::closed("the Redis store")))?;
+    let head = shared.feed.head().into_future().await?;
     let mut state = shared.state();
     if head.position.seq >= cursor.seq || state.cursor != Some(cursor) {
         return Ok(false);
@@ -455,7 +486,7 @@ async fn deliver(shared: &Arc<Shared>, page: Page, runtime: &Handle) -> Result<(
         }
     }
     let asked: Vec<_> = wanted.iter().zip(starts).collect();
-    let found = shared.feed.events_after(&asked).await?;
+    let found = shared.feed.events(&asked).await?;
     let mut late = Vec::new();
     {
         let mut state = shared.state();
@@ -527,7 +558,7 @@ async fn catch_up_page(shared: &Shared, id: u64, after: EventId) -> Result<()> {
         page.entries.iter().filter(|entry| tailer.receives(entry)).take(room).cloned().collect()
     };
     let exact: Vec<_> = wanted.iter().map(|entry| (entry, Start::At(entry.id))).collect();
-    let found = shared.feed.events_after(&exact).await?;
+    let found = shared.feed.events(&exact).await?;
     let mut state = shared.state();
     let goal = state.reading.or(state.cursor).unwrap_or_default();
     let Some(tailer) = state.tailers.get_mut(&id) else { return Ok(()) };

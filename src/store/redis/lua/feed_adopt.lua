@@ -35,7 +35,7 @@ local since = tonumber(from or ms) - 1000
 if not cursor then
   cursor, started = '0', string.format('%.0f', ms)
 end
-local budget = tonumber(ARGV[6])
+local budget, examined = tonumber(ARGV[6]), {}
 local page = redis.call('SCAN', cursor, 'COUNT', ARGV[5], 'TYPE', 'stream')
 for _, subject in ipairs(page[2]) do
   if budget > 0 and not is_own(subject) then
@@ -54,6 +54,10 @@ for _, subject in ipairs(page[2]) do
       end
       local events = redis.call('XRANGE', subject, after, '+', 'COUNT', budget)
       budget = budget - #events
+      if #events > 0 then
+        examined[#examined + 1] = subject
+        examined[#examined + 1] = events[#events][1]
+      end
       for _, event in ipairs(events) do
         local fields = event[2]
         -- An id beyond now was given by hand: it would be found again and again.
@@ -71,9 +75,6 @@ for _, subject in ipairs(page[2]) do
           end
         end
       end
-      if budget <= 0 and #events > 0 then
-        mark = events[#events][1]
-      end
       if mark then
         redis.call('HSET', adopted, subject, mark)
       end
@@ -83,6 +84,9 @@ end
 local lease = string.format('%.0f', ms + ARGV[4])
 if budget <= 0 then
   -- The same page again, after what is marked.
+  for first = 1, #examined, 2000 do
+    redis.call('HSET', adopted, unpack(examined, first, math.min(first + 1999, #examined)))
+  end
   redis.call('HSET', state, 'cursor', cursor, 'started', started, 'holder', ARGV[3], 'until', lease)
   return { 'more' }
 end
