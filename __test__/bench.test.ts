@@ -26,6 +26,14 @@ test('npm run bench names the areas when it is asked for one that does not exist
   expect(stderr).toContain('not known: memroy')
 })
 
+test('docs/benchmarks.md and the README have the tables of bench/results.json', async () => {
+  const { markdown, summary } = await import(new URL('bench/report.mjs', root).href)
+  const read = (path: string) => readFileSync(new URL(path, root), 'utf8')
+  const results = JSON.parse(read('bench/results.json'))
+  expect(read('docs/benchmarks.md')).toBe(markdown(results))
+  expect(read('README.md')).toContain(`<!-- bench -->\n${summary(results)}\n<!-- /bench -->`)
+})
+
 test('the README has a place for the tables', () => {
   expect(readFileSync(new URL('README.md', root), 'utf8')).toMatch(/<!-- bench -->.*<!-- \/bench -->/s)
   expect(existsSync(new URL('bench/package-lock.json', root))).toBe(true)

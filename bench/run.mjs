@@ -1,7 +1,8 @@
 /**
- * `npm run bench`: everything side by side on this machine. Prints tables of ratios, and writes results.json, the chart
- * and the README's section. `--quick` is one short round of what needs no packages, servers or writing; names of areas
- * limit the run to these, and then nothing is written either.
+ * `npm run bench`: everything side by side on this machine. Prints tables of ratios, and writes results.json,
+ * docs/benchmarks.md, the chart and the README's tables. `--quick` is one short round of what needs no packages, servers
+ * or writing; names of areas limit the run to these, and then nothing is written either. `--report` measures nothing and
+ * writes the documents from results.json.
  */
 import { fork, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,7 +10,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { cpus, totalmem } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { chart } from './chart.mjs'
-import { markdown, text } from './report.mjs'
+import { markdown, summary, text } from './report.mjs'
 
 const AREAS = {
   memory: 'Memory store',
@@ -23,6 +24,10 @@ const AREAS = {
 }
 
 const here = path => fileURLToPath(new URL(path, import.meta.url))
+if (process.argv.includes('--report')) {
+  document(JSON.parse(readFileSync(here('results.json'), 'utf8')))
+  process.exit()
+}
 const { quick, only } = parsed(process.argv.slice(2))
 const options = quick ? { rounds: 1, scale: 0.01 } : { rounds: 7, scale: 1 }
 const areas = only.length > 0 ? only : quick ? ['memory', 'stream', 'flow', 'footprint'] : Object.keys(AREAS)
@@ -99,13 +104,19 @@ function machine() {
 
 function write(results) {
   writeFileSync(here('results.json'), `${JSON.stringify(results, (_, value) => typeof value === 'number' ? Number(value.toPrecision(4)) : value, 1)}\n`)
+  document(results)
+}
+
+/** Writes what is read by people. */
+function document(results) {
   mkdirSync(here('../docs'), { recursive: true })
   writeFileSync(here('../docs/bench.svg'), chart(results))
+  writeFileSync(here('../docs/benchmarks.md'), markdown(results))
   const readme = readFileSync(here('../README.md'), 'utf8')
-  const section = `<!-- bench -->\n${markdown(results)}\n<!-- /bench -->`
-  if (!/<!-- bench -->.*<!-- \/bench -->/s.test(readme)) {
+  const place = /<!-- bench -->.*<!-- \/bench -->/s
+  if (!place.test(readme)) {
     console.error('README.md has no place for the tables: <!-- bench --> and <!-- /bench -->')
     process.exit(1)
   }
-  writeFileSync(here('../README.md'), readme.replace(/<!-- bench -->.*<!-- \/bench -->/s, () => section))
+  writeFileSync(here('../README.md'), readme.replace(place, () => `<!-- bench -->\n${summary(results)}\n<!-- /bench -->`))
 }
