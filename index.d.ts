@@ -813,7 +813,11 @@ interface QueueAdapter {
     registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void;
     /** Runs what waits, once all handlers are registered. */
     startProcessingQueue(queue: string): void;
-    /** Lets active jobs end, then stops. */
+    /**
+     * Starts no further job, waits up to 30 s for running handlers, then closes. Jobs that are enqueued meanwhile, also by
+     * these handlers, are stored and run at the next start. A job ends once the store calls that its handler caused have
+     * been answered, for which it waits up to 5 s.
+     */
     close(): Promise<void>;
 }
 /** Options of {@link MemoryQueueAdapter}. */

@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module'
 import path from 'node:path'
+import { beginCall } from './activity'
 import { fromNative, rethrown } from './errors'
 
 /**
@@ -86,6 +87,7 @@ export interface NativeQueue {
   fail(token: number, reason: string): Reply
   progress(token: number, progress: string): Reply
   drain(timeoutMs: number): Reply
+  settled(token: number): Reply
   close(limitMs: number): Reply
 }
 
@@ -146,7 +148,7 @@ function load(): Addon {
 
 export const addon = load()
 
-interface Settlement { resolve: (value: any) => void, reject: (error: unknown) => void }
+interface Settlement { resolve: (value: any) => void, reject: (error: unknown) => void, onAnswer: (() => void) | undefined }
 /** `shared`: whether more than one subscriber gets it. */
 type Delivery = [topic: string, message: any, shared?: boolean]
 interface Subscriber {
@@ -186,6 +188,7 @@ function takeSettled(): void {
     const settlement = settlements.get(rows[i])
     if (!settlement) continue
     settlements.delete(rows[i])
+    settlement.onAnswer?.()
     if (rows[i + 1] === 1) settlement.resolve(rows[i + 2])
     else settlement.reject(fromNative(rows[i + 2]))
   }
@@ -200,7 +203,7 @@ function endTurn(): void {
 }
 
 /** Runs a native method: its value, or a promise of it. */
-export function call<T>(method: () => Reply): T | Promise<T> {
+export function call<T>(method: () => Reply, isStoreCall = false): T | Promise<T> {
   const reply = now(method)
   if (typeof reply === 'string') return JSON.parse(reply)
   if (reply === null) return null as T
@@ -210,7 +213,7 @@ export function call<T>(method: () => Reply): T | Promise<T> {
   }
   return new Promise<T>((resolve, reject) => {
     if (settlements.size === 0) alive.ref()
-    settlements.set(reply, { resolve, reject })
+    settlements.set(reply, { resolve, reject, onAnswer: beginCall(isStoreCall) })
   })
 }
 
@@ -222,6 +225,11 @@ export async function healthOf(native: { health(): Reply }): Promise<{ ok: boole
   catch (error) {
     return { ok: false, detail: (error as Error).message }
   }
+}
+
+/** Runs a method of a store, which the end of a job waits for. */
+export function storeCall<T>(method: () => Reply): T | Promise<T> {
+  return call<T>(method, true)
 }
 
 /** Runs a native method that never takes longer. */

@@ -1,4 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises'
+import { runTracked } from './activity'
 import { callback, json, jsonObject, object, options, text } from './check'
 import { invalid } from './errors'
 import { addon, bridge, call, flushDeliveries, now, offDelivery, onDelivery } from './native'
@@ -10,6 +11,9 @@ import { Warnings, warnOnce } from './warn'
 
 /** How long `close` waits for handlers, in ms. */
 const CLOSE_TIMEOUT = 30_000
+
+/** How long the end of a job waits for the answers to the store calls of its handler, in ms. */
+const ANSWER_TIMEOUT = 5_000
 
 const STATES: JobState[] = ['waiting', 'active', 'completed', 'failed', 'delayed', 'paused']
 
@@ -182,17 +186,18 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     // The enqueuer continues first: nvent creates the run of a flow only after it has enqueued the first step.
     await this.enqueued
     await turn()
-    let settle: () => Reply
+    const { outcome, answered } = await runTracked(async () => json('result', await handler(job, { progress }) ?? null))
     try {
-      const result = json('result', await handler(job, { progress }) ?? null)
-      settle = () => this.native.complete(token, result)
-    }
-    catch (error) {
-      const reason = reasonOf(error)
-      settle = () => this.native.fail(token, reason)
-    }
-    try {
-      await call(settle)
+      if (answered) {
+        // The next job may start; only the end of this one waits.
+        await call(() => this.native.settled(token))
+        if (!await answered(ANSWER_TIMEOUT)) {
+          warnOnce('NVENT_UNAVAILABLE', `jobs ended before the store calls of their handlers were answered: the store took longer than ${ANSWER_TIMEOUT} ms`)
+        }
+      }
+      await call(() => outcome.status === 'fulfilled'
+        ? this.native.complete(token, outcome.value)
+        : this.native.fail(token, reasonOf(outcome.reason)))
     }
     catch (error) {
       // The outcome was not stored. The job is still active there, and runs again when the queue is opened the next time.

@@ -1,7 +1,7 @@
 import { BusLink, getEventBus } from './bus'
 import { callback, finite, json, jsonObject, jsonPatch, options, text } from './check'
 import { invalid, NventError } from './errors'
-import { addon, bridge, call, flushBuses, healthOf, now, offDelivery, onDelivery } from './native'
+import { addon, bridge, flushBuses, healthOf, now, offDelivery, onDelivery, storeCall as call } from './native'
 import type { NativeStore } from './native'
 import type { EventBus, EventReadOptions, EventRecord, EventSubscription, FileStore, FileStoreOptions, IndexEntry, StoreAdapter, StoreOptions, StoreStats } from './types'
 import { Warnings } from './warn'

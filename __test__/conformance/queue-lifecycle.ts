@@ -67,8 +67,8 @@ export function lifecycle(context: QueueContext): void {
     expect(states).toEqual(capabilities.durable ? ['completed', 'waiting', 'waiting', 'waiting'] : [undefined, undefined, undefined, undefined])
   })
 
-  it('close waits for running handlers, starts no job and refuses calls', async () => {
-    const { queue, add, work, collect, capabilities } = context
+  it('close waits for running handlers, starts no job and stores what is enqueued meanwhile', async () => {
+    const { queue, add, work, collect, state, capabilities } = context
     const [begun, completed, go] = [new Inbox(), collect('completed'), gate()]
     work((job) => {
       begun.take(job.id)
@@ -78,7 +78,10 @@ export function lifecycle(context: QueueContext): void {
     await begun.atLeast(1)
     let closed = false
     const closing = queue.close().then(() => closed = true)
-    await rejects(add({ jobId: 'late' }), 'NVENT_CLOSED')
+    await add({ jobId: 'late' })
+    expect(await state('late')).toBe('waiting')
+    await rejects(async () => queue.registerWorker('q', 'late', async () => {}), 'NVENT_CLOSED')
+    await rejects(async () => queue.startProcessingQueue('q'), 'NVENT_CLOSED')
     const other = context.another()
     await other.enqueue('elsewhere', job)
     await other.getJobCounts('elsewhere')
@@ -88,8 +91,35 @@ export function lifecycle(context: QueueContext): void {
     expect(begun.items).toEqual(['runs'])
     expect(completed.items).toMatchObject([{ jobId: 'runs' }])
     const later = context.another()
-    expect([(await later.getJob('q', 'runs'))?.state, (await later.getJob('q', 'waits'))?.state])
-      .toEqual(capabilities.durable ? ['completed', 'waiting'] : [undefined, undefined])
+    const states = await Promise.all(['runs', 'waits', 'late'].map(async id => (await later.getJob('q', id))?.state))
+    expect(states).toEqual(capabilities.durable ? ['completed', 'waiting', 'waiting'] : [undefined, undefined, undefined])
+  })
+
+  it('takes what a handler enqueues while it closes, and runs it the next time', async () => {
+    const { queue, add, work, collect, capabilities } = context
+    const [begun, completed, failed, go] = [new Inbox(), collect('completed'), collect('failed'), gate()]
+    work(async (job) => {
+      begun.take(job.id)
+      await go.opened
+      await queue.enqueue('q', { name: 'a', data: 2, opts: { jobId: 'child' } })
+      await queue.schedule('q', { name: 'a', data: 2, opts: { jobId: 'later' } }, { delay: 86_400_000 })
+      return (await queue.getJob('q', 'child'))!.state
+    })
+    await add({ jobId: 'parent', attempts: 1 })
+    await begun.atLeast(1)
+    const closing = queue.close()
+    go.open()
+    await closing
+    expect([completed.items, failed.items]).toMatchObject([[{ jobId: 'parent', returnvalue: 'waiting' }], []])
+    await rejects(queue.enqueue('q', job), 'NVENT_CLOSED')
+    if (!capabilities.durable) return
+    const later = context.another()
+    const ran = new Inbox()
+    later.on('q', 'completed', ran.take)
+    later.registerWorker('q', 'a', async given => given.data)
+    later.startProcessingQueue('q')
+    expect(await ran.atLeast(1)).toMatchObject([{ jobId: 'child', returnvalue: 2 }])
+    expect((await later.getJob('q', 'later'))!.state).toBe('delayed')
   })
 
   it('delivers every event before it is closed', async () => {

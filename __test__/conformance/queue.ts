@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe } from 'vitest'
 import type { Job, JobOptions, QueueAdapter, QueueEvent, QueueOptions } from 'nvent-native'
 import { Inbox } from '../support/until'
 import { attempts } from './queue-attempts'
+import { barrier } from './queue-barrier'
 import { badInput } from './queue-input'
 import { jobs } from './queue-jobs'
 import { lifecycle } from './queue-lifecycle'
@@ -89,6 +90,7 @@ export function queueConformance(name: string, factory: () => Promise<QueuePlace
     describe('jobs', () => jobs(context))
     describe('workers', () => workers(context))
     describe('attempts', () => attempts(context))
+    describe('store calls', () => barrier(context))
     describe('schedules', () => schedules(context))
     describe('bad input', () => badInput(context))
     describe('life cycle', () => lifecycle(context))

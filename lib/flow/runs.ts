@@ -84,9 +84,11 @@ async function resultOf(store: StoreAdapter, subject: string, opts?: { signal?: 
   let reject!: (error: unknown) => void
   const ended = new Promise<RunEnd>((...settle) => [resolve, reject] = settle)
   const keepAlive = setInterval(() => {}, 0x7FFFFFFF)
-  const timer = timeout === undefined ? undefined : setTimeout(() => {
-    reject(new NventError('NVENT_UNAVAILABLE', `the run in ${JSON.stringify(subject)} has not ended within ${timeout} ms`, { retryable: true }))
-  }, finite('options.timeout', timeout))
+  const timer = timeout === undefined
+    ? undefined
+    : setTimeout(() => {
+        reject(new NventError('NVENT_UNAVAILABLE', `the run in ${JSON.stringify(subject)} has not ended within ${timeout} ms`, { retryable: true }))
+      }, finite('options.timeout', timeout))
   const onAbort = (): void => reject(signal!.reason)
   signal?.addEventListener('abort', onAbort, { once: true })
   const look = async (): Promise<void> => {

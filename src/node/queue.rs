@@ -206,14 +206,20 @@ impl NativeQueue {
     #[napi]
     pub fn complete(&self, token: f64, result: String) -> napi::Result<Reply> {
         let settle = move |queue: &Arc<Queue>| queue.complete(token as u64, result.into());
-        reply(&self.bridge, || Ok(self.after_flush(settle)), |known| Some(known.to_string()))
+        reply(&self.bridge, || Ok(self.after_flush(token as u64, settle)), |known| Some(known.to_string()))
     }
 
     /// Ends an attempt whose handler failed, after the events that the handler published have been stored.
     #[napi]
     pub fn fail(&self, token: f64, reason: String) -> napi::Result<Reply> {
         let settle = move |queue: &Arc<Queue>| queue.fail(token as u64, &reason);
-        reply(&self.bridge, || Ok(self.after_flush(settle)), |known| Some(known.to_string()))
+        reply(&self.bridge, || Ok(self.after_flush(token as u64, settle)), |known| Some(known.to_string()))
+    }
+
+    /// Frees the place of an attempt whose handler has settled and whose outcome follows.
+    #[napi]
+    pub fn settled(&self, token: f64) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.handler_settled(token as u64)), nothing)
     }
 
     /// Stores the progress of a handler.
@@ -239,11 +245,13 @@ impl NativeQueue {
 
 impl NativeQueue {
     /// Calls `settle` when every event published so far in this environment has been stored.
-    fn after_flush(&self, settle: impl FnOnce(&Arc<Queue>) -> Op<bool> + Send + 'static) -> Op<bool> {
+    fn after_flush(&self, token: u64, settle: impl FnOnce(&Arc<Queue>) -> Op<bool> + Send + 'static) -> Op<bool> {
         match flush_buses(&self.bridge) {
             Op::Ready(_) => settle(&self.queue),
             flushed => {
                 let queue = self.queue.clone();
+                // Only the end of this job waits: the next one may start.
+                drop(queue.handler_settled(token));
                 Op::pending(async move {
                     flushed.await?;
                     settle(&queue).await

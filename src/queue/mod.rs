@@ -28,7 +28,7 @@ mod storage;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -55,10 +55,36 @@ pub use options::{Backoff, JobOptions, Keep, NewJob, ScheduleOptions, WorkerOpti
 /// The usual timeout of [`Queue::close`].
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The life of a [`Queue`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// Every call is taken.
+    Open,
+    /// Waiting for handlers: nothing starts, everything else is taken.
+    Draining,
+    /// Every call fails.
+    Closed,
+}
+
+struct PhaseCell(AtomicU8);
+
+impl PhaseCell {
+    fn is(&self, phase: Phase) -> bool {
+        self.0.load(Ordering::Acquire) == phase as u8
+    }
+
+    /// Moves from one phase to the next. Returns false where it was in another phase.
+    fn advance(&self, from: Phase, to: Phase) -> bool {
+        self.0.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
 /// The queues of one adapter.
 ///
 /// Every method starts its work before it returns, so calls take effect in the order in which they are made; the first
-/// opens the backend. After [`Queue::close`] every method fails with [`crate::error::Code::Closed`].
+/// opens the backend. While [`Queue::close`] waits for handlers, jobs are still enqueued and read; no worker is
+/// registered. When it has resolved every method fails with [`crate::error::Code::Closed`].
 pub struct Queue {
     name: &'static str,
     driver: Arc<dyn Driver>,
@@ -67,7 +93,7 @@ pub struct Queue {
     defaults: JobOptions,
     clock: SharedClock,
     runtime: Handle,
-    closing: AtomicBool,
+    phase: Arc<PhaseCell>,
     closed: watch::Sender<bool>,
 }
 
@@ -92,8 +118,8 @@ impl Queue {
         clock: SharedClock,
         runtime: Handle,
     ) -> Self {
-        let (closing, closed) = (AtomicBool::new(false), watch::Sender::new(false));
-        Self { name, driver, owner: next_id(), defaults, clock, runtime, closing, closed }
+        let (phase, closed) = (Arc::new(PhaseCell(AtomicU8::new(Phase::Open as u8))), watch::Sender::new(false));
+        Self { name, driver, owner: next_id(), defaults, clock, runtime, phase, closed }
     }
 
     /// `memory` or `file`.
@@ -102,7 +128,7 @@ impl Queue {
     }
 
     fn call<T: Send + 'static>(&self, work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static) -> Op<T> {
-        if self.closing.load(Ordering::Acquire) {
+        if self.phase.is(Phase::Closed) {
             return Op::err(Error::closed("the queue"));
         }
         call(&self.driver, work)
@@ -240,12 +266,18 @@ impl Queue {
         if let Err(error) = check_name("jobName", job_name) {
             return Op::err(error);
         }
+        if !self.phase.is(Phase::Open) {
+            return Op::err(Error::closed("the queue"));
+        }
         let (owner, name): (u64, Arc<str>) = (self.owner, job_name.into());
         self.on_queue(queue, move |engine, queue| Ok(engine.register(owner, &queue, &name, options, mailbox)))
     }
 
     /// Starts the workers of a queue.
     pub fn start(&self, queue: &str) -> Op<()> {
+        if !self.phase.is(Phase::Open) {
+            return Op::err(Error::closed("the queue"));
+        }
         let owner = self.owner;
         self.on_queue(queue, move |engine, queue| engine.start(owner, &queue))
     }
@@ -260,6 +292,15 @@ impl Queue {
         // A failure of the storage is reported by the outcome as well.
         drop(call(&self.driver, move |engine| engine.mark_started(token, now)));
         true
+    }
+
+    /// Frees the place of an attempt whose handler has settled. Its outcome follows with [`Queue::complete`] or
+    /// [`Queue::fail`], when what the handler wrote is stored: the timeout has ended, and the next job may start.
+    pub fn handler_settled(&self, token: u64) -> Op<()> {
+        call(&self.driver, move |engine| {
+            engine.free_place(token);
+            Ok(())
+        })
     }
 
     /// Completes an attempt with the handler's result. An object with `awaiting: true` removes the job, so that its id
@@ -303,10 +344,10 @@ impl Queue {
     }
 
     /// Closes the queues: no job starts any more, jobs that have not started wait again, and handlers have until the
-    /// timeout. Jobs that still run then are interrupted, and their outcomes ignored. Returns how many those were, 0 on a
+    /// timeout. Jobs that are enqueued meanwhile are stored. Jobs that still run at the timeout are interrupted, and their outcomes ignored. Returns how many those were, 0 on a
     /// second call. Resolves when every resource is released.
     pub fn close(&self, timeout: Duration) -> Op<usize> {
-        if self.closing.swap(true, Ordering::AcqRel) {
+        if !self.phase.advance(Phase::Open, Phase::Draining) {
             let mut closed = self.closed.subscribe();
             return Op::pending(async move {
                 // The sender lives in the closing task or in the queue: an error means that both ended.
@@ -315,12 +356,14 @@ impl Queue {
             });
         }
         let (driver, owner, closed) = (self.driver.clone(), self.owner, self.closed.clone());
+        let phase = self.phase.clone();
         let closing = call(&driver, move |engine| engine.begin_close(owner));
         let task = self.runtime.spawn(async move {
             // A failure of the storage was reported by the calls that met it.
             if let Ok(drained) = closing.await {
                 _ = tokio::time::timeout(timeout, drained).await;
             }
+            phase.advance(Phase::Draining, Phase::Closed);
             let interrupted = call(&driver, move |engine| engine.force_close(owner)).await.unwrap_or(0);
             let ended = driver.end().await;
             closed.send_replace(true);
@@ -332,7 +375,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        if !self.closing.load(Ordering::Acquire) {
+        if self.phase.is(Phase::Open) {
             let owner = self.owner;
             drop(call(&self.driver, move |engine| engine.begin_close(owner).map(|_| ())));
             drop(call(&self.driver, move |engine| engine.force_close(owner)));

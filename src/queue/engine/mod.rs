@@ -36,8 +36,10 @@ struct Active {
     owner: u64,
     claim: Arc<ClaimCell>,
     deadline: Option<u64>,
-    /// The job was removed: the outcome changes nothing, and frees the slot.
+    /// The job was removed: its outcome changes nothing.
     removed: bool,
+    /// Whether its handler still counts against the concurrency of the queue.
+    has_place: bool,
 }
 
 /// Side effects that are carried out after the commit.

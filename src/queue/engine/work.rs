@@ -89,7 +89,8 @@ impl Engine {
         self.emit_about(index, EventKind::Active, &job, |_| {});
         self.effects.push(Effect::Deliver(worker.mailbox, delivery));
         self.queues[index].active += 1;
-        self.active.insert(token, Active { job, index, owner: worker.owner, claim, deadline: None, removed: false });
+        let active = Active { job, index, owner: worker.owner, claim, deadline: None, removed: false, has_place: true };
+        self.active.insert(token, active);
         Ok(())
     }
 
@@ -145,13 +146,21 @@ impl Engine {
         Ok(true)
     }
 
-    fn take_active(&mut self, token: u64) -> Option<Active> {
-        let active = self.active.remove(&token)?;
-        if let Some(deadline) = active.deadline {
+    /// Ends the timeout of an attempt and makes room for the next job.
+    pub(in crate::queue) fn free_place(&mut self, token: u64) {
+        let Some(active) = self.active.get_mut(&token) else { return };
+        if let Some(deadline) = active.deadline.take() {
             self.deadlines.remove(&(deadline, token));
         }
-        self.queues[active.index].active -= 1;
-        self.ready.insert(active.index);
+        if std::mem::take(&mut active.has_place) {
+            self.queues[active.index].active -= 1;
+            self.ready.insert(active.index);
+        }
+    }
+
+    fn take_active(&mut self, token: u64) -> Option<Active> {
+        self.free_place(token);
+        let active = self.active.remove(&token)?;
         if self.closing.contains_key(&active.owner)
             && !self.active.values().any(|other| other.owner == active.owner)
             && let Some(drained) = self.closing.remove(&active.owner)

@@ -349,3 +349,25 @@ pub(crate) async fn a_removed_job_is_gone_and_its_outcome_ignored(env: Env) {
     assert!(queue.remove_job("q", "z").await.unwrap());
     assert_eq!(queue.counts("q").await.unwrap().get(JobState::Delayed), 0);
 }
+
+pub(crate) async fn a_settled_handler_frees_its_place_before_its_outcome_is_committed(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
+    for id in ["x", "y"] {
+        queue.enqueue("q", job("a", json!({"jobId": id, "timeout": 500}))).await.unwrap();
+    }
+    let first = worker.started(&queue);
+    queue.handler_settled(first.token).await.unwrap();
+    let second = worker.started(&queue);
+    assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("active"));
+    env.advance(&queue, 400).await;
+    queue.handler_settled(second.token).await.unwrap();
+    env.advance(&queue, 10_000).await;
+    assert!(queue.complete(first.token, "1".into()).await.unwrap());
+    assert!(queue.fail(second.token, "no luck").await.unwrap());
+    assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("completed"));
+    assert_eq!(state(&queue, "q", "y").await.as_deref(), Some("failed"));
+    queue.enqueue("q", job("a", json!({"jobId": "z"}))).await.unwrap();
+    queue.enqueue("q", job("a", json!({"jobId": "later"}))).await.unwrap();
+    assert_eq!(worker.ids(), ["z"]);
+}

@@ -152,3 +152,29 @@ pub(crate) async fn random_operations_keep_counts_and_states_true(env: Env) {
         }
     }
 }
+
+/// A handler that enqueues while its queue drains succeeds, and what it enqueued is kept.
+pub(crate) async fn jobs_are_enqueued_until_the_last_handler_has_ended(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 2).await;
+    queue.enqueue("q", job("a", json!({"jobId": "first"}))).await.unwrap();
+    let first = worker.started(&queue);
+    let closing = queue.close(CLOSE_TIMEOUT);
+    queue.enqueue("q", job("a", json!({"jobId": "next"}))).await.unwrap();
+    let later = ScheduleOptions::parse("opts", r#"{"delay":1000}"#).unwrap();
+    queue.schedule("q", job("a", json!({"jobId": "later"})), later).await.unwrap();
+    assert_eq!(state(&queue, "q", "next").await.as_deref(), Some("waiting"));
+    let error = queue.register_worker("q", "a", WorkerOptions::default(), worker_mailbox()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Closed);
+    assert_eq!(queue.start("q").await.unwrap_err().code(), Code::Closed);
+    assert!(queue.complete(first.token, "1".into()).await.unwrap());
+    closing.await.unwrap();
+    assert!(worker.taken().is_none());
+    assert_eq!(queue.enqueue("q", job("a", json!({}))).await.unwrap_err().code(), Code::Closed);
+    if env.is_durable {
+        let queue = env.open();
+        let worker = TestWorker::on(&queue, "q", &["a"], 2).await;
+        assert_eq!(worker.ids(), ["next"]);
+        assert_eq!(state(&queue, "q", "later").await.as_deref(), Some("delayed"));
+    }
+}

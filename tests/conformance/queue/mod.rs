@@ -158,6 +158,7 @@ macro_rules! queue_conformance {
                 attempts_are_made_with_backoff_until_one_succeeds_or_all_failed
                 exponential_backoff_doubles
                 an_attempt_that_takes_too_long_has_failed_and_its_result_is_late
+                a_settled_handler_frees_its_place_before_its_outcome_is_committed
                 time_runs_only_once_a_handler_has_begun
                 only_so_many_ended_jobs_are_kept
                 ended_jobs_are_kept_only_so_long
@@ -170,6 +171,7 @@ macro_rules! queue_conformance {
             $crate::queue_behaviours! { lifetime, $env:
                 closing_gives_back_what_has_not_begun_and_waits_for_the_rest
                 closing_does_not_wait_for_ever
+                jobs_are_enqueued_until_the_last_handler_has_ended
                 after_close_every_call_says_so
                 a_closed_mailbox_gives_its_job_back
                 defaults_are_for_options_that_a_job_does_not_have

@@ -1,0 +1,104 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+
+/**
+ * What a job's handler has caused and what has not been answered yet, so that a job is not committed as ended before its
+ * writes. Two things count: the calls made by the handler and by whatever it started, found by their async context, and
+ * the store calls of the environment that are under way when the handler settles.
+ */
+
+/** Calls of one async context that have not been answered. */
+class Activity {
+  pending = 0
+  private idle: (() => void) | undefined
+
+  begin(): void {
+    this.pending += 1
+  }
+
+  end(): void {
+    this.pending -= 1
+    if (this.pending === 0) this.idle?.()
+  }
+
+  /** Resolves when no call is pending, also not after a turn of the event loop: the answer to one call often causes another. */
+  async quiescent(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      if (this.pending === 0) {
+        await nextTurn()
+        if (this.pending === 0) return
+      }
+      await new Promise<void>((resolve) => {
+        this.idle = resolve
+        signal.addEventListener('abort', () => resolve(), { once: true })
+        if (this.pending === 0) resolve()
+      })
+    }
+  }
+}
+
+/** Store calls that began between two snapshots. */
+class Generation {
+  pending = 0
+  next: Generation | undefined
+  readonly waiters: Array<() => void> = []
+}
+
+const context = new AsyncLocalStorage<Activity>()
+let oldest = new Generation()
+let newest = oldest
+
+/** Records a call that is answered later. Returns the function to call when it is answered. */
+export function beginCall(isStoreCall: boolean): (() => void) | undefined {
+  const activity = context.getStore()
+  if (!isStoreCall) {
+    if (!activity) return undefined
+    activity.begin()
+    return () => activity.end()
+  }
+  const generation = newest
+  generation.pending += 1
+  activity?.begin()
+  return () => {
+    generation.pending -= 1
+    while (oldest.pending === 0 && oldest.next) {
+      oldest.waiters.forEach(resolve => resolve())
+      oldest = oldest.next
+    }
+    activity?.end()
+  }
+}
+
+/** Resolves when every store call made so far is answered; undefined where none is under way. */
+function storeCallsSoFar(): Promise<void> | undefined {
+  if (oldest === newest && newest.pending === 0) return undefined
+  const last = newest
+  newest = last.next = new Generation()
+  return new Promise(resolve => last.waiters.push(resolve))
+}
+
+/** A handler that has settled, and the calls it waits for. */
+export interface Settled<T> {
+  outcome: PromiseSettledResult<T>
+  /** Resolves with false where the calls were not answered in time. Undefined where there is nothing to wait for. */
+  answered: ((timeout: number) => Promise<boolean>) | undefined
+}
+
+/** Runs a handler in a context of its own. */
+export async function runTracked<T>(handler: () => T | PromiseLike<T>): Promise<Settled<T>> {
+  const activity = new Activity()
+  const [outcome] = await Promise.allSettled([context.run(activity, async () => handler())])
+  const stored = storeCallsSoFar()
+  if (!stored && activity.pending === 0) return { outcome, answered: undefined }
+  return {
+    outcome,
+    answered: async (timeout) => {
+      const patience = new AbortController()
+      const timer = setTimeout(() => patience.abort(), timeout)
+      const timedOut = new Promise<void>(resolve => patience.signal.addEventListener('abort', () => resolve(), { once: true }))
+      await Promise.race([Promise.all([stored, activity.quiescent(patience.signal)]), timedOut])
+      clearTimeout(timer)
+      return !patience.signal.aborted
+    },
+  }
+}
