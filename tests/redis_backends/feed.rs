@@ -148,7 +148,7 @@ async fn nothing_is_polled_while_nothing_happens_however_many_subjects_there_are
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));
     let appends: Vec<_> =
-        (0..20_000).map(|n| store.append(name(&format!("run:{n}")), event(r#"{"type":"t"}"#), None, None)).collect();
+        (0..8_000).map(|n| store.append(name(&format!("run:{n}")), event(r#"{"type":"t"}"#), None, None)).collect();
     for append in appends {
         append.await.unwrap();
     }

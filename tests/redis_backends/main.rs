@@ -2,6 +2,7 @@
 
 #[path = "../conformance/mod.rs"]
 mod conformance;
+mod consumer;
 mod contention;
 mod feed;
 mod globs;
@@ -87,3 +88,4 @@ async fn all_retained() -> conformance::Fresh<dyn StreamBackend> {
 store_conformance!(store_contract, crate::fresh_store);
 stream_conformance!(stream_contract, crate::some_retained);
 stream_conformance!(retained_stream_contract, crate::all_retained);
+feed_conformance!(feed_contract, crate::fresh_store);

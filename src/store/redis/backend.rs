@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::config::{RedisStoreOptions, Trim};
+use super::consumer::Consumers;
 use super::feed;
 use super::keys::Keys;
 use super::tail::Tailers;
@@ -17,13 +18,13 @@ use crate::error::{Code, Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
 use crate::json::{self, Json, Object, to_json};
-use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
+use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::{Op, completion};
 use crate::redis::client::{self, unanswered};
 use crate::redis::{Client, Request, reply};
 use crate::store::{
-    Announce, DocQuery, EventQuery, Expected, FeedPage, FeedQuery, Health, IndexEntry, IndexQuery, Position, Stats,
-    StoreBackend, Stored, entry_not_found, select_docs,
+    Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery, Health,
+    IndexEntry, IndexQuery, Lease, ParkedEvent, Position, Stats, StoreBackend, Stored, entry_not_found, select_docs,
 };
 use crate::time::SharedClock;
 use crate::topic::Glob;
@@ -43,6 +44,7 @@ pub struct RedisStore {
     keys: Keys,
     trim: Trim,
     clock: SharedClock,
+    runtime: Handle,
     feed_max_len: u64,
     counters: Counters,
 }
@@ -60,9 +62,14 @@ impl RedisStore {
             keys,
             trim: options.trim,
             clock: options.clock,
+            runtime,
             feed_max_len: options.feed_max_len,
             counters: Counters::default(),
         }
+    }
+
+    fn consumers(&self) -> Consumers {
+        Consumers::new(self.client.clone(), self.keys.clone(), self.tailers.released(), self.runtime.clone())
     }
 
     /// Sends a request and counts its errors.
@@ -308,6 +315,31 @@ impl StoreBackend for RedisStore {
 
     fn feed_number(&self, position: &Position) -> Result<u64> {
         Ok(feed::parse_position(position)?.seq)
+    }
+
+    fn consumer_acquire(&self, name: &ConsumerName) -> Op<Lease> {
+        self.tailers.listen();
+        self.consumers().acquire(name)
+    }
+
+    fn consumer_load(&self, name: &ConsumerName) -> Op<Option<ConsumerState>> {
+        self.consumers().load(name)
+    }
+
+    fn consumer_save(&self, name: &ConsumerName, lease: &Lease, change: ConsumerChange) -> Op<()> {
+        self.consumers().save(name, lease, change)
+    }
+
+    fn consumer_list(&self) -> Op<Vec<ConsumerInfo>> {
+        self.consumers().list()
+    }
+
+    fn consumer_delete(&self, name: &ConsumerName) -> Op<bool> {
+        self.consumers().delete(name)
+    }
+
+    fn consumer_parked(&self, name: &ConsumerName, after: Option<Position>, limit: usize) -> Op<Vec<ParkedEvent>> {
+        self.consumers().parked(name, after, limit)
     }
 
     fn delete_subject(&self, subject: &Subject) -> Op<bool> {

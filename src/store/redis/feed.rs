@@ -31,7 +31,7 @@ pub(super) const ADOPT_STEP_DELAY: Duration = Duration::from_secs(1);
 /// Keys that a step visits, which takes the server about a millisecond.
 const ADOPT_KEYS: usize = 2_000;
 /// Greatest number of events that a step looks at.
-const MAX_ADOPT_EVENTS: usize = 2_000;
+const MAX_ADOPT_EVENTS: usize = 5_000;
 /// How long a search belongs to the instance that does it.
 const ADOPT_LEASE: Duration = Duration::from_secs(5);
 /// Greatest number of events in one reply.
@@ -74,12 +74,8 @@ impl Entry {
 
 /// Parses a position of this store.
 pub(super) fn parse_position(position: &Position) -> Result<EventId> {
-    position.as_str().parse().map_err(|_| Position::invalid(position.as_str()))
-}
-
-/// Returns the position of an entry.
-pub(super) fn position(id: EventId) -> Position {
-    Position::from(id)
+    let text = position.as_str();
+    text.parse().ok().filter(|id: &EventId| id.to_string() == text).ok_or_else(|| Position::invalid(text))
 }
 
 /// What one step of a search for events of other writers came to.
@@ -166,6 +162,7 @@ impl Feed {
         if query.limit == 0 {
             return Op::ok(FeedPage::default());
         }
+        let max_bytes = query.max_bytes.unwrap_or(MAX_PAGE_BYTES).min(MAX_PAGE_BYTES);
         let (feed, mut next) = (self.clone(), self.entries(start, ENTRIES_PER_READ));
         Op::pending(async move {
             let (mut page, mut bytes) = (FeedPage::default(), 0);
@@ -185,22 +182,22 @@ impl Feed {
                             Reply::Events(events) => page.records.extend(events.into_iter().map(|found| {
                                 bytes += found.event.json().len();
                                 FeedRecord {
-                                    position: position(entry.position),
+                                    position: entry.position.into(),
                                     subject: entry.subject.clone(),
                                     event: found.event.json().clone(),
                                 }
                             })),
                             Reply::Trimmed => page.missed += 1,
                         }
+                        if page.records.len() >= query.limit || bytes >= max_bytes {
+                            page.end = Some(entry.position.into());
+                            return Ok(page);
+                        }
                     }
                     rest = &rest[asked.len()..];
-                    if (page.records.len() >= query.limit || bytes >= MAX_PAGE_BYTES) && !rest.is_empty() {
-                        page.end = asked.last().map(|entry| position(entry.position));
-                        return Ok(page);
-                    }
                 }
-                page.end = Some(position(last));
-                if !full || page.records.len() >= query.limit || bytes >= MAX_PAGE_BYTES {
+                page.end = Some(last.into());
+                if !full {
                     return Ok(page);
                 }
                 next = feed.entries(last, ENTRIES_PER_READ);

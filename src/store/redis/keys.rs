@@ -79,8 +79,28 @@ impl Keys {
         format!("{}:~feed:adopted", self.prefix)
     }
 
-    /// Channel: announces appends to all subjects; a message is `<position> <id> <subject>`, or empty
-    /// where the feed has to be read.
+    /// Hash: the positions of consumers by name.
+    pub(super) fn consumers(&self) -> String {
+        format!("{}:~consumers", self.prefix)
+    }
+
+    /// Hash: who holds the lease of a consumer, until when.
+    pub(super) fn lease(&self, consumer: &str) -> String {
+        format!("{}:~consumer:lease:{consumer}", self.prefix)
+    }
+
+    /// Sorted set: the positions of a consumer's parked events by their number.
+    pub(super) fn parked_positions(&self, consumer: &str) -> String {
+        format!("{}:~consumer:parked:{consumer}", self.prefix)
+    }
+
+    /// Hash: a consumer's parked events by position, as JSON.
+    pub(super) fn parked_events(&self, consumer: &str) -> String {
+        format!("{}:~consumer:events:{consumer}", self.prefix)
+    }
+
+    /// Channel: announces appends to all subjects; a message is the position and the text of an
+    /// entry of the feed, empty where the feed has to be read, or `released` where the lease of a consumer was released.
     pub(super) fn appended(&self) -> String {
         format!("{}:~appended", self.prefix)
     }

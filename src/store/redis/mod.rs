@@ -33,12 +33,14 @@
 //! | [`config`] | options |
 //! | [`backend`] | the calls of [`StoreBackend`](super::StoreBackend), each one command |
 //! | [`feed`], [`tail`] | one order over all subjects; store subscriptions, which follow it |
+//! | [`consumer`] | leases, cursors and parked events of durable consumers |
 //! | [`keys`] | every key and channel |
 //! | [`record`], [`metadata`], [`text`] | events, index entries and values as Redis keeps them |
 //! | [`scripts`] | the Lua scripts |
 
 mod backend;
 mod config;
+mod consumer;
 mod feed;
 mod keys;
 mod metadata;

@@ -23,6 +23,12 @@ scripts! {
     FEED_HEAD = "feed_head";
     FEED_EVENTS = "feed_events";
     FEED_ADOPT = "feed_add", "feed_adopt";
+    CONSUMER_ACQUIRE = "consumer_acquire";
+    CONSUMER_RENEW = "consumer_renew";
+    CONSUMER_SAVE = "consumer_save";
+    CONSUMER_LIST = "consumer_list";
+    CONSUMER_DELETE = "consumer_delete";
+    CONSUMER_PARKED = "consumer_parked";
     KV_SET = "kv_keys", "kv_set";
     KV_DELETE = "kv_delete";
     KV_CLEAR = "kv_clear";

@@ -124,6 +124,8 @@ struct Shared {
     max_entries: u64,
     state: Mutex<State>,
     changed: Notify,
+    /// Notified when the lease of a consumer was released.
+    released: Arc<Notify>,
     /// The number of the newest position known.
     news: watch::Sender<u64>,
     closed: AtomicBool,
@@ -178,6 +180,9 @@ struct Announcements(Weak<Shared>);
 impl Receiver for Announcements {
     fn message(&self, _: &Channel, _: &str, payload: &[u8]) {
         let Some(shared) = self.0.upgrade() else { return };
+        if payload == b"released" {
+            return shared.released.notify_waiters();
+        }
         let mut state = shared.state();
         let entry = Entry::announced(payload);
         match &entry {
@@ -229,6 +234,7 @@ impl Tailers {
             max_entries,
             state: Mutex::default(),
             changed: Notify::new(),
+            released: Arc::default(),
             news: watch::Sender::new(0),
             closed: AtomicBool::new(false),
         });
@@ -236,6 +242,11 @@ impl Tailers {
         let pubsub = Arc::new(PubSub::new(config, Arc::new(Announcements(Arc::downgrade(&shared))), runtime));
         let channel = Channel::Exact(keys.appended().into());
         Self { shared, channel, pubsub, accept_timeout, runtime: runtime.clone() }
+    }
+
+    /// Returns what is notified when the lease of a consumer was released, by whatever process.
+    pub(super) fn released(&self) -> Arc<Notify> {
+        self.shared.released.clone()
     }
 
     pub(super) fn feed(&self) -> &Feed {
@@ -247,7 +258,7 @@ impl Tailers {
     pub(super) fn subscribe(&self, pattern: &str, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
         let id = next_id();
         self.shared.state().starting.insert(id, (Glob::new(pattern), mailbox));
-        self.run();
+        self.listen();
         let (sender, receiver) = oneshot::channel();
         // Weak: the call may wait long and must not keep a dropped store alive.
         let (shared, runtime) = (Arc::downgrade(&self.shared), self.runtime.clone());
@@ -277,13 +288,13 @@ impl Tailers {
     pub(super) fn watch(&self) -> watch::Receiver<u64> {
         self.shared.state().check_head = true;
         let receiver = self.shared.news.subscribe();
-        self.run();
+        self.listen();
         self.shared.changed.notify_one();
         receiver
     }
 
     /// Subscribes to announcements and starts the task, once.
-    fn run(&self) {
+    pub(super) fn listen(&self) {
         if !std::mem::replace(&mut self.shared.state().running, true) {
             // Where channels are forbidden, events arrive by polling.
             drop(self.pubsub.want(self.channel.clone()));
