@@ -41,7 +41,7 @@ fn spawn_child(port: u16) -> Child {
 async fn calls(store: &RedisStore) -> Vec<(u64, u64)> {
     let query = EventQuery { limit: Some(100_000), ..Default::default() };
     let calls = store.read(name("calls"), query).await.unwrap();
-    let fields = calls.iter().map(|call| value(call));
+    let fields = calls.iter().map(value);
     fields.map(|call| (call["token"].as_u64().unwrap(), call["pid"].as_u64().unwrap())).collect()
 }
 
@@ -56,7 +56,7 @@ async fn a_killed_holder_is_replaced_within_fifteen_seconds_and_two_never_work_a
         let holder = loop {
             let newest =
                 store.read(name("calls"), EventQuery { limit: Some(1), descending: true, ..Default::default() });
-            let newest = newest.await.unwrap().first().map(|call| value(call));
+            let newest = newest.await.unwrap().first().map(value);
             match newest {
                 Some(call) if call["token"].as_u64().unwrap() > last_token => {
                     last_token = call["token"].as_u64().unwrap();
