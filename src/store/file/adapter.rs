@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::config::{Durability, FileStoreOptions};
 use super::errors::writer_died;
@@ -75,6 +76,8 @@ pub(super) struct State {
     pub(super) store: Option<Arc<OpenStore>>,
     pub(super) closed: bool,
     pub(super) subscriptions: HashMap<u64, Subscription>,
+    /// The leases of consumers on this adapter, which are lost when it is closed.
+    pub(super) leases: Vec<Weak<watch::Sender<bool>>>,
 }
 
 /// A store in a directory. All that this process has on one directory share what is open.

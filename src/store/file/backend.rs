@@ -42,6 +42,9 @@ impl StoreBackend for FileStore {
         let (store, subscriptions) = {
             let mut state = self.state();
             state.closed = true;
+            for lost in state.leases.drain(..).filter_map(|lost| lost.upgrade()) {
+                lost.send_replace(true);
+            }
             (state.store.take(), std::mem::take(&mut state.subscriptions))
         };
         let Some(store) = store else { return Op::ok(()) };
@@ -192,16 +195,24 @@ impl StoreBackend for FileStore {
     }
 
     fn consumer_acquire(&self, name: &ConsumerName) -> Op<Lease> {
-        match self.store() {
-            Ok(store) => {
-                let (name, held) = (Arc::<str>::from(name), store.clone());
-                store.leases.acquire(&name).map(move |lease| {
-                    let guard = Box::new(InHand { store: held, name, _lease: lease.guard });
-                    Lease { guard, ..lease }
-                })
-            }
-            Err(error) => self.failed(error),
-        }
+        let store = match self.store() {
+            Ok(store) => store,
+            Err(error) => return self.failed(error),
+        };
+        // Lost when this adapter is closed, or the store.
+        let (lost, receiver) = watch::channel(false);
+        let lost = Arc::new(lost);
+        let mut state = self.state();
+        state.leases.retain(|lost| lost.strong_count() > 0);
+        state.leases.push(Arc::downgrade(&lost));
+        drop(state);
+        let name = Arc::<str>::from(name);
+        let acquiring = store.leases.acquire(&name);
+        acquiring.map(move |lease| Lease {
+            token: 0,
+            lost: receiver,
+            guard: Box::new(InHand { store, name, _lost: lost, _lease: lease.guard }),
+        })
     }
 
     fn consumer_load(&self, name: &ConsumerName) -> Op<Option<ConsumerState>> {
@@ -351,6 +362,7 @@ impl StoreBackend for FileStore {
 struct InHand {
     store: Arc<OpenStore>,
     name: Arc<str>,
+    _lost: Arc<watch::Sender<bool>>,
     _lease: Box<dyn Any + Send + Sync>,
 }
 

@@ -1,0 +1,215 @@
+//! Events between the feed and the handlers: in lanes, each of which is handled in order, and in a window that knows up to
+//! where everything was handled.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::ConsumerEvent;
+use crate::store::feed::{FeedPage, Position};
+
+/// An event that waits for its handler.
+pub(super) struct Pending {
+    pub(super) event: ConsumerEvent,
+    /// Its place in the window. None: it is delivered again after it was parked.
+    pub(super) ticket: Option<u64>,
+    /// Deliveries before those of `event.attempt`.
+    pub(super) attempts_before: u32,
+}
+
+#[derive(Default)]
+struct Lane {
+    pending: VecDeque<Pending>,
+    busy: bool,
+}
+
+struct Place {
+    position: Position,
+    done: bool,
+}
+
+/// Lanes and window.
+pub(super) struct Lanes {
+    /// Each subject has a lane. Otherwise all events are in one.
+    by_subject: bool,
+    lanes: HashMap<Arc<str>, Lane>,
+    /// Lanes that are not busy and have events, in the order in which they got them.
+    ready: VecDeque<Arc<str>>,
+    window: VecDeque<Place>,
+    /// Ticket of the first place in the window.
+    first: u64,
+    pending: usize,
+}
+
+impl Lanes {
+    pub(super) fn new(by_subject: bool) -> Self {
+        let (lanes, ready, window) = (HashMap::new(), VecDeque::new(), VecDeque::new());
+        Self { by_subject, lanes, ready, window, first: 0, pending: 0 }
+    }
+
+    /// Returns the lane of a subject.
+    pub(super) fn key(&self, subject: &Arc<str>) -> Arc<str> {
+        if self.by_subject { subject.clone() } else { Arc::default() }
+    }
+
+    /// Adds the events of a page, and its end.
+    pub(super) fn push_page(&mut self, page: FeedPage) {
+        for record in page.records {
+            let ticket = Some(self.first + self.window.len() as u64);
+            self.window.push_back(Place { position: record.position.clone(), done: false });
+            let event =
+                ConsumerEvent { subject: record.subject, position: record.position, event: record.event, attempt: 1 };
+            self.push(Pending { event, ticket, attempts_before: 0 });
+        }
+        if let Some(end) = page.end
+            && self.window.back().is_none_or(|last| last.position != end)
+        {
+            self.window.push_back(Place { position: end, done: true });
+        }
+    }
+
+    /// Adds an event to the end of its lane.
+    pub(super) fn push(&mut self, pending: Pending) {
+        let key = self.key(&pending.event.subject);
+        let lane = self.lanes.entry(key.clone()).or_default();
+        if !lane.busy && lane.pending.is_empty() {
+            self.ready.push_back(key);
+        }
+        lane.pending.push_back(pending);
+        self.pending += 1;
+    }
+
+    /// Takes events of ready lanes, of at most `max_lanes` lanes and `max_events` events. These lanes are busy until
+    /// [`Lanes::release`].
+    pub(super) fn take(&mut self, max_lanes: usize, max_events: usize) -> Vec<Pending> {
+        let mut taken = Vec::new();
+        for _ in 0..max_lanes {
+            if taken.len() >= max_events {
+                break;
+            }
+            let Some(key) = self.ready.pop_front() else { break };
+            let Some(lane) = self.lanes.get_mut(&key) else { continue };
+            lane.busy = true;
+            let count = lane.pending.len().min(max_events - taken.len());
+            taken.extend(lane.pending.drain(..count));
+        }
+        self.pending -= taken.len();
+        taken
+    }
+
+    /// Puts events of a busy lane back to its beginning.
+    pub(super) fn put_back(&mut self, events: Vec<Pending>) {
+        for pending in events.into_iter().rev() {
+            let key = self.key(&pending.event.subject);
+            self.lanes.entry(key).or_default().pending.push_front(pending);
+            self.pending += 1;
+        }
+    }
+
+    /// Makes a lane ready again.
+    pub(super) fn release(&mut self, key: &Arc<str>) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        lane.busy = false;
+        if lane.pending.is_empty() {
+            self.lanes.remove(key);
+        } else {
+            self.ready.push_back(key.clone());
+        }
+    }
+
+    /// Records that an event was handled or parked.
+    pub(super) fn done(&mut self, ticket: u64) {
+        let at = usize::try_from(ticket - self.first).unwrap_or(usize::MAX);
+        if let Some(place) = self.window.get_mut(at) {
+            place.done = true;
+        }
+    }
+
+    /// Removes the places up to which everything is done. Returns the position of the last one.
+    pub(super) fn advance(&mut self) -> Option<Position> {
+        let mut reached = None;
+        while self.window.front().is_some_and(|place| place.done) {
+            reached = self.window.pop_front().map(|place| place.position);
+            self.first += 1;
+        }
+        reached
+    }
+
+    /// Returns the number of lanes that can be taken.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Returns the number of events that wait.
+    pub(super) fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Returns the number of places in the window.
+    pub(super) fn window(&self) -> usize {
+        self.window.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::feed::FeedRecord;
+
+    fn page(from: u64, subjects: &[&str]) -> FeedPage {
+        let record = |(n, subject): (usize, &&str)| FeedRecord {
+            position: (from + n as u64).into(),
+            subject: (*subject).into(),
+            event: "{}".into(),
+        };
+        let end = Some((from + subjects.len() as u64).into());
+        FeedPage { records: subjects.iter().enumerate().map(record).collect(), end, missed: 0 }
+    }
+
+    fn positions(taken: &[Pending]) -> Vec<&str> {
+        taken.iter().map(|pending| pending.event.position.as_str()).collect()
+    }
+
+    #[test]
+    fn a_lane_is_taken_once_at_a_time_and_in_order() {
+        let mut lanes = Lanes::new(true);
+        lanes.push_page(page(1, &["a", "b", "a", "c"]));
+        let first = lanes.take(1, 10);
+        assert_eq!(positions(&first), ["1", "3"]);
+        assert_eq!((lanes.ready(), lanes.pending()), (2, 2));
+        let mut others = lanes.take(5, 10);
+        assert_eq!(positions(&others), ["2", "4"]);
+        lanes.push_page(page(6, &["a", "d"]));
+        let fresh = lanes.take(5, 10);
+        assert_eq!(positions(&fresh), ["7"], "a is busy");
+        lanes.put_back(vec![others.remove(1)]);
+        lanes.release(&"c".into());
+        lanes.release(&"a".into());
+        assert_eq!(positions(&lanes.take(5, 10)), ["4", "6"]);
+    }
+
+    #[test]
+    fn the_window_advances_over_what_is_done_without_a_hole() {
+        let mut lanes = Lanes::new(true);
+        lanes.push_page(page(1, &["a", "b", "c"]));
+        let tickets: Vec<u64> = lanes.take(3, 10).iter().filter_map(|pending| pending.ticket).collect();
+        lanes.done(tickets[1]);
+        assert_eq!(lanes.advance(), None);
+        lanes.done(tickets[0]);
+        assert_eq!(lanes.advance(), Some(2.into()));
+        lanes.done(tickets[2]);
+        assert_eq!(lanes.advance(), Some(4.into()), "the end of the page is behind its last event");
+        lanes.push_page(FeedPage { records: Vec::new(), end: Some(9.into()), missed: 0 });
+        assert_eq!(lanes.advance(), Some(9.into()));
+        assert_eq!(lanes.window(), 0);
+    }
+
+    #[test]
+    fn without_lanes_by_subject_all_events_are_in_order() {
+        let mut lanes = Lanes::new(false);
+        lanes.push_page(page(1, &["a", "b", "a"]));
+        assert_eq!(positions(&lanes.take(9, 2)), ["1", "2"]);
+        assert!(lanes.take(9, 9).is_empty());
+        lanes.release(&lanes.key(&"b".into()));
+        assert_eq!(positions(&lanes.take(9, 9)), ["3"]);
+    }
+}

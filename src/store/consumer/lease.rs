@@ -1,0 +1,98 @@
+//! Leases: one consumer of a name is at work at a time.
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::error::Error;
+use crate::op::Op;
+use crate::sync::lock;
+
+/// The right to work for a consumer's name, until it is dropped or lost.
+pub struct Lease {
+    /// Identifies the holder in the store.
+    pub token: u64,
+    /// Becomes true when the lease is lost.
+    pub lost: watch::Receiver<bool>,
+    /// Released when it is dropped.
+    pub guard: Box<dyn Any + Send + Sync>,
+}
+
+impl Lease {
+    /// Returns whether it was lost.
+    pub fn is_lost(&self) -> bool {
+        *self.lost.borrow()
+    }
+}
+
+/// The leases of consumers in a store that only this process uses.
+#[derive(Default)]
+pub(crate) struct LocalLeases {
+    held: Arc<Mutex<HashMap<Arc<str>, Held>>>,
+}
+
+struct Held {
+    lost: watch::Sender<bool>,
+    /// Those who wait for the name, in order.
+    waiting: VecDeque<oneshot::Sender<Lease>>,
+}
+
+impl LocalLeases {
+    /// Reserves a name, or waits until its holder releases it.
+    pub(crate) fn acquire(&self, name: &str) -> Op<Lease> {
+        let name: Arc<str> = name.into();
+        let mut held = lock(&self.held);
+        if let Some(held) = held.get_mut(&name) {
+            let (sender, receiver) = oneshot::channel();
+            held.waiting.push_back(sender);
+            return Op::pending(async move { receiver.await.map_err(|_| Error::closed("the store")) });
+        }
+        let (lost, receiver) = watch::channel(false);
+        held.insert(name.clone(), Held { lost, waiting: VecDeque::new() });
+        drop(held);
+        Op::ok(lease(self.held.clone(), name, receiver))
+    }
+
+    /// Ends the leases, and fails those who wait.
+    pub(crate) fn close(&self) {
+        for held in lock(&self.held).values_mut() {
+            held.lost.send_replace(true);
+            held.waiting.clear();
+        }
+    }
+}
+
+fn lease(held: Arc<Mutex<HashMap<Arc<str>, Held>>>, name: Arc<str>, lost: watch::Receiver<bool>) -> Lease {
+    Lease { token: 0, lost, guard: Box::new(Guard { held, name }) }
+}
+
+struct Guard {
+    held: Arc<Mutex<HashMap<Arc<str>, Held>>>,
+    name: Arc<str>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let next = {
+            let mut held = lock(&self.held);
+            let Some(this) = held.get_mut(&self.name) else { return };
+            match this.waiting.pop_front() {
+                Some(next) => {
+                    let (lost, receiver) = watch::channel(false);
+                    this.lost = lost;
+                    Some((next, receiver))
+                }
+                None => {
+                    held.remove(&self.name);
+                    None
+                }
+            }
+        };
+        if let Some((next, receiver)) = next {
+            // If the waiter is gone the lease is dropped here, which passes it on.
+            drop(next.send(lease(self.held.clone(), self.name.clone(), receiver)));
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Durable consumers: a loop over the feed with a cursor in the store, retries, and parked events.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | this one | the consumer as its user sees it: options, handler, statistics |
+//! | `worker` | the loop: reads the feed, calls the handler, stores the cursor |
+//! | `lanes` | events on their way to the handler, in order within a subject |
+//! | `lease` | one consumer of a name is at work at a time |
+//! | `state` | what a store keeps of a consumer |
+//!
+//! **At least once.** The cursor is stored after the handler has succeeded, so after a crash what was handled since the
+//! last stored cursor (at most [`CURSOR_DELAY`] and the events then at work) is delivered again.
+
+mod lanes;
+mod lease;
+mod state;
+mod worker;
+
+pub use lease::Lease;
+pub(crate) use lease::LocalLeases;
+pub use state::{ConsumerChange, ConsumerFilter, ConsumerInfo, ConsumerState, ParkedEvent};
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use self::worker::{Command, Worker};
+use super::StoreBackend;
+use super::feed::Position;
+use crate::error::{Code, Error, Result};
+use crate::json::Json;
+use crate::name::ConsumerName;
+use crate::op::{BoxFuture, Completer, Op, completion};
+use crate::sync::lock;
+use crate::time::SharedClock;
+
+/// How long the cursor of handled events may wait to be stored together with that of later ones.
+pub const CURSOR_DELAY: Duration = Duration::from_millis(200);
+
+/// Where a consumer of a new name begins. One that is known goes on after its cursor.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum StartAt {
+    /// With the oldest event that is stored.
+    Beginning,
+    /// With the first event that is stored from now on.
+    #[default]
+    Now,
+    /// After this position.
+    Position(Position),
+}
+
+/// The pause before an event is delivered again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryDelay {
+    /// Always this.
+    Fixed(Duration),
+    /// This, doubled with each attempt up to a bound.
+    Exponential {
+        /// Before the second delivery.
+        first: Duration,
+        /// The bound.
+        max: Duration,
+    },
+}
+
+impl Default for RetryDelay {
+    fn default() -> Self {
+        Self::Exponential { first: Duration::from_millis(200), max: Duration::from_secs(30) }
+    }
+}
+
+impl RetryDelay {
+    /// Returns the pause after this attempt, which counts from 1.
+    pub fn after(self, attempt: u32) -> Duration {
+        match self {
+            Self::Fixed(delay) => delay,
+            Self::Exponential { first, max } => {
+                first.saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX)).min(max)
+            }
+        }
+    }
+}
+
+/// The options of a consumer.
+#[derive(Debug, Clone)]
+pub struct ConsumerOptions {
+    /// Which events it consumes.
+    pub filter: ConsumerFilter,
+    /// Where it begins if its name is new.
+    pub from: StartAt,
+    /// Deliveries before an event is parked, at least 1.
+    pub attempts: u32,
+    /// The pause before the next delivery.
+    pub retry_delay: RetryDelay,
+    /// Subjects handled at a time, at least 1. With 1 all events are handled in the order of the feed.
+    pub concurrency: usize,
+}
+
+impl Default for ConsumerOptions {
+    fn default() -> Self {
+        Self {
+            filter: ConsumerFilter::default(),
+            from: StartAt::default(),
+            attempts: 5,
+            retry_delay: RetryDelay::default(),
+            concurrency: 1,
+        }
+    }
+}
+
+/// An event as it is delivered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConsumerEvent {
+    /// Where it was stored.
+    pub subject: Arc<str>,
+    /// Where it is in the feed.
+    pub position: Position,
+    /// The record.
+    pub event: Json,
+    /// Which delivery this is, from 1.
+    pub attempt: u32,
+}
+
+/// Events to handle one after the other.
+#[derive(Debug)]
+pub struct Batch {
+    /// Events that retention or trimming removed before this consumer had them, to be reported before the first event.
+    pub missed: Option<u64>,
+    /// The events. None: there is only a gap to report.
+    pub events: Vec<ConsumerEvent>,
+    /// Becomes true when the consumer stops or loses its lease: no further event of the batch should be begun.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BatchOutcome {
+    /// How many events, from the first on, were handled.
+    pub handled: usize,
+    /// Why the event after those failed. None: it was not begun, or there is none.
+    pub failure: Option<String>,
+}
+
+/// Handles the events of a consumer.
+pub trait ConsumerHandler: Send + Sync + 'static {
+    /// Handles the events of a batch in their order, and ends at the first that fails. Events that it did not begin are
+    /// delivered again. An error counts as a failure of the first event.
+    fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome>;
+}
+
+/// The numbers of a consumer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ConsumerStats {
+    /// Every event up to here was handled or parked.
+    pub position: Option<Position>,
+    /// Events stored after that position, whether or not its globs match them.
+    pub lag: u64,
+    /// Events handled by this process.
+    pub delivered: u64,
+    /// Deliveries that failed in this process.
+    pub failed: u64,
+    /// Parked events of the consumer.
+    pub parked: u64,
+    /// Whether this process works for the name. Otherwise it stands by.
+    pub active: bool,
+}
+
+/// A durable consumer at work, or standing by until the one at work ends. When it is dropped it stops.
+pub struct Consumer {
+    store: Arc<dyn StoreBackend>,
+    name: Arc<str>,
+    stats: Arc<Mutex<ConsumerStats>>,
+    newest: watch::Receiver<u64>,
+    commands: mpsc::UnboundedSender<Command>,
+    stop: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Consumer {
+    /// Starts a consumer. The operation completes when its cursor is stored: from then on it misses nothing.
+    pub fn start(
+        store: Arc<dyn StoreBackend>,
+        name: &ConsumerName,
+        options: ConsumerOptions,
+        handler: Arc<dyn ConsumerHandler>,
+        clock: SharedClock,
+        runtime: &Handle,
+    ) -> Op<Self> {
+        let opening = store.open();
+        // Before anything is appended after this call.
+        let head = store.feed_head();
+        let name: Arc<str> = name.into();
+        let runtime = runtime.clone();
+        Op::pending(async move {
+            opening.await?;
+            let head = head.await?;
+            let newest = store.feed_watch()?;
+            let (commands, receiver) = mpsc::unbounded_channel();
+            let (stop, stopping) = watch::channel(false);
+            let (end, ended) = watch::channel(false);
+            let (ready, started) = completion(|| Error::closed("the consumer"));
+            let stats = Arc::new(Mutex::new(ConsumerStats::default()));
+            let worker = Worker {
+                store: store.clone(),
+                name: name.clone(),
+                options,
+                handler,
+                clock,
+                head,
+                stats: stats.clone(),
+                commands: receiver,
+                stop: stopping,
+            };
+            runtime.spawn(async move {
+                worker.run(ready).await;
+                end.send_replace(true);
+            });
+            let consumer = Self { store, name, stats, newest, commands, stop, ended };
+            started.await?;
+            Ok(consumer)
+        })
+    }
+
+    /// Returns its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns its numbers.
+    pub fn stats(&self) -> ConsumerStats {
+        let mut stats = lock(&self.stats).clone();
+        let position = stats.position.as_ref().map_or(Ok(0), |position| self.store.feed_number(position)).unwrap_or(0);
+        stats.lag = self.newest.borrow().saturating_sub(position);
+        stats
+    }
+
+    /// Returns its parked events after a position.
+    pub fn parked(&self, after: Option<Position>, limit: usize) -> Op<Vec<ParkedEvent>> {
+        match ConsumerName::new(&self.name) {
+            Ok(name) => self.store.consumer_parked(name, after, limit),
+            Err(error) => Op::err(error),
+        }
+    }
+
+    /// Delivers parked events again, these or all. Completes with their number when each was handled or parked again.
+    /// Fails with [`Code::Locked`] while another process works for the name.
+    pub fn replay(&self, positions: Option<Vec<Position>>) -> Op<u64> {
+        let (reply, completion) = completion(|| Error::closed("the consumer"));
+        // If the worker has ended the command is dropped, which completes it.
+        drop(self.commands.send(Command::Replay { positions, reply }));
+        Op::Completion(completion)
+    }
+
+    /// Waits for the handler at work, stores the cursor and stops.
+    pub fn stop(&self) -> Op<()> {
+        self.stop.send_replace(true);
+        let mut ended = self.ended.clone();
+        Op::pending(async move {
+            // The sender is dropped without a value only when the runtime shuts down.
+            let _ = ended.wait_for(|ended| *ended).await;
+            Ok(())
+        })
+    }
+
+    /// Returns a future that resolves when the consumer has ended: it was stopped, or its store was closed.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut ended = self.ended.clone();
+        async move {
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// A consumer in a list, with its lag.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListedConsumer {
+    /// What is stored of it.
+    pub info: ConsumerInfo,
+    /// Events stored after its position, whether or not its globs match them.
+    pub lag: u64,
+}
+
+/// Returns all consumers of a store, by name.
+pub fn list(store: &Arc<dyn StoreBackend>) -> Op<Vec<ListedConsumer>> {
+    let (store, listed, head) = (store.clone(), store.consumer_list(), store.feed_head());
+    Op::pending(async move {
+        let number = |position: &Option<Position>| -> Result<u64> {
+            position.as_ref().map_or(Ok(0), |position| store.feed_number(position))
+        };
+        let (listed, newest) = (listed.await?, number(&head.await?)?);
+        let with_lag = |info: ConsumerInfo| {
+            let lag = newest.saturating_sub(number(&info.position)?);
+            Ok(ListedConsumer { info, lag })
+        };
+        listed.into_iter().map(with_lag).collect()
+    })
+}
+
+/// The error for a command to a consumer that stands by.
+fn stands_by(name: &str) -> Error {
+    Error::new(
+        Code::Locked,
+        format!("consumer {name:?}: another one works for this name: replay there, or stop it and try again"),
+    )
+}
+
+/// Completes a reply with an error.
+fn refuse<T>(reply: Completer<T>, error: Error) {
+    reply.complete(Err(error));
+}

@@ -1,0 +1,619 @@
+//! The loop of a consumer: reads the feed, calls the handler, stores the cursor.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::lanes::{Lanes, Pending};
+use super::{
+    Batch, BatchOutcome, CURSOR_DELAY, ConsumerChange, ConsumerEvent, ConsumerHandler, ConsumerOptions, ConsumerStats,
+    Lease, ParkedEvent, StartAt, refuse, stands_by,
+};
+use crate::error::{Code, Error, Result};
+use crate::name::ConsumerName;
+use crate::op::{BoxFuture, Completer, OpFuture};
+use crate::store::StoreBackend;
+use crate::store::feed::{FeedPage, FeedQuery, Position};
+use crate::sync::lock;
+use crate::time::SharedClock;
+use crate::topic::Glob;
+
+/// Events that one read returns at most, and their bytes.
+const PAGE_LIMIT: usize = 512;
+const MAX_PAGE_BYTES: usize = 4 << 20;
+
+/// The next page is read when fewer events than this wait for their handler.
+const READ_THRESHOLD: usize = 256;
+
+/// Most events that one batch has.
+const MAX_BATCH: usize = 256;
+
+/// Most places in the window: events behind one that is retried for long are not read without bound.
+const MAX_WINDOW: usize = 65_536;
+
+/// Pause after a read or a write of the store failed.
+const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// How often a consumer that waits for its lease looks whether its name was created meanwhile.
+const CREATION_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A command to the worker.
+pub(super) enum Command {
+    /// Delivers parked events again.
+    Replay { positions: Option<Vec<Position>>, reply: Completer<u64> },
+}
+
+/// Why the worker does not hold its lease any more.
+enum End {
+    Stopped,
+    Lost,
+}
+
+pub(super) struct Worker {
+    pub(super) store: Arc<dyn StoreBackend>,
+    pub(super) name: Arc<str>,
+    pub(super) options: ConsumerOptions,
+    pub(super) handler: Arc<dyn ConsumerHandler>,
+    pub(super) clock: SharedClock,
+    /// The newest position when the consumer was started.
+    pub(super) head: Option<Position>,
+    pub(super) stats: Arc<Mutex<ConsumerStats>>,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+impl Worker {
+    /// Works until the consumer is stopped or its store is closed. `ready` completes when the cursor is stored.
+    pub(super) async fn run(mut self, ready: Completer<()>) {
+        let mut ready = Some(ready);
+        let error = loop {
+            let ended = match self.acquire(&mut ready).await {
+                Ok(Some(lease)) => self.hold(lease, &mut ready).await,
+                Ok(None) => break None,
+                Err(error) => Err(error),
+            };
+            lock(&self.stats).active = false;
+            match ended {
+                Ok(End::Stopped) => break None,
+                Ok(End::Lost) => {}
+                Err(error) if error.code() == Code::Closed || ready.is_some() => break Some(error),
+                Err(error) => {
+                    tracing::warn!(code = "NVENT_CONSUMER", consumer = %self.name, "the consumer tries again: {error}");
+                    if self.pause(STORE_RETRY_DELAY).await {
+                        break None;
+                    }
+                }
+            }
+        };
+        if let (Some(error), Some(ready)) = (error, ready.take()) {
+            ready.complete(Err(error));
+        }
+    }
+
+    /// Sleeps. Returns true at once when the consumer is stopped.
+    async fn pause(&mut self, delay: Duration) -> bool {
+        tokio::select! {
+            () = sleep(delay) => false,
+            () = is_set(&mut self.stop) => true,
+        }
+    }
+
+    /// Waits for the lease. Returns None if the consumer was stopped. While another holder is at work, the consumer is
+    /// ready as soon as the name exists.
+    async fn acquire(&mut self, ready: &mut Option<Completer<()>>) -> Result<Option<Lease>> {
+        let name = self.name.clone();
+        let name = ConsumerName::new(&name)?;
+        let mut acquiring = self.store.consumer_acquire(name).into_future();
+        loop {
+            tokio::select! {
+                biased;
+                () = is_set(&mut self.stop) => return Ok(None),
+                lease = &mut acquiring => return lease.map(Some),
+                command = self.commands.recv() => if let Some(Command::Replay { reply, .. }) = command {
+                    refuse(reply, stands_by(&self.name));
+                },
+                () = sleep(CREATION_POLL_INTERVAL), if ready.is_some() => {
+                    if let Some(state) = self.store.consumer_load(name).await?
+                        && let Some(ready) = ready.take()
+                    {
+                        let mut stats = lock(&self.stats);
+                        (stats.position, stats.parked) = (state.position, state.parked);
+                        drop(stats);
+                        ready.complete(Ok(()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Works while it holds the lease.
+    async fn hold(&mut self, lease: Lease, ready: &mut Option<Completer<()>>) -> Result<End> {
+        let name = self.name.clone();
+        let name = ConsumerName::new(&name)?;
+        let filter = Some(self.options.filter.clone());
+        let known = self.store.consumer_load(name).await?;
+        let (position, parked, change) = match known {
+            Some(state) => (state.position, state.parked, ConsumerChange { filter, ..Default::default() }),
+            None => {
+                let position = match &self.options.from {
+                    StartAt::Beginning => None,
+                    StartAt::Now => self.head.clone(),
+                    StartAt::Position(position) => {
+                        self.store.feed_number(position)?;
+                        Some(position.clone())
+                    }
+                };
+                (position.clone(), 0, ConsumerChange { position, filter, ..Default::default() })
+            }
+        };
+        self.store.consumer_save(name, &lease, change).await?;
+        {
+            let mut stats = lock(&self.stats);
+            (stats.position, stats.parked, stats.active) = (position.clone(), parked, true);
+        }
+        if let Some(ready) = ready.take() {
+            ready.complete(Ok(()));
+        }
+        let newest = self.store.feed_watch()?;
+        let (stop_batches, stopping) = watch::channel(false);
+        let mut shift = Shift {
+            lanes: Lanes::new(self.options.concurrency > 1),
+            query: FeedQuery {
+                after: position,
+                limit: PAGE_LIMIT,
+                subjects: self.options.filter.subjects.iter().map(|text| Glob::new(text)).collect(),
+                types: self.options.filter.types.iter().map(|text| Glob::new(text)).collect(),
+                max_bytes: Some(MAX_PAGE_BYTES),
+                consumer: Some(self.name.clone()),
+            },
+            worker: self,
+            lease,
+            newest,
+            slots: FuturesUnordered::new(),
+            stop_batches,
+            stopping,
+            reading: None,
+            read_at: None,
+            at_end: false,
+            held_page: None,
+            saving: None,
+            save_at: None,
+            change: ConsumerChange::default(),
+            replays: Replays::default(),
+        };
+        shift.work().await
+    }
+}
+
+/// A batch that has ended.
+struct Ended {
+    events: Vec<Pending>,
+    missed: Option<u64>,
+    outcome: BatchOutcome,
+}
+
+/// A change that is being stored.
+struct Saving {
+    op: OpFuture<()>,
+    change: ConsumerChange,
+}
+
+/// What happens next.
+enum Next {
+    Lost,
+    Stopped,
+    Batch(Result<Ended>),
+    Saved(Result<()>),
+    Page(Result<FeedPage>),
+    Command(Command),
+    /// There may be something new to read.
+    Appended,
+    /// It is time to store, or to read again.
+    Due,
+    Closed,
+}
+
+/// The work between getting a lease and losing it.
+struct Shift<'w> {
+    worker: &'w mut Worker,
+    lease: Lease,
+    newest: watch::Receiver<u64>,
+    lanes: Lanes,
+    /// Batches at work, and failed events that wait for their next delivery.
+    slots: FuturesUnordered<BoxFuture<Ended>>,
+    stop_batches: watch::Sender<bool>,
+    stopping: watch::Receiver<bool>,
+    query: FeedQuery,
+    reading: Option<OpFuture<FeedPage>>,
+    /// When to read again after a failure.
+    read_at: Option<Instant>,
+    /// The last read found nothing more.
+    at_end: bool,
+    /// A page behind a gap: it is handled when everything before the gap is.
+    held_page: Option<FeedPage>,
+    saving: Option<Saving>,
+    /// When to store what has changed.
+    save_at: Option<Instant>,
+    /// What is to be stored.
+    change: ConsumerChange,
+    replays: Replays,
+}
+
+impl Shift<'_> {
+    async fn work(&mut self) -> Result<End> {
+        let mut stopped = *self.worker.stop.borrow();
+        loop {
+            if !stopped {
+                self.start_read();
+                self.start_batches();
+            }
+            if self.saving.is_none() && self.save_at.is_some_and(|at| stopped || at <= Instant::now()) {
+                self.start_save()?;
+            }
+            if stopped {
+                self.stop_batches.send_replace(true);
+                if self.slots.is_empty() && self.saving.is_none() && self.save_at.is_none() {
+                    return Ok(End::Stopped);
+                }
+            }
+            match self.next(stopped).await {
+                Next::Lost => return self.lose().await,
+                Next::Stopped => stopped = true,
+                Next::Batch(ended) => self.end_batch(ended, stopped),
+                Next::Saved(Ok(())) => self.saving = None,
+                Next::Saved(Err(error)) => {
+                    let change = self.saving.take().map(|saving| saving.change).unwrap_or_default();
+                    match error.code() {
+                        Code::Conflict => return self.lose().await,
+                        Code::Closed => return Err(error),
+                        _ if stopped => return Err(error),
+                        _ => {}
+                    }
+                    self.warn("its cursor could not be stored", &error);
+                    self.unsave(change);
+                }
+                Next::Page(page) => {
+                    self.reading = None;
+                    match page {
+                        Ok(page) => self.take_page(page),
+                        Err(error) if error.code() == Code::Closed => return Err(error),
+                        Err(error) => {
+                            self.warn("the feed could not be read", &error);
+                            self.read_at = Some(Instant::now() + STORE_RETRY_DELAY);
+                        }
+                    }
+                }
+                Next::Command(command) => self.command(command).await,
+                Next::Appended => self.at_end = false,
+                Next::Due => {
+                    if self.read_at.is_some_and(|at| at <= Instant::now()) {
+                        self.read_at = None;
+                    }
+                }
+                Next::Closed => return Err(Error::closed("the store")),
+            }
+        }
+    }
+
+    /// Waits for what happens next.
+    async fn next(&mut self, stopped: bool) -> Next {
+        let due = [self.save_at.filter(|_| self.saving.is_none()), self.read_at].into_iter().flatten().min();
+        tokio::select! {
+            biased;
+            () = is_set(&mut self.lease.lost) => Next::Lost,
+            () = is_set(&mut self.worker.stop), if !stopped => Next::Stopped,
+            Some(ended) = self.slots.next() => Next::Batch(ended),
+            saved = poll(self.saving.as_mut().map(|saving| &mut saving.op)) => Next::Saved(saved),
+            page = poll(self.reading.as_mut()) => Next::Page(page),
+            Some(command) = self.worker.commands.recv() => Next::Command(command),
+            changed = self.newest.changed(), if self.at_end && self.reading.is_none() => {
+                if changed.is_ok() { Next::Appended } else { Next::Closed }
+            }
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Next::Due,
+        }
+    }
+
+    fn warn(&self, what: &str, error: &Error) {
+        tracing::warn!(code = "NVENT_CONSUMER", consumer = %self.worker.name, "{what}, trying again: {error}");
+    }
+
+    /// Ends the work after the lease was lost: handlers at work end, nothing further begins.
+    async fn lose(&mut self) -> Result<End> {
+        self.stop_batches.send_replace(true);
+        while self.slots.next().await.is_some() {}
+        Ok(if *self.worker.stop.borrow() { End::Stopped } else { End::Lost })
+    }
+
+    fn start_read(&mut self) {
+        // A gap that is not stored as reported would be counted again.
+        let gap_unsaved = self.held_page.is_some()
+            || self.change.missed_reported > 0
+            || self.saving.as_ref().is_some_and(|saving| saving.change.missed_reported > 0);
+        let room = self.lanes.pending() < READ_THRESHOLD && self.lanes.window() < MAX_WINDOW;
+        if self.reading.is_none() && self.read_at.is_none() && !self.at_end && room && !gap_unsaved {
+            self.newest.mark_unchanged();
+            self.reading = Some(self.worker.store.feed_read(self.query.clone()).into_future());
+        }
+    }
+
+    fn take_page(&mut self, page: FeedPage) {
+        self.at_end = page.end.is_none();
+        if let Some(end) = &page.end {
+            self.query.after = Some(end.clone());
+        }
+        if page.missed > 0 {
+            self.held_page = Some(page);
+        } else {
+            self.lanes.push_page(page);
+        }
+        self.advance();
+    }
+
+    fn start_batches(&mut self) {
+        if self.slots.is_empty()
+            && self.lanes.pending() == 0
+            && let Some(mut page) = self.held_page.take()
+        {
+            let missed = std::mem::take(&mut page.missed);
+            self.lanes.push_page(page);
+            let events = self.lanes.take(1, MAX_BATCH);
+            self.start_batch(events, Some(missed), None);
+        }
+        let free = self.worker.options.concurrency.max(1).saturating_sub(self.slots.len());
+        for slot in 0..free {
+            // Ready lanes are shared out among the free slots.
+            let share = self.lanes.ready().div_ceil(free - slot);
+            if share == 0 {
+                return;
+            }
+            let events = self.lanes.take(share, MAX_BATCH);
+            self.start_batch(events, None, None);
+        }
+    }
+
+    fn start_batch(&mut self, events: Vec<Pending>, missed: Option<u64>, delay: Option<Duration>) {
+        let (handler, mut stopping) = (self.worker.handler.clone(), self.stopping.clone());
+        self.slots.push(Box::pin(async move {
+            if let Some(delay) = delay {
+                tokio::select! {
+                    () = sleep(delay) => {}
+                    () = is_set(&mut stopping) => {}
+                }
+            }
+            if *stopping.borrow() {
+                return Ok(Ended { events, missed: None, outcome: BatchOutcome::default() });
+            }
+            let batch: Vec<ConsumerEvent> = events.iter().map(|pending| pending.event.clone()).collect();
+            let batch = Batch { missed, events: batch, stopping };
+            let handled = AssertUnwindSafe(async move { handler.handle(batch).await }).catch_unwind().await;
+            let failed = |reason: String| BatchOutcome { handled: 0, failure: Some(reason) };
+            let outcome = match handled {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(error)) => failed(error.to_string()),
+                Err(_) => failed("the handler panicked".to_owned()),
+            };
+            Ok(Ended { events, missed, outcome })
+        }));
+    }
+
+    fn end_batch(&mut self, ended: Result<Ended>, stopped: bool) {
+        let Ok(Ended { events, missed, outcome }) = ended else { return };
+        if let Some(missed) = missed {
+            self.change.missed_reported += missed;
+            // At once: reading goes on when it is stored.
+            self.save_at = Some(Instant::now());
+        }
+        let mut lanes: HashSet<Arc<str>> = events.iter().map(|p| self.lanes.key(&p.event.subject)).collect();
+        let mut events = events.into_iter();
+        let mut handled = 0;
+        for pending in events.by_ref().take(outcome.handled) {
+            handled += 1;
+            self.settle(&pending);
+        }
+        lock(&self.worker.stats).delivered += handled;
+        let mut rest: Vec<Pending> = events.collect();
+        let mut failure = outcome.failure;
+        if failure.is_none() && handled == 0 && !rest.is_empty() && !*self.stopping.borrow() {
+            failure = Some("the handler ended without handling an event".to_owned());
+        }
+        if let Some(reason) = failure.filter(|_| !rest.is_empty()) {
+            lock(&self.worker.stats).failed += 1;
+            let failed = rest.remove(0);
+            let attempt = failed.event.attempt;
+            if attempt >= self.worker.options.attempts.max(1) {
+                self.park(failed, reason);
+            } else if !stopped {
+                // The event keeps its slot and its lane until its next delivery, with what was behind it.
+                let key = self.lanes.key(&failed.event.subject);
+                lanes.remove(&key);
+                let mut again = vec![failed];
+                again[0].event.attempt += 1;
+                let (same, others) = rest.into_iter().partition(|p| self.lanes.key(&p.event.subject) == key);
+                again.extend::<Vec<Pending>>(same);
+                rest = others;
+                let delay = self.worker.options.retry_delay.after(attempt);
+                self.start_batch(again, None, Some(delay));
+            }
+        }
+        self.lanes.put_back(rest);
+        lanes.iter().for_each(|key| self.lanes.release(key));
+        self.advance();
+    }
+
+    /// Records that an event was handled.
+    fn settle(&mut self, pending: &Pending) {
+        match pending.ticket {
+            Some(ticket) => self.lanes.done(ticket),
+            None => {
+                self.change.unpark.push(pending.event.position.clone());
+                let mut stats = lock(&self.worker.stats);
+                stats.parked = stats.parked.saturating_sub(1);
+                drop(stats);
+                self.replays.end(&pending.event.position);
+                self.save_soon();
+            }
+        }
+    }
+
+    fn park(&mut self, pending: Pending, reason: String) {
+        let Pending { event, ticket, attempts_before } = pending;
+        tracing::warn!(
+            code = "NVENT_CONSUMER_PARKED",
+            consumer = %self.worker.name,
+            "an event of {:?} at {} is parked after {} deliveries: {reason}", event.subject, event.position, event.attempt
+        );
+        match ticket {
+            Some(ticket) => {
+                self.lanes.done(ticket);
+                lock(&self.worker.stats).parked += 1;
+            }
+            None => self.replays.end(&event.position),
+        }
+        self.change.park.push(ParkedEvent {
+            position: event.position,
+            subject: event.subject,
+            event: event.event,
+            attempts: attempts_before.saturating_add(event.attempt),
+            reason,
+            parked_at_ms: self.worker.clock.now_ms(),
+        });
+        self.save_soon();
+    }
+
+    /// Moves the cursor over what is done.
+    fn advance(&mut self) {
+        if let Some(position) = self.lanes.advance() {
+            lock(&self.worker.stats).position = Some(position.clone());
+            self.change.position = Some(position);
+            self.save_soon();
+        }
+    }
+
+    fn save_soon(&mut self) {
+        self.save_at.get_or_insert_with(|| Instant::now() + CURSOR_DELAY);
+    }
+
+    /// Begins to store the change.
+    fn start_save(&mut self) -> Result<()> {
+        self.save_at = None;
+        let change = std::mem::take(&mut self.change);
+        if !change.is_empty() {
+            let name = ConsumerName::new(&self.worker.name)?;
+            let op = self.worker.store.consumer_save(name, &self.lease, change.clone()).into_future();
+            self.saving = Some(Saving { op, change });
+        }
+        Ok(())
+    }
+
+    /// Waits until the change is stored.
+    async fn finish_save(&mut self) -> Result<()> {
+        if let Some(Saving { op, change }) = self.saving.take()
+            && let Err(error) = op.await
+        {
+            self.unsave(change);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Takes back a change that was not stored.
+    fn unsave(&mut self, earlier: ConsumerChange) {
+        let later = std::mem::replace(&mut self.change, earlier);
+        self.change.position = later.position.or(self.change.position.take());
+        self.change.missed_reported += later.missed_reported;
+        let unparked: HashSet<Position> = later.unpark.iter().cloned().collect();
+        self.change.park.retain(|event| !unparked.contains(&event.position));
+        self.change.park.extend(later.park);
+        self.change.unpark.extend(later.unpark);
+        self.save_at = Some(Instant::now() + STORE_RETRY_DELAY);
+    }
+
+    async fn command(&mut self, command: Command) {
+        let Command::Replay { positions, reply } = command;
+        match self.parked(positions).await {
+            Ok(events) => self.replay(events, reply),
+            Err(error) => refuse(reply, error),
+        }
+    }
+
+    /// Returns parked events, these or all.
+    async fn parked(&mut self, positions: Option<Vec<Position>>) -> Result<Vec<ParkedEvent>> {
+        // What was parked last may not be stored yet.
+        self.finish_save().await?;
+        self.start_save()?;
+        self.finish_save().await?;
+        let wanted: Option<HashSet<Position>> = positions.map(|positions| positions.into_iter().collect());
+        let (mut after, mut found) = (None, Vec::new());
+        loop {
+            let name = ConsumerName::new(&self.worker.name)?;
+            let page = self.worker.store.consumer_parked(name, after, PAGE_LIMIT).await?;
+            let Some(last) = page.last() else { return Ok(found) };
+            after = Some(last.position.clone());
+            found.extend(
+                page.into_iter().filter(|event| wanted.as_ref().is_none_or(|wanted| wanted.contains(&event.position))),
+            );
+        }
+    }
+
+    fn replay(&mut self, events: Vec<ParkedEvent>, reply: Completer<u64>) {
+        let fresh: Vec<ParkedEvent> =
+            events.into_iter().filter(|event| !self.replays.under_way.contains_key(&event.position)).collect();
+        self.replays.begin(fresh.iter().map(|event| event.position.clone()), reply);
+        for parked in fresh {
+            let ParkedEvent { position, subject, event, attempts, .. } = parked;
+            let event = ConsumerEvent { subject, position, event, attempt: 1 };
+            self.lanes.push(Pending { event, ticket: None, attempts_before: attempts });
+        }
+    }
+}
+
+/// Parked events that are delivered again, and who waits for that.
+#[derive(Default)]
+struct Replays {
+    next: u64,
+    under_way: HashMap<Position, u64>,
+    waiting: HashMap<u64, (usize, u64, Completer<u64>)>,
+}
+
+impl Replays {
+    fn begin(&mut self, positions: impl ExactSizeIterator<Item = Position>, reply: Completer<u64>) {
+        let count = positions.len();
+        if count == 0 {
+            reply.complete(Ok(0));
+            return;
+        }
+        self.next += 1;
+        self.waiting.insert(self.next, (count, count as u64, reply));
+        self.under_way.extend(positions.map(|position| (position, self.next)));
+    }
+
+    fn end(&mut self, position: &Position) {
+        let Some(id) = self.under_way.remove(position) else { return };
+        let Some((left, ..)) = self.waiting.get_mut(&id) else { return };
+        *left -= 1;
+        if *left == 0
+            && let Some((_, count, reply)) = self.waiting.remove(&id)
+        {
+            reply.complete(Ok(count));
+        }
+    }
+}
+
+/// Resolves when the value is true, or can not become so any more.
+async fn is_set(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|set| *set).await;
+}
+
+/// Polls an operation, if there is one.
+async fn poll<T: Send + 'static>(op: Option<&mut OpFuture<T>>) -> Result<T> {
+    match op {
+        Some(op) => op.await,
+        None => std::future::pending().await,
+    }
+}
