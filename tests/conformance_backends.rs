@@ -37,6 +37,8 @@ store_conformance!(memory_store, crate::memory);
 store_conformance!(file_store, crate::file);
 feed_conformance!(memory_feed, crate::memory);
 feed_conformance!(file_feed, crate::file);
+consumer_conformance!(memory_consumer, crate::memory);
+consumer_conformance!(file_consumer, crate::file);
 stream_conformance!(memory_stream, crate::memory_stream);
 queue_conformance!(memory_queue, crate::queue_suite::Env::memory);
 queue_conformance!(file_queue, crate::queue_suite::Env::file);

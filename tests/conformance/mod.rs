@@ -13,6 +13,7 @@ use nvent_native::json::{Object, parse_object};
 use nvent_native::time::ManualClock;
 use serde_json::Value;
 
+pub(crate) mod consumer;
 pub(crate) mod feed;
 #[path = "../support/name.rs"]
 mod name;
