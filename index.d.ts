@@ -646,8 +646,10 @@ interface FlowStats {
     lag: number;
     /** Ingress events that were given up. */
     lost: number;
-    /** Other things that were given up. */
+    /** Other permanent failures: a step that the queue refused, an index entry that was not written, a log that was not read. */
     errors: number;
+    /** Steps run once more because a crash had lost the events of their handler. */
+    recovered: number;
 }
 /** Flow wiring, as `createFlowWiring` returns it. */
 interface FlowWiring extends Wiring {

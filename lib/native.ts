@@ -124,7 +124,11 @@ interface Addon {
   NativeFlowWiring: new (
     bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number,
     queue: NativeQueue | null, queueTarget: number, options: string,
-  ) => NativeWiring & { setFlows(flows: string): void }
+  ) => NativeWiring & {
+    setFlows(flows: string): void
+    queues(): string
+    jobFailed(queue: string, jobId: string, name: string, reason?: string | null): void
+  }
 }
 
 function load(): Addon {

@@ -32,44 +32,78 @@ function requireMethods<T extends object>(what: string, value: T, methods: strin
   return value
 }
 
+/** Serialises starts and stops; the first begins at once, so that an append right after `start()` is routed. */
+class Turns {
+  private last: Promise<void> | undefined
+
+  take(work: () => Promise<void>): Promise<void> {
+    const mine: Promise<void> = this.last ? this.last.then(work, work) : work()
+    this.last = mine
+    const over = (): void => {
+      if (this.last === mine) this.last = undefined
+    }
+    mine.then(over, over)
+    return mine
+  }
+}
+
+/** What a native wiring is linked with while it runs. */
+interface Links {
+  /** Lets native code call the methods of an object. */
+  lend: (target: object) => number
+  bus: (bus: EventBus, types?: string[]) => BusLink
+  /** Called when the wiring has stopped. */
+  onStop: (release: () => void) => void
+}
+
 /** A native wiring whose parts are linked while it runs. */
 class LinkedWiring implements Wiring {
   private native: NativeWiring | undefined
-  private targets: number[] = []
-  private link: BusLink | undefined
+  private releases: Array<() => void> = []
+  private links: BusLink[] = []
   private last = ''
+  private readonly turns = new Turns()
 
-  constructor(private readonly create: (lend: (target: object) => number, link: (bus: EventBus, types?: string[]) => BusLink) => NativeWiring) {}
+  constructor(private readonly create: (links: Links) => NativeWiring) {}
 
-  async start(): Promise<void> {
-    if (!this.native) {
-      try {
-        this.native = now(() => this.create(
-          (target) => {
-            const number = lend(target)
-            this.targets.push(number)
-            return number
-          },
-          (bus, types) => this.link = new BusLink(bus, types),
-        ))
+  start(): Promise<void> {
+    return this.turns.take(async () => {
+      if (!this.native) {
+        try {
+          this.native = now(() => this.create({
+            lend: (target) => {
+              const number = lend(target)
+              this.releases.push(() => takeBack(number))
+              return number
+            },
+            bus: (bus, types) => {
+              const link = new BusLink(bus, types)
+              this.links.push(link)
+              return link
+            },
+            onStop: release => this.releases.push(release),
+          }))
+        }
+        catch (error) {
+          this.release()
+          throw error
+        }
       }
-      catch (error) {
-        this.release()
-        throw error
-      }
-    }
-    this.link?.start()
-    const { native } = this
-    await call(() => native.start())
+      for (const link of this.links) link.start()
+      const { native } = this
+      await call(() => native.start())
+    })
   }
 
-  async stop(): Promise<void> {
-    const { native } = this
-    if (!native) return
-    await call(() => native.stop())
-    this.last = native.stats()
-    this.native = undefined
-    this.release()
+  stop(): Promise<void> {
+    return this.turns.take(async () => {
+      const { native } = this
+      if (!native) return
+      await call(() => native.stop())
+      this.last = native.stats()
+      this.native = undefined
+      this.release()
+    })
   }
 
   /** Returns the counters of the current session, or of the last one. */
@@ -79,10 +113,10 @@ class LinkedWiring implements Wiring {
   }
 
   private release(): void {
-    this.link?.stop()
-    this.link = undefined
-    this.targets.forEach(takeBack)
-    this.targets = []
+    for (const link of this.links) link.stop()
+    this.links = []
+    for (const release of this.releases) release()
+    this.releases = []
   }
 }
 
@@ -114,9 +148,9 @@ function coordinatorOf(
   if (stream !== undefined) requireMethods('options.stream', stream, ['publish'])
   const settings = JSON.stringify({ instanceId: INSTANCE, ...own, runSubject })
   const types = [...own['flowEventTypes'] ?? [], ...(own['channels'] ?? []).flatMap((row: any) => row.types)]
-  const wiring = new LinkedWiring((lend, link) => {
-    const [native, target] = nativeStream(stream ?? currentAdapter('stream'), lend)
-    const linked = link(bus ?? getEventBus(), types)
+  const wiring = new LinkedWiring((links) => {
+    const [native, target] = nativeStream(stream ?? currentAdapter('stream'), links.lend)
+    const linked = links.bus(bus ?? getEventBus(), types)
     return new addon.NativeCoordinator(bridge, linked.bus.native, native, target, settings)
   })
   const none: CoordinatorStats = { routed: {}, skipped: 0, failed: 0, lag: 0 }
@@ -136,6 +170,23 @@ const storePort = (store: any): object => ({
   indexRead: (...args: any[]) => store.index ? store.index.read(...args) : store.indexRead(...args),
 })
 
+/** The calls of flow wiring on a queue that is not native. A queue that only has `enqueue` reports no jobs. */
+const queuePort = (queue: QueueAdapter): object => ({
+  enqueue: (...args: Parameters<QueueAdapter['enqueue']>) => queue.enqueue(...args),
+  job: async (name: string, id: string) => plainJob(typeof queue.getJob === 'function' ? await queue.getJob(name, id) : null),
+  endedJobs: async (name: string, limit: number) => {
+    const jobs = typeof queue.getJobs === 'function' ? await queue.getJobs(name, { state: ['completed', 'failed'], limit }) : []
+    return Promise.all(jobs.map(plainJob))
+  },
+})
+
+/** The fields of a job that flow wiring reads: the job of a foreign queue may be an object that has no JSON. */
+async function plainJob(job: any): Promise<object | null> {
+  if (!job) return null
+  const state = job.state ?? await job.getState?.()
+  return { id: String(job.id), name: job.name, data: job.data, opts: job.opts, state, failedReason: job.failedReason }
+}
+
 export function createFlowWiring(opts: FlowWiringOptions = {}): Wiring & { stats(): FlowStats } {
   return flowWiringOf(opts, {})
 }
@@ -152,31 +203,37 @@ function flowWiringOf(
   if (bus !== undefined) requireMethods('options.bus', bus, ['publish', 'onType'])
   if (queue !== undefined) requireMethods('options.queue', queue, ['enqueue'])
   let runtime: FlowRuntime | undefined
-  const wiring = new LinkedWiring((lend, link) => {
+  const wiring = new LinkedWiring(({ lend, bus: link, onStop }) => {
     const used: StoreAdapter = store ?? currentAdapter('store')
     const jobs: QueueAdapter | undefined = queue ?? currentAdapter('queue', false)
     const [native, target] = used instanceof NventStoreAdapter ? [used.native, 0] as const : [null, lend(storePort(used))] as const
-    const [nativeJobs, lentJobs] = jobs instanceof NventQueueAdapter ? [jobs.native, 0] as const : [null, jobs ? lend(jobs) : 0] as const
+    const [nativeJobs, lentJobs] = jobs instanceof NventQueueAdapter ? [jobs.native, 0] as const : [null, jobs ? lend(queuePort(jobs)) : 0] as const
     const linked = link(bus ?? getEventBus())
     const created = new addon.NativeFlowWiring(
       bridge, linked.bus.native, native, target, nativeJobs, lentJobs, JSON.stringify(templates),
     )
     const defined: FlowDefinition[] = typeof flows === 'function' ? flows() : flows ?? []
     created.setFlows(json('options.flows', defined.map(nativeDefinition)))
+    if (jobs && !nativeJobs && typeof jobs.on === 'function') {
+      for (const name of JSON.parse(created.queues()) as string[]) {
+        onStop(jobs.on(name, 'failed', ({ jobId, name: step, failedReason }) => created.jobFailed(name, jobId, step, failedReason)))
+      }
+    }
     runtime = jobs && new FlowRuntime({ flows: defined, store: used, queue: jobs, stream: stream?.(), subjects: templates, keepState })
     return created
   })
-  const none: FlowStats = { persisted: 0, triggered: 0, completed: 0, failed: 0, retries: 0, lag: 0, lost: 0, errors: 0 }
+  const none: FlowStats = { persisted: 0, triggered: 0, completed: 0, failed: 0, retries: 0, lag: 0, lost: 0, errors: 0, recovered: 0 }
+  const turns = new Turns()
   return {
-    start: async () => {
+    start: () => turns.take(async () => {
       await wiring.start()
       // Its steps are registered once the wiring follows their events.
       await runtime?.start()
-    },
-    stop: async () => {
+    }),
+    stop: () => turns.take(async () => {
       await runtime?.stop()
       await wiring.stop()
-    },
+    }),
     stats: () => wiring.stats() ?? none,
   }
 }
@@ -198,17 +255,7 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
   const builtIn: Wiring[] = flowWiring ? [coordinator, flowWiring] : [coordinator]
   const all = [...builtIn, ...wirings] as Wiring[]
   let started: Wiring[] = []
-  let turn: Promise<void> | undefined
-  /** Serialises starts and stops; the first begins at once, so that an append right after `start()` is routed. */
-  const inTurn = (work: () => Promise<void>): Promise<void> => {
-    const mine: Promise<void> = turn ? turn.then(work, work) : work()
-    turn = mine
-    const over = (): void => {
-      if (turn === mine) turn = undefined
-    }
-    mine.then(over, over)
-    return mine
-  }
+  const turns = new Turns()
   const stop = async (): Promise<void> => {
     const stopping = started.reverse()
     started = []
@@ -238,8 +285,8 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
     }
   }
   return {
-    start: () => inTurn(start),
-    stop: () => inTurn(stop),
+    start: () => turns.take(start),
+    stop: () => turns.take(stop),
     stats: () => ({ streamCoordinator: coordinator.stats(), ...(flowWiring ? { flow: flowWiring.stats() } : {}) }),
   }
 }

@@ -25,7 +25,7 @@ use crate::stream::Message;
 use crate::time::system_clock;
 use crate::wiring::channels::{ChannelDefinition, ChannelOptions};
 use crate::wiring::coordinator::{CoordinatorOptions, StreamCoordinator};
-use crate::wiring::flow::{self, FlowOptions, FlowParts, FlowQueue, FlowStore, FlowWiring};
+use crate::wiring::flow::{self, FlowJob, FlowOptions, FlowParts, FlowQueue, FlowStore, FlowWiring};
 use crate::wiring::{Publisher, Wiring};
 
 /// A JavaScript object whose methods are called through the bridge. Calls start in order and may complete in any order.
@@ -119,6 +119,17 @@ impl FlowQueue for JsObject {
     fn enqueue(&self, queue: &str, name: &str, data: Json, opts: Json) -> Op<String> {
         let job = format!("{{\"name\":{},\"data\":{data},\"opts\":{opts}}}", text(name));
         self.call("enqueue", &[&text(queue), &job], |id| result("enqueue", id))
+    }
+
+    fn job(&self, queue: &str, id: &str) -> Op<Option<FlowJob>> {
+        self.call("job", &[&text(queue), &text(id)], |job| (job != "null").then(|| FlowJob::parse(job)).transpose())
+    }
+
+    fn ended_jobs(&self, queue: &str, limit: u64) -> Op<Vec<FlowJob>> {
+        self.call("endedJobs", &[&text(queue), &limit.to_string()], |jobs| {
+            let jobs = result::<Vec<serde_json::Value>>("getJobs", jobs)?;
+            Ok(jobs.iter().filter_map(|job| FlowJob::parse(&to_json(job)).ok()).collect())
+        })
     }
 }
 
@@ -309,6 +320,18 @@ impl NativeFlowWiring {
     #[napi]
     pub fn set_flows(&self, flows: String) -> napi::Result<()> {
         guard(|| self.wiring.set_flows(&flows))
+    }
+
+    /// Returns the queues of the flows, as a JSON array.
+    #[napi]
+    pub fn queues(&self) -> napi::Result<String> {
+        guard(|| Ok(to_json(&self.wiring.queues()).to_string()))
+    }
+
+    /// Reports that a job of a JavaScript queue has failed permanently.
+    #[napi]
+    pub fn job_failed(&self, queue: String, job_id: String, name: String, reason: Option<String>) {
+        self.wiring.job_failed(queue, job_id, name, reason);
     }
 
     /// Starts, and recovers the runs that the index has as running.

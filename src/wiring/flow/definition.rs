@@ -1,6 +1,6 @@
 //! Flow definitions: steps and their subscriptions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -143,6 +143,16 @@ impl FlowDefinition {
             name
         });
         Ok(Self { id: raw.id, entry, starts_entry: raw.starts_entry, steps })
+    }
+
+    /// Returns the step of this name.
+    pub fn step(&self, name: &str) -> Option<&Step> {
+        self.steps.iter().find(|step| step.name == name)
+    }
+
+    /// Returns the queues of its steps, each once.
+    pub fn queues(&self) -> BTreeSet<&str> {
+        self.steps.iter().map(|step| step.queue.as_str()).collect()
     }
 
     /// Returns whether this step is enqueued by whoever starts a run.

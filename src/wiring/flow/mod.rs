@@ -16,6 +16,7 @@
 //! **Failures.** Retryable failures are repeated in order until they succeed; permanent ones are counted in [`FlowStats`]
 //! and logged. An append that may have been applied is looked up in the log before it is repeated.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
@@ -34,13 +35,14 @@ use crate::wiring::template::Template;
 
 pub mod definition;
 mod ports;
+mod reconcile;
 pub mod reducer;
 mod runner;
 mod runs;
 
-pub use ports::{BackendFlowStore, FlowQueue, FlowStore};
+pub use ports::{BackendFlowStore, FlowJob, FlowQueue, FlowStore, JobEnd};
 
-use definition::parse_flows;
+use definition::{Flows, parse_flows};
 use runner::{Core, Counters};
 use runs::{Admission, Runs, Signal};
 
@@ -96,6 +98,8 @@ pub struct FlowStats {
     pub lost: u64,
     /// Other permanent failures: a step not enqueued, an index entry not written, a log not read.
     pub errors: u64,
+    /// Steps that were run once more because the events of their handler were lost.
+    pub recovered: u64,
 }
 
 /// The parts that flow wiring connects.
@@ -146,6 +150,7 @@ impl FlowWiring {
             permits: Semaphore::new(options.concurrency.max(1)),
             aborted: watch::channel(false).0,
             recovering: watch::channel(0).0,
+            watched: Mutex::default(),
             counters: Counters::default(),
         };
         Ok(Self {
@@ -161,9 +166,22 @@ impl FlowWiring {
         let flows = Arc::new(parse_flows(json)?);
         let before = std::mem::replace(&mut *write(&self.core.flows), flows.clone());
         if self.lock().listener.is_some() {
+            self.core.watch(queues(&flows));
             self.core.recover(flows.keys().filter(|id| !before.contains_key(*id)).cloned().collect());
         }
         Ok(())
+    }
+
+    /// Returns the queues of the flows.
+    pub fn queues(&self) -> BTreeSet<String> {
+        queues(&self.core.flows())
+    }
+
+    /// Records that a job has failed permanently, where its queue does not report failures to a mailbox
+    /// ([`FlowQueue::watch_failures`]).
+    pub fn job_failed(&self, queue: String, job_id: String, name: String, reason: Option<String>) {
+        let core = self.core.clone();
+        self.core.runtime.spawn(async move { core.job_failed(&queue, &job_id, &name, reason).await });
     }
 
     /// Returns the counters.
@@ -189,6 +207,7 @@ impl Wiring for FlowWiring {
             lifecycle.ended = None;
             self.core.aborted.send_replace(false);
             lifecycle.listener = Some(self.bus.subscribe(Arc::new(FlowListener(self.core.clone()))));
+            self.core.watch(queues(&self.core.flows()));
             self.core.recover(self.core.flows().keys().cloned().collect());
         }
         Op::ok(())
@@ -198,6 +217,7 @@ impl Wiring for FlowWiring {
         let mut lifecycle = self.lock();
         if let Some(listener) = lifecycle.listener.take() {
             self.bus.unsubscribe(listener);
+            self.core.unwatch();
             let (over, ended) = watch::channel(false);
             lifecycle.ended = Some(ended);
             let (core, drain_timeout) = (self.core.clone(), self.drain_timeout);
@@ -225,6 +245,11 @@ impl Drop for FlowWiring {
     fn drop(&mut self) {
         drop(self.stop());
     }
+}
+
+/// Returns the queues of flows.
+fn queues(flows: &Flows) -> BTreeSet<String> {
+    flows.values().flat_map(|flow| flow.queues()).map(str::to_owned).collect()
 }
 
 /// Passes the events of a bus to their runs.

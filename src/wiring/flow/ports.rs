@@ -2,12 +2,20 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
 use crate::event::{Event, NewEvent};
-use crate::json::{Json, Object};
+use crate::fanout::Mailbox;
+use crate::json::{Json, Object, check_depth};
 use crate::name::{EntryId, Key, Subject};
 use crate::op::Op;
-use crate::queue::{JobOptions, NewJob, Queue};
+use crate::queue::{EventKind, JobOptions, JobState, NewJob, Queue, QueueEvent};
 use crate::store::{Announce, EventQuery, Expected, IndexEntry, IndexQuery, StoreBackend};
+
+/// Jobs read at a time.
+const JOBS_PAGE: u64 = 500;
 
 /// A store of runs and their index.
 pub trait FlowStore: Send + Sync + 'static {
@@ -28,6 +36,101 @@ pub trait FlowStore: Send + Sync + 'static {
 pub trait FlowQueue: Send + Sync + 'static {
     /// Adds a job whose id is in the options. Does nothing if there is a job with this id.
     fn enqueue(&self, queue: &str, name: &str, data: Json, opts: Json) -> Op<String>;
+
+    /// Reads a job. Returns None where there is none, or the queue cannot read jobs.
+    fn job(&self, _queue: &str, _id: &str) -> Op<Option<FlowJob>> {
+        Op::ok(None)
+    }
+
+    /// Reads the newest jobs that have ended, at most `limit` of each outcome.
+    fn ended_jobs(&self, _queue: &str, _limit: u64) -> Op<Vec<FlowJob>> {
+        Op::ok(Vec::new())
+    }
+
+    /// Returns whether a job ends only after the events that its handler published have been stored.
+    fn ends_after_events(&self) -> bool {
+        false
+    }
+
+    /// Delivers the permanent failures of a queue's jobs to a mailbox. Returns the id for [`FlowQueue::unwatch`], or None
+    /// where the queue does not report failures here.
+    fn watch_failures(&self, _queue: &str, _mailbox: Arc<Mailbox<QueueEvent>>) -> Op<Option<u64>> {
+        Op::ok(None)
+    }
+
+    /// Ends a delivery of failures.
+    fn unwatch(&self, _id: u64) {}
+}
+
+/// A job of a step.
+#[derive(Debug, Clone)]
+pub struct FlowJob {
+    /// Its id.
+    pub id: String,
+    /// Its name, which is that of the step.
+    pub name: String,
+    /// Its data.
+    pub data: Json,
+    /// Its options.
+    pub opts: Object,
+    /// How it ended. None while it has not.
+    pub end: Option<JobEnd>,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobEnd {
+    /// Its handler succeeded.
+    Completed,
+    /// It failed permanently, for this reason.
+    Failed(Option<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawJob<'a> {
+    id: String,
+    name: String,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    opts: Option<Object>,
+    #[serde(default)]
+    state: Option<String>,
+    #[serde(default)]
+    failed_reason: Option<String>,
+}
+
+impl FlowJob {
+    /// Parses a job as a queue returns it: `{ id, name, data, opts, state, failedReason }`.
+    ///
+    /// # Errors
+    /// [`crate::error::Code::Invalid`] where the text is no such object.
+    pub fn parse(job: &str) -> Result<Self> {
+        check_depth("job", job)?;
+        let raw: RawJob<'_> =
+            serde_json::from_str(job).map_err(|e| Error::invalid(format!("the queue returned no usable job: {e}")))?;
+        let end = match raw.state.as_deref() {
+            Some("completed") => Some(JobEnd::Completed),
+            Some("failed") => Some(JobEnd::Failed(raw.failed_reason)),
+            _ => None,
+        };
+        let data = raw.data.map_or("null", RawValue::get).into();
+        Ok(Self { id: raw.id, name: raw.name, data, opts: raw.opts.unwrap_or_default(), end })
+    }
+
+    /// Returns the run that the job belongs to, and its flow where the data has it.
+    pub fn run(&self) -> Option<(String, Option<String>)> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Data {
+            flow_id: String,
+            #[serde(default)]
+            flow_name: Option<String>,
+        }
+        let data: Data = serde_json::from_str(&self.data).ok()?;
+        (!data.flow_id.is_empty()).then_some((data.flow_id, data.flow_name))
+    }
 }
 
 impl FlowQueue for Arc<Queue> {
@@ -38,6 +141,43 @@ impl FlowQueue for Arc<Queue> {
             }
             Err(error) => Op::err(error),
         }
+    }
+
+    fn job(&self, queue: &str, id: &str) -> Op<Option<FlowJob>> {
+        Queue::job(self, queue, id).and_then(|job| job.map(|job| FlowJob::parse(&job)).transpose())
+    }
+
+    fn ended_jobs(&self, queue: &str, limit: u64) -> Op<Vec<FlowJob>> {
+        let (this, queue) = (self.clone(), queue.to_owned());
+        Op::pending(async move {
+            let mut found = Vec::new();
+            for state in [JobState::Completed, JobState::Failed] {
+                let mut offset = 0;
+                while offset < limit {
+                    let page =
+                        Queue::jobs(&this, &queue, &[state], offset, Some(JOBS_PAGE.min(limit - offset))).await?;
+                    offset += JOBS_PAGE;
+                    let is_last = (page.len() as u64) < JOBS_PAGE;
+                    found.extend(page.iter().filter_map(|job| FlowJob::parse(job).ok()));
+                    if is_last {
+                        break;
+                    }
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    fn ends_after_events(&self) -> bool {
+        true
+    }
+
+    fn watch_failures(&self, queue: &str, mailbox: Arc<Mailbox<QueueEvent>>) -> Op<Option<u64>> {
+        Queue::on(self, queue, EventKind::Failed, mailbox).map(Some)
+    }
+
+    fn unwatch(&self, id: u64) {
+        drop(Queue::off(self, id));
     }
 }
 

@@ -350,6 +350,14 @@ impl RunState {
         self.retries > 0
     }
 
+    /// Returns the id of a step's job: `<run>__<step>`, with `__retry-<n>` after the n-th retry of the run.
+    pub fn job_id(&self, run_id: &str, step: &str) -> String {
+        match self.retried.get(step) {
+            None => format!("{run_id}__{step}"),
+            Some(retry) => format!("{run_id}__{step}__retry-{retry}"),
+        }
+    }
+
     /// Returns the run's score in the index: its start in Unix milliseconds. None until an event of the run is folded.
     pub fn started_at(&self) -> Option<f64> {
         self.started_at.as_ref()?.as_f64()
@@ -406,6 +414,17 @@ impl RunState {
         }
     }
 
+    /// Returns whether a step is enqueued or running, so that its end is missing in the log.
+    pub fn is_open(&self, flow: &FlowDefinition, step: &Step) -> bool {
+        if self.end.is_some() {
+            return false;
+        }
+        match self.steps.get(&*step.name) {
+            None => self.is_due(flow, step),
+            Some(state) => *state == StepState::Active,
+        }
+    }
+
     /// Returns whether a step is enqueued, by whoever starts the run or by the wiring.
     fn is_due(&self, flow: &FlowDefinition, step: &Step) -> bool {
         flow.is_entry(step) || !step.subscribes.is_empty() && step.subscribes.iter().all(|name| self.is_met(name))
@@ -428,10 +447,7 @@ impl RunState {
             ),
         };
         let data = json::to_json(&JobData { flow_id: run_id, flow_name: &flow.id, input });
-        let job_id = match self.retried.get(&*step.name) {
-            None => format!("{run_id}__{}", step.name),
-            Some(retry) => format!("{run_id}__{}__retry-{retry}", step.name),
-        };
+        let job_id = self.job_id(run_id, &step.name);
         let opts = json::to_json(&JobOptions { job_id: &job_id, options: &step.job_options });
         Trigger { step: step.name.clone(), queue: step.queue.clone(), data, opts, job_id }
     }

@@ -1,8 +1,8 @@
 //! The effects of flow wiring: one task for each active run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,20 +12,18 @@ use tokio::time::Instant;
 
 use crate::error::{Code, Error, Result};
 use crate::event::{Event, NewEvent};
-use crate::json::{Filter, Object, parse_object};
+use crate::json::{Object, parse_object};
 use crate::op::{Completion, Op};
-use crate::store::{Announce, IndexQuery};
+use crate::store::Announce;
 use crate::sync::read;
 use crate::wiring::flow::definition::{FlowDefinition, Flows};
 use crate::wiring::flow::reducer::{Outcome, RunState, Status, Trigger};
+use crate::wiring::flow::runs::Work;
 use crate::wiring::flow::{Admission, FlowQueue, FlowStats, FlowStore, Runs, Signal, Subjects};
 
 /// The delay before the second attempt; it doubles each time, up to [`MAX_RETRY_DELAY`].
-const RETRY_DELAY: Duration = Duration::from_millis(50);
+pub(super) const RETRY_DELAY: Duration = Duration::from_millis(50);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
-/// Index entries read at a time during recovery. Large, because pages shift when runs end meanwhile.
-const PAGE_LIMIT: usize = 10_000;
-
 pub(super) struct Core {
     pub(super) store: Arc<dyn FlowStore>,
     pub(super) queue: Option<Arc<dyn FlowQueue>>,
@@ -41,6 +39,8 @@ pub(super) struct Core {
     pub(super) aborted: watch::Sender<bool>,
     /// The number of recovery tasks.
     pub(super) recovering: watch::Sender<usize>,
+    /// The queues whose failures are observed, with the id of the subscription once it is known.
+    pub(super) watched: Mutex<BTreeMap<String, Option<u64>>>,
     pub(super) counters: Counters,
 }
 
@@ -53,16 +53,17 @@ pub(super) struct Counters {
     retries: AtomicU64,
     lost: AtomicU64,
     errors: AtomicU64,
+    pub(super) recovered: AtomicU64,
 }
 
-fn count(counter: &AtomicU64) {
+pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The state of a run and of its effects.
 pub(super) struct Run {
-    id: Arc<str>,
-    state: RunState,
+    pub(super) id: Arc<str>,
+    pub(super) state: RunState,
     /// Ids of jobs that this process has enqueued.
     enqueued: BTreeSet<String>,
     /// The metadata last written to the index.
@@ -102,6 +103,7 @@ impl Core {
             lag: self.runs.ingress() as u64,
             lost: load(&self.counters.lost),
             errors: load(&self.counters.errors),
+            recovered: load(&self.counters.recovered),
         }
     }
 
@@ -129,10 +131,10 @@ impl Core {
         }
     }
 
-    fn signal(self: &Arc<Self>, subject: &Arc<str>, run_id: Arc<str>, signal: Signal) {
+    pub(super) fn signal(self: &Arc<Self>, subject: &Arc<str>, run_id: Arc<str>, signal: Signal) {
         let event = match &signal {
             Signal::Ingress(event) => Some(event.clone()),
-            Signal::Persisted(_) | Signal::Refresh => None,
+            _ => None,
         };
         match self.runs.signal(subject, signal) {
             Admission::Queued => {}
@@ -151,44 +153,9 @@ impl Core {
         tracing::error!(kind, run, "an event was not persisted: {why}");
     }
 
-    fn report_failure(&self, what: &str, run: &str, error: &Error) {
+    pub(super) fn report_failure(&self, what: &str, run: &str, error: &Error) {
         count(&self.counters.errors);
         tracing::error!(run, code = %error.code(), "{what}: {error}");
-    }
-
-    /// Signals the runs that the index has as running.
-    pub(super) fn recover(self: &Arc<Self>, flows: Vec<String>) {
-        self.recovering.send_modify(|tasks| *tasks += 1);
-        let core = self.clone();
-        self.runtime.spawn(async move {
-            for flow in flows {
-                if let Err(error) = core.recover_flow(&flow).await {
-                    core.report_failure("running runs could not be recovered", &flow, &error);
-                }
-            }
-            core.recovering.send_modify(|tasks| *tasks -= 1);
-        });
-    }
-
-    async fn recover_flow(self: &Arc<Self>, flow: &str) -> Result<()> {
-        let Some(key) = self.subjects.index(flow) else { return Ok(()) };
-        let running = Filter::new(Object::from_iter([("status".into(), Value::from("running"))]));
-        let mut found = Vec::new();
-        loop {
-            let query = IndexQuery { offset: found.len(), limit: PAGE_LIMIT, filter: running.clone() };
-            let page = self.attempt(|| self.store.index_read(&key, query.clone())).await?;
-            let is_last = page.len() < PAGE_LIMIT;
-            found.extend(page.into_iter().map(|entry| entry.id));
-            if is_last {
-                break;
-            }
-        }
-        for run_id in found {
-            if let Some(subject) = self.subjects.run(&run_id, Some(flow)) {
-                self.signal(&subject, run_id, Signal::Refresh);
-            }
-        }
-        Ok(())
     }
 
     /// Drives one run until there is no work.
@@ -200,7 +167,7 @@ impl Core {
                 let known = run.take().unwrap_or_else(|| Run::new(run_id.clone()));
                 // The semaphore is never closed.
                 let _permit = self.permits.acquire().await;
-                run = self.work(&subject, known, work.ingress, work.last_persisted.as_deref(), work.refresh).await;
+                run = self.work(&subject, known, work).await;
                 continue;
             }
             if let Some((_, due)) = run.as_ref().and_then(|run| run.pending_outcome.as_ref()) {
@@ -223,17 +190,14 @@ impl Core {
     }
 
     /// Persists, folds and applies. Returns None where that fails: the state must then be folded from the log again.
-    async fn work(
-        &self,
-        subject: &str,
-        mut run: Run,
-        ingress: Vec<(u64, NewEvent)>,
-        last_persisted: Option<&str>,
-        refresh: bool,
-    ) -> Option<Run> {
-        let is_stale = last_persisted.is_some_and(|id| !run.state.has_seen(id)) || refresh || !ingress.is_empty();
+    async fn work(&self, subject: &str, mut run: Run, work: Work) -> Option<Run> {
+        let is_stale = work.last_persisted.is_some_and(|id| !run.state.has_seen(&id))
+            || work.refresh
+            || work.reconcile.is_some()
+            || !work.ingress.is_empty()
+            || !work.failed_jobs.is_empty();
         let mut known = Vec::new();
-        for (number, event) in ingress {
+        for (number, event) in work.ingress {
             match self.persist(subject, &run, &event, &known).await {
                 Ok(record) => {
                     count(&self.counters.persisted);
@@ -243,7 +207,17 @@ impl Core {
             }
             self.runs.complete_ingress(number);
         }
-        if is_stale && let Err(error) = self.advance(subject, &mut run).await {
+        let result = async {
+            for (step, reason) in work.failed_jobs {
+                self.record_job_failure(subject, &mut run, &step, reason).await?;
+            }
+            if let Some(flow) = work.reconcile {
+                self.reconcile(subject, &mut run, &flow).await?;
+            }
+            if is_stale { self.advance(subject, &mut run).await } else { Ok(()) }
+        }
+        .await;
+        if let Err(error) = result {
             self.report_failure("a run could not be processed", &run.id, &error);
             return None;
         }
@@ -251,7 +225,7 @@ impl Core {
     }
 
     /// Repeats idempotent work until it succeeds or fails permanently.
-    async fn attempt<T: Send + 'static>(&self, mut work: impl FnMut() -> Op<T>) -> Result<T> {
+    pub(super) async fn attempt<T: Send + 'static>(&self, mut work: impl FnMut() -> Op<T>) -> Result<T> {
         let mut delay = RETRY_DELAY;
         loop {
             match self.once(work()).await {
@@ -262,7 +236,7 @@ impl Core {
     }
 
     /// Returns the result of an operation, or [`Code::Closed`] when pending work is cancelled.
-    async fn once<T: Send + 'static>(&self, op: Op<T>) -> Result<T> {
+    pub(super) async fn once<T: Send + 'static>(&self, op: Op<T>) -> Result<T> {
         match op {
             Op::Ready(result) => result,
             op => tokio::select! {
@@ -273,11 +247,16 @@ impl Core {
         }
     }
 
-    async fn pause(&self, delay: &mut Duration) -> Result<()> {
+    pub(super) async fn pause(&self, delay: &mut Duration) -> Result<()> {
         count(&self.counters.retries);
         let pause = std::mem::replace(delay, (*delay * 2).min(MAX_RETRY_DELAY));
+        self.sleep(pause).await
+    }
+
+    /// Waits, or returns [`Code::Closed`] when pending work is cancelled.
+    pub(super) async fn sleep(&self, time: Duration) -> Result<()> {
         self.once(Op::pending(async move {
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(time).await;
             Ok(())
         }))
         .await
@@ -321,7 +300,7 @@ impl Core {
         records.iter().find(|text| is_match(text)).map(|text| Event::parse(text)).transpose()
     }
 
-    fn announce(&self, subject: &str, record: &Event) {
+    pub(super) fn announce(&self, subject: &str, record: &Event) {
         if !self.store_announces {
             (self.announce)(&subject.into(), record);
         }
@@ -343,7 +322,7 @@ impl Core {
     }
 
     /// Folds new records of the log. Returns whether there were any.
-    async fn catch_up(&self, subject: &str, run: &mut Run) -> Result<bool> {
+    pub(super) async fn catch_up(&self, subject: &str, run: &mut Run) -> Result<bool> {
         let after = run.state.last_id().cloned();
         let records = self.attempt(|| self.store.read(subject, after.as_deref())).await?;
         // A foreign store that ignores `after` returns the whole log: folding it again changes nothing.

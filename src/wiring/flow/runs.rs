@@ -27,6 +27,10 @@ pub(super) struct Work {
     pub(super) last_persisted: Option<Box<str>>,
     /// Whether to read the log although no new event was announced.
     pub(super) refresh: bool,
+    /// Whether to compare the log with the state of the run's jobs, and the name of the flow.
+    pub(super) reconcile: Option<Arc<str>>,
+    /// Steps whose job failed permanently, with the reason.
+    pub(super) failed_jobs: Vec<(String, Option<String>)>,
 }
 
 /// A message to a run.
@@ -37,6 +41,10 @@ pub(super) enum Signal {
     Persisted(Box<str>),
     /// The log may have changed.
     Refresh,
+    /// The log of a run of this flow may differ from the state of its jobs.
+    Reconcile(Arc<str>),
+    /// The job of a step failed permanently, for this reason.
+    JobFailed(String, Option<String>),
 }
 
 /// The result of [`Runs::signal`].
@@ -54,7 +62,19 @@ struct Slot {
     ingress: VecDeque<(u64, NewEvent)>,
     last_persisted: Option<Box<str>>,
     refresh: bool,
+    reconcile: Option<Arc<str>>,
+    failed_jobs: Vec<(String, Option<String>)>,
     wake: Arc<Notify>,
+}
+
+impl Slot {
+    fn has_work(&self) -> bool {
+        !self.ingress.is_empty()
+            || self.last_persisted.is_some()
+            || self.refresh
+            || self.reconcile.is_some()
+            || !self.failed_jobs.is_empty()
+    }
 }
 
 /// The ingress events that are not persisted yet, numbered in the order of receipt.
@@ -148,6 +168,8 @@ impl<R> Runs<R> {
             }
             Signal::Persisted(id) => slot.last_persisted = Some(id),
             Signal::Refresh => slot.refresh = true,
+            Signal::Reconcile(flow) => slot.reconcile = Some(flow),
+            Signal::JobFailed(step, reason) => slot.failed_jobs.push((step, reason)),
         }
         slot.wake.notify_one();
         admission
@@ -165,7 +187,7 @@ impl<R> Runs<R> {
     pub(super) fn take(&self, subject: &str) -> Option<Work> {
         let state = &mut *self.lock();
         let slot = state.slots.get_mut(subject)?;
-        if slot.ingress.is_empty() && slot.last_persisted.is_none() && !slot.refresh {
+        if !slot.has_work() {
             return None;
         }
         let count = slot.ingress.len().min(MAX_BATCH);
@@ -173,6 +195,8 @@ impl<R> Runs<R> {
             ingress: slot.ingress.drain(..count).collect(),
             last_persisted: slot.last_persisted.take(),
             refresh: std::mem::take(&mut slot.refresh),
+            reconcile: slot.reconcile.take(),
+            failed_jobs: std::mem::take(&mut slot.failed_jobs),
         })
     }
 
@@ -203,7 +227,7 @@ impl<R> Runs<R> {
     pub(super) fn park_idle(&self, subject: &Arc<str>, run: &mut Option<R>) -> bool {
         let state = &mut *self.lock();
         if let Some(slot) = state.slots.get(subject)
-            && (!slot.ingress.is_empty() || slot.last_persisted.is_some() || slot.refresh)
+            && slot.has_work()
         {
             return false;
         }
