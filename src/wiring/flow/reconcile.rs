@@ -22,6 +22,7 @@ use crate::store::IndexQuery;
 use crate::wiring::flow::definition::{FlowDefinition, Step};
 use crate::wiring::flow::reducer::Status;
 use crate::wiring::flow::runner::{Core, RETRY_DELAY, Run, count};
+use crate::wiring::flow::runs::FailedJob;
 use crate::wiring::flow::{FlowJob, FlowQueue, JobEnd, Signal};
 
 /// Index entries read at a time during recovery. Large, because pages shift when runs end meanwhile.
@@ -158,19 +159,16 @@ impl Core {
     }
 
     /// Records a permanent failure of a step's job that the log does not have.
-    pub(super) async fn record_job_failure(
-        &self,
-        subject: &str,
-        run: &mut Run,
-        step: &str,
-        reason: Option<String>,
-    ) -> Result<()> {
+    pub(super) async fn record_job_failure(&self, subject: &str, run: &mut Run, job: FailedJob) -> Result<()> {
         self.catch_up(subject, run).await?;
+        if run.state.is_superseded(&run.id, &job.step, &job.id) {
+            return Ok(());
+        }
         let Some(flow) = run.state.flow_name().and_then(|name| self.flows().get(&**name).cloned()) else {
             return Ok(());
         };
-        match flow.step(step) {
-            Some(step) => self.append_step(subject, run, &flow, step, "step.failed", failure(reason)).await,
+        match flow.step(&job.step) {
+            Some(step) => self.append_step(subject, run, &flow, step, "step.failed", failure(job.reason)).await,
             None => Ok(()),
         }
     }
@@ -298,7 +296,8 @@ impl Core {
         if flow.as_ref().is_some_and(|flow| flows.contains_key(flow))
             && let Some(subject) = self.subjects.run(&run_id, flow.as_deref())
         {
-            self.signal(&subject, run_id.into(), Signal::JobFailed(name.to_owned(), reason));
+            let failed = FailedJob { id: job_id.to_owned(), step: name.to_owned(), reason };
+            self.signal(&subject, run_id.into(), Signal::JobFailed(failed));
         }
     }
 

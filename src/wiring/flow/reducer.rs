@@ -358,6 +358,11 @@ impl RunState {
         }
     }
 
+    /// Returns whether a job of a step belongs to an attempt before the last retry of the run.
+    pub fn is_superseded(&self, run_id: &str, step: &str, job_id: &str) -> bool {
+        self.retried.contains_key(step) && !job_id.starts_with(&self.job_id(run_id, step))
+    }
+
     /// Returns the run's score in the index: its start in Unix milliseconds. None until an event of the run is folded.
     pub fn started_at(&self) -> Option<f64> {
         self.started_at.as_ref()?.as_f64()

@@ -208,8 +208,8 @@ impl Core {
             self.runs.complete_ingress(number);
         }
         let result = async {
-            for (step, reason) in work.failed_jobs {
-                self.record_job_failure(subject, &mut run, &step, reason).await?;
+            for job in work.failed_jobs {
+                self.record_job_failure(subject, &mut run, job).await?;
             }
             if let Some(flow) = work.reconcile {
                 self.reconcile(subject, &mut run, &flow).await?;

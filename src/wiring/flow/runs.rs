@@ -29,8 +29,15 @@ pub(super) struct Work {
     pub(super) refresh: bool,
     /// Whether to compare the log with the state of the run's jobs, and the name of the flow.
     pub(super) reconcile: Option<Arc<str>>,
-    /// Steps whose job failed permanently, with the reason.
-    pub(super) failed_jobs: Vec<(String, Option<String>)>,
+    /// Jobs that failed permanently.
+    pub(super) failed_jobs: Vec<FailedJob>,
+}
+
+/// A job that failed permanently.
+pub(super) struct FailedJob {
+    pub(super) id: String,
+    pub(super) step: String,
+    pub(super) reason: Option<String>,
 }
 
 /// A message to a run.
@@ -43,8 +50,8 @@ pub(super) enum Signal {
     Refresh,
     /// The log of a run of this flow may differ from the state of its jobs.
     Reconcile(Arc<str>),
-    /// The job of a step failed permanently, for this reason.
-    JobFailed(String, Option<String>),
+    /// A job failed permanently.
+    JobFailed(FailedJob),
 }
 
 /// The result of [`Runs::signal`].
@@ -63,7 +70,7 @@ struct Slot {
     last_persisted: Option<Box<str>>,
     refresh: bool,
     reconcile: Option<Arc<str>>,
-    failed_jobs: Vec<(String, Option<String>)>,
+    failed_jobs: Vec<FailedJob>,
     wake: Arc<Notify>,
 }
 
@@ -169,7 +176,7 @@ impl<R> Runs<R> {
             Signal::Persisted(id) => slot.last_persisted = Some(id),
             Signal::Refresh => slot.refresh = true,
             Signal::Reconcile(flow) => slot.reconcile = Some(flow),
-            Signal::JobFailed(step, reason) => slot.failed_jobs.push((step, reason)),
+            Signal::JobFailed(job) => slot.failed_jobs.push(job),
         }
         slot.wake.notify_one();
         admission
