@@ -4,13 +4,15 @@
  * With nvent installed it registers the native adapters there; without it, it reads the same `nvent` section,
  * opens the adapters and the wiring itself, and auto-imports the composables that nvent would have brought.
  */
-import { addServerImports, addTypeTemplate, createResolver, defineNuxtModule, hasNuxtModule, resolveModule } from 'nuxt/kit'
+import { addServerImports, addTypeTemplate, createResolver, defineNuxtModule, hasNuxtModule, resolveModule, useLogger } from 'nuxt/kit'
 import type { Nuxt, NuxtHooks, NuxtModule } from 'nuxt/schema'
 import { existsSync, realpathSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { check, withDefaults } from './options.js'
-import type { ModuleOptions, NventSection } from './options.js'
+import { withDefaults } from './options.js'
+import type { AdapterPackages, ModuleOptions, NventSection } from './options.js'
+import { checkPreset } from './presets.js'
+import type { BuiltConfig } from './runtime/config.js'
 
 export type { ModuleOptions, NventSection } from './options.js'
 
@@ -19,26 +21,29 @@ type NitroConfig = Parameters<NuxtHooks['nitro:config']>[0]
 /** What server code imports. It loads the addon, which no bundler can inline. */
 const NATIVE = 'nvent-native/native'
 const COMPOSABLES = ['useStoreAdapter', 'useStreamAdapter', 'useQueueAdapter', 'getEventBus']
+/** nvent's packages whose adapters this module replaces, by the name of their module. */
+const REPLACED = ['@nvent/adapter-store-redis', '@nvent/adapter-stream-redis']
 
 const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
   meta: { name: 'nvent-native', configKey: 'nventNative', compatibility: { nuxt: '>=3.17.0' } },
-  defaults: { replace: true },
   setup(options: ModuleOptions, nuxt: Nuxt) {
-    // Decided once every module is there, so that the place in the list of modules does not matter.
-    nuxt.hook('modules:done', () => {
+    // When every module has been set up, so that the order of the list of modules does not matter.
+    nuxt.hook('modules:done', async () => {
       const { resolve } = createResolver(import.meta.url)
       const withNvent = hasNuxtModule('nvent', nuxt)
-      const section = nventSection(nuxt)
-      check(options, section, withNvent)
+      const built: BuiltConfig = { options, section: nventSection(nuxt, withNvent), packages: packageSections(nuxt), withNvent }
+      await check(built)
 
       const runtimeConfig: Record<string, unknown> = nuxt.options.runtimeConfig
-      runtimeConfig.nventNative = withDefaults(
-        { ...options, flow: section.wiring?.flow },
-        { coordinator: section.wiring?.streamCoordinator ?? {} },
-      )
+      runtimeConfig.nventNative = built
       if (!withNvent) {
-        runtimeConfig.nvent = adaptersConfig(section)
+        runtimeConfig.nvent = built.section
         addServerImports(COMPOSABLES.map(name => ({ name, from: resolve('./runtime/composables') })))
+      }
+      else if (options.replace !== false) {
+        for (const name of REPLACED.filter(name => hasNuxtModule(name, nuxt))) {
+          useLogger('nvent-native').info(`The native Redis adapters take the place of those of ${name}, which can be removed; its options stay in force.`)
+        }
       }
       addTypes(resolve('./types'), withNvent)
 
@@ -47,29 +52,53 @@ const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
         nitro.plugins = [resolve(withNvent ? './runtime/with-nvent' : './runtime/standalone'), ...nitro.plugins ?? []]
         keepExternal(nitro)
       })
+      nuxt.hook('nitro:init', nitro => checkPreset(nitro.options, built))
     })
   },
 })
 
 export default nventNative
 
-/** The user's `nvent` section, options given beside the module's name included. */
-function nventSection(nuxt: Nuxt): NventSection {
+/** Returns the `nvent` section as the user wrote it, options given beside the module's name included. */
+function nventSection(nuxt: Nuxt, withNvent: boolean): NventSection {
   const entry = nuxt.options.modules.find(entry => Array.isArray(entry) && entry[0] === 'nvent')
   const section: NventSection = (nuxt.options as { nvent?: NventSection }).nvent ?? {}
-  return withDefaults(Array.isArray(entry) ? { ...entry[1] } : {}, section)
+  const written = withDefaults(Array.isArray(entry) ? { ...entry[1] } : {}, section)
+  // nvent fills in the shared connections from variables that it reads during the build.
+  const { connections } = (nuxt.options.runtimeConfig.nvent ?? {}) as NventSection
+  return plain(withNvent && connections ? withDefaults(written, { connections }) : written)
 }
 
-/** Environment variables (NUXT_NVENT_STORE_ADAPTER …) only reach options that are there, so these are written out. */
-function adaptersConfig({ wiring: _, ...section }: NventSection) {
-  const base = section.connections?.file?.dataDir ?? '.data'
-  return withDefaults(section, {
-    store: { adapter: 'file', file: { dataDir: `${base}/store` } },
-    stream: { adapter: 'memory' },
-    queue: { adapter: 'file', file: { dataDir: `${base}/queue` } },
-    connections: { redis: { url: '' } },
+/** Returns the sections of nvent's Redis packages, whether or not these are installed. */
+function packageSections(nuxt: Nuxt): AdapterPackages {
+  const { nventStoreRedis, nventStreamRedis } = nuxt.options as AdapterPackages
+  const { nventStoreRedis: store, nventStreamRedis: stream } = nuxt.options.runtimeConfig as AdapterPackages
+  return plain({
+    nventStoreRedis: withDefaults({ ...nventStoreRedis }, store ?? {}),
+    nventStreamRedis: withDefaults({ ...nventStreamRedis }, stream ?? {}),
   })
 }
+
+/** Fails the build where the start of the server would fail, by the same code. */
+async function check(built: BuiltConfig) {
+  const [{ serverConfig }, { nativeAdapters }, { createWiringRegistry }] = await Promise.all([
+    import('./runtime/config.js'), import('./runtime/adapters.js'), import('nvent-native/native'),
+  ])
+  try {
+    const config = serverConfig(built)
+    const { stores, streams, queues } = nativeAdapters(config)
+    stores[config.store.adapter]?.()
+    streams[config.stream.adapter]?.()
+    queues[config.queue.adapter]?.()
+    createWiringRegistry({ streamCoordinator: config.coordinator, flow: config.flow })
+  }
+  catch (error) {
+    throw new Error(`nvent-native, in nuxt.config: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** Returns what is left of a value in the runtime config. */
+const plain = <T>(value: T): T => JSON.parse(JSON.stringify(value))
 
 /** Nitro leaves the addon alone in dev, and copies it beside the server in a build. */
 function keepExternal(nitro: NitroConfig) {

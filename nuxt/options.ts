@@ -1,9 +1,10 @@
-/**
- * The options a user writes in nuxt.config, and the check that tells a wrong one at build time.
- */
-import type { AdaptersConfig, StreamCoordinatorOptions, WiringRegistryOptions } from 'nvent-native/native'
+/** The options a user writes in nuxt.config, and how they are checked. */
+import type {
+  AdaptersConfig, FileQueueOptions, FlowDefinition, FileStoreOptions, RedisConnection, RedisStoreOptions, StreamCoordinatorOptions,
+} from 'nvent-native/native'
+import { isLeaf, Leaf, type Group } from './schema.js'
 
-/** `nventNative` in nuxt.config: only what nvent's own section has no word for. */
+/** `nventNative` in nuxt.config: what nvent's own section has no word for. */
 export interface ModuleOptions {
   /**
    * With nvent installed: take the places of its `memory`, `file` and `redis` adapters, so that the app changes
@@ -16,67 +17,50 @@ export interface ModuleOptions {
    * @default 'os'
    */
   durability?: 'os' | 'disk'
-  /** Topics (globs) that streams keep, so that `fromBeginning` and `group` work on them. */
+  /** Topics (globs) that streams on Redis keep, so that `fromBeginning` and `group` work on them. A memory stream keeps `maxLen` events of every topic. */
   retain?: { topics: string[], maxLen?: number }
+  /** What the file store keeps. Default: everything. */
+  retention?: FileStoreOptions['retention']
+  /** Trimming of the event streams of the Redis store. */
+  trim?: NonNullable<RedisStoreOptions['streams']>['trim']
   /** Options of the StreamCoordinator; they win over `nvent.wiring.streamCoordinator`. */
   coordinator?: StreamCoordinatorOptions
+  /**
+   * How long requests wait while the server starts, in ms: for a data directory that another process has still locked, or
+   * for Redis. Later requests that use an adapter are answered with 503 until it is open; the server goes on trying.
+   * @default 10000
+   */
+  openTimeout?: number
 }
 
 /** `nvent` in nuxt.config where nvent itself is not installed. */
-export interface NventSection extends AdaptersConfig {
-  wiring?: Pick<WiringRegistryOptions, 'streamCoordinator' | 'flow'>
+export interface NventSection extends Pick<AdaptersConfig, 'connections'> {
+  store?: Omit<NonNullable<AdaptersConfig['store']>, 'file'> & {
+    file?: Partial<Pick<FileStoreOptions, 'dataDir' | 'durability' | 'retention'>>
+    /** Older name of `redis`. */
+    connection?: RedisConnection
+    /** {@link RedisStoreOptions.streams}. */
+    streams?: { trim?: NonNullable<RedisStoreOptions['streams']>['trim'] }
+  }
+  stream?: NonNullable<AdaptersConfig['stream']> & {
+    /** Older name of `redis`. */
+    connection?: RedisConnection
+  }
+  queue?: Omit<NonNullable<AdaptersConfig['queue']>, 'file'> & { file?: Partial<Pick<FileQueueOptions, 'dataDir' | 'durability'>> }
+  wiring?: {
+    streamCoordinator?: StreamCoordinatorOptions
+    /** Flows as data; those with functions are added in the hook `nvent:wiring`. */
+    flow?: false | { flows?: FlowDefinition[], subjects?: { run?: string, runIndex?: string } }
+  }
 }
 
-type Kind = 'string' | 'number' | 'boolean' | 'list' | 'any'
-/** A table of options, a kind of value, or the values that are allowed. */
-type Shape = Kind | readonly string[] | { [option: string]: Shape }
-
-const redis = { url: 'string', host: 'string', port: 'number', username: 'string', password: 'string', db: 'number', tls: 'boolean' } as const
-const durability = ['os', 'disk'] as const
-const retain = { topics: 'list', maxLen: 'number' } as const
-const coordinator = {
-  enableStoreSync: 'boolean',
-  enableFlowEvents: 'boolean',
-  enableClientMessages: 'boolean',
-  channels: 'list',
-  flowEventTypes: 'list',
-  instanceId: 'string',
-} as const
-
-const moduleShape: Shape = { replace: 'boolean', durability, retain, coordinator }
-
-const nventShape: Shape = {
-  store: { adapter: ['memory', 'file', 'redis'], prefix: 'string', file: { dataDir: 'string', durability }, redis },
-  stream: { adapter: ['memory', 'redis'], prefix: 'string', redis, retain },
-  queue: {
-    adapter: ['memory', 'file'],
-    file: { dataDir: 'string' },
-    defaultJobOptions: {
-      attempts: 'number',
-      backoff: 'any',
-      delay: 'number',
-      priority: 'number',
-      timeout: 'number',
-      removeOnComplete: 'any',
-      removeOnFail: 'any',
-    },
-  },
-  connections: { redis, file: { dataDir: 'string' } },
-  wiring: { streamCoordinator: coordinator, flow: 'any' },
+/** Sections of nvent's Redis packages, which are read also where the packages are gone. */
+export interface AdapterPackages {
+  nventStoreRedis?: { connection?: RedisConnection, prefix?: string, streams?: { trim?: NonNullable<RedisStoreOptions['streams']>['trim'] } }
+  nventStreamRedis?: { connection?: RedisConnection, prefix?: string }
 }
 
-/** Throws where an option is wrong. nvent's own section is nvent's to check; without nvent it is checked here. */
-export function check(options: ModuleOptions, section: NventSection, withNvent: boolean): void {
-  const found = [
-    ...problems(options, moduleShape, 'nventNative'),
-    ...withNvent
-      ? problems(section.wiring?.streamCoordinator, coordinator, 'nvent.wiring.streamCoordinator')
-      : problems(section, nventShape, 'nvent'),
-  ]
-  if (found.length) throw new Error(['Wrong options for nvent-native in nuxt.config:', ...found].join('\n  - '))
-}
-
-/** `value`, with what it leaves open filled in from `defaults`, at every depth. */
+/** Returns `value`, with what it leaves open filled in from `defaults`, at every depth. */
 export function withDefaults<T extends object>(value: T, defaults: object): T {
   const merged: Record<string, unknown> = { ...defaults, ...definedOnly(value) }
   for (const [key, inner] of Object.entries(defaults)) {
@@ -85,36 +69,59 @@ export function withDefaults<T extends object>(value: T, defaults: object): T {
   return merged as T
 }
 
-/** One line for each wrong option in `value`, with the nearest right one. */
-function problems(value: unknown, shape: Shape, path: string): string[] {
-  if (value === undefined || value === null || shape === 'any') return []
-  if (isChoice(shape)) {
-    if (typeof value === 'string' && shape.includes(value)) return []
-    return [`${path} is ${show(value)}: ${nearest(String(value), shape)}`]
+/**
+ * Returns one line for each wrong option in `value`, with the nearest right one. `name` gives what the user wrote for a
+ * path; by default the path itself.
+ */
+export function problems(value: unknown, schema: Leaf | Group, path: string, name = (path: string) => path): string[] {
+  if (value === undefined || value === null && !isLeaf(schema)) return []
+  if (isLeaf(schema)) {
+    const problem = leafProblem(value, schema)
+    return problem === undefined ? [] : [`${name(path)} is ${show(value)}${problem}`]
   }
-  if (typeof shape === 'string') {
-    return kindOf(value) === shape ? [] : [`${path} is ${show(value)}, but must be a ${shape}`]
-  }
-  if (kindOf(value) !== 'object') return [`${path} is ${show(value)}, but must be an object`]
-  return Object.entries(value).flatMap(([option, inner]) => Object.hasOwn(shape, option)
-    ? problems(inner, shape[option]!, `${path}.${option}`)
-    : [`${path}.${option} is not an option: ${nearest(option, Object.keys(shape))}`])
+  if (kindOf(value) !== 'object') return [`${name(path)} is ${show(value)}, but must be an object`]
+  return Object.entries(value as object).flatMap(([option, inner]) => Object.hasOwn(schema, option)
+    ? problems(inner, schema[option]!, `${path}.${option}`, name)
+    : [`${path}.${option} is not an option: ${nearest(option, Object.keys(schema))}`])
 }
 
-const isChoice = (shape: Shape): shape is readonly string[] => Array.isArray(shape)
-const kindOf = (value: unknown) => Array.isArray(value) ? 'list' : typeof value
+function leafProblem(value: unknown, { kinds, rule: { values, min = -Infinity, max = Infinity } }: Leaf): string | undefined {
+  if (kinds.includes('any')) return
+  if (!(kinds as readonly string[]).includes(kindOf(value))) return `, but must be a ${kinds.join(' or ')}`
+  if (values && !values.includes(value as string)) return `: ${nearest(value as string, values)}`
+  if (typeof value === 'number' && !(Number.isInteger(value) && value >= min && value <= max)) {
+    return `, but must be a whole number from ${min}${max < Number.MAX_SAFE_INTEGER ? ` to ${max}` : ''}`
+  }
+}
+
+/** Returns the part of `value` that the schema knows, with numbers for numeric text where it takes numbers. */
+export function lenient(value: unknown, schema: Leaf | Group): any {
+  if (isLeaf(schema)) {
+    return schema.kinds.includes('number') && typeof value === 'string' && value.trim() !== '' && Number.isFinite(Number(value)) ? Number(value) : value
+  }
+  if (kindOf(value) !== 'object') return undefined
+  const known = Object.entries(value as object).filter(([key, inner]) => Object.hasOwn(schema, key) && inner !== undefined && inner !== null)
+  return Object.fromEntries(known.map(([key, inner]) => [key, lenient(inner, schema[key]!)]))
+}
+
+export const kindOf = (value: unknown) => Array.isArray(value) ? 'list' : value === null ? 'null' : typeof value
 const definedOnly = (value: object) => Object.fromEntries(Object.entries(value).filter(([, inner]) => inner !== undefined))
 const show = (value: unknown) => JSON.stringify(value)
 
-function nearest(wrong: string, known: readonly string[]): string {
+/** Returns the known name that `wrong` most resembles, for a message; undefined where none is near. */
+export function nearestName(wrong: string, known: readonly string[]): string | undefined {
   const [best] = known
     .map(name => ({ name, off: distance(wrong.toLowerCase(), name.toLowerCase()) }))
     .sort((a, b) => a.off - b.off)
-  const guess = best && best.off <= Math.max(2, wrong.length / 3) ? `did you mean '${best.name}'? ` : ''
-  return `${guess}Known: ${known.join(', ')}`
+  return best && best.off <= Math.max(2, wrong.length / 3) ? best.name : undefined
 }
 
-/** How many letters must be changed, added or removed to turn one word into the other (Levenshtein). */
+function nearest(wrong: string, known: readonly string[]): string {
+  const name = nearestName(wrong, known)
+  return `${name === undefined ? '' : `did you mean '${name}'? `}Known: ${known.join(', ')}`
+}
+
+/** Returns how many letters must be changed, added or removed to turn one word into the other (Levenshtein). */
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j)
   for (let i = 1; i <= a.length; i++) {

@@ -58,12 +58,21 @@ describe('an app without nvent, configured as the architecture document prints i
     await other.stop()
   })
 
-  test('says what is wrong, and goes on by itself, when another process holds the directory', async () => {
-    const second = await built.start()
-    await expect(second.get('/api/state?runId=one')).rejects.toThrow('500')
-    expect(second.output).toContain('NVENT_LOCKED')
+  test('names the cause while another process holds the directory, and opens by itself once that has ended', async () => {
+    const second = await built.start({ NUXT_NVENT_NATIVE_OPEN_TIMEOUT: '100' })
+    await expect(second.get('/api/state?runId=one')).rejects.toThrow(/503 .*uses this data directory/)
+    expect(second.output.match(/cannot open the adapters yet: .*NVENT_LOCKED.*Trying again/g)).toHaveLength(1)
     await server.stop()
+    await eventually(async () => second.output.includes('the adapters are open'), 'the opening')
     expect((await second.get('/api/state?runId=one')).run.metadata.status).toBe('completed')
+    server = second
+  })
+
+  test('a request that comes while another process still holds the directory waits for it', async () => {
+    const second = await built.start()
+    const answer = second.get('/api/state?runId=one')
+    await server.stop()
+    expect((await answer).run.metadata.status).toBe('completed')
     server = second
   })
 

@@ -1,53 +1,69 @@
-/**
- * Without nvent: opens the adapters and the wiring at start, closes them at the end.
- *
- * Nitro does not wait for its plugins, so every request waits here until the adapters are open. Where opening
- * failed (Redis not up yet, an old process still holding the directory), the next request tries again.
- */
-import { createAdapters, createWiringRegistry, shutdownAdapters } from 'nvent-native/native'
-import type { WiringRegistryOptions } from 'nvent-native/native'
+/** Without nvent: opens the adapters and the wiring when the server starts, and closes them when it ends. */
+import { createWiringRegistry, setAdapters, shutdownAdapters } from 'nvent-native/native'
+import type { Adapters, WiringRegistryOptions } from 'nvent-native/native'
 import { defineNitroPlugin, useRuntimeConfig } from 'nitropack/runtime'
 import type { NitroApp } from 'nitropack'
-import { adaptersFrom, type RuntimeConfig } from './config.js'
+import { memoryAdapters, nativeAdapters } from './adapters.js'
+import { serverConfig, unknownVariableWarnings, type BuiltConfig, type ServerConfig } from './config.js'
+import { hookLast } from './hooks.js'
+import { Startup } from './startup.js'
 import type { ReadyContext } from '../types.js'
 
 export default defineNitroPlugin((nitroApp) => {
-  const config = useRuntimeConfig() as unknown as RuntimeConfig
-  let opening: Promise<ReadyContext> | undefined
-  let closed = false
+  // Routes that are rendered during the build get adapters that keep nothing, and no job runs.
+  if (import.meta.prerender) return setAdapters(memoryAdapters())
+  const { nventNative: built } = useRuntimeConfig() as unknown as { nventNative: BuiltConfig }
+  const startup = Startup.current = new Startup(nitroApp, built.options.openTimeout)
 
-  const opened = () => opening ??= open(nitroApp, config).catch((error) => {
-    opening = undefined
-    throw error
+  const running = start(nitroApp, built, startup).catch((error) => {
+    startup.fail(error)
+    return undefined
   })
-
-  opened().catch(error => console.error('[nvent-native] could not start:', error))
-  nitroApp.hooks.hook('request', async () => {
-    if (!closed) await opened()
-  })
-  nitroApp.hooks.hook('close', async () => {
-    closed = true
-    const running = await opening?.catch(() => undefined)
-    if (running) await close(running)
+  hookLast(nitroApp, 'close', async () => {
+    startup.close()
+    const context = await running
+    if (context) await close(context)
   })
 })
 
-async function open(nitroApp: NitroApp, config: RuntimeConfig): Promise<ReadyContext> {
-  const adapters = await createAdapters(adaptersFrom(config))
+async function start(nitroApp: NitroApp, built: BuiltConfig, startup: Startup): Promise<ReadyContext> {
+  unknownVariableWarnings(built.section, process.env).forEach(warning => console.warn(`[nvent-native] ${warning}`))
+  const config = serverConfig(built, process.env)
+  startup.openTimeout = config.openTimeout
+  const adapters = await startup.open(() => open(config))
+  let context: ReadyContext | undefined
   try {
-    const { coordinator, flow } = config.nventNative
-    const options: WiringRegistryOptions = { ...adapters, streamCoordinator: coordinator, flow }
-    await nitroApp.hooks.callHook('nvent:wiring', options)
-    const wiring = createWiringRegistry(options)
-    await wiring.start()
-    const context = { ...adapters, wiring }
+    context = { ...adapters, wiring: await startWiring(nitroApp, config, adapters) }
     await nitroApp.hooks.callHook('nvent:adapters:ready', context)
+    startup.ready()
     return context
   }
   catch (error) {
-    await shutdownAdapters(adapters)
+    await (context ? close(context) : shutdownAdapters(adapters)).catch(() => {})
     throw error
   }
+}
+
+/** Opens the chosen adapters, all or none. */
+async function open(config: ServerConfig): Promise<Adapters> {
+  const { stores, streams, queues } = nativeAdapters(config)
+  const adapters = { store: stores[config.store.adapter]!(), stream: streams[config.stream.adapter]!(), queue: queues[config.queue.adapter]!() }
+  const opened = await Promise.allSettled([adapters.store.init(), adapters.stream.init(), adapters.queue.init()])
+  const failed = opened.find(result => result.status === 'rejected')
+  if (failed) {
+    await shutdownAdapters(adapters).catch(() => {})
+    throw failed.reason
+  }
+  setAdapters(adapters)
+  return adapters
+}
+
+async function startWiring(nitroApp: NitroApp, { coordinator, flow }: ServerConfig, adapters: Adapters) {
+  const options: WiringRegistryOptions = { ...adapters, streamCoordinator: coordinator, flow }
+  await nitroApp.hooks.callHook('nvent:wiring', options)
+  const wiring = createWiringRegistry(options)
+  await wiring.start()
+  return wiring
 }
 
 /** Jobs under way may still append and publish, so the queue goes first and the store last. */

@@ -1,75 +1,140 @@
 /**
  * With nvent: registers the native adapters and runs the native StreamCoordinator beside nvent's own wiring.
  *
- * The adapters open on first use, so those that the app does not choose cost nothing.
+ * nvent's order is: hook `nvent:register-adapters`, adapters, scheduler, wiring, hook `nvent:adapters:ready` (workers). At
+ * the end it drains its queue; its wiring goes on writing to the store meanwhile and for a moment after.
  */
-import {
-  createStreamCoordinator,
-  FileQueueAdapter,
-  FileStoreAdapter,
-  MemoryQueueAdapter,
-  MemoryStoreAdapter,
-  MemoryStreamAdapter,
-  RedisStoreAdapter,
-  RedisStreamAdapter,
-} from 'nvent-native/native'
+import { createStreamCoordinator } from 'nvent-native/native'
+import type { QueueAdapter, StoreAdapter, StreamAdapter } from 'nvent-native/native'
 import { registerQueueAdapter, registerStoreAdapter, registerStreamAdapter, useStreamAdapter } from '#imports'
 import { defineNitroPlugin, useRuntimeConfig } from 'nitropack/runtime'
-import { adaptersFrom, type RuntimeConfig } from './config.js'
+import { Activity } from './activity.js'
+import { memoryAdapters, nativeAdapters } from './adapters.js'
+import { serverConfig, unknownVariableWarnings, type BuiltConfig, type ServerConfig } from './config.js'
+import { hookLast } from './hooks.js'
+import { Startup } from './startup.js'
+
+/** The adapters are closed once nothing has used them for this long, in ms … */
+const QUIET_DELAY = 250
+/** … or, where something uses them without end, this long after the queue has drained, in ms. */
+const QUIET_TIMEOUT = 5_000
+
+interface Created<Q = RegisteredQueue> {
+  stores: Record<string, StoreAdapter>
+  streams: Record<string, StreamAdapter>
+  queues: Record<string, Q>
+}
+/** A queue as nvent gets it: `close` drains it, `end` closes it. */
+type RegisteredQueue = QueueAdapter & { drain(): Promise<void>, end(): Promise<void> }
 
 export default defineNitroPlugin((nitroApp) => {
-  const config = useRuntimeConfig() as unknown as RuntimeConfig
-  const { replace, coordinator } = config.nventNative
-  let close = async () => {}
-  let ready = false
+  const { nventNative: built, nvent } = useRuntimeConfig() as unknown as { nventNative: BuiltConfig, nvent: unknown }
+  // Routes that are rendered during the build get adapters that keep nothing.
+  if (import.meta.prerender) {
+    hookLast(nitroApp, 'nvent:register-adapters', () => register(inMemory(), built.options.replace))
+    return
+  }
+  const startup = new Startup(nitroApp, built.options.openTimeout)
+  const activity = new Activity()
+  let created: Created | undefined
+  let config: ServerConfig
+  let endRouting: (() => Promise<void>) | undefined
+  let wiringListens = () => {}
+  const listening = new Promise<void>(resolve => wiringListens = resolve)
 
-  nitroApp.hooks.hook('nvent:register-adapters', () => {
-    const { stores, streams, queues } = nativeAdapters(config)
-    const names = (backend: string) => replace ? [`native-${backend}`, backend] : [`native-${backend}`]
-    for (const [backend, store] of Object.entries(stores)) names(backend).forEach(name => registerStoreAdapter(name, store))
-    for (const [backend, stream] of Object.entries(streams)) names(backend).forEach(name => registerStreamAdapter(name, stream))
-    for (const [backend, queue] of Object.entries(queues)) names(backend).forEach(name => registerQueueAdapter(name, queue))
-    close = async () => {
-      await Promise.all(Object.values(queues).map(queue => queue.close()))
-      await Promise.all([
-        ...Object.values(streams).map(stream => stream.shutdown()),
-        ...Object.values(stores).map(store => store.close()),
-      ])
+  // After nvent's own adapter packages, which register the same names.
+  hookLast(nitroApp, 'nvent:register-adapters', async () => {
+    try {
+      unknownVariableWarnings(nvent, process.env).forEach(warning => console.warn(`[nvent-native] ${warning}`))
+      config = serverConfig(built, process.env)
+      startup.openTimeout = config.openTimeout
+      const adapters = created = create(config)
+      for (const store of Object.values(adapters.stores)) [store, store.stream, store.kv, store.index].forEach(part => activity.watch(part))
+      for (const queue of Object.values(adapters.queues)) {
+        activity.watch(queue, ['enqueue', 'schedule'])
+        holdEnqueues(queue, Promise.race([listening, startup.wait()]))
+      }
+      register(adapters, config.replace)
+      await startup.open(() => openChosen(adapters, config))
+    }
+    catch (error) {
+      startup.fail(error)
+      throw error
     }
   })
 
   nitroApp.hooks.hook('nvent:adapters:ready', async () => {
-    ready = true
-    const routing = createStreamCoordinator({ ...coordinator, stream: useStreamAdapter() })
+    wiringListens()
+    const routing = createStreamCoordinator({ ...config.coordinator, stream: useStreamAdapter() })
+    endRouting = async () => routing.stop()
     await routing.start()
-    // Hooked only now, so that it runs after nvent has drained its queue. nvent closes no store of its own accord.
-    nitroApp.hooks.hook('close', async () => {
-      await routing.stop()
-      await close()
-    })
   })
+  hookLast(nitroApp, 'nvent:adapters:ready', () => startup.ready())
 
-  // Where nvent failed to start, nothing else would let go of what it had opened.
-  nitroApp.hooks.hook('close', async () => {
-    if (!ready) await close()
+  // After nvent has drained its queue, and after everything else that ends with the server. nvent closes no store.
+  hookLast(nitroApp, 'close', async () => {
+    startup.close()
+    if (!created) return
+    const queues = Object.values(created.queues)
+    await settleAll(queues.map(queue => queue.drain()))
+    await activity.quiet(QUIET_DELAY, QUIET_TIMEOUT)
+    await settleAll([endRouting?.()])
+    // `close` of a registered queue only drains it.
+    await settleAll(queues.map(queue => queue.end()))
+    await settleAll([...Object.values(created.streams).map(stream => stream.shutdown()), ...Object.values(created.stores).map(store => store.close())])
   })
 })
 
-function nativeAdapters(config: RuntimeConfig) {
-  const { store, stream, queue } = adaptersFrom(config)
-  return {
-    stores: {
-      memory: new MemoryStoreAdapter(),
-      file: new FileStoreAdapter({ dataDir: '.data/store', ...store?.file }),
-      redis: new RedisStoreAdapter({ connection: store?.redis }),
-    },
-    streams: {
-      memory: new MemoryStreamAdapter({ retain: stream?.retain && { maxEvents: stream.retain.maxLen } }),
-      redis: new RedisStreamAdapter({ connection: stream?.redis, retain: stream?.retain }),
-    },
-    queues: {
-      memory: new MemoryQueueAdapter({ defaultJobOptions: queue?.defaultJobOptions }),
-      file: new FileQueueAdapter({ dataDir: '.data/queue', ...queue?.file, defaultJobOptions: queue?.defaultJobOptions }),
-    },
+/** Makes the native adapters of every backend; those that the app does not choose cost nothing. */
+function create(config: ServerConfig): Created {
+  const { stores, streams, queues } = nativeAdapters(config)
+  return { stores: made(stores), streams: made(streams), queues: made(queues) as Created['queues'] }
+}
+
+/** Adapters that keep nothing, under the names of all backends. */
+function inMemory(): Created<QueueAdapter> {
+  const { store, stream, queue } = memoryAdapters()
+  return { stores: { memory: store, file: store, redis: store }, streams: { memory: stream, redis: stream }, queues: { memory: queue, file: queue } }
+}
+
+const made = <T>(makers: Record<string, () => T>): Record<string, T> =>
+  Object.fromEntries(Object.entries(makers).map(([backend, make]) => [backend, make()]))
+
+/** Registers adapters under their native names, and with `replace` under those of nvent's own. */
+function register({ stores, streams, queues }: Created<QueueAdapter>, replace = true) {
+  const names = (backend: string) => replace ? [`native-${backend}`, backend] : [`native-${backend}`]
+  for (const [backend, store] of Object.entries(stores)) names(backend).forEach(name => registerStoreAdapter(name, store))
+  for (const [backend, stream] of Object.entries(streams)) names(backend).forEach(name => registerStreamAdapter(name, stream))
+  for (const [backend, queue] of Object.entries(queues)) names(backend).forEach(name => registerQueueAdapter(name, queue))
+}
+
+/** Opens those adapters that the app has chosen; the others open on first use, which never comes. */
+async function openChosen({ stores, streams, queues }: Created, { store, stream, queue }: ServerConfig) {
+  const backend = (adapter: string) => adapter.replace(/^native-/, '')
+  await stores[backend(store.adapter)]?.init()
+  await streams[backend(stream.adapter)]?.init()
+  await queues[backend(queue.adapter)]?.init()
+}
+
+/**
+ * Makes `enqueue` wait until nvent's wiring listens: what starts a run publishes right after it has enqueued. Makes
+ * `close`, which nvent calls first of all at the end, only drain the queue: steps that end meanwhile enqueue others,
+ * which are stored for the next start.
+ */
+function holdEnqueues(queue: RegisteredQueue, listening: Promise<void>) {
+  const enqueue = queue.enqueue.bind(queue)
+  queue.enqueue = async (...args) => {
+    await listening
+    return enqueue(...args)
+  }
+  void listening.then(() => queue.enqueue = enqueue)
+  queue.end = queue.close.bind(queue)
+  queue.close = () => queue.drain()
+}
+
+/** Waits for all, and reports those that fail. */
+async function settleAll(work: Iterable<Promise<unknown> | undefined>) {
+  for (const result of await Promise.allSettled(work)) {
+    if (result.status === 'rejected') console.error('[nvent-native] while closing:', result.reason)
   }
 }
