@@ -10,10 +10,13 @@ use std::time::Duration;
 use name::name;
 use nvent_native::event::NewEvent;
 use nvent_native::json;
+use nvent_native::op::BoxFuture;
+use nvent_native::store::consumer::{Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions, StartAt};
 use nvent_native::store::file::{FileStore, FileStoreOptions, Retention};
 use nvent_native::store::{ConsumerChange, ConsumerFilter, EventQuery, FeedPage, FeedQuery, StoreBackend};
 use nvent_native::time::ManualClock;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 const START: u64 = 1_767_225_600_000;
 
@@ -132,5 +135,65 @@ async fn retention_keeps_what_a_consumer_at_work_has_in_hand_until_its_cursor_is
     store.consumer_save(name("c"), &lease, change).await.unwrap();
     until(&store, &clock, async || count("a").await == 10).await;
     assert_eq!(store.consumer_load(name("c")).await.unwrap().unwrap().missed, 20, "what it has had is not missed");
+    store.close().await.unwrap();
+}
+
+/// Records what it handles, and what was missed.
+struct Recording(mpsc::UnboundedSender<(&'static str, u64)>);
+
+impl ConsumerHandler for Recording {
+    fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
+        if let Some(missed) = batch.missed {
+            self.0.send(("missed", missed)).unwrap();
+        }
+        for event in &batch.events {
+            let n = json::parse_object("event", &event.event).unwrap()["n"].as_u64().unwrap();
+            self.0.send(("event", n)).unwrap();
+        }
+        let handled = batch.events.len();
+        Box::pin(async move { Ok(BatchOutcome { handled, failure: None }) })
+    }
+}
+
+async fn consume(store: &Arc<FileStore>) -> (Consumer, mpsc::UnboundedReceiver<(&'static str, u64)>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let options = ConsumerOptions { from: StartAt::Beginning, ..ConsumerOptions::default() };
+    let handler = Arc::new(Recording(sender));
+    let consumer =
+        Consumer::start(store.clone(), name("c"), options, handler, ManualClock::at(START), &Handle::current());
+    (consumer.await.unwrap(), receiver)
+}
+
+async fn next(handled: &mut mpsc::UnboundedReceiver<(&'static str, u64)>) -> (&'static str, u64) {
+    tokio::time::timeout(Duration::from_secs(60), handled.recv()).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_consumer_that_retention_overtook_gets_the_count_of_what_it_missed_once_before_it_goes_on() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(START));
+    let store = Arc::new(open(dir.path(), &clock, None));
+    let (consumer, mut handled) = consume(&store).await;
+    for n in 0..20 {
+        append(&store, "s", "t", n).await;
+        assert_eq!(next(&mut handled).await, ("event", n as u64));
+    }
+    consumer.stop().await.unwrap();
+    for n in 20..100 {
+        append(&store, "s", "t", n).await;
+    }
+    store.close().await.unwrap();
+
+    let store = Arc::new(open(dir.path(), &clock, Some(10)));
+    until(&store, &clock, async || store.read(name("s"), EventQuery::default()).await.unwrap().len() == 10).await;
+    let (consumer, mut handled) = consume(&store).await;
+    assert_eq!(next(&mut handled).await, ("missed", 70));
+    for n in 90..100 {
+        assert_eq!(next(&mut handled).await, ("event", n));
+    }
+    consumer.stop().await.unwrap();
+    append(&store, "s", "t", 100).await;
+    let (consumer, mut handled) = consume(&store).await;
+    assert_eq!(next(&mut handled).await, ("event", 100));
+    consumer.stop().await.unwrap();
     store.close().await.unwrap();
 }

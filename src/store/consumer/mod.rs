@@ -8,8 +8,8 @@
 //! | `lease` | one consumer of a name is at work at a time |
 //! | `state` | what a store keeps of a consumer |
 //!
-//! **At least once.** The cursor is stored after the handler has succeeded, so after a crash what was handled since the
-//! last stored cursor (at most [`CURSOR_DELAY`] and the events then at work) is delivered again.
+//! **At least once.** The cursor is stored after the handler has succeeded, at the latest after [`CURSOR_DELAY`] or a few
+//! hundred events. After a crash the events since the stored cursor are delivered again.
 
 mod lanes;
 mod lease;

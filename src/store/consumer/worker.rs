@@ -34,6 +34,9 @@ const READ_THRESHOLD: usize = 256;
 /// Most events that one batch has.
 const MAX_BATCH: usize = 256;
 
+/// The cursor is stored at once when it has moved over so many events.
+const MAX_UNSAVED: usize = 256;
+
 /// Most places in the window: events behind one that is retried for long are not read without bound.
 const MAX_WINDOW: usize = 65_536;
 
@@ -185,6 +188,7 @@ impl Worker {
             saving: None,
             save_at: None,
             change: ConsumerChange::default(),
+            unsaved: 0,
             replays: Replays::default(),
         };
         shift.work().await
@@ -242,6 +246,8 @@ struct Shift<'w> {
     save_at: Option<Instant>,
     /// What is to be stored.
     change: ConsumerChange,
+    /// How many events the cursor has moved over since it was stored.
+    unsaved: usize,
     replays: Replays,
 }
 
@@ -488,10 +494,15 @@ impl Shift<'_> {
 
     /// Moves the cursor over what is done.
     fn advance(&mut self) {
+        let before = self.lanes.window();
         if let Some(position) = self.lanes.advance() {
+            self.unsaved += before - self.lanes.window();
             lock(&self.worker.stats).position = Some(position.clone());
             self.change.position = Some(position);
             self.save_soon();
+            if self.unsaved >= MAX_UNSAVED {
+                self.save_at = Some(Instant::now());
+            }
         }
     }
 
@@ -502,6 +513,7 @@ impl Shift<'_> {
     /// Begins to store the change.
     fn start_save(&mut self) -> Result<()> {
         self.save_at = None;
+        self.unsaved = 0;
         let change = std::mem::take(&mut self.change);
         if !change.is_empty() {
             let name = ConsumerName::new(&self.worker.name)?;
