@@ -1,13 +1,15 @@
 //! The clock, injected so that tests decide what time it is.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the time.
 pub trait Clock: Send + Sync + 'static {
-    /// Unix time in milliseconds.
+    /// Returns the Unix time in milliseconds. It may step, also backwards.
     fn now_ms(&self) -> u64;
+    /// Returns milliseconds since some moment of this process. It never goes back: durations are measured with it.
+    fn monotonic_ms(&self) -> u64;
 }
 
 /// A shared clock.
@@ -22,6 +24,11 @@ impl Clock for SystemClock {
         // A clock before 1970 counts as 1970: ids stay increasing all the same, see `EventId::next`.
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
     }
+
+    fn monotonic_ms(&self) -> u64 {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// The clock of the machine, shared.
@@ -31,27 +38,35 @@ pub fn system_clock() -> SharedClock {
 
 /// A clock that stands still until it is told to move.
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicU64);
+pub struct ManualClock {
+    wall: AtomicU64,
+    monotonic: AtomicU64,
+}
 
 impl ManualClock {
     /// A clock that shows this time.
     pub fn at(ms: u64) -> Arc<Self> {
-        Arc::new(Self(AtomicU64::new(ms)))
+        Arc::new(Self { wall: AtomicU64::new(ms), monotonic: AtomicU64::new(0) })
     }
 
-    /// Moves the clock, backwards too.
+    /// Sets the wall clock, as an administrator would. The monotonic clock is unaffected.
     pub fn set(&self, ms: u64) {
-        self.0.store(ms, Ordering::Relaxed);
+        self.wall.store(ms, Ordering::Relaxed);
     }
 
-    /// Moves the clock on.
+    /// Lets time pass: both clocks advance.
     pub fn advance(&self, ms: u64) {
-        self.0.fetch_add(ms, Ordering::Relaxed);
+        self.wall.fetch_add(ms, Ordering::Relaxed);
+        self.monotonic.fetch_add(ms, Ordering::Relaxed);
     }
 }
 
 impl Clock for ManualClock {
     fn now_ms(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.wall.load(Ordering::Relaxed)
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.monotonic.load(Ordering::Relaxed)
     }
 }

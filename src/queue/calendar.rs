@@ -4,8 +4,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use croner::Cron;
+use jiff::civil::DateTime;
+use jiff::tz::AmbiguousOffset;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Error, Result};
 
@@ -25,6 +27,8 @@ pub struct Repeat {
 pub(super) struct Calendar {
     cron: Cron,
     zone: TimeZone,
+    /// Whether it matches in every hour of a day.
+    is_hourly: bool,
 }
 
 impl Calendar {
@@ -50,7 +54,8 @@ impl Calendar {
                 ))
             })?,
         };
-        let calendar = Self { cron, zone };
+        let is_hourly = (0..24).all(|hour| cron.pattern.hour_match(hour).unwrap_or(false));
+        let calendar = Self { cron, zone, is_hourly };
         match calendar.next_after(0) {
             Some(_) => Ok(calendar),
             None => Err(invalid("never comes".into())),
@@ -58,10 +63,56 @@ impl Calendar {
     }
 
     /// Returns the first time of the pattern after this one, in ms; None where there is none.
+    ///
+    /// Where the clocks of the time zone change, a pattern for certain hours (`30 2,14 * * *`, `0 */2 * * *`) runs once for
+    /// each of its local times: a skipped time runs when the gap is over, a repeated time runs the first time. A pattern
+    /// for every hour (`*/10 * * * *`) goes by the time that passes.
     pub(super) fn next_after(&self, now_ms: u64) -> Option<u64> {
         let now = Timestamp::from_millisecond(i64::try_from(now_ms).ok()?).ok()?;
-        let next: Zoned = self.cron.find_next_occurrence(&now.to_zoned(self.zone.clone()), false).ok()?;
-        u64::try_from(next.timestamp().as_millisecond()).ok()
+        let next = if self.is_hourly { self.next_elapsed(now) } else { self.next_local(now) };
+        u64::try_from(next?.as_millisecond()).ok()
+    }
+
+    /// Returns the next match of the pattern in a local time without changes of the clock.
+    fn next_civil(&self, after: DateTime, inclusive: bool) -> Option<DateTime> {
+        let next = self.cron.find_next_occurrence(&after.to_zoned(TimeZone::UTC).ok()?, inclusive).ok()?;
+        Some(next.datetime())
+    }
+
+    /// Returns the next time of a pattern for certain hours.
+    fn next_local(&self, now: Timestamp) -> Option<Timestamp> {
+        let mut local = self.zone.to_datetime(now);
+        loop {
+            local = self.next_civil(local, false)?;
+            let time = match self.zone.to_ambiguous_timestamp(local).offset() {
+                AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(local).ok()?,
+                // The time before the change is the first.
+                AmbiguousOffset::Fold { before, .. } => before.to_timestamp(local).ok()?,
+                // By the offset before the change the time lies after it: the change itself is the end of the gap.
+                AmbiguousOffset::Gap { before, .. } => {
+                    let skipped = before.to_timestamp(local).ok()?;
+                    let after = skipped.checked_add(SignedDuration::from_nanos(1)).ok()?;
+                    self.zone.preceding(after).next().map_or(skipped, |change| change.timestamp())
+                }
+            };
+            // Times that the clock repeats are over when it shows them again.
+            if time > now {
+                return Some(time);
+            }
+        }
+    }
+
+    /// Returns the next time of a pattern for every hour.
+    fn next_elapsed(&self, now: Timestamp) -> Option<Timestamp> {
+        let (mut from, mut inclusive) = (now, false);
+        loop {
+            let offset = self.zone.to_offset(from);
+            let next = offset.to_timestamp(self.next_civil(offset.to_datetime(from), inclusive)?).ok()?;
+            match self.zone.following(from).next().map(|change| change.timestamp()) {
+                Some(change) if change <= next => (from, inclusive) = (change, true),
+                _ => return Some(next),
+            }
+        }
     }
 }
 
@@ -93,6 +144,75 @@ mod tests {
         assert_eq!(next("0 9 * * *", "Europe/Berlin", "2026-03-27T12:00:00Z"), "2026-03-28T08:00:00Z");
         // 02:30 does not exist on that day: it runs when the gap is over.
         assert_eq!(next("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z"), "2026-03-29T01:00:00Z");
+    }
+
+    /// The times of a pattern from one moment until another.
+    fn times(pattern: &str, tz: &str, from: &str, until: &str) -> Vec<String> {
+        let mut times = vec![next(pattern, tz, from)];
+        while times.last().is_some_and(|last| last.as_str() < until) {
+            times.push(next(pattern, tz, times.last().unwrap()));
+        }
+        times.pop();
+        times
+    }
+
+    #[test]
+    fn skipped_times_run_once_when_the_gap_is_over() {
+        for (pattern, expected) in [
+            ("30 2 * * *", &["01:00"][..]),
+            ("30 2,14 * * *", &["01:00", "12:30"]),
+            ("30 2-4 * * *", &["01:00", "01:30", "02:30"]),
+            ("15,45 2 * * *", &["01:00"]),
+            ("*/20 2 * * *", &["01:00"]),
+            (
+                "0 */2 * * *",
+                &["01:00", "02:00", "04:00", "06:00", "08:00", "10:00", "12:00", "14:00", "16:00", "18:00", "20:00"],
+            ),
+            ("0 3 * * *", &["01:00"]),
+            ("0 2,3 * * *", &["01:00"]),
+            ("30 2 29 3 *", &["01:00"]),
+        ] {
+            let times = times(pattern, "Europe/Berlin", "2026-03-29T00:00:00Z", "2026-03-29T22:00:00Z");
+            assert_eq!(
+                times,
+                expected.iter().map(|time| format!("2026-03-29T{time}:00Z")).collect::<Vec<_>>(),
+                "{pattern}"
+            );
+        }
+    }
+
+    #[test]
+    fn repeated_times_run_the_first_time() {
+        for (pattern, expected) in [
+            ("30 2 * * *", &["00:30"][..]),
+            ("30 2,14 * * *", &["00:30", "13:30"]),
+            ("0 1-3 * * *", &["00:00", "02:00"]),
+            ("0,30 2 * * *", &["00:00", "00:30"]),
+            ("*/20 2 * * *", &["00:00", "00:20", "00:40"]),
+            ("0 */6 * * *", &["05:00", "11:00", "17:00"]),
+        ] {
+            let times = times(pattern, "Europe/Berlin", "2026-10-24T23:30:00Z", "2026-10-25T22:00:00Z");
+            assert_eq!(
+                times,
+                expected.iter().map(|time| format!("2026-10-25T{time}:00Z")).collect::<Vec<_>>(),
+                "{pattern}"
+            );
+        }
+    }
+
+    #[test]
+    fn patterns_for_every_hour_go_by_the_time_that_passes() {
+        let hourly =
+            |day: &str| times("30 * * * *", "Europe/Berlin", &format!("{day}T00:00:00Z"), &format!("{day}T04:00:00Z"));
+        for day in ["2026-03-29", "2026-10-25"] {
+            let expected = ["00:30", "01:30", "02:30", "03:30"].map(|time| format!("{day}T{time}:00Z"));
+            assert_eq!(hourly(day), expected);
+        }
+        assert_eq!(next("*/40 * * * *", "Europe/Berlin", "2026-03-29T00:40:00Z"), "2026-03-29T01:00:00Z");
+        assert_eq!(next("0 0-23 * * *", "Europe/Berlin", "2026-10-25T00:00:00Z"), "2026-10-25T01:00:00Z");
+        // Half an hour is repeated, and skipped, on Lord Howe Island.
+        assert_eq!(next("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T12:00:00Z"), "2026-04-04T14:45:00Z");
+        assert_eq!(next("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T12:00:00Z"), "2026-10-03T15:30:00Z");
     }
 
     #[test]

@@ -288,7 +288,7 @@ impl Queue {
         if !delivery.claim.start() {
             return false;
         }
-        let (token, now) = (delivery.token, self.clock.now_ms());
+        let (token, now) = (delivery.token, self.clock.monotonic_ms());
         // A failure of the storage is reported by the outcome as well.
         drop(call(&self.driver, move |engine| engine.mark_started(token, now)));
         true

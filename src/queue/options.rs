@@ -43,7 +43,7 @@ impl Backoff {
 pub struct Keep {
     /// The last so many; None keeps all of them.
     pub count: Option<u64>,
-    /// Those that ended less than so many ms ago.
+    /// Those that ended at most so many ms before the job that ends now.
     pub age: Option<u64>,
 }
 

@@ -47,6 +47,10 @@ pub(super) trait JobStorage: Send {
     fn first_waiting(&mut self, queue: i64, name: &str) -> Result<Option<Job>>;
     /// Returns delayed jobs of any queue that are due, earliest first.
     fn due(&mut self, now_ms: u64, limit: u64) -> Result<Vec<Job>>;
+    /// Moves the due times of all delayed jobs by so many ms.
+    fn shift_delayed(&mut self, by_ms: i64) -> Result<()>;
+    /// Moves delayed jobs whose delay began later than now so that it begins now: their clock ran ahead.
+    fn rebase_delayed(&mut self, now_ms: u64) -> Result<()>;
     /// Returns when the next delayed job of any queue is due.
     fn next_due(&mut self) -> Result<Option<u64>>;
 

@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Outcome};
+use super::{Engine, Outcome, i64_from};
 use crate::error::{Error, Result};
 use crate::json::Json;
 use crate::queue::calendar::Calendar;
 use crate::queue::job::State;
 use crate::queue::options::{NewJob, ScheduleOptions};
 use crate::queue::schedule::Schedule;
+use crate::time::SharedClock;
 use crate::topic::check_name;
 
+/// Differences of the wall clock and the monotonic clock from which on the wall clock was set, in ms. Smaller ones are
+/// corrections of its speed.
+const MIN_CLOCK_STEP: i64 = 1_000;
 /// How many delayed jobs one step moves, so that no step takes long.
 const DUE_PER_STEP: u64 = 500;
 
 impl Engine {
-    /// Returns when [`Engine::tick`] is due next; None while nothing waits for a time.
+    /// Returns when [`Engine::tick`] is due next, on the monotonic clock; None while nothing waits for a time.
     pub(in crate::queue) fn next_wake(&mut self) -> Option<u64> {
         self.storage.as_ref()?;
         if self.next_due.is_none() {
@@ -23,18 +27,26 @@ impl Engine {
             self.next_due = Some(self.db().and_then(|db| db.next_due()).unwrap_or(Some(0)));
         }
         let due = self.next_due.flatten();
-        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let schedule = self.schedules.values().map(|(schedule, _)| schedule.next).min();
-        [due, deadline, schedule].into_iter().flatten().min()
+        let wall = [due, schedule].into_iter().flatten().min();
+        let wall = wall.map(|time| u64::try_from(i64_from(time).saturating_sub(self.clock_offset)).unwrap_or(0));
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        [wall, deadline].into_iter().flatten().min()
     }
 
     /// Fails attempts that timed out, and makes delayed jobs and schedules that are due wait.
     pub(super) fn tick(&mut self) -> Result<()> {
-        let now = self.clock.now_ms();
-        if self.storage.is_none() || self.next_wake().is_none_or(|wake| wake > now) {
+        if self.storage.is_none() {
             return Ok(());
         }
-        while let Some((deadline, token)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
+        self.follow_wall_clock()?;
+        let (now, monotonic) = (self.clock.now_ms(), self.clock.monotonic_ms());
+        if self.next_wake().is_none_or(|wake| wake > monotonic) {
+            return Ok(());
+        }
+        while let Some((deadline, token)) =
+            self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= monotonic)
+        {
             self.deadlines.remove(&(deadline, token));
             let timeout = self.active.get(&token).and_then(|active| active.job.options.timeout).unwrap_or(0);
             self.outcome(token, Outcome::Failed(format!("timed out after {timeout} ms").into()))?;
@@ -52,6 +64,33 @@ impl Engine {
             self.fire(&id, now)?;
         }
         Ok(())
+    }
+
+    /// Recomputes due times where the wall clock was set: delays are durations and keep what is left of them, schedules
+    /// follow the new time.
+    fn follow_wall_clock(&mut self) -> Result<()> {
+        let offset = clock_offset(&self.clock);
+        let step = offset - std::mem::replace(&mut self.clock_offset, offset);
+        if step.abs() < MIN_CLOCK_STEP {
+            return Ok(());
+        }
+        self.db()?.shift_delayed(step)?;
+        self.next_due = None;
+        self.reschedule()
+    }
+
+    /// Moves schedules back whose next time is later than their pattern says: it was computed by a clock that ran ahead.
+    /// A time that has passed stays, and fires.
+    pub(super) fn reschedule(&mut self) -> Result<()> {
+        let now = self.clock.now_ms();
+        let mut changed = Vec::new();
+        for (schedule, calendar) in self.schedules.values_mut() {
+            if let Some(next) = calendar.next_after(now).filter(|next| *next < schedule.next) {
+                schedule.next = next;
+                changed.push(schedule.clone());
+            }
+        }
+        changed.iter().try_for_each(|schedule| self.db()?.save_schedule(schedule))
     }
 
     pub(in crate::queue) fn schedule(
@@ -99,9 +138,7 @@ impl Engine {
     /// Enqueues one job for all times that have passed, and computes the next time.
     fn fire(&mut self, id: &Arc<str>, now: u64) -> Result<()> {
         let Some((schedule, calendar)) = self.schedules.get_mut(id) else { return Ok(()) };
-        let mut options = schedule.options.clone();
-        options.job_id = Some(job_id(id, schedule.next).into());
-        let new = NewJob { name: schedule.name.clone(), data: schedule.data.clone(), options };
+        let (mut options, at) = (schedule.options.clone(), schedule.next);
         schedule.fired += 1;
         let over = schedule.repeat.limit.is_some_and(|limit| schedule.fired >= limit);
         let next = calendar.next_after(now).filter(|_| !over);
@@ -109,6 +146,14 @@ impl Engine {
             schedule.next = next;
         }
         let schedule = schedule.clone();
+        let mut job_id = job_id(id, at);
+        let (_, key) = self.ensure(&schedule.queue)?;
+        // A clock that was set back shows its times again.
+        while self.db()?.find(key, &job_id)?.is_some() {
+            job_id.push('+');
+        }
+        options.job_id = Some(job_id.into());
+        let new = NewJob { name: schedule.name.clone(), data: schedule.data.clone(), options };
         self.enqueue(&schedule.queue, new)?;
         if next.is_some() { self.db()?.save_schedule(&schedule) } else { self.remove_schedule(id).map(|_| ()) }
     }
@@ -127,6 +172,11 @@ impl Engine {
         self.db()?.delete_schedule(id)?;
         Ok(true)
     }
+}
+
+/// Returns how far the wall clock is ahead of the monotonic clock, in ms.
+pub(super) fn clock_offset(clock: &SharedClock) -> i64 {
+    i64_from(clock.now_ms()) - i64_from(clock.monotonic_ms())
 }
 
 /// Returns the id of the job that a schedule enqueues for this time.

@@ -74,6 +74,8 @@ pub(in crate::queue) struct Engine {
     /// When the next delayed job is due; the outer None where the storage must be asked.
     next_due: Option<Option<u64>>,
     schedules: BTreeMap<Arc<str>, (Schedule, Calendar)>,
+    /// How far the wall clock was ahead of the monotonic clock when it was last compared.
+    clock_offset: i64,
     listeners: Listeners,
     /// Owners that close, with the sender to notify when their last handler has settled.
     closing: HashMap<u64, oneshot::Sender<()>>,
@@ -86,6 +88,7 @@ impl Engine {
             opener,
             storage: None,
             failed: None,
+            clock_offset: clock::clock_offset(&clock),
             clock,
             queues: Vec::new(),
             by_name: HashMap::new(),
@@ -147,6 +150,10 @@ impl Engine {
             let calendar = Calendar::new(&schedule.repeat)?;
             self.schedules.insert(schedule.id.clone(), (schedule, calendar));
         }
+        self.clock_offset = clock::clock_offset(&self.clock);
+        let now = self.clock.now_ms();
+        self.db()?.rebase_delayed(now)?;
+        self.reschedule()?;
         self.ready.extend(0..self.queues.len());
         Ok(())
     }
@@ -333,7 +340,7 @@ impl Engine {
             name: new.name,
             options: Arc::new(new.options),
             state: if delay > 0 { State::Delayed } else { State::Waiting },
-            order: (time(now.saturating_add(delay)), number),
+            order: (i64_from(now.saturating_add(delay)), number),
             timestamp: now,
             processed_on: None,
             finished_on: None,
@@ -466,7 +473,7 @@ fn push_field(out: &mut String, key: &str, value: impl FnOnce(&mut String)) {
     value(out);
 }
 
-/// Converts a time in ms for [`Job::order`].
-fn time(ms: u64) -> i64 {
+/// Converts a time in ms for differences and for [`Job::order`].
+fn i64_from(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }

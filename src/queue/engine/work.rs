@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Active, Effect, Engine, Outcome, push_field, time};
+use super::{Active, Effect, Engine, Outcome, i64_from, push_field};
 use crate::error::Result;
 use crate::fanout::Mailbox;
 use crate::json::{Json, push_string};
@@ -76,7 +76,7 @@ impl Engine {
     fn dispatch(&mut self, index: usize, mut job: Job, worker: Worker) -> Result<()> {
         let now = self.clock.now_ms();
         job.state = State::Active;
-        job.order = (time(now), job.order.1);
+        job.order = (i64_from(now), job.order.1);
         job.processed_on = Some(now);
         job.started = false;
         self.update(index, &job, State::Waiting)?;
@@ -94,7 +94,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Records that the handler of an active job was called at this time: the attempt counts, and its timeout runs.
+    /// Records that the handler of an active job was called at this monotonic time: the attempt counts, and its timeout runs.
     pub(in crate::queue) fn mark_started(&mut self, token: u64, now: u64) -> Result<()> {
         let Some(active) = self.active.get_mut(&token).filter(|active| !active.job.started) else { return Ok(()) };
         active.job.started = true;
@@ -177,7 +177,7 @@ impl Engine {
         job.started = false;
         if delay > 0 {
             job.state = State::Delayed;
-            job.order = (time(self.clock.now_ms().saturating_add(delay)), number);
+            job.order = (i64_from(self.clock.now_ms().saturating_add(delay)), number);
         } else {
             job.state = State::Waiting;
             job.order = job.waiting_order(number);
@@ -189,7 +189,8 @@ impl Engine {
 
     fn end(&mut self, index: usize, mut job: Job, state: State) -> Result<()> {
         job.state = state;
-        job.finished_on = Some(self.clock.now_ms());
+        let now = self.clock.now_ms();
+        job.finished_on = Some(now);
         job.order = (self.next_number(index), 0);
         let (kind, keep) = match state {
             State::Completed => (EventKind::Completed, job.options.remove_on_complete),
@@ -200,7 +201,7 @@ impl Engine {
             self.delete(index, &job, State::Active)?;
         } else {
             self.update(index, &job, State::Active)?;
-            self.trim(index, job.queue, state, keep)?;
+            self.trim(index, job.queue, state, keep, now)?;
         }
         self.emit_about(index, kind, &job, |out| match (&job.returnvalue, &job.failed_reason) {
             (Some(value), _) => push_field(out, "returnvalue", |out| out.push_str(value)),
@@ -210,7 +211,7 @@ impl Engine {
         Ok(())
     }
 
-    fn trim(&mut self, index: usize, key: i64, state: State, keep: Keep) -> Result<()> {
+    fn trim(&mut self, index: usize, key: i64, state: State, keep: Keep, now: u64) -> Result<()> {
         let count = self.queues[index].row.as_ref().map_or(0, |row| row.counts[state as usize]);
         let excess = keep.count.map_or(0, |keep| count.saturating_sub(keep)).min(TRIM_PER_STEP);
         if excess > 0 {
@@ -218,7 +219,7 @@ impl Engine {
                 self.delete(index, &job, state)?;
             }
         }
-        let Some(oldest) = keep.age.map(|age| self.clock.now_ms().saturating_sub(age)) else { return Ok(()) };
+        let Some(oldest) = keep.age.map(|age| now.saturating_sub(age)) else { return Ok(()) };
         for _ in excess..TRIM_PER_STEP {
             match self.db()?.page(key, state, false, 0, 1)?.pop() {
                 Some(job) if job.finished_on.is_some_and(|ended| ended < oldest) => self.delete(index, &job, state)?,

@@ -159,7 +159,7 @@ fn serve(dir: PathBuf, clock: SharedClock, commands: &Receiver<Command>) {
     let opener = move || Ok(Box::new(SqliteStorage::open(&dir)?) as Box<dyn JobStorage>);
     let mut engine = Engine::new(clock.clone(), Box::new(opener));
     loop {
-        let first = match commands.recv_timeout(wait_for(engine.next_wake(), clock.now_ms())) {
+        let first = match commands.recv_timeout(wait_for(engine.next_wake(), clock.monotonic_ms())) {
             Ok(command) => Some(command),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,

@@ -279,6 +279,19 @@ impl JobStorage for SqliteStorage {
         self.rows(&sql, params![now_ms, limit], job)
     }
 
+    fn shift_delayed(&mut self, by_ms: i64) -> Result<()> {
+        self.execute("UPDATE jobs SET order1 = max(0, order1 + ?1) WHERE state = 1", [by_ms])
+    }
+
+    fn rebase_delayed(&mut self, now_ms: u64) -> Result<()> {
+        // A delay that ends before it began was shifted already.
+        self.execute(
+            "UPDATE jobs SET order1 = max(0, order1 - (max(timestamp, coalesce(processed_on, 0)) - ?1)) \
+             WHERE state = 1 AND max(timestamp, coalesce(processed_on, 0)) BETWEEN ?1 + 1 AND order1",
+            [now_ms],
+        )
+    }
+
     fn next_due(&mut self) -> Result<Option<u64>> {
         self.row("SELECT order1 FROM jobs WHERE state = 1 ORDER BY order1 LIMIT 1", [], |row| row.get(0))
     }

@@ -46,7 +46,7 @@ impl MemoryDriver {
                 let mut engine = lock(&this.engine);
                 // Memory does not fail.
                 _ = engine.commit_step();
-                wait_for(engine.next_wake(), this.clock.now_ms())
+                wait_for(engine.next_wake(), this.clock.monotonic_ms())
             };
             drop(this);
             _ = tokio::time::timeout(wait, rescheduled.notified()).await;

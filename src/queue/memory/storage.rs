@@ -144,6 +144,20 @@ impl JobStorage for MemoryStorage {
         Ok(self.load(due.take(limit as usize).copied()))
     }
 
+    fn shift_delayed(&mut self, by_ms: i64) -> Result<()> {
+        for (_, _, seq) in self.delayed.clone() {
+            if let Some(mut job) = self.jobs.get(&seq).map(|(job, _)| job.clone()) {
+                job.order.0 = job.order.0.saturating_add(by_ms).max(0);
+                self.update(&job)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rebase_delayed(&mut self, _now_ms: u64) -> Result<()> {
+        Ok(())
+    }
+
     fn next_due(&mut self) -> Result<Option<u64>> {
         Ok(self.delayed.first().map(|(due, ..)| *due as u64))
     }

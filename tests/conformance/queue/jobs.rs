@@ -371,3 +371,24 @@ pub(crate) async fn a_settled_handler_frees_its_place_before_its_outcome_is_comm
     queue.enqueue("q", job("a", json!({"jobId": "later"}))).await.unwrap();
     assert_eq!(worker.ids(), ["z"]);
 }
+
+/// With a clock that goes on at each look, as a real one may.
+pub(crate) async fn an_age_of_0_keeps_the_job_that_ended_last(env: Env) {
+    struct RunningClock(std::sync::atomic::AtomicU64);
+    impl nvent_native::time::Clock for RunningClock {
+        fn now_ms(&self) -> u64 {
+            self.0.fetch_add(7, std::sync::atomic::Ordering::Relaxed)
+        }
+        fn monotonic_ms(&self) -> u64 {
+            0
+        }
+    }
+    let queue = (env.open)(JobOptions::default(), Arc::new(RunningClock(NEW_YEAR.into())));
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
+    for id in ["old", "new"] {
+        queue.enqueue("q", job("a", json!({"jobId": id, "removeOnComplete": {"age": 0}}))).await.unwrap();
+        queue.complete(worker.started(&queue).token, "1".into()).await.unwrap();
+        assert_eq!(state(&queue, "q", id).await.as_deref(), Some("completed"));
+    }
+    assert_eq!(state(&queue, "q", "old").await, None);
+}

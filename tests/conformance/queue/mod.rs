@@ -162,6 +162,7 @@ macro_rules! queue_conformance {
                 time_runs_only_once_a_handler_has_begun
                 only_so_many_ended_jobs_are_kept
                 ended_jobs_are_kept_only_so_long
+                an_age_of_0_keeps_the_job_that_ended_last
                 a_paused_queue_starts_nothing
                 events_are_published_for_each_change_in_order
                 progress_is_published_and_kept
@@ -184,6 +185,10 @@ macro_rules! queue_conformance {
                 scheduling_again_is_one_schedule
                 a_schedule_with_a_delay_is_one_job
                 timers_go_off_by_themselves
+                a_clock_that_is_set_moves_no_delay
+                a_clock_that_is_set_moves_no_timeout
+                schedules_follow_a_clock_that_is_set
+                what_was_scheduled_while_the_clock_ran_ahead_runs_after_a_restart
             }
         }
     };

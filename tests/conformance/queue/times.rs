@@ -78,3 +78,89 @@ pub(crate) async fn timers_go_off_by_themselves(env: Env) {
     }
     assert!(matches!(failed.recv().await, Some(Delivery::Item(_))));
 }
+
+const HOUR: u64 = 3_600_000;
+
+pub(crate) async fn a_clock_that_is_set_moves_no_delay(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 100).await;
+    queue.enqueue("q", job("a", json!({"jobId": "back", "delay": 10_000}))).await.unwrap();
+    env.clock.set(NEW_YEAR - HOUR);
+    queue.enqueue("q", job("a", json!({"jobId": "retried", "attempts": 2, "backoff": 20_000}))).await.unwrap();
+    queue.fail(worker.started(&queue).token, "no luck").await.unwrap();
+    env.advance(&queue, 9_999).await;
+    assert!(worker.taken().is_none());
+    env.advance(&queue, 1).await;
+    assert_eq!(worker.ids(), ["back"]);
+    env.clock.set(NEW_YEAR + 24 * HOUR);
+    env.advance(&queue, 9_999).await;
+    assert!(worker.taken().is_none());
+    env.advance(&queue, 1).await;
+    assert_eq!(worker.ids(), ["retried"]);
+}
+
+pub(crate) async fn a_clock_that_is_set_moves_no_timeout(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 100).await;
+    for id in ["x", "y"] {
+        queue.enqueue("q", job("a", json!({"jobId": id, "timeout": 60_000}))).await.unwrap();
+    }
+    let (x, _y) = (worker.started(&queue), worker.started(&queue));
+    env.clock.set(NEW_YEAR + HOUR);
+    env.advance(&queue, 300).await;
+    assert!(queue.complete(x.token, "1".into()).await.unwrap());
+    env.clock.set(NEW_YEAR - HOUR);
+    env.advance(&queue, 59_699).await;
+    assert_eq!(state(&queue, "q", "y").await.as_deref(), Some("active"));
+    env.advance(&queue, 1).await;
+    assert_eq!(field(&queue.job("q", "y").await.unwrap().unwrap(), "failedReason"), "timed out after 60000 ms");
+}
+
+pub(crate) async fn schedules_follow_a_clock_that_is_set(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 100).await;
+    let each_second = ScheduleOptions::parse("opts", r#"{"cron":"* * * * * *","repeat":{"tz":"UTC"}}"#).unwrap();
+    queue.schedule("q", job("a", json!({"jobId": "s"})), each_second).await.unwrap();
+    for _ in 0..3 {
+        env.advance(&queue, 1_000).await;
+        assert_eq!(worker.ids().len(), 1);
+    }
+    // A minute is shown twice.
+    env.clock.set(NEW_YEAR - 57_000);
+    queue.tick().await.unwrap();
+    for _ in 0..60 {
+        env.advance(&queue, 1_000).await;
+        assert_eq!(worker.ids().len(), 1);
+    }
+    // Times that were skipped fire once.
+    env.clock.set(NEW_YEAR + HOUR);
+    env.advance(&queue, 1).await;
+    assert_eq!(worker.ids().len(), 1);
+    assert!(worker.taken().is_none());
+    env.advance(&queue, 999).await;
+    assert_eq!(worker.ids().len(), 1);
+}
+
+pub(crate) async fn what_was_scheduled_while_the_clock_ran_ahead_runs_after_a_restart(env: Env) {
+    env.clock.set(NEW_YEAR + 5 * 366 * 24 * HOUR);
+    let queue = env.open();
+    queue.schedule("q", job("a", json!({"jobId": "s"})), every_minute()).await.unwrap();
+    queue.enqueue("q", job("a", json!({"jobId": "delayed", "delay": 10_000}))).await.unwrap();
+    let queue = if env.is_durable {
+        queue.close(CLOSE_TIMEOUT).await.unwrap();
+        env.clock.set(NEW_YEAR);
+        env.open()
+    } else {
+        env.clock.set(NEW_YEAR);
+        queue
+    };
+    queue.tick().await.unwrap();
+    assert_eq!(field(&queue.scheduled("q").await.unwrap()[0], "nextRun"), NEW_YEAR + 60_000);
+    let worker = TestWorker::on(&queue, "q", &["a"], 100).await;
+    env.advance(&queue, 9_999).await;
+    assert!(worker.taken().is_none());
+    env.advance(&queue, 1).await;
+    assert_eq!(worker.ids(), ["delayed"]);
+    env.advance(&queue, 50_000).await;
+    assert_eq!(worker.ids(), [format!("s:{}", NEW_YEAR + 60_000)]);
+}
