@@ -74,7 +74,7 @@ export function withDefaults<T extends object>(value: T, defaults: object): T {
  * path; by default the path itself.
  */
 export function problems(value: unknown, schema: Leaf | Group, path: string, name = (path: string) => path): string[] {
-  if (value === undefined || value === null && !isLeaf(schema)) return []
+  if (value === undefined || (value === null && !isLeaf(schema))) return []
   if (isLeaf(schema)) {
     const problem = leafProblem(value, schema)
     return problem === undefined ? [] : [`${name(path)} is ${show(value)}${problem}`]

@@ -97,7 +97,7 @@ export function mergeConnections(shared: RedisConnection = {}, own: RedisConnect
   const { url, ...fields } = { ...fromUrl(shared), ...own }
   if (url === undefined) return fields
   const inUrl = Object.keys(fromUrl({ url }))
-  return { url, ...Object.fromEntries(Object.entries(fields).filter(([key]) => key in own || !inUrl.includes(key) && key !== 'host' && key !== 'port')) }
+  return { url, ...Object.fromEntries(Object.entries(fields).filter(([key]) => key in own || ![...inUrl, 'host', 'port'].includes(key))) }
 }
 
 /** Returns the fields of a connection, with those of its url; a url that is none stays. */
