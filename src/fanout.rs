@@ -177,6 +177,21 @@ impl<T> Mailbox<T> {
         outcome
     }
 
+    /// Puts an item in whatever the capacity is: for items whose number is bounded elsewhere, as by a log in memory.
+    pub fn push_unbounded(&self, item: T) {
+        {
+            let mut state = lock(&self.state);
+            if state.closed {
+                return;
+            }
+            state.items.push_back(item);
+            if state.items.len() == 1 {
+                state.wake();
+            }
+        }
+        self.arrival.notify_one();
+    }
+
     /// Puts items in before the subscriber is told of its mailbox. They are bounded by where they come from (what is
     /// retained), so the capacity does not count: a replay is whole.
     pub fn extend_unbounded(&self, items: impl IntoIterator<Item = T>) {

@@ -193,6 +193,18 @@ export function events(context: StoreContext): void {
     expect(numbers(await exact.atLeast(2))).toEqual([0, 3])
   })
 
+  it('misses nothing of 30,000 appends in one turn, with subjects and with globs', async () => {
+    const { store } = context
+    const [exact, glob] = [new Inbox<EventRecord>(), new Inbox<EventRecord>()]
+    await store.subscribe('burst:1', exact.take)
+    await store.subscribe('burst:*', glob.take)
+    const appends = Array.from({ length: 30_000 }, (_, n) => store.append(`burst:${n % 2}`, { type: 'x', n }))
+    await Promise.all(appends)
+    const all = numbers(await glob.atLeast(30_000))
+    expect(all).toEqual(Array.from({ length: 30_000 }, (_, n) => n))
+    expect(numbers(await exact.atLeast(15_000))).toEqual(all.filter(n => n % 2 === 1))
+  })
+
   it('calls no handler after its unsubscribe resolved, taken off the subscription or not', async () => {
     const { store } = context
     const [gone, stays] = [new Inbox(), new Inbox()]

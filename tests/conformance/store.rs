@@ -28,6 +28,7 @@ macro_rules! store_conformance {
                 of_many_appends_that_expect_the_same_end_one_succeeds
                 a_deleted_subject_is_empty_and_its_next_ids_are_greater
                 subscriptions_hear_the_subjects_that_their_glob_matches_in_order
+                a_subscription_misses_nothing_of_a_burst_that_is_larger_than_its_buffer
                 an_ended_subscription_is_closed_and_the_others_go_on
                 appends_are_announced_in_order_and_before_they_are_acknowledged
                 a_key_keeps_any_json_value_exactly
@@ -225,6 +226,31 @@ pub(crate) async fn subscriptions_hear_the_subjects_that_their_glob_matches_in_o
             next[subject] += 3;
         }
         assert!(mailbox.is_empty() && next[..subjects].iter().all(|n| *n >= 60));
+    }
+}
+
+pub(crate) async fn a_subscription_misses_nothing_of_a_burst_that_is_larger_than_its_buffer(store: Store) {
+    let mailboxes = [(); 3].map(|()| Arc::new(Mailbox::new(64, Overflow::DropOldest)));
+    for (pattern, mailbox) in ["a", "a*", "*"].into_iter().zip(&mailboxes) {
+        store.subscribe(name(pattern), mailbox.clone()).await.unwrap();
+    }
+    const COUNT: usize = 3_000;
+    for burst in 0..2 {
+        let appends: Vec<_> =
+            (0..COUNT).map(|n| store.append(name(["a", "b"][n % 2]), numbered(n), None, None)).collect();
+        for append in appends {
+            append.await.unwrap();
+        }
+        for (mailbox, step) in mailboxes.iter().zip([2, 2, 1]) {
+            for n in (0..COUNT).step_by(step) {
+                assert_eq!(value(item(mailbox).await.event.json())["n"], n, "burst {burst}, every {step}");
+            }
+        }
+    }
+    append(&store, "a", 7).await;
+    for mailbox in &mailboxes {
+        assert_eq!(value(item(mailbox).await.event.json())["n"], 7);
+        assert!(mailbox.is_empty());
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) struct State {
 pub struct FileStore {
     options: FileStoreOptions,
     pub(super) clock: SharedClock,
-    runtime: Handle,
+    pub(super) runtime: Handle,
     pub(super) counters: Arc<Counters>,
     state: Mutex<State>,
 }
@@ -151,7 +151,7 @@ impl FileStore {
         &self,
         footprint: Footprint,
         work: impl FnOnce(&mut Tx<'_>) -> Result<(T, U)> + Send + 'static,
-        after: impl FnOnce(&OpenStore, &T, U) + Send + 'static,
+        after: impl FnOnce(&Arc<OpenStore>, &T, U) + Send + 'static,
     ) -> Op<T> {
         Counters::count(&self.counters.writes);
         let store = match self.store() {

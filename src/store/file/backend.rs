@@ -10,9 +10,10 @@ use super::adapter::{Counters, Extent, FileStore, end_subscriptions, within};
 use super::errors::writer_died;
 use super::kv::Cleared;
 use super::open_store::OpenStore;
+use super::shared::Following;
 use super::view::Purge;
 use super::write_queue::{Footprint, Step};
-use super::{docs, events, feed, index, kv, registry};
+use super::{docs, events, feed, index, kv, registry, subscription};
 use crate::error::{Error, Result};
 use crate::event::{Event, NewEvent};
 use crate::fanout::{Mailbox, Subscriber, next_id};
@@ -111,7 +112,7 @@ impl StoreBackend for FileStore {
     ) -> Op<Event> {
         Counters::count(&self.counters.appends);
         let subject: Arc<str> = subject.into();
-        let name = subject.clone();
+        let (name, runtime) = (subject.clone(), self.runtime.clone());
         self.write_then(
             Footprint::subject(&subject),
             move |tx| events::append(tx, &name, event, expected),
@@ -120,7 +121,8 @@ impl StoreBackend for FileStore {
                     announce(&subject, event);
                 }
                 store.subscribers.for_each_match(&subject, |subscriber| {
-                    subscriber.mailbox.push(Stored { subject: subject.clone(), event: event.clone() });
+                    let stored = || Stored { subject: subject.clone(), event: event.clone() };
+                    subscription::deliver(store, &runtime, subscriber, stored, number);
                 });
                 store.feed.notify(number);
             },
@@ -142,7 +144,7 @@ impl StoreBackend for FileStore {
         let id = next_id();
         let topic: Arc<str> = pattern.into();
         self.state().subscriptions.insert(id, (topic.clone(), mailbox.clone()));
-        let subscriber = Arc::new(Subscriber { id, topic, mailbox, meta: () });
+        let subscriber = Arc::new(Subscriber { id, topic, mailbox, meta: Following::default() });
         // Queued behind the writes called before, so that it delivers none of them.
         self.barrier(move || _ = store.subscribers.add(subscriber)).map(move |()| id)
     }

@@ -5,6 +5,7 @@
 //! | `config` | options |
 //! | `backend`, `maintenance` | the contract of stores; backup and verification |
 //! | `adapter` | where each call runs: on the caller's thread, on the writer's, or on one for blocking work |
+//! | `subscription` | subscriptions that are behind read from the feed |
 //! | `registry` | one open store per directory in a process |
 //! | `open_store` | an open store, and the thread that writes |
 //! | `background` | what the writer does between jobs |
@@ -41,6 +42,7 @@ mod readers;
 mod registry;
 mod schema;
 mod shared;
+mod subscription;
 mod view;
 mod write_queue;
 mod writer;

@@ -26,7 +26,7 @@ pub(super) struct Shared {
     pub(super) clock: SharedClock,
     pub(super) queue: Arc<WriteQueue>,
     pub(super) readers: Arc<Readers>,
-    pub(super) subscribers: TopicRegistry<Stored>,
+    pub(super) subscribers: TopicRegistry<Stored, Following>,
     pub(super) feed: Arc<FeedSignal>,
     pub(super) leases: LocalLeases,
     /// Up to where consumers at work have read. `u64::MAX` while one reads.
@@ -40,6 +40,18 @@ pub(super) struct Shared {
     failed: RwLock<Option<Error>>,
     /// The report of importing an older store.
     notice: RwLock<Option<String>>,
+}
+
+/// Set while a subscription is behind.
+pub(super) type Following = Mutex<Option<Behind>>;
+
+/// A subscription whose mailbox was full.
+#[derive(Clone, Copy)]
+pub(super) struct Behind {
+    /// It has got the events up to this number.
+    pub(super) after: u64,
+    /// Number of the newest event that it has not got.
+    pub(super) newest: u64,
 }
 
 /// Where writes are committed: on the thread of the caller, or by the writer's thread in groups.

@@ -241,7 +241,8 @@ impl StoreBackend for MemoryStore {
                 state.feed.push(FeedRow { number, subject: log.name.clone(), event: Some(event.clone()) });
                 // Under the lock, so that subscribers receive a subject's events in their order. None of these block.
                 self.subscribers.for_each_match(subject, |subscriber| {
-                    _ = subscriber.mailbox.push(Stored { subject: log.name.clone(), event: event.clone() });
+                    // The log has all of them in memory anyway.
+                    subscriber.mailbox.push_unbounded(Stored { subject: log.name.clone(), event: event.clone() });
                 });
                 if let Some(announce) = announce {
                     announce(&log.name, &event);
