@@ -311,7 +311,10 @@ export interface RedisStoreOptions extends StoreOptions {
   prefix?: string
   /** How long the event streams get. */
   streams?: {
-    /** Trim on append. Default `{ maxLen: 10000, approx: true }`, as nvent does. */
+    /**
+     * Trim on append. Default `{ maxLen: 10000, approx: true }`, as nvent does. A run that is not over keeps all its events,
+     * up to ten times `maxLen`; beyond, a warning NVENT_RUN_TRIMMED.
+     */
     trim?: {
       /** Events that a subject keeps. */
       maxLen?: number

@@ -48,7 +48,7 @@ async fn what_old_instances_wrote_is_read_right() {
             .iter()
             .map(value)
             .collect::<Vec<_>>(),
-        [json!({"id": "1700000000000-0", "ts": 1_700_000_000_005_u64, "type": "step.completed", "runId": 1,
+        [json!({"id": "1700000000000-0", "ts": 1_700_000_000_005_u64, "type": "step.completed", "runId": "1",
             "stepName": "a b", "attempt": 1, "data": {"x": [1, null]}})]
     );
     for (raw, wanted) in
@@ -164,4 +164,98 @@ async fn streams_are_trimmed_as_configured() {
         read.iter().map(|record| value(record)["n"].as_u64().unwrap()).collect::<Vec<_>>(),
         (15..25).collect::<Vec<_>>()
     );
+}
+
+#[tokio::test]
+async fn the_text_fields_of_an_event_are_text_whoever_wrote_it() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    for text in ["true", "null", "12", "1e5", "[1]", "{}", "00123", "plain", "a \"b\""] {
+        redis.raw(&["DEL", "s"]);
+        redis.raw(&[
+            "XADD",
+            "s",
+            "*",
+            "type",
+            text,
+            "runId",
+            text,
+            "flowName",
+            text,
+            "stepName",
+            text,
+            "stepId",
+            text,
+            "triggerName",
+            text,
+            "attempt",
+            "2",
+            "data",
+            text,
+            "ts",
+            "5",
+        ]);
+        let fields = json!({"type": text, "runId": text, "flowName": text, "stepName": text, "stepId": text});
+        store.append(name("s"), event(&fields.to_string()), None, None).await.unwrap();
+        let read = store.read(name("s"), EventQuery::default()).await.unwrap();
+        for record in read.iter().map(value) {
+            for field in ["type", "runId", "flowName", "stepName", "stepId"] {
+                assert_eq!(record[field], text, "{field}");
+            }
+        }
+        assert_eq!((&value(&read[0])["attempt"], &value(&read[0])["triggerName"]), (&json!(2), &json!(text)));
+    }
+    // What a native instance writes as a number stays one.
+    let stored = store.append(name("n"), event(r#"{"type":"t","stepName":12}"#), None, None).await.unwrap();
+    let read = store.read(name("n"), EventQuery::default()).await.unwrap();
+    assert_eq!(value(&read[0]), value(stored.json()));
+}
+
+#[tokio::test]
+async fn a_run_keeps_its_events_until_it_is_over_up_to_a_bound() {
+    let redis = TestRedis::start();
+    let trim = nvent_native::store::Trim { max_len: Some(10), approx: false };
+    let options =
+        nvent_native::store::RedisStoreOptions { connection: patient(redis.port()), trim, ..Default::default() };
+    let store = nvent_native::store::RedisStore::new(options, tokio::runtime::Handle::current());
+    let append = async |subject: &str, kind: &str| {
+        let json = json!({"type": kind, "runId": "r", "flowName": "f"}).to_string();
+        store.append(name(subject), event(&json), None, None).await.unwrap();
+    };
+    let kinds = async |subject: &str| -> Vec<String> {
+        let records = store.read(name(subject), EventQuery::default()).await.unwrap();
+        records.iter().map(|record| value(record)["type"].as_str().unwrap().to_owned()).collect()
+    };
+    for ending in ["flow.completed", "flow.cancel"] {
+        append(ending, "flow.start").await;
+        for _ in 0..40 {
+            append(ending, "step.completed").await;
+        }
+        let kept = kinds(ending).await;
+        assert_eq!((kept.len(), kept[0].as_str()), (41, "flow.start"));
+        append(ending, ending).await;
+        assert_eq!(kinds(ending).await.len(), 10);
+        append(ending, "late").await;
+        assert_eq!(kinds(ending).await.len(), 10);
+    }
+    // A run that has failed can be retried.
+    append("failed", "flow.start").await;
+    for _ in 0..40 {
+        append("failed", "step.failed").await;
+    }
+    append("failed", "flow.failed").await;
+    append("failed", "flow.retry").await;
+    assert_eq!(kinds("failed").await[0], "flow.start");
+    // Ten times as many as others keep, and no more.
+    append("endless", "flow.start").await;
+    for _ in 0..150 {
+        append("endless", "step.completed").await;
+        assert!(kinds("endless").await.len() <= 100);
+    }
+    assert_eq!(kinds("endless").await.len(), 10);
+    // What is no run is trimmed as ever.
+    for _ in 0..30 {
+        append("other", "t").await;
+    }
+    assert_eq!(kinds("other").await.len(), 10);
 }

@@ -89,3 +89,4 @@ store_conformance!(store_contract, crate::fresh_store);
 stream_conformance!(stream_contract, crate::some_retained);
 stream_conformance!(retained_stream_contract, crate::all_retained);
 feed_conformance!(feed_contract, crate::fresh_store);
+consumer_conformance!(consumer_contract, crate::fresh_store);

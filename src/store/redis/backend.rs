@@ -29,6 +29,9 @@ use crate::store::{
 use crate::time::SharedClock;
 use crate::topic::Glob;
 
+/// A subject of a run that is not over keeps this many times as many events as others.
+const MAX_RUN_FACTOR: u64 = 10;
+
 #[derive(Default)]
 struct Counters {
     appends: AtomicU64,
@@ -159,14 +162,22 @@ fn index_entry(id: &str, score: Value, fields: Value) -> Result<IndexEntry> {
 }
 
 fn index_entries(value: Value) -> Result<Vec<IndexEntry>> {
-    let entry = |value| {
-        let mut parts = reply::list(value)?.into_iter();
-        match (parts.next(), parts.next(), parts.next()) {
-            (Some(id), Some(score), Some(fields)) => index_entry(&reply::text(id)?, score, fields),
-            _ => Err(Error::corrupt("Redis sent an incomplete index entry")),
-        }
-    };
-    reply::list(value)?.into_iter().map(entry).collect()
+    let mut values = reply::list(value)?.into_iter();
+    let mut entries = Vec::with_capacity(values.len() / 3);
+    while let (Some(id), Some(score), Some(fields)) = (values.next(), values.next(), values.next()) {
+        entries.push(index_entry(&reply::text(id)?, score, fields)?);
+    }
+    Ok(entries)
+}
+
+/// How an append treats its subject when it is trimmed: what `append.lua` takes.
+fn role_of(event: &NewEvent) -> &'static str {
+    match event.kind() {
+        // A run that has failed can be retried, which needs its beginning.
+        "flow.completed" | "flow.cancel" => "end",
+        _ if event.run_id().is_some() => "run",
+        _ => "",
+    }
 }
 
 impl StoreBackend for RedisStore {
@@ -226,27 +237,38 @@ impl StoreBackend for RedisStore {
             });
             call.arg(trim.max_len.map_or_else(String::new, |n| n.to_string()));
             call.arg(if trim.approx { "~" } else { "=" }).arg(keys.appended());
-            call.arg(feed_max_len).arg(new.kind());
+            call.arg(feed_max_len).arg(new.kind()).arg(role_of(&new));
+            call.arg(trim.max_len.unwrap_or_default().saturating_mul(MAX_RUN_FACTOR));
             for (name, text) in record::fields(&new, ts)? {
                 call.arg(name).arg(text);
             }
             Ok(call)
         });
         // Runs where replies are read, one after the other: in the order of storage, before the append resolves.
+        let to = subject.clone();
+        let stored = move |id: String| {
+            let event = event.persist(id.parse()?, ts);
+            if let Some(announce) = announce {
+                announce(&to, &event);
+            }
+            Ok(event)
+        };
         let convert = move |value| match value {
+            Value::Array(mut values) if values.len() == 2 => {
+                tracing::warn!(
+                    code = "NVENT_RUN_TRIMMED",
+                    subject = &*subject,
+                    "a run has more events than are kept: its first events were trimmed, and it may not end"
+                );
+                stored(reply::text(values.swap_remove(0))?)
+            }
             Value::Array(last) => {
                 let last = last.into_iter().next().map(reply::text).transpose()?.filter(|last| !last.is_empty());
                 let last = last.map(|last| last.parse()).transpose()?;
                 expected.unwrap_or(Expected::Empty).check(&subject, last)?;
                 Err(Error::corrupt("Redis reported a conflict where the subject ends as expected"))
             }
-            id => {
-                let event = event.persist(reply::text(id)?.parse()?, ts);
-                if let Some(announce) = announce {
-                    announce(&subject, &event);
-                }
-                Ok(event)
-            }
+            id => stored(reply::text(id)?),
         };
         self.call(request.of(&scripts::APPEND), convert)
     }
@@ -501,7 +523,15 @@ impl StoreBackend for RedisStore {
 
     fn doc_get(&self, collection: &Collection, id: &DocId) -> Op<Option<Json>> {
         let get = document("HGET", &self.keys, collection).arg(id.as_str()).take();
-        self.read_call(Request::read("get", get), |value| Ok(reply::optional_text(value)?.map(Into::into)))
+        let what = format!("document {id:?} of collection {collection:?}");
+        self.read_call(Request::read("get", get), move |value| {
+            let Some(text) = reply::optional_text(value)? else { return Ok(None) };
+            // Another program may have written it.
+            if !text::is_json(&text) {
+                return Err(Error::corrupt(format!("{what} is no JSON")));
+            }
+            Ok(Some(text.into()))
+        })
     }
 
     fn doc_list(&self, collection: &Collection, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
@@ -523,7 +553,11 @@ fn document(command: &str, keys: &Keys, collection: &str) -> Cmd {
 /// Returns the page of documents that a query selects.
 fn page_of_documents(mut documents: Vec<(String, String)>, query: &DocQuery) -> Result<Vec<(Arc<str>, Json)>> {
     documents.sort_unstable();
-    let parsed = documents.iter().map(|(_, doc)| json::parse_object("document", doc)).collect::<Result<Vec<_>>>()?;
+    let parse = |(id, doc): &(String, String)| {
+        let what = format!("document {id:?}");
+        json::parse_object(&what, doc).map_err(|error| Error::corrupt(error.message()))
+    };
+    let parsed = documents.iter().map(parse).collect::<Result<Vec<_>>>()?;
     let rows = documents.iter().zip(&parsed).map(|((id, doc), object)| (id.as_str(), object, doc.as_str()));
     Ok(select_docs(rows, query).into_iter().map(|(id, doc)| (id.into(), doc.into())).collect())
 }

@@ -23,6 +23,9 @@ use crate::json::{self, Filter, Object, VERSION, to_json};
 /// Greatest number of fields of an entry. A script works on all of them at once, and the server does nothing else meanwhile.
 pub(super) const MAX_FIELDS: usize = 10_000;
 
+/// Greatest number of conditions that the script decides, for each entry of the index.
+const MAX_CONDITIONS: usize = 100;
+
 /// Checks the number of fields that one call writes.
 pub(super) fn check_fields(what: &str, fields: usize) -> Result<()> {
     if fields > MAX_FIELDS {
@@ -114,11 +117,17 @@ pub(super) fn flatten(metadata: &Object) -> Vec<(String, String)> {
 
 /// Converts the fields of a hash to metadata.
 pub(super) fn assemble(mut fields: Vec<(String, String)>) -> Object {
-    let tags: HashMap<String, String> = fields
+    let tags: HashMap<String, Value> = fields
         .iter()
         .position(|(path, _)| path == TAGS)
         .and_then(|at| serde_json::from_str(&fields.remove(at).1).ok())
         .unwrap_or_default();
+    // Whatever else another program left there is no tag.
+    let text = |(path, tag)| match tag {
+        Value::String(tag) => Some((path, tag)),
+        _ => None,
+    };
+    let tags: HashMap<String, String> = tags.into_iter().filter_map(text).collect();
     let mut object = Object::new();
     for (path, text) in fields {
         let tag = tags.get(&path).filter(|tag| tag.get(1..) == Some(&text)).and_then(|tag| tag.chars().next());
@@ -200,6 +209,10 @@ pub(super) fn split_filter(filter: &Filter) -> (Vec<Value>, Filter) {
     let (mut here, mut rest) = (Vec::new(), Object::new());
     for (path, wanted) in filter.fields() {
         let any = match wanted {
+            wanted if here.len() >= MAX_CONDITIONS => {
+                rest.insert(path.into(), wanted.clone());
+                continue;
+            }
             // One of several; an array also equals itself, which `list` is for.
             Value::Array(any) if any.iter().all(is_scalar) => any.iter().map(alternative).collect(),
             one if is_scalar(one) => vec![alternative(one)],

@@ -11,6 +11,9 @@ use crate::redis::reply;
 /// Most top-level fields of a record: Lua's unpack passes at most about 8,000 arguments to one command.
 const MAX_FIELDS: usize = 3_500;
 
+/// The fields of an event that are strings by nvent's types.
+const TEXT_FIELDS: [&str; 6] = ["runId", "flowName", "flowId", "stepName", "stepId", "triggerName"];
+
 /// Returns the fields and texts of a new event, `ts` first.
 pub(super) fn fields(event: &NewEvent, ts: u64) -> Result<Vec<(String, String)>> {
     let raw = text::fields(event.json())?;
@@ -44,12 +47,16 @@ pub(super) fn to_json(id: EventId, fields: &[(String, String)]) -> Json {
     if find("type").is_none() {
         json.push_str(",\"type\":\"unknown\"");
     }
+    // Native instances write `ts` first, and strings that look like something else as JSON strings.
+    let is_native = fields.first().is_some_and(|(name, _)| name == "ts");
     for (name, value) in fields {
         match name.as_str() {
             "id" | "ts" => continue,
-            // A type is always a string, also if it looks like a number.
-            "type" if !value.starts_with('"') => {
-                json.push_str(",\"type\":");
+            // These are strings, also if they look like something else.
+            name if (name == "type" || !is_native && TEXT_FIELDS.contains(&name)) && !value.starts_with('"') => {
+                json.push(',');
+                push_string(&mut json, name);
+                json.push(':');
                 push_string(&mut json, value);
             }
             name => {

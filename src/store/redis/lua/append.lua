@@ -1,8 +1,10 @@
 -- Appends an event to a subject, if the subject ends as expected, adds it to the feed and announces it.
 -- KEYS    the subject (stream) | the last id it had when it was deleted (hash) | the feed (stream) | its state (hash)
 -- ARGV    expected last id, 'empty', or '' for anything | MAXLEN or '' | '~' or '=' | channel of the announcement |
---         MAXLEN of the feed | type of the event | field, text, ...
--- returns the new id, or { last id or '' } where the subject does not end as expected
+--         MAXLEN of the feed | type of the event | 'run' for an event of a run, 'end' for its last one, '' for others |
+--         greatest length of a run's subject | field, text, ...
+-- returns the new id, { last id or '' } where the subject does not end as expected, or { id, 1 } where a run that is not
+--         over was trimmed
 if ARGV[1] ~= '' then
   local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
   local last = tail and tail[1] or ''
@@ -19,14 +21,31 @@ if floor and redis.call('EXISTS', KEYS[1]) == 0 then
     id = ms .. '-' .. string.format('%.0f', seq + 1)
   end
 end
+local max, approx, trimmed = ARGV[2], ARGV[3], false
+if max ~= '' and ARGV[7] == 'end' then
+  approx = '='
+elseif max ~= '' and ARGV[7] == 'run' then
+  -- The state of a run is the fold of all its events: while it is not over they are kept, up to a bound.
+  local length = redis.call('XLEN', KEYS[1])
+  if length >= tonumber(max) then
+    local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+    local fields = first and first[2] or {}
+    for i = 1, #fields, 2 do
+      if fields[i] == 'type' and fields[i + 1] == 'flow.start' then
+        trimmed = length >= tonumber(ARGV[8])
+        max, approx = trimmed and ARGV[8] or '', '='
+      end
+    end
+  end
+end
 local add = { 'XADD', KEYS[1] }
-if ARGV[2] ~= '' then
-  add[3], add[4], add[5] = 'MAXLEN', ARGV[3], ARGV[2]
+if max ~= '' then
+  add[3], add[4], add[5] = 'MAXLEN', approx, max
 end
 add[#add + 1] = id
-for i = 7, #ARGV do
+for i = 9, #ARGV do
   add[#add + 1] = ARGV[i]
 end
 id = redis.call(unpack(add))
 feed_add(KEYS[3], KEYS[4], ARGV[5], ARGV[4], KEYS[1], id, ARGV[6])
-return id
+return trimmed and { id, 1 } or id

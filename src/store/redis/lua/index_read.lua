@@ -1,52 +1,92 @@
 -- Returns a page of an index: highest score first, ties by id ascending.
 -- KEYS    the index (sorted set). The hashes with metadata, <index>:meta:<id>, are derived from it.
 -- ARGV    offset | limit | conditions as JSON: [{ path, any: [{ kind, text }], list }], '[]' for none
--- returns { { id, score, { field, text, ... } }, ... }
+-- returns { id, score, { field, text, ... }, id, ... }
+local call, pcall_redis = redis.call, redis.pcall
 local index, offset, limit = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
-local conditions = cjson.decode(ARGV[3])
-local TAGS = '~nvent'
+local TAGS, prefix = '~nvent', KEYS[1] .. ':meta:'
 
--- Ids and scores at positions of that order. Redis reverses ids within equal scores; only the first and the last score of
--- a page can reach beyond it, so those are looked up, and the others reversed.
+-- Returns ids and scores at positions of that order. Redis reverses ids within equal scores: where scores are equal, the
+-- ids of a group come from the ascending order, by rank.
 local function page(from, count)
-  local raw = redis.call('ZREVRANGE', index, from, from + count - 1, 'WITHSCORES')
-  local entries, first = {}, 1
-  local total = #raw / 2
-  while first <= total do
-    local score, last = raw[first * 2], first
-    while last < total and raw[(last + 1) * 2] == score do
-      last = last + 1
+  local skip = from > 0 and 1 or 0
+  -- One more on each side shows whether a group is cut.
+  local raw = call('ZREVRANGE', index, from - skip, from + count, 'WITHSCORES')
+  local last = math.min(#raw, (skip + count) * 2)
+  local distinct = true
+  for at = 4, #raw, 2 do
+    if raw[at] == raw[at - 2] then
+      distinct = false
+      break
     end
-    if first == 1 or last == total then
-      local above = redis.call('ZCOUNT', index, '(' .. score, '+inf')
-      local ids = redis.call('ZRANGEBYSCORE', index, score, score, 'LIMIT', from + first - 1 - above, last - first + 1)
-      for _, id in ipairs(ids) do
-        entries[#entries + 1] = { id, score }
-      end
-    else
-      for at = last, first, -1 do
-        entries[#entries + 1] = { raw[at * 2 - 1], score }
-      end
-    end
-    first = last + 1
   end
-  return entries
+  if distinct then
+    return raw, skip * 2 + 1, last
+  end
+  local sorted, at = {}, skip * 2 + 1
+  local total = call('ZCARD', index)
+  while at <= last do
+    local score, to = raw[at + 1], at
+    while to + 2 <= last and raw[to + 3] == score do
+      to = to + 2
+    end
+    local above = call('ZCOUNT', index, '(' .. score, '+inf')
+    local size = call('ZCOUNT', index, score, score)
+    -- Rank of the group's first id in ascending order, and how much of the group lies before the page.
+    local rank = total - above - size + (from + (at - skip * 2 - 1) / 2 - above)
+    for _, id in ipairs(call('ZRANGE', index, rank, rank + (to - at) / 2)) do
+      sorted[#sorted + 1] = id
+      sorted[#sorted + 1] = score
+    end
+    at = to + 2
+  end
+  return sorted, 1, #sorted
 end
 
-local function meta(id)
-  return index .. ':meta:' .. id
+local found = {}
+local function add(id, score)
+  -- A metadata key of another type is not this entry's: the entry has none.
+  local fields, n = pcall_redis('HGETALL', prefix .. id), #found
+  found[n + 1], found[n + 2], found[n + 3] = id, score, fields.err and {} or fields
 end
+
+local conditions = cjson.decode(ARGV[3])
+if #conditions == 0 then
+  local entries, first, last = page(offset, limit)
+  for at = first, last, 2 do
+    add(entries[at], entries[at + 1])
+  end
+  return found
+end
+
+-- The alternatives of a condition by kind, for one look-up each.
+local fields = {}
+for i, condition in ipairs(conditions) do
+  fields[i] = condition.path
+  condition.text, condition.string, condition.json, condition.number = {}, {}, {}, {}
+  for _, wanted in ipairs(condition.any) do
+    if wanted.kind == 'null' then
+      condition.null = true
+    elseif wanted.kind == 'number' then
+      condition.json[wanted.text] = true
+      condition.number[tonumber(wanted.text)] = true
+    else
+      condition[wanted.kind][wanted.text] = true
+    end
+  end
+end
+fields[#fields + 1] = TAGS
 
 -- Returns whether there are fields or tags below a path, which makes it an object.
 local function has_below(id, path, tags)
-  local prefix = path .. '.'
+  local below = path .. '.'
   for name in pairs(tags) do
-    if string.sub(name, 1, #prefix) == prefix then
+    if string.sub(name, 1, #below) == below then
       return true
     end
   end
-  for _, name in ipairs(redis.pcall('HKEYS', meta(id))) do
-    if string.sub(name, 1, #prefix) == prefix then
+  for _, name in ipairs(pcall_redis('HKEYS', prefix .. id)) do
+    if string.sub(name, 1, #below) == below then
       return true
     end
   end
@@ -54,45 +94,28 @@ local function has_below(id, path, tags)
 end
 
 local function matches_one(id, condition, text, tags)
-  local path = condition.path
-  local tag = tags[path]
-  for _, wanted in ipairs(condition.any) do
-    local kind = wanted.kind
-    if kind == 'null' then
-      if not text and (not tag or tag == 'jnull') and not has_below(id, path, tags) then
-        return true
-      end
-    elseif text then
-      local same = text == wanted.text
-      if kind == 'text' then
-        if same and tag ~= 'v' .. text then return true end
-      elseif kind == 'string' then
-        if same and tag == 's' .. text then return true end
-      elseif tag ~= 's' .. text then
-        if same then return true end
-        -- Digits alone are equal only as text, see metadata.rs; fractions and exponents have more than one form.
-        if kind == 'number' and string.find(text, '[%.eE]') and is_number(text) and tonumber(text) == tonumber(wanted.text) then
-          return true
-        end
-      end
-    end
+  local tag = type(tags[condition.path]) == 'string' and tags[condition.path]
+  if not text then
+    return condition.null and (not tag or tag == 'jnull') and not has_below(id, condition.path, tags)
   end
-  return condition.list ~= cjson.null and text == condition.list and tag ~= 's' .. text
+  if condition.text[text] and tag ~= 'v' .. text then
+    return true
+  end
+  if tag == 's' .. text then
+    return condition.string[text]
+  end
+  return condition.json[text] or condition.list == text
+    -- Digits alone are equal only as text, see metadata.rs; fractions and exponents have more than one form.
+    or (string.find(text, '[%.eE]') and is_number(text) and condition.number[tonumber(text)])
 end
-
-local fields = {}
-for i, condition in ipairs(conditions) do
-  fields[i] = condition.path
-end
-fields[#fields + 1] = TAGS
 
 local function matches(id)
-  local texts = redis.pcall('HMGET', meta(id), unpack(fields))
+  local texts = pcall_redis('HMGET', prefix .. id, unpack(fields))
   texts = texts.err and {} or texts
   local tagged, tags = texts[#fields], {}
   if tagged then
     local ok, decoded = pcall(cjson.decode, tagged)
-    tags = ok and decoded or tags
+    tags = ok and type(decoded) == 'table' and decoded or tags
   end
   for i, condition in ipairs(conditions) do
     local text = texts[i]
@@ -108,35 +131,22 @@ local function matches(id)
   return true
 end
 
-local function whole(entry)
-  -- A metadata key of another type is not this entry's: the entry has none.
-  local fields = redis.pcall('HGETALL', meta(entry[1]))
-  return { entry[1], entry[2], fields.err and {} or fields }
-end
-
-local found = {}
-if #conditions == 0 then
-  for _, entry in ipairs(page(offset, limit)) do
-    found[#found + 1] = whole(entry)
-  end
-  return found
-end
 local PAGE, position, skipped = 500, 0, 0
 while true do
-  local entries = page(position, PAGE)
-  for _, entry in ipairs(entries) do
-    if matches(entry[1]) then
+  local entries, first, last = page(position, PAGE)
+  for at = first, last, 2 do
+    if matches(entries[at]) then
       if skipped < offset then
         skipped = skipped + 1
       else
-        found[#found + 1] = whole(entry)
-        if #found >= limit then
+        add(entries[at], entries[at + 1])
+        if #found >= limit * 3 then
           return found
         end
       end
     end
   end
-  if #entries < PAGE then
+  if last - first + 1 < PAGE * 2 then
     return found
   end
   position = position + PAGE

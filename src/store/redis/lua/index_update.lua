@@ -85,7 +85,7 @@ end
 if tagged then
   local ok, decoded = pcall(cjson.decode, redis.call('HGET', meta, TAGS))
   for name, tag in pairs(ok and type(decoded) == 'table' and decoded or {}) do
-    if type(name) == 'string' then
+    if type(name) == 'string' and type(tag) == 'string' then
       add(name)
       tags[name] = tag
     end
