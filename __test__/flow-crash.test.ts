@@ -1,34 +1,51 @@
 import { spawn } from 'node:child_process'
-import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import path from 'node:path'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { expect, it } from 'vitest'
-import { run } from './support/process'
+import { FileStoreAdapter } from 'nvent-native'
+import { expect, test } from 'vitest'
 
-const ROUNDS = 8
-const RUNS = 400
-
+const RUNS = 60
+const ROUNDS = 12
 const script = fileURLToPath(new URL('fixtures/runs-flows.mjs', import.meta.url))
 
-it('ends every run although the process is killed again and again while runs are under way', async () => {
-  const dataDir = await mkdtemp(path.join(tmpdir(), 'nvent-flow-crash-'))
+/** Runs the script until it has ended, or until it has printed so many lines and is killed. */
+async function runUntil(dataDir: string, killAfter: number): Promise<string[]> {
+  const child = spawn(process.execPath, [script, dataDir, String(RUNS)], { stdio: ['ignore', 'pipe', 'inherit'] })
+  let output = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    output += text
+    if (output.split('\n').length > killAfter) child.kill('SIGKILL')
+  })
+  await once(child, 'close')
+  return output.split('\n').filter(Boolean)
+}
+
+test('runs of a flow end exactly once, whenever the process is killed', async () => {
+  const dataDir = await mkdtemp(join(tmpdir(), 'nvent-flow-crash-'))
+  const started = new Set<string>()
   try {
     for (let round = 0; round < ROUNDS; round++) {
-      const child = spawn(process.execPath, [script, dataDir, String(round * RUNS), String(RUNS)], { stdio: ['ignore', 'pipe', 'inherit'] })
-      const exited = once(child, 'exit')
-      await once(child.stdout, 'data')
-      // Any moment of the work that is left: nothing depends on which.
-      setTimeout(() => child.kill('SIGKILL'), randomInt(0, 60))
-      await exited
+      const lines = await runUntil(dataDir, 1 + Math.floor(Math.random() * RUNS * 2))
+      for (const line of lines) if (line.startsWith('started')) started.add(line)
     }
-    const { code, stdout, stderr } = await run('runs-flows.mjs', dataDir, '0', '0', '60000')
-    expect({ code, stdout: stdout.trim(), stderr }).toEqual({ code: 0, stdout: expect.stringMatching(/ended 0 of \d+$/), stderr: expect.any(String) })
-    expect(Number(/of (\d+)/.exec(stdout)![1])).toBe(ROUNDS * RUNS)
+    const last = await runUntil(dataDir, Infinity)
+    expect(last.at(-1)).toBe('all')
+    expect(last.filter(line => line.startsWith('completed'))).toHaveLength(RUNS)
+    const store = new FileStoreAdapter({ dataDir: join(dataDir, 'store'), bus: null })
+    for (let n = 0; n < RUNS; n++) {
+      const events = await store.read(`nq:flow:r${n}`)
+      const count = (type: string, step?: string): number => events.filter(event => event.type === type && (step === undefined || event.stepName === step)).length
+      expect(count('flow.start'), `starts of r${n}`).toBe(1)
+      expect(count('flow.completed'), `ends of r${n}`).toBe(1)
+      for (const step of ['first', 'left', 'right', 'join']) expect(count('step.completed', step), `${step} of r${n}`).toBe(1)
+      expect(events.find(event => event.type === 'step.completed' && event.stepName === 'join')!.data.result).toBe(2 * n)
+    }
+    await store.close()
   }
   finally {
     await rm(dataDir, { recursive: true, force: true })
   }
-}, 120_000)
+}, 240_000)
