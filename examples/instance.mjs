@@ -3,11 +3,11 @@
  * The server may be killed and restarted meanwhile: nothing is lost, because the channels are retained. If the other
  * process is killed, this one continues alone.
  */
-import { createAdapters, createWiringRegistry, shutdownAdapters } from 'nvent-native'
+import { createAdapters, createWiringRegistry, shutdownAdapters, startFlow } from 'nvent-native'
 import { on } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
 import { describe, showChannels } from './channels.mjs'
-import { orders, registerSteps, startOrder } from './orders.mjs'
+import { orders } from './orders.mjs'
 import { dim, message, row, say } from './terminal.mjs'
 
 /** Matches the last message of a run on each channel. */
@@ -23,7 +23,7 @@ export async function runInstance(name, peer, port) {
   const alive = setInterval(() => {}, 60_000)
   const meet = barrierWith(peer)
 
-  const { store, stream, queue } = await withRetries(name, () => createAdapters({
+  const { store, stream } = await withRetries(name, () => createAdapters({
     store: { adapter: 'redis' },
     stream: { adapter: 'redis', retain: { topics: ['store-sync:*', 'flow:*', 'client:*'] } },
     queue: { adapter: 'memory' },
@@ -34,7 +34,6 @@ export async function runInstance(name, peer, port) {
     streamCoordinator: { enableClientMessages: true, instanceId: name },
   })
   await wiring.start()
-  registerSteps(queue)
 
   const run = `order-${name}`
   const lead = dim(name.padEnd(8))
@@ -79,7 +78,8 @@ export async function runInstance(name, peer, port) {
   })
 
   await meet() // Both subscribe before either starts,
-  await startOrder(queue, run, { items: 2 })
+  // Repeating a start under its id is safe.
+  await withRetries(name, () => startFlow(orders, { items: 2 }, { runId: run }))
   await end
   await meet() // neither stops before both have received everything,
   await wiring.stop()

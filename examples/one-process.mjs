@@ -1,7 +1,7 @@
 /** The demo in one process, on files or in memory. See `demo.mjs`. */
-import { createAdapters, createWiringRegistry, shutdownAdapters } from 'nvent-native'
+import { createAdapters, createWiringRegistry, shutdownAdapters, startFlow } from 'nvent-native'
 import { runOf, showChannels } from './channels.mjs'
-import { orders, registerSteps, startOrder } from './orders.mjs'
+import { orders } from './orders.mjs'
 import { dim, heading, percentile, row, say } from './terminal.mjs'
 
 const RUNS = 3
@@ -23,7 +23,6 @@ const wiring = createWiringRegistry({
   streamCoordinator: { enableClientMessages: true },
 })
 await wiring.start()
-registerSteps(queue)
 
 heading('Earlier runs, from the index')
 const earlier = await store.index.read('nq:flows:order', { limit: 5 })
@@ -43,7 +42,7 @@ await stream.subscribe('client:ui:flow:order', ({ data }) => {
   if (runs.includes(data.runId) && data.status !== 'running' && ended.add(data.runId).size === RUNS) allEnded()
 })
 
-for (const [n, runId] of runs.entries()) await startOrder(queue, runId, { items: n + 1 })
+for (const [n, runId] of runs.entries()) await startFlow(orders, { items: n + 1 }, { runId })
 await end
 
 heading('The run in the index')

@@ -6,6 +6,7 @@ import { currentAdapter } from '../factory'
 import type { EventRecord, Flow, FlowDefinition, FlowRun, RunEnd, StoreAdapter } from '../types'
 import { jobOptionsOf, queueOf } from './define'
 import { END_TYPES, FlowRuntime, runtimes, TERMINAL_TYPES } from './runtime'
+import { whileRetryable } from './retry'
 import { deleteState } from './state'
 
 /** How often a conditional append is tried while others append to the run. */
@@ -92,7 +93,7 @@ async function resultOf(store: StoreAdapter, subject: string, opts?: { signal?: 
   const onAbort = (): void => reject(signal!.reason)
   signal?.addEventListener('abort', onAbort, { once: true })
   const look = async (): Promise<void> => {
-    const end = await endOf(store, subject)
+    const end = await whileRetryable(() => endOf(store, subject), signal)
     if (end) resolve(end)
   }
   const interesting = (event: EventRecord): boolean => TERMINAL_TYPES.includes(event.type) || event.type === 'stream.gap'

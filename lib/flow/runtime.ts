@@ -2,6 +2,7 @@ import { invalid } from '../errors'
 import type { Flow, FlowDefinition, QueueAdapter, StepContext, StepOptions, StoreAdapter, StreamAdapter, SubscriptionHandle } from '../types'
 import { Warnings } from '../warn'
 import { isFlow, queueOf } from './define'
+import { appendOnce, whileRetryable } from './retry'
 import { DEFAULT_KEEP_STATE_MS, StateWiring, stateOf } from './state'
 
 /** Where runs and their index are. */
@@ -150,15 +151,17 @@ export class FlowRuntime {
   private async runStep(flow: Flow, name: string, step: StepOptions, job: StepJob, signal: AbortSignal): Promise<void> {
     const { flowId: runId, input } = job.data
     const subject = this.subject(flow.id, runId)
-    const past = await this.store.stream.read(subject, { types: [...END_TYPES, 'step.started', 'step.completed'] })
+    const types = [...END_TYPES, 'step.started', 'step.completed']
+    const past = await whileRetryable(() => this.store.stream.read(subject, { types }), signal)
     const end = past.findLast(event => END_TYPES.includes(event.type))
     const own = past.filter(event => event.stepName === name)
     // A job that runs again after a crash, or whose run was cancelled meanwhile.
     if ((end && end.type !== 'flow.retry') || own.some(event => event.type === 'step.completed')) return
     const attempt = own.filter(event => event.type === 'step.started').length + 1
     const base = { runId, flowName: flow.id, stepName: name, stepId: `${runId}__${name}__attempt-${attempt}`, attempt }
+    let last = past.at(-1)?.id
     const publish = async (type: string, data: unknown): Promise<void> => {
-      await this.store.stream.append(subject, { type, ...base, data })
+      last = (await appendOnce(this.store, subject, { type, ...base, data }, last, signal)).id
     }
     await publish('step.started', {})
     const stepContext: StepContext = {
