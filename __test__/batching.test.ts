@@ -1,8 +1,9 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { FileStoreAdapter } from 'nvent-native'
+import { FileStoreAdapter, MemoryStreamAdapter } from 'nvent-native'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { until } from './support/until'
 
 let dataDir: string
 let store: FileStoreAdapter
@@ -36,3 +37,21 @@ test('a write is under way when its turn ends, awaited or not', async () => {
   await expect(last).resolves.toMatchObject({ n: 0 })
   await closed
 })
+
+test('results that no string can hold together are answered one after the other, and hold up no small one', async () => {
+  const doc = { text: 'x'.repeat(48_000_000) }
+  for (let n = 0; n < 12; n++) await store.save('c', `d${n}`, doc)
+  await store.kv.set('small', 1)
+  const read = Array.from({ length: 12 }, async (_, n) => (await store.get('c', `d${n}`))!['text'].length)
+  expect(await Promise.all([...read, store.kv.get('small')])).toEqual([...Array.from({ length: 12 }, () => 48_000_000), 1])
+}, 120_000)
+
+test('messages that no string can hold together are all delivered', async () => {
+  const stream = new MemoryStreamAdapter()
+  let count = 0
+  await stream.subscribe('t', event => void (count += Number(event.data.length === 9_000_000)))
+  const data = 'y'.repeat(9_000_000)
+  await Promise.all(Array.from({ length: 64 }, () => stream.publish('t', { type: 'a', data })))
+  await until('64 messages', () => count === 64, 60_000)
+  await stream.shutdown()
+}, 120_000)

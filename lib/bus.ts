@@ -1,6 +1,6 @@
 import { callback, json, object, text } from './check'
-import { invalid } from './errors'
-import { addon, bridge, flushBuses, now, offDelivery, onAnnouncement } from './native'
+import { invalid, toPromise } from './errors'
+import { addon, bridge, flushBuses, callSync, offDelivery, onAnnouncement } from './native'
 import type { NativeBus } from './native'
 import type { EventBus } from './types'
 import { Warnings } from './warn'
@@ -26,7 +26,7 @@ export class NventEventBus implements EventBus {
     // Earlier announcements are dispatched first.
     flushBuses()
     this.dispatch(event)
-    if (forNative !== undefined) now(() => this.native.publish(forNative))
+    if (forNative !== undefined) callSync(() => this.native.publish(forNative))
   }
 
   onType(type: string, handler: Handler): () => void {
@@ -65,8 +65,7 @@ export class NventEventBus implements EventBus {
     const all = lists.length === 1 ? lists[0]! : lists.flat().sort((a, b) => a.order - b.order)
     for (const { handler } of all) {
       try {
-        const returned = handler(event) as PromiseLike<unknown> | undefined
-        if (typeof returned?.then === 'function') returned.then(undefined, this.warnings.handlerFailed)
+        toPromise(handler(event))?.catch(this.warnings.handlerFailed)
       }
       catch (error) {
         this.warnings.handlerFailed(error)

@@ -9,24 +9,90 @@ export class NventError extends Error {
   readonly retryable: boolean
   /** Whether the write may have been applied although it failed (sent to Redis, and not answered). */
   readonly maybeApplied: boolean
+  /** The operation that failed, such as `append`, where it is known. */
+  readonly operation: string | undefined
 
-  constructor(code: ErrorCode, message: string, details: { retryable?: boolean, maybeApplied?: boolean, cause?: unknown } = {}) {
+  constructor(code: ErrorCode, message: string, details: { retryable?: boolean, maybeApplied?: boolean, operation?: string, cause?: unknown } = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause })
     this.code = code
     this.retryable = details.retryable ?? false
     this.maybeApplied = details.maybeApplied ?? false
+    this.operation = details.operation
   }
 }
 
 export const invalid = (message: string, cause?: unknown): NventError => new NventError('NVENT_INVALID', message, { cause })
 
-/** The error that the core describes, as it came over the boundary. */
-export function fromNative(error: { code: ErrorCode, message: string, retryable: boolean, maybeApplied: boolean }): NventError {
-  return new NventError(error.code, error.message, error)
+interface NativeError { code: ErrorCode, message: string, retryable: boolean, maybeApplied: boolean, operation?: string, cause?: string }
+
+/** Creates the error that the core describes. */
+export function fromNative({ cause, ...error }: NativeError): NventError {
+  return new NventError(error.code, error.message, { ...error, cause: cause === undefined ? undefined : new Error(cause) })
 }
 
 /** What a native method threw. */
 export function rethrown(thrown: unknown): unknown {
   if (!(thrown instanceof Error) || !thrown.message.startsWith('{"code":"NVENT_')) return thrown
   return fromNative(JSON.parse(thrown.message))
+}
+
+/** Returns what `read` returns, or undefined where it throws. Applications may throw any value, also one that cannot be looked at. */
+function attempt<T>(read: () => T): T | undefined {
+  try {
+    return read()
+  }
+  catch {
+    return undefined
+  }
+}
+
+/** Returns a thrown value as text. Never throws. */
+export function messageOf(error: unknown): string {
+  return attempt(() => String(error instanceof Error ? error.message : error)) ?? 'a value without a message was thrown'
+}
+
+/** Returns a thrown value as text, with its stack where it has one. Never throws. */
+export function stackOf(error: unknown): string {
+  return attempt(() => error instanceof Error && typeof error.stack === 'string' ? error.stack : undefined) ?? messageOf(error)
+}
+
+/** Errors of the program rather than of a connection: to try again does not help. */
+const DEFECTS = [TypeError, RangeError, ReferenceError, SyntaxError]
+
+/**
+ * Returns a thrown value as JSON for native code. An error of this package keeps its code, a defect of the program is
+ * NVENT_INVALID, and everything else counts as an outage, which is tried again. Never throws.
+ */
+export function describeError(error: unknown): string {
+  const code = attempt(() => (error as { code?: unknown }).code)
+  const own = typeof code === 'string' && code.startsWith('NVENT_')
+  const isDefect = attempt(() => DEFECTS.some(kind => error instanceof kind)) ?? false
+  const flag = (name: 'retryable' | 'maybeApplied'): boolean => own && attempt(() => (error as NventError)[name]) === true
+  return JSON.stringify({
+    code: own ? code : isDefect ? 'NVENT_INVALID' : 'NVENT_UNAVAILABLE',
+    message: messageOf(error),
+    retryable: own ? flag('retryable') : !isDefect,
+    maybeApplied: flag('maybeApplied'),
+  })
+}
+
+/**
+ * Returns a promise where a handler returned a promise or another thenable, whose `then` is read once. Throws what reading it
+ * throws.
+ */
+export function toPromise(value: unknown): Promise<unknown> | undefined {
+  if (value === null || (typeof value !== 'object' && typeof value !== 'function')) return undefined
+  const then = (value as PromiseLike<unknown>).then as unknown
+  if (typeof then !== 'function') return undefined
+  return new Promise((resolve, reject) => {
+    // In a turn of its own, as `await` does.
+    queueMicrotask(() => {
+      try {
+        then.call(value, resolve, reject)
+      }
+      catch (error) {
+        reject(error)
+      }
+    })
+  })
 }

@@ -1,8 +1,8 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { runTracked } from './activity'
 import { callback, json, jsonObject, object, options, text } from './check'
-import { invalid } from './errors'
-import { addon, bridge, call, flushDeliveries, now, offDelivery, onDelivery } from './native'
+import { invalid, messageOf } from './errors'
+import { addon, bridge, call, flushDeliveries, callSync, offDelivery, onDelivery } from './native'
 import type { NativeQueue, Reply } from './native'
 import type {
   FileQueueOptions, Job, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, QueueOptions, ScheduleOptions, WorkerOptions,
@@ -60,16 +60,6 @@ const whole = (what: string, value: number | undefined): number | undefined => {
   return value
 }
 
-/** Returns the failure of a handler as text. Handlers may throw any value, also one whose message cannot be read. */
-function reasonOf(error: unknown): string {
-  try {
-    return String(error instanceof Error ? error.message : error)
-  }
-  catch {
-    return 'the handler threw a value without a message'
-  }
-}
-
 /** The queue adapter of every backend. */
 export abstract class NventQueueAdapter implements QueueAdapter {
   /** @internal */
@@ -82,7 +72,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   /** @internal */
   protected constructor(backend: 'memory' | 'file', given: Record<string, unknown>) {
     const settings = { ...given, defaultJobOptions: jobOptions('options.defaultJobOptions', given['defaultJobOptions']) }
-    this.native = now(() => addon.NativeQueue[backend](bridge, json('options', settings)))
+    this.native = callSync(() => addon.NativeQueue[backend](bridge, json('options', settings)))
     this.warnings = new Warnings(`the ${backend} queue`)
   }
 
@@ -197,7 +187,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
       }
       await call(() => outcome.status === 'fulfilled'
         ? this.native.complete(token, outcome.value)
-        : this.native.fail(token, reasonOf(outcome.reason)))
+        : this.native.fail(token, messageOf(outcome.reason)))
     }
     catch (error) {
       // The outcome was not stored. The job is still active there, and runs again when the queue is opened the next time.

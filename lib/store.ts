@@ -1,7 +1,7 @@
 import { BusLink, getEventBus } from './bus'
 import { callback, finite, json, jsonObject, jsonPatch, options, text } from './check'
 import { invalid, NventError } from './errors'
-import { addon, bridge, flushBuses, healthOf, now, offDelivery, onDelivery, storeCall as call } from './native'
+import { addon, bridge, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
 import type { NativeStore } from './native'
 import type { EventBus, EventReadOptions, EventRecord, EventSubscription, FileStore, FileStoreOptions, IndexEntry, StoreAdapter, StoreOptions, StoreStats } from './types'
 import { Warnings } from './warn'
@@ -42,7 +42,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   protected constructor(private readonly backend: 'memory' | 'file' | 'redis', opts: StoreOptions, create: (bus: BusLink['bus']['native'] | null) => NativeStore) {
     const link = announceOn(opts.bus)
     this.bus = opts.bus === undefined ? getEventBus() : opts.bus
-    this.native = now(() => create(link?.bus.native ?? null))
+    this.native = callSync(() => create(link?.bus.native ?? null))
     this.warnings = new Warnings(`the ${backend} store`)
     const { native } = this
     this.stream = {
@@ -111,7 +111,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   }
 
   stats(): StoreStats {
-    return { ...JSON.parse(now(() => this.native.stats())), handlerErrors: this.warnings.count }
+    return { ...JSON.parse(callSync(() => this.native.stats())), handlerErrors: this.warnings.count }
   }
 
   private async listen(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription> {

@@ -1,6 +1,6 @@
 import { callback, jsonObject, object, options, text } from './check'
 import { invalid } from './errors'
-import { addon, bridge, call, healthOf, now, offDelivery, onDelivery } from './native'
+import { addon, bridge, call, healthOf, callSync, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
 import type { MemoryStreamOptions, StreamAdapter, StreamEvent, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
 import { Warnings } from './warn'
@@ -29,7 +29,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
 
   /** @internal */
   protected constructor(private readonly backend: 'memory' | 'redis', create: () => NativeStream) {
-    this.native = now(create)
+    this.native = callSync(create)
     this.warnings = new Warnings(`the ${backend} stream`)
   }
 
@@ -66,11 +66,11 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   }
 
   async listTopics(): Promise<string[]> {
-    return JSON.parse(now(() => this.native.topics()))
+    return JSON.parse(callSync(() => this.native.topics()))
   }
 
   async getSubscriptionCount(topic: string): Promise<number> {
-    return now(() => this.native.subscriptionCount(text('topic', topic)))
+    return callSync(() => this.native.subscriptionCount(text('topic', topic)))
   }
 
   async shutdown(): Promise<void> {
@@ -84,7 +84,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   }
 
   stats(): StreamStats {
-    const native = JSON.parse(now(() => this.native.stats()))
+    const native = JSON.parse(callSync(() => this.native.stats()))
     return { ...native, delivered: this.delivered, gaps: this.gaps, handlerErrors: this.warnings.count }
   }
 }

@@ -1,3 +1,5 @@
+import { stackOf } from './errors'
+
 /** Tells about failing handlers through `process.on('warning')`: the first of each adapter, the rest is in its counters. */
 export class Warnings {
   count = 0
@@ -7,10 +9,9 @@ export class Warnings {
   handlerFailed = (error: unknown): void => {
     this.count += 1
     if (this.count > 1) return
-    const detail = error instanceof Error ? error.stack ?? error.message : String(error)
     process.emitWarning(
       `a handler of ${this.what} failed; further failures are only counted (stats().handlerErrors)`,
-      { type: 'NventWarning', code: 'NVENT_HANDLER', detail },
+      { type: 'NventWarning', code: 'NVENT_HANDLER', detail: stackOf(error) },
     )
   }
 }

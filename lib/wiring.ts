@@ -5,7 +5,7 @@ import { invalid } from './errors'
 import { currentAdapter } from './factory'
 import { nativeDefinition } from './flow/define'
 import { FlowRuntime } from './flow/runtime'
-import { addon, bridge, call, lend, now, takeBack } from './native'
+import { addon, bridge, call, callSync, registerTarget, releaseTarget } from './native'
 import type { NativeWiring } from './native'
 import { NventQueueAdapter } from './queue'
 import { NventStoreAdapter } from './store'
@@ -70,10 +70,10 @@ class LinkedWiring implements Wiring {
     return this.turns.take(async () => {
       if (!this.native) {
         try {
-          this.native = now(() => this.create({
+          this.native = callSync(() => this.create({
             lend: (target) => {
-              const number = lend(target)
-              this.releases.push(() => takeBack(number))
+              const number = registerTarget(target)
+              this.releases.push(() => releaseTarget(number))
               return number
             },
             bus: (bus, types) => {
@@ -108,7 +108,7 @@ class LinkedWiring implements Wiring {
 
   /** Returns the counters of the current session, or of the last one. */
   stats(): any {
-    const text = this.native ? now(() => this.native!.stats()) : this.last
+    const text = this.native ? callSync(() => this.native!.stats()) : this.last
     return text === '' ? undefined : JSON.parse(text)
   }
 

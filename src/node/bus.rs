@@ -12,8 +12,7 @@ use crate::bus::{Bus, BusEvent, Listener};
 use crate::event::{AnyEvent, parse_any};
 use crate::fanout::{Mailbox, Overflow, next_id};
 use crate::json::Json;
-use crate::node::bridge::{Bridge, Shared, Source};
-use crate::node::reply::guard;
+use crate::node::bridge::{Bridge, Shared, Source, guard};
 use crate::op::Op;
 use crate::sync::lock;
 

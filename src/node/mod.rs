@@ -1,13 +1,12 @@
 //! What JavaScript can call. The only place that names napi, and thin: arguments in, core call, result out.
 //!
-//! JSON text crosses, not objects. What is done in the call returns its result; what takes longer returns a ticket
-//! (a number) and is settled in a later batch. See `bridge` for how batches, deliveries and calls into JavaScript work.
+//! JSON text crosses, not objects. What is done in the call returns its result; what takes longer returns an
+//! operation's id (a number) and completes in a later batch. See `bridge` for how batches, deliveries and calls into JavaScript work.
 
 mod bridge;
 mod bus;
 mod queue;
 mod redis;
-mod reply;
 mod store;
 mod stream;
 mod wiring;

@@ -13,10 +13,9 @@ use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::{DEFAULT_BUFFER, Mailbox, Overflow};
 use crate::json::{self, Filter, Json, push_string};
 use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
-use crate::node::bridge::{Bridge, Shared, Source};
+use crate::node::bridge::{Bridge, Reply, Shared, Source, guard, reply};
 use crate::node::bus::NativeBus;
 use crate::node::redis::store_options;
-use crate::node::reply::{Reply, guard, reply};
 use crate::node::runtime;
 use crate::store::file::{FileStore, FileStoreOptions};
 use crate::store::{

@@ -12,10 +12,9 @@ use crate::bus::Bus;
 use crate::error::{Error, Result};
 use crate::event::{Event, NewEvent};
 use crate::json::{Json, Object, parse, push_string, to_json};
-use crate::node::bridge::{Bridge, Shared};
+use crate::node::bridge::{Bridge, Reply, Returns, Shared, guard, reply};
 use crate::node::bus::NativeBus;
 use crate::node::queue::NativeQueue;
-use crate::node::reply::{Reply, guard, reply};
 use crate::node::runtime;
 use crate::node::store::{NativeStore, nothing};
 use crate::node::stream::NativeStream;
@@ -35,6 +34,12 @@ struct JsObject {
 }
 
 impl JsObject {
+    /// Calls a method whose result is not read.
+    fn run(&self, method: &'static str, args: &[&str]) -> Op<()> {
+        let result = self.bridge.call(self.target, method, format!("[{}]", args.join(",")), Returns::Nothing);
+        Op::pending(async move { result.await.map(drop) })
+    }
+
     /// Calls a method and parses its result.
     fn call<T: Send + 'static>(
         &self,
@@ -42,7 +47,7 @@ impl JsObject {
         args: &[&str],
         read: impl FnOnce(&str) -> Result<T> + Send + 'static,
     ) -> Op<T> {
-        let result = self.bridge.call(self.target, method, format!("[{}]", args.join(",")));
+        let result = self.bridge.call(self.target, method, format!("[{}]", args.join(",")), Returns::Value);
         Op::pending(async move { read(&result.await?) })
     }
 }
@@ -61,7 +66,7 @@ fn result<T: DeserializeOwned>(method: &'static str, text: &str) -> Result<T> {
 
 impl Publisher for JsObject {
     fn publish(&self, message: Message) -> Op<()> {
-        self.call("publish", &[&text(message.topic()), message.json()], |_| Ok(()))
+        self.run("publish", &[&text(message.topic()), message.json()])
     }
 
     fn keeps_order(&self) -> bool {
@@ -92,7 +97,7 @@ impl FlowStore for JsObject {
     }
 
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
-        self.call("indexAdd", &[&text(key), &text(id), &score.to_string(), &to_json(&metadata)], |_| Ok(()))
+        self.run("indexAdd", &[&text(key), &text(id), &score.to_string(), &to_json(&metadata)])
     }
 
     fn index_update(&self, key: &str, id: &str, patch: Object) -> Op<bool> {

@@ -1,0 +1,149 @@
+import { createRequire } from 'node:module'
+import path from 'node:path'
+
+/** Loads the addon. Its classes are declared in src/node. */
+
+/** JSON text, null for nothing, or the id of an operation that completes later. */
+export type Reply = string | number | null
+
+interface NativeBridge {
+  flush(): void
+  clearNotified(): void
+  takeCompleted(): string | null
+  lastCompleted(): string[]
+  takeDeliveries(only?: number | null): string | null
+  pause(subscription: number): void
+  resume(subscription: number, ok: boolean): void
+  remove(subscription: number, handlerAtWork: boolean): void
+  takeCalls(): string | null
+  completeCall(call: number, ok: boolean, text: string): void
+}
+
+export interface NativeStore {
+  open(): Reply
+  close(): Reply
+  health(): Reply
+  stats(): string
+  append(subject: string, event: string, expected?: string | null): Reply
+  read(subject: string, query?: string | null): Reply
+  subscribe(subject: string): Reply
+  unsubscribe(id: number): Reply
+  deleteSubject(subject: string): Reply
+  kvGet(key: string): Reply
+  kvSet(key: string, value: string, ttl?: number | null): Reply
+  kvDelete(key: string): Reply
+  kvClear(pattern: string): Reply
+  kvIncrement(key: string, by: number): Reply
+  indexAdd(key: string, id: string, score: number, metadata?: string | null): Reply
+  indexGet(key: string, id: string): Reply
+  indexRead(key: string, query?: string | null): Reply
+  indexUpdate(key: string, id: string, patch: string, expectedVersion?: number | null): Reply
+  indexIncrement(key: string, id: string, field: string, by: number): Reply
+  indexDelete(key: string, id: string): Reply
+  docSave(collection: string, id: string, doc: string): Reply
+  docGet(collection: string, id: string): Reply
+  docList(collection: string, query?: string | null): Reply
+  docDelete(collection: string, id: string): Reply
+  backup(path: string): Reply
+  verify(): Reply
+}
+
+export interface NativeStream {
+  open(): Reply
+  close(): Reply
+  health(): Reply
+  stats(): string
+  publish(topic: string, message: string): Reply
+  subscribe(topic: string, options: string): Reply
+  unsubscribe(id: number): Reply
+  topics(): string
+  subscriptionCount(topic: string): number
+  parked(topic: string, group: string): Reply
+  replayParked(topic: string, group: string): Reply
+}
+
+export interface NativeQueue {
+  open(): Reply
+  enqueue(queue: string, job: string): Reply
+  schedule(queue: string, job: string, options: string): Reply
+  job(queue: string, id: string): Reply
+  jobs(queue: string, states: string[], offset: number, limit?: number | null): Reply
+  counts(queue: string): Reply
+  scheduled(queue: string): Reply
+  removeScheduled(id: string): Reply
+  removeJob(queue: string, id: string): Reply
+  isPaused(queue: string): Reply
+  pause(queue: string): Reply
+  resume(queue: string): Reply
+  on(queue: string, event: string): Reply
+  off(id: number): Reply
+  registerWorker(queue: string, jobName: string, options: string): Reply
+  start(queue: string): Reply
+  complete(token: number, result: string): Reply
+  fail(token: number, reason: string): Reply
+  progress(token: number, progress: string): Reply
+  drain(timeoutMs: number): Reply
+  settled(token: number): Reply
+  close(limitMs: number): Reply
+}
+
+export interface NativeBus {
+  publish(event: string): void
+  hasListeners(): boolean
+  subscribe(): number
+  unsubscribe(): void
+}
+
+export interface NativeWiring {
+  start(): Reply
+  stop(): Reply
+  stats(): string
+}
+
+interface Addon {
+  Bridge: new (onWake: () => void) => NativeBridge
+  NativeBus: new (bridge: NativeBridge) => NativeBus
+  NativeStore: {
+    memory(bridge: NativeBridge, bus: NativeBus | null): NativeStore
+    file(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
+    redis(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
+  }
+  NativeStream: {
+    memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream
+    redis(bridge: NativeBridge, options: string): NativeStream
+  }
+  NativeQueue: {
+    memory(bridge: NativeBridge, options: string): NativeQueue
+    file(bridge: NativeBridge, options: string): NativeQueue
+  }
+  NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, stream: NativeStream | null, target: number, options: string) => NativeWiring
+  NativeFlowWiring: new (
+    bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number,
+    queue: NativeQueue | null, queueTarget: number, options: string,
+  ) => NativeWiring & {
+    setFlows(flows: string): void
+    queues(): string
+    jobFailed(queue: string, jobId: string, name: string, reason?: string | null): void
+  }
+}
+
+function load(): Addon {
+  const require = createRequire(__filename)
+  const target = `${process.platform}-${process.arch}`
+  const candidates = [path.join(__dirname, '..', `nvent-native.${target}.node`), `nvent-native-${target}`]
+  const tried: string[] = []
+  for (const candidate of candidates) {
+    try {
+      return require(candidate) as Addon
+    }
+    catch (error) {
+      tried.push(`  ${candidate}: ${(error as Error).message.split('\n')[0]}`)
+    }
+  }
+  throw new Error(
+    `nvent-native has no binary for ${target} (Node ${process.version}).\n${tried.join('\n')}\n`
+    + 'In a clone of the repository: install Rust (https://rustup.rs) and run `npm run build`.',
+  )
+}
+
+export const addon = load()

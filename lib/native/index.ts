@@ -1,0 +1,10 @@
+/**
+ * The boundary to the addon: JSON text in, JSON text out. What takes longer comes back as an operation's id and completes in a
+ * batch. The other side is src/node/bridge.
+ */
+export { addon } from './addon'
+export type { NativeBus, NativeQueue, NativeStore, NativeStream, NativeWiring, Reply } from './addon'
+export { bridge } from './bridge'
+export { flushBuses, flushDeliveries, offDelivery, onAnnouncement, onDelivery } from './deliveries'
+export { call, callSync, healthOf, storeCall } from './operations'
+export { registerTarget, releaseTarget } from './targets'
