@@ -919,9 +919,12 @@ declare class NventError extends Error {
     readonly retryable: boolean;
     /** Whether the write may have been applied although it failed (sent to Redis, and not answered). */
     readonly maybeApplied: boolean;
+    /** The operation that failed, such as `append`, where it is known. */
+    readonly operation: string | undefined;
     constructor(code: ErrorCode, message: string, details?: {
         retryable?: boolean;
         maybeApplied?: boolean;
+        operation?: string;
         cause?: unknown;
     });
 }
