@@ -12,6 +12,7 @@ export default ts.config(
     linterOptions: { reportUnusedDisableDirectives: 'error' },
     rules: {
       '@stylistic/max-statements-per-line': 'off',
+      '@stylistic/no-mixed-operators': 'off',
       '@stylistic/operator-linebreak': ['error', 'before', { overrides: { '=': 'after' } }],
       // The compiler knows which names there are.
       'no-undef': 'off',

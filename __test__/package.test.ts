@@ -1,6 +1,6 @@
-/** The package as it ships: packed, unpacked elsewhere, and loaded in both ways. */
+/** The packages as they ship: packed, unpacked elsewhere, loaded in every way, and what a broken installation says. */
 import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -9,17 +9,24 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('..', import.meta.url))
+const bin = (path: string): string => join(root, 'node_modules', path)
+const { pack, registryReadme, stage, targets } = await import(new URL('../scripts/pack.mjs', import.meta.url).href)
+const { target } = await import(new URL('../scripts/shared.mjs', import.meta.url).href)
 let app: string
-let files: string[]
+let staged: string
+let tarball: { path: string, unpackedSize: number, files: Array<{ path: string }> }
 
 beforeAll(async () => {
   app = await mkdtemp(join(tmpdir(), 'nvent-package-'))
-  const { stdout } = await run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', app], { cwd: root })
-  const [packed] = JSON.parse(stdout)
-  files = packed.files.map((file: { path: string }) => file.path).sort()
-  const target = join(app, 'node_modules/nvent-native')
-  await mkdir(target, { recursive: true })
-  await run('tar', ['-xzf', join(app, packed.filename), '-C', target, '--strip-components', '1'])
+  const dirs: string[] = stage(join(app, 'staged'))
+  staged = dirs.at(-1)!
+  const packed = pack(dirs, app)
+  tarball = packed.at(-1)
+  for (const { name, path } of packed) {
+    const to = join(app, 'node_modules', name)
+    await mkdir(to, { recursive: true })
+    await run('tar', ['-xzf', path, '-C', to, '--strip-components', '1'])
+  }
 })
 afterAll(() => rm(app, { recursive: true, force: true }))
 
@@ -28,18 +35,65 @@ async function inApp(name: string, source: string): Promise<any> {
   await writeFile(join(app, name), source)
   return JSON.parse((await run(process.execPath, [name], { cwd: app })).stdout)
 }
+const manifest = async (name: string): Promise<any> => JSON.parse(await readFile(join(app, 'node_modules', name, 'package.json'), 'utf8'))
 
 it('ships what is needed to run, and no sources', () => {
-  const addon = `nvent-native.${process.platform}-${process.arch}.node`
-  expect(files).toEqual(expect.arrayContaining([addon, 'LICENSE', 'dist/index.cjs', 'dist/index.mjs', 'index.d.ts', 'package.json']))
-  const expected = /^(dist\/.*\.(cjs|mjs|js|d\.ts)|nvent-native\.[\w-]+\.node|index\.d\.ts|package\.json|LICENSE|README\.md|CHANGELOG\.md)$/
+  const files = tarball.files.map(({ path }) => path)
+  expect(files).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'THIRD-PARTY-NOTICES.md', 'sbom.cdx.json', 'dist/index.cjs', 'dist/index.mjs', 'index.d.cts', 'index.d.ts']))
+  const expected = /^(dist\/.*\.(cjs|mjs|js|d\.ts|json|vue)|(bin|examples)\/[\w-]+\.mjs|index\.d\.c?ts|package\.json|sbom\.cdx\.json|LICENSE|(README|CHANGELOG|THIRD-PARTY-NOTICES)\.md)$/
   expect(files.filter(file => !expected.test(file))).toEqual([])
+  expect(tarball.unpackedSize).toBeLessThan(1_500_000)
 })
 
-it('runs no script where it is installed', async () => {
-  const { scripts, dependencies } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'))
-  expect(Object.keys(scripts)).not.toEqual(expect.arrayContaining([expect.stringMatching(/^(pre|post)?install$/)]))
-  expect(dependencies).toBeUndefined()
+it('runs nothing where it is installed, and brings one binary', async () => {
+  const published = await manifest('nvent-native')
+  expect(published).not.toHaveProperty('scripts')
+  expect(published).not.toHaveProperty('dependencies')
+  expect(published).not.toHaveProperty('devDependencies')
+  expect(published.optionalDependencies).toEqual(Object.fromEntries(targets().map((name: string) => [`nvent-native-${name}`, published.version])))
+  const platform = await manifest(`nvent-native-${target}`)
+  expect(platform).toMatchObject({ version: published.version, os: [process.platform], cpu: [process.arch] })
+  expect(await readdir(join(app, 'node_modules', `nvent-native-${target}`))).toContain(`nvent-native.${target}.node`)
+})
+
+it('is told apart by C library on Linux', async () => {
+  const { platformManifest } = await import(new URL('../scripts/pack.mjs', import.meta.url).href)
+  expect(platformManifest('linux-x64-musl')).toMatchObject({ os: ['linux'], cpu: ['x64'], libc: ['musl'] })
+  expect(platformManifest('linux-arm64-gnu')).toMatchObject({ os: ['linux'], cpu: ['arm64'], libc: ['glibc'] })
+  expect(platformManifest('darwin-arm64')).not.toHaveProperty('libc')
+})
+
+it('the loader has literal requires for every target', async () => {
+  const source = await readFile(join(staged, 'dist/index.cjs'), 'utf8')
+  for (const name of targets()) {
+    expect(source).toContain(`require("../nvent-native.${name}.node")`)
+    expect(source).toContain(`require("nvent-native-${name}")`)
+  }
+})
+
+it('publint and attw find nothing', async () => {
+  await run(process.execPath, [bin('publint/src/cli.js'), 'run', staged, '--strict'])
+  // A Nuxt module is an ES module, and the oldest resolution does not know `exports`.
+  await run(process.execPath, [bin('@arethetypeswrong/cli/dist/index.js'), tarball.path, '--profile', 'node16', '--exclude-entrypoints', './nuxt'])
+})
+
+it.each([
+  ['Node16', 'Node16'], ['NodeNext', 'NodeNext'], ['ESNext', 'Bundler'],
+])('the types serve module %s with resolution %s, from both kinds of module', async (module, moduleResolution) => {
+  const use = `
+    const { store } = await createAdapters({ store: { adapter: 'memory' } })
+    const ids: string[] = (await store.read('s')).map(event => event.id)
+    // @ts-expect-error -- subjects are text
+    void store.read(1)
+    void ids`
+  await writeFile(join(app, 'esm.mts'), `import { createAdapters } from 'nvent-native'\n${use}\n`)
+  await writeFile(join(app, 'cjs.cts'), `import nvent = require('nvent-native')\nasync function main() {\n  const { createAdapters } = nvent\n${use}\n}\nvoid main\n`)
+  const files = module === 'ESNext' ? ['esm.mts'] : ['esm.mts', 'cjs.cts']
+  const { stdout } = await run(process.execPath, [
+    bin('typescript/bin/tsc'), '--noEmit', '--strict', '--target', 'ES2022', '--lib', 'ES2023,DOM,ESNext.Disposable', '--types', 'node',
+    '--typeRoots', bin('@types'), '--module', module!, '--moduleResolution', moduleResolution!, ...files,
+  ], { cwd: app }).catch(error => error)
+  expect(stdout).toBe('')
 })
 
 it('is one and the same by import, by require, and under both names', async () => {
@@ -68,11 +122,34 @@ it('works from a CommonJS script', async () => {
   `)).toEqual(['hello'])
 })
 
-it('says what is missing where there is no binary for the machine', async () => {
-  const bare = join(app, 'bare')
-  await mkdir(bare)
-  await run('cp', ['-r', join(app, 'node_modules/nvent-native/dist'), bare])
-  const failure = await run(process.execPath, [join(bare, 'dist/index.cjs')], { cwd: bare }).catch(error => error)
-  expect(failure.stderr).toContain(`no binary for ${process.platform}-${process.arch}`)
-  expect(failure.stderr).toContain('npm run build')
+it('has a demo', async () => {
+  const { stdout } = await run(process.execPath, ['node_modules/nvent-native/bin/nvent-native.mjs', 'demo', '--memory'], { cwd: app })
+  expect(stdout).toContain('flow.completed')
+  const wrong = await run(process.execPath, ['node_modules/nvent-native/bin/nvent-native.mjs', 'dmeo'], { cwd: app }).catch(error => error)
+  expect(wrong).toMatchObject({ code: 2, stderr: expect.stringContaining('there is no command "dmeo"') })
+})
+
+it('says which package is missing where optional dependencies were left out', async () => {
+  const outside = await mkdtemp(join(tmpdir(), 'nvent-alone-'))
+  await cp(join(app, 'node_modules/nvent-native'), join(outside, 'node_modules/nvent-native'), { recursive: true })
+  const failure = await run(process.execPath, ['node_modules/nvent-native/dist/index.cjs'], { cwd: outside }).catch(error => error)
+  await rm(outside, { recursive: true })
+  expect(failure.stderr).toContain(`The package nvent-native-${target} is not installed`)
+  expect(failure.stderr).toContain('--omit=optional')
+  expect(failure.stderr).not.toContain('Rust')
+})
+
+it('tells a bundled copy to be made external, and a checkout to be built', async () => {
+  const outside = await mkdtemp(join(tmpdir(), 'nvent-bundled-'))
+  await cp(join(staged, 'dist/index.cjs'), join(outside, 'server/index.cjs'))
+  const failed = async (): Promise<string> => (await run(process.execPath, ['server/index.cjs'], { cwd: outside }).catch(error => error)).stderr
+  expect(await failed()).toContain('Mark `nvent-native` as external in your bundler')
+  await writeFile(join(outside, 'Cargo.toml'), '')
+  expect(await failed()).toContain('npm run build')
+  await rm(outside, { recursive: true })
+})
+
+it('the page of the registry links to the repository', () => {
+  const links = [...registryReadme().matchAll(/\]\(([^)]+)\)/g)].map(([, link]) => link!)
+  expect(links.filter(link => !/^(https?:|#)/.test(link))).toEqual([])
 })

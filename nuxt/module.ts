@@ -108,7 +108,7 @@ function keepExternal(nitro: NitroConfig) {
     nitro.externals = {
       ...nitro.externals,
       external: [...nitro.externals?.external ?? [], isNative],
-      traceInclude: [...nitro.externals?.traceInclude ?? [], addonOf(file)],
+      traceInclude: [...nitro.externals?.traceInclude ?? [], ...addonsOf(file)],
     }
   }
   else {
@@ -117,11 +117,22 @@ function keepExternal(nitro: NitroConfig) {
   }
 }
 
-/** The addon is loaded by a name made at run time, which no tracing sees: a file of the package, or a package of its own. */
-function addonOf(entry: string): string {
-  const target = `${process.platform}-${process.arch}`
-  const beside = join(dirname(entry), '..', `nvent-native.${target}.node`)
-  return existsSync(beside) ? beside : resolveModule(`nvent-native-${target}`, { url: pathToFileURL(entry) })
+/** Returns the addons that are installed, in the package or in packages of their own: Nitro copies them beside the server. */
+function addonsOf(entry: string): string[] {
+  const { platform, arch } = process
+  const targets = platform === 'linux'
+    ? [`linux-${arch}-gnu`, `linux-${arch}-musl`]
+    : [platform === 'win32' ? `win32-${arch}-msvc` : `${platform}-${arch}`]
+  return targets.flatMap((target) => {
+    const beside = join(dirname(entry), '..', `nvent-native.${target}.node`)
+    if (existsSync(beside)) return [beside]
+    try {
+      return [resolveModule(`nvent-native-${target}`, { url: pathToFileURL(entry) })]
+    }
+    catch {
+      return []
+    }
+  })
 }
 
 /** The section and the hooks, typed in nuxt.config and on the server. nvent types its own section. */

@@ -3,7 +3,15 @@ import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
 export const root = fileURLToPath(new URL('..', import.meta.url))
-export const addon = `nvent-native.${process.platform}-${process.arch}.node`
+
+/** What the addon of this machine is built for, as lib/loader.ts names it. */
+export const target = { linux: `linux-${process.arch}-${isMusl() ? 'musl' : 'gnu'}`, win32: `win32-${process.arch}-msvc` }[process.platform]
+  ?? `${process.platform}-${process.arch}`
+export const addon = `nvent-native.${target}.node`
+
+function isMusl() {
+  return process.platform === 'linux' && !process.report.getReport().header.glibcVersionRuntime
+}
 
 /** Runs a command to its end, and ends this process where it fails. */
 export function run(command, args) {

@@ -131,11 +131,14 @@ export async function eventually<T>(found: () => Promise<T | undefined | false>,
   }
 }
 
+/** Installs the root package and the one of this platform, as a release has them. */
 async function installPackage(modules: string) {
-  const { stdout } = await run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', modules], { cwd: ROOT })
-  const [{ filename }] = JSON.parse(stdout)
-  const target = join(modules, 'nvent-native')
-  await mkdir(target)
-  await run('tar', ['-xzf', join(modules, filename), '-C', target, '--strip-components', '1'])
-  await rm(join(modules, filename))
+  const { pack, stage } = await import(new URL('../../scripts/pack.mjs', import.meta.url).href)
+  const scratch = await mkdtemp(join(tmpdir(), 'nvent-pack-'))
+  for (const { name, path } of pack(stage(join(scratch, 'staged')), scratch)) {
+    const target = join(modules, name)
+    await mkdir(target)
+    await run('tar', ['-xzf', path, '-C', target, '--strip-components', '1'])
+  }
+  await rm(scratch, { recursive: true })
 }

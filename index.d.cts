@@ -1,0 +1,1102 @@
+// Generated from lib by `npm run types`.
+
+/**
+ * The public surface of nvent-native. `index.d.ts` at the root of the package is generated from here and from the
+ * classes that implement it (`npm run types`).
+ *
+ * Members marked "nvent 0.5" have the shape that nvent 0.5 calls; "nvent 0.4.1" is the older surface of stores, the
+ * same operations under other names.
+ */
+/** A persisted event. `id` and `ts` are given by the store. Unknown extra fields are kept as they came. */
+interface EventRecord {
+    /** `<ms>-<seq>`: strictly increasing within a subject on every backend, also across restarts and clock steps. */
+    id: string;
+    /** When the store took it: Unix time in milliseconds. */
+    ts: number;
+    /** What happened: `flow.start`, `step.completed`, `emit`, or a type of your own. */
+    type: string;
+    /** The run of a flow that the event belongs to. */
+    runId?: string;
+    /** The name of that flow. */
+    flowName?: string;
+    /** The step that the event is about. */
+    stepName?: string;
+    /** One attempt of a step: `<run>__<step>__attempt-<n>`. */
+    stepId?: string;
+    /** Which attempt of the step, counted from 1. */
+    attempt?: number;
+    /** The payload: any JSON value. */
+    data?: any;
+    /** Any further field, kept as it came. */
+    [field: string]: any;
+}
+/** An event to append: an `id` or `ts` in it is replaced by the store's own. */
+type NewEvent = {
+    /** What happened. */
+    type: string;
+    /** Everything else of an {@link EventRecord}. */
+    [field: string]: any;
+};
+/** Options of reading a subject. All given filters must hold. */
+interface EventReadOptions {
+    /** Only events of these types. Absent: every type. */
+    types?: string[];
+    /** Only events after this id, itself excluded. An id that is not in the subject is a valid position too. */
+    after?: string;
+    /** Only events before this id, itself excluded. */
+    before?: string;
+    /** Only events from this time on, in milliseconds, itself included. 0 is a time, not "unset". */
+    from?: number;
+    /** Only events up to this time, in milliseconds, itself included. */
+    to?: number;
+    /** At most so many events, counted after every filter. Absent: all. */
+    limit?: number;
+    /** `asc` (default): in order of append. `desc`: the newest first. */
+    order?: 'asc' | 'desc';
+}
+/** Options of an append. */
+interface AppendOptions {
+    /** The id that the subject must end with, or null for "must be empty". Rejects with NVENT_CONFLICT where it does not. */
+    expectedLastId?: string | null;
+}
+/** A handler that is called with what is appended to a subject. */
+interface EventSubscription {
+    /** Names the subscription within its adapter. */
+    id: string;
+    /** The subject, or the glob, that was subscribed to. */
+    subject: string;
+    /** Ends it. After it resolves the handler is not called again. Needs no `this`; calling it twice is fine. */
+    unsubscribe: () => Promise<void>;
+}
+/** One entry of an index. What is returned is the caller's own copy. */
+interface IndexEntry {
+    /** Unique within its index. */
+    id: string;
+    /** What the index is sorted by, highest first. */
+    score: number;
+    /** The entry's object. `version` in it is 0 after `add` and one more after every update and increment. */
+    metadata?: any;
+}
+/** Options of reading an index. */
+interface IndexReadOptions {
+    /** Entries to leave out at the beginning, after the filter. Default 0. */
+    offset?: number;
+    /** At most so many entries. Default 50. */
+    limit?: number;
+    /** Equality per field of the metadata, dotted paths too; an array means "one of". */
+    filter?: Record<string, any>;
+}
+/** Options of an update. */
+interface IndexUpdateOptions {
+    /** Update only where `metadata.version` is this. */
+    expectedVersion?: number;
+}
+/** Options of listing documents. */
+interface ListOptions {
+    /** Equality per field of the document, dotted paths too; an array means "one of". */
+    filter?: Record<string, any>;
+    /** At most so many documents. Absent: all. */
+    limit?: number;
+    /** Documents to leave out at the beginning, after filter and sort. Default 0. */
+    offset?: number;
+    /** Field, or dotted path, to sort by. Absent: by id. */
+    sortBy?: string;
+    /** Direction of the sort. Default `asc`. */
+    order?: 'asc' | 'desc';
+}
+/** What an adapter says about its backend. */
+interface Health<Backend extends string = string> {
+    /** Whether calls are answered now. */
+    ok: boolean;
+    /** Which backend it is. */
+    backend: Backend;
+    /** What is wrong, or worth knowing, in words. */
+    detail?: string;
+}
+/** Counters of a store since it was made. Backends add their own. */
+interface StoreStats {
+    /** Events appended. */
+    appends: number;
+    /** Reading calls. */
+    reads: number;
+    /** Writing calls other than appends. */
+    writes: number;
+    /** Calls that failed in the backend. */
+    errors: number;
+    /** Counters of the backend. */
+    [counter: string]: number;
+}
+/** Events by subject: what is appended stays, in order. nvent 0.5. */
+interface EventStreams {
+    /** Stores an event at the end of a subject and announces it on the store's bus. The record as it was stored. */
+    append(subject: string, event: NewEvent, opts?: AppendOptions): Promise<EventRecord>;
+    /** The events of a subject. No options: all of them, in order of append. A subject without events: `[]`. */
+    read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
+    /**
+     * Calls `onEvent` with what is appended from now on, in order. `subject` may be a glob. Sees appends of this process
+     * on memory and file; of every process on Redis, where it goes on after an outage where it was. On Redis, what nvent's own
+     * adapters append comes within 5 s plus a second for each 2,000 keys of the database, or with the next event of its
+     * subject.
+     */
+    subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>;
+    /** Removes a subject with all its events. Whether there was anything. */
+    delete(subject: string): Promise<boolean>;
+}
+/** Values by key. nvent 0.5. */
+interface KeyValues {
+    /** The value, or null where there is no live one: 0, `''`, false and a stored null are values. */
+    get<T = any>(key: string): Promise<T | null>;
+    /** Stores any JSON value. `ttl` in seconds, fractions allowed; absent: for good. */
+    set<T = any>(key: string, value: T, ttl?: number): Promise<void>;
+    /** Removes a key. One that is not there is fine. */
+    delete(key: string): Promise<void>;
+    /**
+     * Removes every key that matches a Redis glob, and nothing but kv values. The number removed. On Redis, a pattern without
+     * a literal beginning, such as `*`, removes only keys that this package wrote: other programs may use the database too.
+     */
+    clear(pattern: string): Promise<number>;
+    /** Adds `by` (default 1) atomically, a missing value counting as 0, and keeps the ttl. The new value. Rejects with NVENT_TYPE where the value is no number. */
+    increment(key: string, by?: number): Promise<number>;
+}
+/**
+ * Sorted lists of objects, such as the runs of a flow. nvent 0.5. On Redis an entry has at most 10,000 fields, and the key of
+ * an index contains no `:meta:`, which separates it from its entries there; both are refused with NVENT_INVALID.
+ */
+interface Indexes {
+    /** Adds an entry, or replaces its score and metadata. Dotted keys in metadata are expanded; undefined leaves nothing. */
+    add(key: string, id: string, score: number, metadata?: Record<string, any>): Promise<void>;
+    /** One entry, or null. */
+    get(key: string, id: string): Promise<IndexEntry | null>;
+    /** Entries, highest score first, ties by id ascending. */
+    read(key: string, opts?: IndexReadOptions): Promise<IndexEntry[]>;
+    /**
+     * One atomic deep merge. null and undefined delete, arrays are replaced; dotted keys reject with NVENT_INVALID.
+     * false: there is no such entry, or `expectedVersion` differs.
+     */
+    update(key: string, id: string, metadata: Record<string, any>, opts?: IndexUpdateOptions): Promise<boolean>;
+    /** The same merge; never rejects because others update the entry too. Rejects with NVENT_NOT_FOUND where it is missing. `maxRetries` is accepted and not needed. */
+    updateWithRetry(key: string, id: string, metadata: Record<string, any>, maxRetries?: number): Promise<void>;
+    /** Adds `by` (default 1) to a field, or a dotted path, atomically. The new value. A missing entry rejects with NVENT_NOT_FOUND, "Entry not found" in the message. */
+    increment(key: string, id: string, field: string, by?: number): Promise<number>;
+    /** Removes an entry. Whether it was there. */
+    delete(key: string, id: string): Promise<boolean>;
+}
+/**
+ * Pure storage: it knows no stream. After an append it announces the record on its bus. Calls on one adapter take
+ * effect in the order in which they were made; what is returned is the caller's own copy.
+ */
+interface StoreAdapter {
+    /** Opens the store. Idempotent; every other method opens it on first use as well. */
+    init(): Promise<void>;
+    /** Idempotent. Resolves when nothing is left behind: no lock, connection, task or callback. Later calls reject with NVENT_CLOSED. */
+    close(): Promise<void>;
+    /** Asks the backend. Does not reject because the backend is down. */
+    health(): Promise<Health<'memory' | 'file' | 'redis'>>;
+    /** Counters. */
+    stats(): StoreStats;
+    /** Events by subject. nvent 0.5. */
+    readonly stream: EventStreams;
+    /** Values by key. nvent 0.5. */
+    readonly kv: KeyValues;
+    /** Sorted indexes. nvent 0.5. */
+    readonly index: Indexes;
+    /** {@link EventStreams.append}. nvent 0.4.1. */
+    append(subject: string, event: NewEvent): Promise<EventRecord>;
+    /** {@link EventStreams.read}. nvent 0.4.1. */
+    read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
+    /** {@link EventStreams.subscribe}. nvent 0.4.1. */
+    subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>;
+    /** Stores a document, replacing one of the same id. nvent 0.4.1. */
+    save(collection: string, id: string, doc: Record<string, any>): Promise<void>;
+    /** A document, or null. nvent 0.4.1. */
+    get(collection: string, id: string): Promise<Record<string, any> | null>;
+    /** Documents of a collection, by id unless `sortBy` is given. nvent 0.4.1. */
+    list(collection: string, opts?: ListOptions): Promise<Array<{
+        id: string;
+        doc: any;
+    }>>;
+    /** Removes a document. One that is not there is fine. nvent 0.4.1. */
+    delete(collection: string, id: string): Promise<void>;
+    /** {@link Indexes.add}. nvent 0.4.1. */
+    indexAdd: Indexes['add'];
+    /** {@link Indexes.get}. nvent 0.4.1. */
+    indexGet: Indexes['get'];
+    /** {@link Indexes.read}. nvent 0.4.1. */
+    indexRead: Indexes['read'];
+    /** {@link Indexes.update}. nvent 0.4.1. */
+    indexUpdate: Indexes['update'];
+    /** {@link Indexes.updateWithRetry}. nvent 0.4.1. */
+    indexUpdateWithRetry: Indexes['updateWithRetry'];
+    /** {@link Indexes.increment}. nvent 0.4.1. */
+    indexIncrement: Indexes['increment'];
+}
+/** What every store takes. */
+interface StoreOptions {
+    /** Where appends are announced. Absent: `getEventBus()`. null: nowhere. */
+    bus?: EventBus | null;
+}
+/** What an acknowledged write survives. `os`: the process being killed. `disk`: power loss too. */
+type Durability = 'os' | 'disk';
+/** What a file store keeps. What is older, or more, is removed in the background. */
+interface Retention {
+    /** Remove events older than so many milliseconds. Absent: never. */
+    maxAgeMs?: number;
+    /** Keep only the newest events of each subject. Absent: all. */
+    maxEventsPerSubject?: number;
+}
+/** Options of {@link FileStoreAdapter}. */
+interface FileStoreOptions extends StoreOptions {
+    /** The folder of the store, made where it is missing. Relative to the working directory. One process at a time; the others get NVENT_LOCKED. */
+    dataDir: string;
+    /** What an acknowledged write survives. Default `os`; `disk` syncs, once for all writes that wait. */
+    durability?: Durability;
+    /** What is kept. Default: everything. */
+    retention?: Retention;
+}
+/** A store in a folder, for one process. */
+interface FileStore extends StoreAdapter {
+    /** Writes a copy of the whole store, as it is at one moment, to a new file at `path`. */
+    backup(path: string): Promise<void>;
+    /** Reads everything and tells what is wrong with it. */
+    verify(): Promise<{
+        ok: boolean;
+        problems: string[];
+    }>;
+}
+/** Where Redis is. */
+interface RedisConnection {
+    /** `redis://` or `rediss://` (TLS); wins over the fields below. */
+    url?: string;
+    /** Default `127.0.0.1`. */
+    host?: string;
+    /** Default 6379. */
+    port?: number;
+    /** ACL user. Default: Redis's default user. */
+    username?: string;
+    /** Never appears in an error or a log. */
+    password?: string;
+    /** Database number. Default 0. */
+    db?: number;
+    /** Speak TLS. Default false. */
+    tls?: boolean;
+}
+/** Options of {@link RedisStoreAdapter}. */
+interface RedisStoreOptions extends StoreOptions {
+    /** Default: `127.0.0.1:6379`. */
+    connection?: RedisConnection;
+    /**
+     * What the store's own keys begin with; subjects, kv keys and index keys are used as they are given, and must not begin
+     * with `{prefix}:~`. Default `nvent`.
+     */
+    prefix?: string;
+    /** How long the event streams get. */
+    streams?: {
+        /**
+         * Trim on append. Default `{ maxLen: 10000, approx: true }`, as nvent does. A run that is not over keeps all its events,
+         * up to ten times `maxLen`; beyond, a warning NVENT_RUN_TRIMMED.
+         */
+        trim?: {
+            /** Events that a subject keeps. */
+            maxLen?: number;
+            /** Let Redis keep somewhat more, which is cheaper. */
+            approx?: boolean;
+        };
+    };
+}
+/** A message. Further fields are passed on as they came. */
+interface StreamEvent {
+    /** What a `filter` is matched against. */
+    type: string;
+    /** The payload: any JSON value. */
+    data: any;
+    /** About the message: `instanceId` of the sender in what the coordinator routes. */
+    metadata?: Record<string, any>;
+    /** When it was sent: Unix time in milliseconds. */
+    timestamp?: number;
+}
+/** What a subscriber is told when events may have been missed: flush the cache, or catch up. It passes every filter. */
+interface StreamGap extends StreamEvent {
+    /** Always this. */
+    type: 'stream.gap';
+    /**
+     * Why, where, and how many where that is known. `reconnect`: the connection to Redis was lost. `overflow`: the subscriber's
+     * buffer was full. `publish-failed`: the stream coordinator could not publish. `trimmed`: Redis had removed retained events.
+     */
+    data: {
+        reason: 'reconnect' | 'overflow' | 'publish-failed' | 'trimmed';
+        topic: string;
+        missed?: number;
+    };
+}
+/** Options of a subscription. */
+interface SubscribeOptions {
+    /**
+     * Exactly one member of a group gets each event. On Redis the topic must be retained; NVENT_INVALID otherwise. There an
+     * event whose handler failed is delivered again, and parked after five times: see `RedisStreamAdapter.parked`.
+     */
+    group?: string;
+    /** Which types are delivered, matched natively. A string is a glob. Absent: all. */
+    filter?: string | RegExp;
+    /** First everything retained, then live, without hole or duplicate. The topic must be retained; NVENT_INVALID otherwise. Default false. */
+    fromBeginning?: boolean;
+    /** Leave out what this adapter published itself. Default false. With `group`: NVENT_INVALID, as an event that goes to one member would be lost. */
+    ignoreOwn?: boolean;
+    /** Events that may wait for this subscriber. Default 10,000. */
+    buffer?: number;
+    /** When the buffer is full: drop the oldest (default) or the newest, and tell a gap; or let publishers wait. */
+    overflow?: 'drop-oldest' | 'drop-newest' | 'block';
+}
+/** A subscription to a topic. */
+interface SubscriptionHandle {
+    /** Names the subscription within its adapter. */
+    id: string;
+    /** The topic, or the glob, that was subscribed to. */
+    topic: string;
+    /** Ends it. After it resolves the handler is not called again. Needs no `this`; calling it twice is fine. */
+    unsubscribe: () => Promise<void>;
+}
+/** Counters of a stream since it was made. */
+interface StreamStats {
+    /** Events that the broker took from this adapter. */
+    published: number;
+    /** Events handed to handlers. */
+    delivered: number;
+    /** Events that overflowed a buffer. */
+    dropped: number;
+    /** Gaps told to handlers. */
+    gaps: number;
+    /** Handlers that threw or rejected. The first is reported as a process warning. */
+    handlerErrors: number;
+    /** Connections made again after an outage. */
+    reconnects: number;
+    /** Counters of the backend. */
+    [counter: string]: number;
+}
+/** Pure delivery: it knows no store. */
+interface StreamAdapter {
+    /** Opens the stream. Idempotent; every other method opens it on first use as well. */
+    init(): Promise<void>;
+    /** Sends any JSON object, whole. Resolves when the broker has it; a failing handler never fails a publish. */
+    publish(topic: string, event: StreamEvent): Promise<void>;
+    /** Calls `handler` with what is published to a topic, or to every topic that a Redis glob matches (`*` crosses colons). */
+    subscribe(topic: string, handler: (event: StreamEvent, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle>;
+    /** Ends a subscription. After it resolves the handler is not called again. */
+    unsubscribe(handle: SubscriptionHandle): Promise<void>;
+    /** Topics and globs that handlers of this adapter are subscribed to, each once. */
+    listTopics(): Promise<string[]>;
+    /** Handlers of this adapter subscribed to exactly this topic or glob. */
+    getSubscriptionCount(topic: string): Promise<number>;
+    /** Ends every subscription and closes the stream. Idempotent; later calls reject with NVENT_CLOSED. */
+    shutdown(): Promise<void>;
+    /** Asks the broker. Does not reject because it is down. */
+    health(): Promise<Health<'memory' | 'redis'>>;
+    /** Counters. */
+    stats(): StreamStats;
+}
+/** Options of {@link MemoryStreamAdapter}. */
+interface MemoryStreamOptions {
+    /** Keep what was published, so that `fromBeginning` works. Absent: nothing is kept. */
+    retain?: {
+        /** Events kept for each topic. */
+        maxEvents?: number;
+        /** How long an event is kept, in milliseconds. */
+        maxAgeMs?: number;
+    };
+}
+/** Options of {@link RedisStreamAdapter}. */
+interface RedisStreamOptions {
+    /** Default: `127.0.0.1:6379`. */
+    connection?: RedisConnection;
+    /** What the keys of retained topics begin with; channels are named as their topic. Default `nvent`. */
+    prefix?: string;
+    /** Topics (globs) that are also kept in a Redis Stream, so that `fromBeginning`, `group` and catching up after a gap work on them. */
+    retain?: {
+        /** Which topics. */
+        topics: string[];
+        /** Events kept for each topic. */
+        maxLen?: number;
+    };
+}
+/** An event that a group failed at too often. */
+interface ParkedEvent {
+    /** Its id in the retained topic. */
+    id: string;
+    /** How often it was delivered. */
+    deliveries: number;
+    /** The event, as it was published. */
+    event: StreamEvent;
+}
+/** In-process. Handlers run synchronously, in order of registration, on the JavaScript thread; one that throws does not stop the others. */
+interface EventBus {
+    /** Tells every handler of the type, of `'*'` and of the event's run. An event without id and ts is ingress: flow wiring persists it. */
+    publish(event: Partial<EventRecord> & {
+        type: string;
+    }): void;
+    /** Registers a handler for a type; `'*'` is every type. The returned function ends it. */
+    onType(type: string, handler: (event: any) => unknown): () => void;
+    /** Registers a handler for the events of one run. The returned function ends it. */
+    subscribeRunId(runId: string, handler: (event: any) => unknown): () => void;
+}
+/** A part that connects adapters while it runs. Your own can be given to the registry. */
+interface Wiring {
+    /** Begins. Idempotent in the wirings of this package. */
+    start(): void | Promise<void>;
+    /** Ends; what is under way is drained within a deadline (5 s in the wirings of this package). */
+    stop(): void | Promise<void>;
+}
+/** A channel: which persisted events go to which topic. */
+interface ChannelDefinition {
+    /** Names the channel in `stats().routed`. */
+    name: string;
+    /** Event types that it takes; `'*'` is every type. */
+    types: string[];
+    /** `{field}` takes a field of the event, `{subject}` the subject. An event without the field is not routed, and counted in `stats().skipped`. */
+    topic: string;
+    /** Type of the message. Absent: the event's own. The data is `{ event }`. */
+    type?: string;
+}
+/** Options of the stream coordinator. */
+interface StreamCoordinatorOptions {
+    /** `store-sync:append:{subject}`, type `store.append`, data `{ subject, event }`. Default true. */
+    enableStoreSync?: boolean;
+    /**
+     * `flow:event:{runId}`, type as the event, data `{ runId, flowName, event }`; and for terminal events and emits
+     * `flow:trigger:{flowName}`, type `flow.trigger`, data `{ flowName, runId, cause, event }`. Default true.
+     */
+    enableFlowEvents?: boolean;
+    /**
+     * `client:flow:{runId}`, type `flow.event`, data `{ event }`; and when a run's status changes
+     * `client:ui:flow:{flowName}`, type `ui.flow`, data `{ flowName, runId, status, ts }`. Default false.
+     */
+    enableClientMessages?: boolean;
+    /** More channels, as rows of the same table. */
+    channels?: ChannelDefinition[];
+    /** Types that go to the flow channel. Default: flow.start, flow.completed, flow.failed, flow.cancel, flow.stalled, emit. */
+    flowEventTypes?: string[];
+    /** In `metadata.instanceId` of every message. Default: one per process. */
+    instanceId?: string;
+}
+/** The coordinator's options, and what it connects. */
+interface StreamCoordinatorParts extends StreamCoordinatorOptions {
+    /** Where events come from. Absent: `getEventBus()`. Native, or any object with the same methods. */
+    bus?: EventBus;
+    /** Where messages go. Absent: the current stream. Native, or any object with the same methods. */
+    stream?: StreamAdapter;
+}
+/** Counters of the stream coordinator. */
+interface CoordinatorStats {
+    /** Messages that the stream took, for each channel: `store-sync`, `flow`, `client`, and the names of your own. */
+    routed: Record<string, number>;
+    /** Times that a channel took an event but a field of its topic was missing. */
+    skipped: number;
+    /** Messages that the stream did not take. */
+    failed: number;
+    /** Events that wait or are under way. Bounded. */
+    lag: number;
+    /** Further counters. */
+    [counter: string]: any;
+}
+/** A coordinator, as `createStreamCoordinator` returns it. */
+interface StreamCoordinator extends Wiring {
+    /** Counters. */
+    stats(): CoordinatorStats;
+}
+/** A flow: its steps, and what each waits for. */
+interface FlowDefinition {
+    /** The flow's name. */
+    id: string;
+    /** The step that starts a run. Whoever starts the run enqueues it. */
+    entry?: {
+        /** Its name. */
+        step: string;
+        /** The queue it runs on. Default: its name. */
+        queue?: string;
+        /** Names that it emits. */
+        emits?: string[];
+    };
+    /** The other steps, by name. */
+    steps: Record<string, {
+        /** Emitted names, or `step:<name>` for a step's completion. The step runs once all have happened. */
+        subscribes?: string[];
+        /** Names that it emits. */
+        emits?: string[];
+        /** The queue it runs on. Default: its name. */
+        queue?: string;
+    }>;
+}
+/** What a step of a flow from `defineFlow` is given beside its input. */
+interface StepContext {
+    /** The run's id. */
+    readonly runId: string;
+    /** The flow's id. */
+    readonly flowId: string;
+    /** The step's name. */
+    readonly step: string;
+    /** From 1; counts over retries of the run as well. */
+    readonly attempt: number;
+    /** Aborted when the attempt times out, the run is cancelled, or the queue closes. */
+    readonly signal: AbortSignal;
+    /** Resolves when the event is stored. Steps that subscribe to the name run with the payload. */
+    emit(name: string, payload?: any): Promise<void>;
+    /** Values of the run, stored under `nq:flow:{runId}:{key}`; removed `keepState` ms after its end. */
+    readonly state: {
+        /** Resolves with the value, or null. */
+        get<T = any>(key: string): Promise<T | null>;
+        /** Stores a value. */
+        set(key: string, value: any): Promise<void>;
+        /** Removes a value. */
+        delete(key: string): Promise<void>;
+    };
+    /** Stores an event of type `log` with `{ level, message, data }` in the run. */
+    log(level: 'debug' | 'info' | 'warn' | 'error', message: string, data?: any): Promise<void>;
+}
+/** A step of a flow from `defineFlow`. */
+interface StepOptions<Input = any> {
+    /** Emitted names, or `step:<name>` for a step's completion. The step runs once all have happened. Absent: the entry. */
+    subscribes?: string[];
+    /** Names that it emits. */
+    emits?: string[];
+    /** The queue it runs on. Default: one of its own, `<flow>.<step>`. */
+    queue?: string;
+    /** How often the step is tried in all. Default 1. */
+    attempts?: number;
+    /** Pause before another attempt, in ms. */
+    backoff?: number | {
+        type: 'fixed' | 'exponential';
+        delay: number;
+    };
+    /** Time for one attempt, in ms. Default: none. */
+    timeout?: number;
+    /** Runs of the step at a time in this process. Default 1. */
+    concurrency?: number;
+    /**
+     * Does the step's work. The entry is given the run's input, the others `{ [name]: payload }` of what they subscribe to.
+     * What it returns is stored as `result` of `step.completed`. It may run again after a crash: it should be idempotent.
+     */
+    run: (input: Input, step: StepContext) => unknown;
+}
+/** A flow with the functions of its steps, as `defineFlow` returns it. */
+interface Flow<Input = any> extends FlowDefinition {
+    /** The steps as they were given. */
+    readonly handlers: Record<string, StepOptions>;
+    /** Carries the type of the input; has no value. */
+    readonly __input?: Input;
+}
+/** How a run ended. */
+interface RunEnd {
+    /** Its status. */
+    status: 'completed' | 'failed' | 'canceled';
+    /** What failed, or the reason of the cancellation. */
+    error?: string;
+}
+/** A run, as `startFlow` returns it. */
+interface FlowRun {
+    /** Its id. */
+    runId: string;
+    /** false where the run was there already. */
+    created: boolean;
+    /**
+     * Resolves with the run's end, from the log, in any instance. Keeps the process alive meanwhile. Rejects with
+     * NVENT_UNAVAILABLE after `timeout` ms, and with the signal's reason.
+     */
+    result(opts?: {
+        signal?: AbortSignal;
+        timeout?: number;
+    }): Promise<RunEnd>;
+}
+/** Options of `streamRun`. */
+interface RunStreamOptions {
+    /** Absent: the current store. */
+    store?: StoreAdapter;
+    /** Not needed: the store's log is followed. */
+    stream?: StreamAdapter;
+    /** Subject of the run. Absent: as the running registry has it, else `nq:flow:{runId}`. */
+    subject?: string;
+}
+/** Where runs and their index are kept. `{runId}` and `{flowName}` are filled in. */
+interface FlowSubjects {
+    /** Subject of a run's events. Default `nq:flow:{runId}`. */
+    run?: string;
+    /** Key of the index of a flow's runs. Default `nq:flows:{flowName}`. */
+    runIndex?: string;
+}
+/** Options of flow wiring. */
+interface FlowWiringOptions {
+    /** Where events come from. Absent: `getEventBus()`. */
+    bus?: EventBus;
+    /** Where runs are kept. Absent: the current store. */
+    store?: StoreAdapter;
+    /** Where steps are enqueued. Absent: the current queue. */
+    queue?: QueueAdapter;
+    /** The flows, or a function that gives them. */
+    flows?: FlowDefinition[] | (() => FlowDefinition[]);
+    /** Where runs and their index are kept. */
+    subjects?: FlowSubjects;
+}
+/** Counters of flow wiring. */
+interface FlowStats {
+    /** Ingress events persisted. */
+    persisted: number;
+    /** Steps enqueued. */
+    triggered: number;
+    /** Runs ended as completed. */
+    completed: number;
+    /** Runs ended as failed. */
+    failed: number;
+    /** Further attempts to do something. */
+    retries: number;
+    /** Ingress events that wait to be persisted. */
+    lag: number;
+    /** Ingress events that were given up. */
+    lost: number;
+    /** Other permanent failures: a step that the queue refused, an index entry that was not written, a log that was not read. */
+    errors: number;
+    /** Steps run once more because a crash had lost the events of their handler. */
+    recovered: number;
+}
+/** Flow wiring, as `createFlowWiring` returns it. */
+interface FlowWiring extends Wiring {
+    /** Counters. */
+    stats(): FlowStats;
+}
+/** Options of the registry. */
+interface WiringRegistryOptions {
+    /** Options of its coordinator. */
+    streamCoordinator?: StreamCoordinatorOptions;
+    /** Flows for its flow wiring. false: without it (nvent's own does it). */
+    flow?: false | Pick<FlowWiringOptions, 'flows' | 'subjects'> & {
+        /** How long the state of a run is kept after its end, in ms. Default 7 days. */
+        keepState?: number;
+    };
+    /** Absent: what `createAdapters` or `setAdapters` made current. */
+    store?: StoreAdapter;
+    /** Absent: what `createAdapters` or `setAdapters` made current. */
+    stream?: StreamAdapter;
+    /** Absent: what `createAdapters` or `setAdapters` made current. */
+    queue?: QueueAdapter;
+    /** Absent: `getEventBus()`. */
+    bus?: EventBus;
+    /** More wirings: started after the built-in ones, stopped before them. */
+    wirings?: Wiring[];
+}
+/** The registry, as `createWiringRegistry` returns it. */
+interface WiringRegistry extends Wiring {
+    /** Counters of its wirings. */
+    stats(): any;
+}
+/** Where a job is in its life. */
+type JobState = 'waiting' | 'active' | 'completed' | 'failed' | 'delayed' | 'paused';
+/** What a queue tells about. */
+type QueueEvent = 'waiting' | 'active' | 'progress' | 'completed' | 'failed' | 'delayed' | 'paused' | 'stalled';
+/** Options of a job. */
+interface JobOptions {
+    /** An id that is there already is a no-op that returns the same id. Absent: one is made. */
+    jobId?: string;
+    /** How often the job is tried in all. Default 1. */
+    attempts?: number;
+    /** Wait before another attempt: a number is a fixed delay in milliseconds. `jitter` is the part, from 0 to 1, that chance may take away. */
+    backoff?: number | {
+        type: 'exponential' | 'fixed';
+        delay: number;
+        jitter?: number;
+    };
+    /** Milliseconds before the job may run. Default 0. */
+    delay?: number;
+    /** Lower numbers run first; jobs without one run before them. */
+    priority?: number;
+    /** Runs before the jobs of its priority that wait already. */
+    lifo?: boolean;
+    /** Milliseconds after which an attempt counts as failed. Absent: never. */
+    timeout?: number;
+    /** Forget the job when it completes; a number keeps the newest so many. */
+    removeOnComplete?: boolean | number | KeepJobs;
+    /** Forget the job when it fails for good; a number keeps the newest so many. */
+    removeOnFail?: boolean | number | KeepJobs;
+}
+/** Which of the jobs that ended are kept, looked at when one ends: the newest `count`, and of them those that ended at most `age` seconds ago. */
+type KeepJobs = {
+    count: number;
+} | {
+    age: number;
+    count?: number;
+};
+/** A job to be done. */
+interface NewJob {
+    /** Which handler of the queue runs it. */
+    name: string;
+    /** Any JSON value. */
+    data: any;
+    /** Options; they win over the queue's `defaultJobOptions`. */
+    opts?: JobOptions;
+}
+/** A job, as the queue tells about it. */
+interface Job {
+    /** Unique within its queue. */
+    id: string;
+    /** Which handler runs it. */
+    name: string;
+    /** What it was given. */
+    data: any;
+    /** Where it is in its life. */
+    state: JobState;
+    /** What its handler returned. */
+    returnvalue?: any;
+    /** Why its last attempt failed. */
+    failedReason?: string;
+    /** When it was enqueued, in milliseconds, as the two below. */
+    timestamp?: number;
+    /** When its last attempt began. */
+    processedOn?: number;
+    /** When it ended. */
+    finishedOn?: number;
+    /** Attempts so far. */
+    attemptsMade?: number;
+    /** What its handler told, from 0 to 100. */
+    progress?: number;
+}
+/** When a scheduled job runs. */
+interface ScheduleOptions {
+    /** Once, after so many milliseconds. */
+    delay?: number;
+    /** Again and again: five fields, or six with seconds first. */
+    cron?: string;
+    /** The same, with an end, in a time zone (an IANA name; default: the system's). */
+    repeat?: {
+        pattern?: string;
+        limit?: number;
+        tz?: string;
+    };
+}
+/** Options of a worker. */
+interface WorkerOptions {
+    /** Jobs of the queue that run at a time; the first registration of a queue counts. Default 1. */
+    concurrency?: number;
+    /** Jobs run from `startProcessingQueue` on. false: the queue is paused until `resume` as well. Default true. */
+    autorun?: boolean;
+}
+/** Which jobs to list. */
+interface JobQuery {
+    /** Jobs in one of these states. Absent: all. */
+    state?: JobState[];
+    /** At most so many. */
+    limit?: number;
+    /** Jobs to leave out at the beginning. Default 0. */
+    offset?: number;
+}
+/** nvent's QueueAdapter. */
+interface QueueAdapter {
+    /** Opens the queue. Idempotent; every other method opens it on first use as well. */
+    init(): Promise<void>;
+    /** Adds a job. Its id. */
+    enqueue(queue: string, job: NewJob): Promise<string>;
+    /** Adds a job that runs later, or again and again. The schedule's id. */
+    schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string>;
+    /** A job, or null. */
+    getJob(queue: string, id: string): Promise<Job | null>;
+    /**
+     * Jobs: those that wait in the order in which they run, the others newest first. Only those of the page are read; an
+     * offset is a walk along the index, 5 ms for 100,000 jobs.
+     */
+    getJobs(queue: string, query?: JobQuery): Promise<Job[]>;
+    /** How many jobs are in each state. */
+    getJobCounts(queue: string): Promise<Record<JobState, number>>;
+    /** The schedules of a queue. */
+    getScheduledJobs(queue: string): Promise<any[]>;
+    /** Ends a schedule. Whether there was one. */
+    removeScheduledJob(scheduleId: string): Promise<boolean>;
+    /** Removes a job; the result of an active one is ignored. Whether it was there. */
+    removeJob(queue: string, jobId: string): Promise<boolean>;
+    /** Payload: `{ jobId, name, … }` with returnvalue, failedReason, progress or delay as the event has it. The returned function ends it. */
+    on(queue: string, event: QueueEvent, callback: (payload: any) => void): () => void;
+    /** Whether a queue is paused. */
+    isPaused(queue: string): Promise<boolean>;
+    /** No job of the queue begins until `resume`. */
+    pause(queue: string): Promise<void>;
+    /** Goes on. */
+    resume(queue: string): Promise<void>;
+    /** Says who runs the jobs of a name. A rejection is a failed attempt; a result with `awaiting: true` means: forget the job, its id may be used again. */
+    registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void;
+    /** Runs what waits, once all handlers are registered. */
+    startProcessingQueue(queue: string): void;
+    /**
+     * Starts no further job, waits up to 30 s for running handlers, then closes. Jobs that are enqueued meanwhile, also by
+     * these handlers, are stored and run at the next start. A job ends once the store calls that its handler caused have
+     * been answered, for which it waits up to 5 s.
+     */
+    close(): Promise<void>;
+}
+/** Options of {@link MemoryQueueAdapter}. */
+interface QueueOptions {
+    /** For jobs that do not say otherwise. */
+    defaultJobOptions?: JobOptions;
+}
+/** Options of {@link FileQueueAdapter}. */
+interface FileQueueOptions extends QueueOptions {
+    /** The folder of the queue, made where it is missing. One process at a time; the others get NVENT_LOCKED. */
+    dataDir: string;
+    /** What an acknowledged job survives. Default `os`. */
+    durability?: Durability;
+}
+/** The `nvent` section of nuxt.config. Adapters are independent of each other. An unknown name or option rejects with NVENT_INVALID and says which are known. */
+interface AdaptersConfig {
+    /** The store. Default: files in `.data/store`. */
+    store?: {
+        /** Which backend. Default `file`. */
+        adapter?: 'memory' | 'file' | 'redis';
+        /** {@link RedisStoreOptions.prefix}. */
+        prefix?: string;
+        /** Options of the file store. */
+        file?: Partial<Pick<FileStoreOptions, 'dataDir' | 'durability' | 'retention'>>;
+        /** Where Redis is. Default: `connections.redis`. */
+        redis?: RedisConnection;
+    };
+    /** The stream. Default: memory. */
+    stream?: {
+        /** Which backend. Default `memory`. */
+        adapter?: 'memory' | 'redis';
+        /** {@link RedisStreamOptions.prefix}. */
+        prefix?: string;
+        /** Where Redis is. Default: `connections.redis`. */
+        redis?: RedisConnection;
+        /** {@link RedisStreamOptions.retain}. */
+        retain?: RedisStreamOptions['retain'];
+    };
+    /** The queue. Default: files in `.data/queue`. */
+    queue?: {
+        /** Which backend. Default `file`. */
+        adapter?: 'memory' | 'file';
+        /** Options of the file queue. */
+        file?: Partial<Pick<FileQueueOptions, 'dataDir'>>;
+        /** For jobs that do not say otherwise. */
+        defaultJobOptions?: JobOptions;
+    };
+    /** Shared by the adapters. */
+    connections?: {
+        /** Where Redis is. */
+        redis?: RedisConnection;
+        /** The folder that holds `store` and `queue`. Default `.data`. */
+        file?: {
+            dataDir?: string;
+        };
+    };
+}
+/** What `createAdapters` opens. */
+interface Adapters {
+    /** The store. */
+    store: StoreAdapter;
+    /** The stream. */
+    stream: StreamAdapter;
+    /** The queue. */
+    queue: QueueAdapter;
+}
+/**
+ * What `code` of an error says. The message says what was wrong, where, and what to do.
+ *
+ * - `NVENT_INVALID`: an argument or option is not usable
+ * - `NVENT_TYPE`: the stored value has another type
+ * - `NVENT_NOT_FOUND`: the entry that the call needs is not there
+ * - `NVENT_CONFLICT`: `expectedLastId` did not hold
+ * - `NVENT_CLOSED`: used after close
+ * - `NVENT_LOCKED`: another process holds the data directory; retryable
+ * - `NVENT_CORRUPT`: the data directory, or a stored value, cannot be read
+ * - `NVENT_UNAVAILABLE`: Redis cannot be reached; retryable
+ * - `NVENT_IO`: the file system failed
+ * - `NVENT_INTERNAL`: a defect of this package
+ */
+type ErrorCode = 'NVENT_INVALID' | 'NVENT_TYPE' | 'NVENT_NOT_FOUND' | 'NVENT_CONFLICT' | 'NVENT_CLOSED' | 'NVENT_LOCKED' | 'NVENT_CORRUPT' | 'NVENT_UNAVAILABLE' | 'NVENT_IO' | 'NVENT_INTERNAL';
+
+/** Returns the event bus of this JavaScript environment, which all loaded copies of the package share. */
+declare const getEventBus: () => EventBus;
+/** Creates an independent event bus. */
+declare const createEventBus: () => EventBus;
+
+/** Every rejection of this package. */
+declare class NventError extends Error {
+    name: string;
+    /** Stable; never changes its meaning. */
+    readonly code: ErrorCode;
+    /** Whether the same call may succeed later without a change to it. */
+    readonly retryable: boolean;
+    /** Whether the write may have been applied although it failed (sent to Redis, and not answered). */
+    readonly maybeApplied: boolean;
+    /** The operation that failed, such as `append`, where it is known. */
+    readonly operation: string | undefined;
+    constructor(code: ErrorCode, message: string, details?: {
+        retryable?: boolean;
+        maybeApplied?: boolean;
+        operation?: string;
+        cause?: unknown;
+    });
+}
+
+/** Creates and opens adapters and makes them current. The queue may also be an object of the application, such as one on BullMQ. */
+declare function createAdapters(config?: Omit<AdaptersConfig, 'queue'> & {
+    queue?: AdaptersConfig['queue'] | QueueAdapter;
+}): Promise<Adapters>;
+declare function setAdapters(adapters: Partial<Adapters>): void;
+declare const useStoreAdapter: () => StoreAdapter;
+declare const useStreamAdapter: () => StreamAdapter;
+declare const useQueueAdapter: () => QueueAdapter;
+/** Closes adapters, by default the current ones: the queue first, because its jobs use the others. */
+declare function shutdownAdapters(adapters?: Partial<Adapters>): Promise<void>;
+
+/**
+ * Defines a flow whose steps are functions. The step without `subscribes` is the entry.
+ *
+ * Throws NVENT_INVALID where there is no entry or more than one, where a step subscribes to something that no step emits,
+ * and where steps only wait for each other.
+ */
+declare function defineFlow<Input = any>(id: string, steps: Record<string, StepOptions>): Flow<Input>;
+
+declare function streamRun(runId: string, request: Request, opts?: RunStreamOptions): Promise<Response>;
+
+declare function startFlow<Input = any>(flow: Flow<Input> | string, input: Input, opts?: {
+    runId?: string;
+}): Promise<FlowRun>;
+declare function cancelFlow(flow: Flow | string, runId: string, reason?: string): Promise<boolean>;
+declare function retryRun(flow: Flow | string, runId: string): Promise<boolean>;
+declare function deleteRun(flow: Flow | string, runId: string): Promise<boolean>;
+
+/** The queue adapter of every backend. */
+declare abstract class NventQueueAdapter implements QueueAdapter {
+    private readonly subscriptions;
+    private readonly warnings;
+    /** Resolves when every enqueue made so far has settled. */
+    private enqueued;
+    init(): Promise<void>;
+    enqueue(queue: string, job: NewJob): Promise<string>;
+    schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string>;
+    getJob(queue: string, id: string): Promise<Job | null>;
+    getJobs(queue: string, query?: JobQuery): Promise<Job[]>;
+    getJobCounts(queue: string): Promise<Record<JobState, number>>;
+    getScheduledJobs(queue: string): Promise<any[]>;
+    removeScheduledJob(scheduleId: string): Promise<boolean>;
+    removeJob(queue: string, jobId: string): Promise<boolean>;
+    isPaused(queue: string): Promise<boolean>;
+    pause(queue: string): Promise<void>;
+    resume(queue: string): Promise<void>;
+    on(queue: string, event: QueueEvent, listener: (payload: any) => void): () => void;
+    registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void;
+    startProcessingQueue(queue: string): void;
+    close(): Promise<void>;
+    /** Runs a handler and commits its outcome. */
+    private run;
+    /** Subscribes to deliveries; returns a function that unsubscribes. */
+    private subscribe;
+    /** For calls that return nothing: throws a failure that is known at once, warns of a later one. */
+    private later;
+}
+/** Queues in memory. */
+declare class MemoryQueueAdapter extends NventQueueAdapter {
+    constructor(opts?: QueueOptions);
+}
+/** Queues in a folder: jobs survive the process. One process at a time. */
+declare class FileQueueAdapter extends NventQueueAdapter {
+    constructor(opts: FileQueueOptions);
+}
+
+/** A store of any backend: both surfaces, over one native store. */
+declare abstract class NventStoreAdapter implements StoreAdapter {
+    private readonly backend;
+    /** Where it announces what it appended. */
+    readonly bus: EventBus | null;
+    readonly stream: StoreAdapter['stream'];
+    readonly kv: StoreAdapter['kv'];
+    readonly index: StoreAdapter['index'];
+    private readonly subscriptions;
+    private readonly warnings;
+    init(): Promise<void>;
+    close(): Promise<void>;
+    health(): Promise<{
+        ok: boolean;
+        backend: 'memory' | 'file' | 'redis';
+        detail?: string;
+    }>;
+    stats(): StoreStats;
+    private listen;
+    append(subject: string, event: Parameters<StoreAdapter['append']>[1]): Promise<EventRecord>;
+    read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
+    subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>;
+    save(collection: string, id: string, doc: Record<string, any>): Promise<void>;
+    get(collection: string, id: string): Promise<Record<string, any> | null>;
+    list(collection: string, opts?: Parameters<StoreAdapter['list']>[1]): Promise<Array<{
+        id: string;
+        doc: any;
+    }>>;
+    delete(collection: string, id: string): Promise<void>;
+    indexAdd(key: string, id: string, score: number, metadata?: Record<string, any>): Promise<void>;
+    indexGet(key: string, id: string): Promise<IndexEntry | null>;
+    indexRead(...args: Parameters<StoreAdapter['index']['read']>): Promise<IndexEntry[]>;
+    indexUpdate(...args: Parameters<StoreAdapter['index']['update']>): Promise<boolean>;
+    indexUpdateWithRetry(...args: Parameters<StoreAdapter['index']['updateWithRetry']>): Promise<void>;
+    indexIncrement(...args: Parameters<StoreAdapter['index']['increment']>): Promise<number>;
+}
+/** A store in memory. Nothing outlives it. */
+declare class MemoryStoreAdapter extends NventStoreAdapter {
+    constructor(opts?: StoreOptions);
+}
+/** A store in a folder: embedded, durable, one process at a time. */
+declare class FileStoreAdapter extends NventStoreAdapter implements FileStore {
+    constructor(opts: FileStoreOptions);
+    backup(path: string): Promise<void>;
+    verify(): Promise<{
+        ok: boolean;
+        problems: string[];
+    }>;
+}
+
+/** A stream of any backend, over one native stream. */
+declare abstract class NventStreamAdapter implements StreamAdapter {
+    private readonly backend;
+    private readonly subscriptions;
+    private readonly warnings;
+    private delivered;
+    private gaps;
+    init(): Promise<void>;
+    publish(topic: string, event: StreamEvent): Promise<void>;
+    subscribe(topic: string, handler: (event: any, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle>;
+    unsubscribe(handle: SubscriptionHandle): Promise<void>;
+    private end;
+    listTopics(): Promise<string[]>;
+    getSubscriptionCount(topic: string): Promise<number>;
+    shutdown(): Promise<void>;
+    health(): Promise<{
+        ok: boolean;
+        backend: 'memory' | 'redis';
+        detail?: string;
+    }>;
+    stats(): StreamStats;
+}
+/** A stream in memory: a broker inside the process, one per adapter. */
+declare class MemoryStreamAdapter extends NventStreamAdapter {
+    constructor(opts?: MemoryStreamOptions);
+}
+
+/** A store on Redis, for apps that outgrow one machine: drop-in beside nvent's own. */
+declare class RedisStoreAdapter extends NventStoreAdapter {
+    constructor(opts?: RedisStoreOptions);
+}
+/** A stream on Redis: pub/sub, and Redis Streams for the topics that are retained. */
+declare class RedisStreamAdapter extends NventStreamAdapter {
+    constructor(opts?: RedisStreamOptions);
+    /** What a group failed at too often on a topic, oldest first. */
+    parked(topic: string, group: string): Promise<ParkedEvent[]>;
+    /** Publishes what is parked again, to all that are subscribed, and no longer keeps it as parked. The number of events, at most 1,000 a call. */
+    replayParked(topic: string, group: string): Promise<number>;
+}
+
+declare function createStreamCoordinator(opts?: StreamCoordinatorOptions & {
+    bus?: EventBus;
+    stream?: StreamAdapter;
+}): Wiring & {
+    stats(): CoordinatorStats;
+};
+declare function createFlowWiring(opts?: FlowWiringOptions): Wiring & {
+    stats(): FlowStats;
+};
+declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
+    stats(): any;
+};
+
+export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, defineFlow, deleteRun, getEventBus, retryRun, setAdapters, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
+export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, MemoryStreamOptions, NewEvent, NewJob, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
