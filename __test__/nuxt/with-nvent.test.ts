@@ -8,23 +8,18 @@ const config = (modules: string[], rest = '') => `{
   ${rest}
 }`
 
-/** As in nvent, requests that come before the adapters are there fail. */
-async function ready(built: Built): Promise<Server> {
-  const server = await built.start()
-  await eventually(() => server.get('/api/state').catch(() => undefined), 'the adapters')
-  return server
-}
+const RUNS = 40
 
 describe.each([
-  { layout: 'after nvent', modules: ['nvent', 'nvent-native'] },
-  { layout: 'before nvent', modules: ['nvent-native', 'nvent'] },
+  { layout: 'after nvent', modules: ['@nvent/adapter-store-redis', 'nvent', 'nvent-native'] },
+  { layout: 'before nvent', modules: ['nvent-native', '@nvent/adapter-store-redis', 'nvent'] },
 ])('the module listed $layout', ({ modules }) => {
   let app: App, built: Built, server: Server
 
   beforeAll(async () => {
-    app = await App.create('with-nvent', { config: config(modules), packages: { nvent: 'nvent' } })
+    app = await App.create('with-nvent', { config: config(modules), packages: { 'nvent': 'nvent', '@nvent/adapter-store-redis': 'redis-package' } })
     built = await app.build()
-    server = await ready(built)
+    server = await built.start()
   }, SLOW)
   afterAll(async () => {
     await server?.stop('SIGKILL')
@@ -32,8 +27,14 @@ describe.each([
     await app?.remove()
   })
 
-  test('takes the places of the built-in adapters', async () => {
-    const { adapters, store, stream, queue } = await server.get('/api/state')
+  test('a run that is started in the first milliseconds completes', async () => {
+    await server.post('/api/start', { runId: 'first' })
+    await completed('first')
+  })
+
+  test('takes the places of the built-in adapters, and of those of other packages', async () => {
+    const { adapters, store, stream, queue, redis } = await server.get('/api/state')
+    expect(redis).toBe('RedisStoreAdapter')
     expect(adapters.store.sort()).toEqual(['file', 'memory', 'native-file', 'native-memory', 'native-redis', 'redis'])
     expect(adapters.stream.sort()).toEqual(['memory', 'native-memory', 'native-redis', 'redis'])
     expect(adapters.queue.sort()).toEqual(['file', 'memory', 'native-file', 'native-memory'])
@@ -68,17 +69,38 @@ describe.each([
     await server.post('/api/start', { runId: 'two', pause: 300 })
     await eventually(async () => (await server.get('/api/state?runId=two')).events.some((event: any) => event.type === 'step.started'), 'the first step')
     await server.stop('SIGKILL')
-    server = await ready(built)
+    server = await built.start()
     const { events } = await completed('two')
     expect(events.filter((event: any) => event.type === 'flow.completed')).toHaveLength(1)
   })
 
-  test('closes after nvent has drained its queue', async () => {
+  test('a graceful stop in the middle of runs loses nothing: what the wiring writes after the drain is stored, and the next start goes on', async () => {
+    const ids = Array.from({ length: RUNS }, (_, n) => `run-${n}`)
+    await Promise.all(ids.map(runId => server.post('/api/start', { runId, pause: 30 })))
+    await eventually(async () => (await server.get('/api/state?runId=run-0')).events.some((event: any) => event.type === 'step.completed'), 'the first end of a step')
     expect(await server.stop('SIGTERM')).toBe(0)
     expect(server.output).toContain('nvent: queue drained')
-    expect(server.output).not.toContain('NVENT_CLOSED')
-    server = await ready(built)
-    expect((await server.get('/api/state?runId=two')).run.metadata.status).toBe('completed')
+    expect(server.output).not.toMatch(/NVENT_CLOSED|is closed|flow wiring:/)
+    server = await built.start()
+    for (const runId of ids) {
+      const { events } = await completed(runId)
+      expect(events.filter((event: any) => event.type === 'flow.completed'), runId).toHaveLength(1)
+    }
+  })
+
+  test('a request waits while the process that this one replaces still holds the directory', async () => {
+    const next = await built.start()
+    const answer = next.get('/api/state?runId=two')
+    await server.stop()
+    expect((await answer).run.metadata.status).toBe('completed')
+    expect(next.output).toMatch(/cannot open the adapters yet: .*NVENT_LOCKED.*Trying again[^]*the adapters are open/)
+    server = next
+  })
+
+  test('calls as nvent makes them are taken as its own adapters take them, with a warning for each kind', async () => {
+    expect(await server.get('/api/loose')).toEqual({ jobs: 1, all: 1, events: 2, flows: 1, value: 1 })
+    await server.get('/api/loose')
+    expect(server.output.match(/getJobs: 'filter' is not an option/g)).toHaveLength(1)
   })
 
   const completed = (runId: string) => eventually(async () => {
@@ -99,7 +121,7 @@ describe('with replace: false', () => {
       packages: { nvent: 'nvent' },
     })
     const built = await app.build()
-    const server = await ready(built)
+    const server = await built.start()
     const { adapters, store } = await server.get('/api/state')
     expect(adapters.store.sort()).toEqual(['native-file', 'native-memory', 'native-redis'])
     expect(store).toBe('MemoryStoreAdapter')

@@ -12,6 +12,7 @@ import { Activity } from './activity.js'
 import { memoryAdapters, nativeAdapters } from './adapters.js'
 import { serverConfig, unknownVariableWarnings, type BuiltConfig, type ServerConfig } from './config.js'
 import { hookLast } from './hooks.js'
+import { lenientQueue, lenientStore, lenientStream } from './lenient.js'
 import { Startup } from './startup.js'
 
 /** The adapters are closed once nothing has used them for this long, in ms … */
@@ -49,8 +50,13 @@ export default defineNitroPlugin((nitroApp) => {
       config = serverConfig(built, process.env)
       startup.openTimeout = config.openTimeout
       const adapters = created = create(config)
-      for (const store of Object.values(adapters.stores)) [store, store.stream, store.kv, store.index].forEach(part => activity.watch(part))
+      for (const store of Object.values(adapters.stores)) {
+        lenientStore(store)
+        ;[store, store.stream, store.kv, store.index].forEach(part => activity.watch(part))
+      }
+      Object.values(adapters.streams).forEach(lenientStream)
       for (const queue of Object.values(adapters.queues)) {
+        lenientQueue(queue)
         activity.watch(queue, ['enqueue', 'schedule'])
         holdEnqueues(queue, Promise.race([listening, startup.wait()]))
       }
@@ -109,11 +115,12 @@ function register({ stores, streams, queues }: Created<QueueAdapter>, replace = 
 }
 
 /** Opens those adapters that the app has chosen; the others open on first use, which never comes. */
-async function openChosen({ stores, streams, queues }: Created, { store, stream, queue }: ServerConfig) {
-  const backend = (adapter: string) => adapter.replace(/^native-/, '')
-  await stores[backend(store.adapter)]?.init()
-  await streams[backend(stream.adapter)]?.init()
-  await queues[backend(queue.adapter)]?.init()
+async function openChosen({ stores, streams, queues }: Created, { store, stream, queue, replace }: ServerConfig) {
+  const chosen = <T>(adapters: Record<string, T>, adapter: string): T | undefined =>
+    replace || adapter.startsWith('native-') ? adapters[adapter.replace(/^native-/, '')] : undefined
+  await chosen(stores, store.adapter)?.init()
+  await chosen(streams, stream.adapter)?.init()
+  await chosen(queues, queue.adapter)?.init()
 }
 
 /**

@@ -1,0 +1,100 @@
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { FileQueueAdapter, FileStoreAdapter } from '../../dist/index.mjs'
+import { App, eventually, type Built } from './app.js'
+
+const SLOW = 600_000
+
+describe('the start and the end of a server', () => {
+  let app: App, built: Built
+  const data = (...path: string[]) => join(built.home, ...path)
+
+  beforeAll(async () => {
+    app = await App.create('start')
+    built = await app.build()
+  }, SLOW)
+  afterAll(async () => {
+    await built?.remove()
+    await app?.remove()
+  })
+
+  test('routes that the build rendered used adapters in memory, and nothing was opened, started or left on disk', async () => {
+    const rendered = JSON.parse(await readFile(data('app/public/api/rendered'), 'utf8'))
+    expect(rendered).toMatchObject({ backend: 'memory', opened: 0 })
+    expect(existsSync(join(app.dir, '.data'))).toBe(false)
+  })
+
+  test('at the end everything is closed, after what the application does in its own hooks', async () => {
+    const server = await built.start()
+    expect(await server.get('/api/state')).toEqual({ closing: null, received: 'webhook:r' })
+    expect(await server.stop('SIGTERM')).toBe(0)
+    expect(server.output).toContain('the application closed\nthe directory is free')
+    expect(server.output).not.toContain('NVENT_')
+    const next = await built.start()
+    expect((await next.get('/api/state')).closing).toBe(server.pid)
+    await next.stop()
+  })
+
+  test('the folders follow a variable that the build did not know', async () => {
+    const server = await built.start({ NUXT_NVENT_CONNECTIONS_FILE_DATA_DIR: 'elsewhere', NUXT_NVENT_STORE_ADAPTR: 'x' })
+    await server.get('/api/state')
+    expect([existsSync(data('elsewhere/store')), existsSync(data('elsewhere/queue'))]).toEqual([true, true])
+    expect(server.output).toContain('NUXT_NVENT_STORE_ADAPTR is not an option: did you mean NUXT_NVENT_STORE_ADAPTER?')
+    await server.stop('SIGKILL')
+  })
+
+  test('a wrong value of a variable ends the process', async () => {
+    await expect(built.start({ NUXT_NVENT_STORE_ADAPTER: 'fille' }))
+      .rejects.toThrow(/exited with 1 .*wrong options:\s+- NUXT_NVENT_STORE_ADAPTER is "fille": did you mean 'file'\?/s)
+  })
+
+  test('where the application fails in nvent:adapters:ready, everything is closed, once, and requests are told the cause', async () => {
+    const server = await built.start({ FAIL_READY: '1' })
+    for (let n = 0; n < 3; n++) await expect(server.get('/api/state')).rejects.toThrow(/503 .*the adapters are not open: the application failed/s)
+    expect(server.output.match(/ready \d/g)).toEqual(['ready 1'])
+    const store = new FileStoreAdapter({ dataDir: data('.data/store') })
+    await store.init()
+    await store.close()
+    expect(await server.stop('SIGTERM')).toBe(0)
+  })
+
+  test('where one adapter cannot be opened, none of the others stays open', async () => {
+    const holder = new FileQueueAdapter({ dataDir: data('.data/queue') })
+    await holder.init()
+    const server = await built.start({ NUXT_NVENT_NATIVE_OPEN_TIMEOUT: '0' })
+    await eventually(async () => server.output.includes('NVENT_LOCKED'), 'the first attempt')
+    await eventually(async () => {
+      const store = new FileStoreAdapter({ dataDir: data('.data/store') })
+      return store.init().then(() => true, () => false).finally(() => store.close())
+    }, 'the free directory of the store')
+    await holder.close()
+    await eventually(async () => server.output.includes('the adapters are open'), 'the opening')
+    await server.get('/api/state')
+    await server.stop()
+  })
+})
+
+describe('a preset', () => {
+  const build = async (preset: string) => {
+    const app = await App.create('reload', { config: `{ modules: ['nvent-native'], nitro: { preset: '${preset}' }, compatibilityDate: '2025-07-01' }` })
+    const output = await app.nuxi('build').then(({ stdout, stderr }) => `built ${stdout}${stderr}`, error => `${error.stdout}${error.stderr}`)
+    await app.remove()
+    return output
+  }
+
+  test('for edge runtimes fails the build, and says what to do', async () => {
+    const output = await build('cloudflare-pages')
+    expect(output).not.toContain('built ')
+    expect(output).toContain(`cannot run on the Nitro preset 'cloudflare-pages'`)
+    expect(output).toContain('preset node-server')
+  }, SLOW)
+
+  test('of a serverless platform warns where files are used', async () => {
+    const output = await build('aws-lambda')
+    expect(output).toContain('built ')
+    expect(output).toContain(`preset 'aws-lambda' is serverless`)
+    expect(output).toContain('nvent.store.adapter and nvent.queue.adapter')
+  }, SLOW)
+})
