@@ -144,6 +144,42 @@ async fn a_subscription_misses_nothing_in_a_burst_however_slow_it_is() {
 }
 
 #[tokio::test]
+async fn a_process_delivers_what_it_appends_however_fast_it_is_trimmed_and_others_are_told_of_what_was() {
+    let redis = TestRedis::start();
+    let options = RedisStoreOptions {
+        connection: patient(redis.port()),
+        trim: Trim { max_len: Some(10), approx: false },
+        ..Default::default()
+    };
+    let (store, other) = (RedisStore::new(options, Handle::current()), store_on(patient(redis.port())));
+    let (own, slow) = (mailbox(5), mailbox(5));
+    store.subscribe(name("s"), own.clone()).await.unwrap();
+    other.subscribe(name("s"), slow.clone()).await.unwrap();
+    let appends: Vec<_> = (0..500)
+        .map(|n| store.append(name("s"), event(&json!({"type": "t", "n": n}).to_string()), None, None))
+        .collect();
+    for append in appends {
+        append.await.unwrap();
+    }
+    for n in 0..500 {
+        assert_eq!(number(&own).await, n);
+    }
+    let (mut got, mut missed) = (0, 0);
+    loop {
+        match receive(&slow).await {
+            Ok(stored) => {
+                got += 1;
+                if value(stored.event.json())["n"] == 499 {
+                    break;
+                }
+            }
+            Err(gap) => missed += gap.missed.unwrap(),
+        }
+    }
+    assert_eq!(got + missed, 500);
+}
+
+#[tokio::test]
 async fn nothing_is_polled_while_nothing_happens_however_many_subjects_there_are() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));

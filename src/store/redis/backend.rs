@@ -245,9 +245,11 @@ impl StoreBackend for RedisStore {
             Ok(call)
         });
         // Runs where replies are read, one after the other: in the order of storage, before the append resolves.
-        let to = subject.clone();
-        let stored = move |id: String| {
+        let (to, own) = (subject.clone(), self.tailers.own_append());
+        let stored = move |text: String| {
+            let (id, position) = text.split_once(' ').unwrap_or((&text, ""));
             let event = event.persist(id.parse()?, ts);
+            own.stored(position.parse()?, &to, &event);
             if let Some(announce) = announce {
                 announce(&to, &event);
             }

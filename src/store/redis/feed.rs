@@ -177,17 +177,17 @@ impl Feed {
                     // As many as are asked for, but few at a time: the reply may be large.
                     let asked = &rest[..rest.len().min(query.limit - page.records.len()).min(MAX_EVENTS_PER_READ)];
                     let exact: Vec<_> = asked.iter().map(|entry| (entry, Start::At(entry.id))).collect();
-                    for (entry, found) in asked.iter().zip(feed.replies(&exact).await?) {
+                    for (entry, found) in asked.iter().zip(feed.events(&exact).await?) {
                         match found {
-                            Reply::Events(events) => page.records.extend(events.into_iter().map(|found| {
-                                bytes += found.event.json().len();
+                            Found::Events(events) => page.records.extend(events.into_iter().map(|(_, event)| {
+                                bytes += event.json().len();
                                 FeedRecord {
                                     position: entry.position.into(),
                                     subject: entry.subject.clone(),
-                                    event: found.event.json().clone(),
+                                    event: event.json().clone(),
                                 }
                             })),
-                            Reply::Trimmed => page.missed += 1,
+                            Found::Trimmed => page.missed += 1,
                         }
                         if page.records.len() >= query.limit || bytes >= max_bytes {
                             page.end = Some(entry.position.into());
@@ -207,15 +207,7 @@ impl Feed {
 
     /// Reads the events of entries, in the order of the entries, each after those that other writers appended to its subject
     /// since its start.
-    pub(super) async fn events(&self, entries: &[(&Entry, Start)]) -> Result<Vec<Vec<Found>>> {
-        let events = |reply| match reply {
-            Reply::Events(events) => events,
-            Reply::Trimmed => Vec::new(),
-        };
-        Ok(self.replies(entries).await?.into_iter().map(events).collect())
-    }
-
-    async fn replies(&self, entries: &[(&Entry, Start)]) -> Result<Vec<Reply>> {
+    pub(super) async fn events(&self, entries: &[(&Entry, Start)]) -> Result<Vec<Found>> {
         let mut all = Vec::with_capacity(entries.len());
         while all.len() < entries.len() {
             let mut call = scripts::FEED_EVENTS.call(&[]);
@@ -231,7 +223,7 @@ impl Feed {
             }
             for ((entry, _), reply) in asked.iter().zip(replies) {
                 if matches!(reply, Value::Int(_)) {
-                    all.push(Reply::Trimmed);
+                    all.push(Found::Trimmed);
                     continue;
                 }
                 let (mut list, mut more) = select(entry, reply::list(reply)?)?;
@@ -245,7 +237,7 @@ impl Feed {
                     list.extend(next);
                     more = rest;
                 }
-                all.push(Reply::Events(list));
+                all.push(Found::Events(list));
             }
         }
         Ok(all)
@@ -296,21 +288,15 @@ impl fmt::Display for Start {
 }
 
 /// What is there for an entry.
-enum Reply {
-    /// Its event, after those of other writers. Nothing where the subject was deleted.
-    Events(Vec<Found>),
+pub(super) enum Found {
+    /// Its event, after those of other writers, each with its id. Nothing where the subject was deleted.
+    Events(Vec<(EventId, Event)>),
     /// Its subject was trimmed.
     Trimmed,
 }
 
-/// An event that was found in its subject.
-pub(super) struct Found {
-    pub(super) id: EventId,
-    pub(super) event: Event,
-}
-
 /// Selects the event of an entry and those of other writers before it. Some: the reply is cut off after this id.
-fn select(entry: &Entry, values: Vec<Value>) -> Result<(Vec<Found>, Option<EventId>)> {
+fn select(entry: &Entry, values: Vec<Value>) -> Result<(Vec<(EventId, Event)>, Option<EventId>)> {
     let is_full = values.len() == MAX_EVENTS_PER_READ;
     let (mut list, mut last) = (Vec::with_capacity(1), entry.id);
     for value in values {
@@ -323,7 +309,7 @@ fn select(entry: &Entry, values: Vec<Value>) -> Result<(Vec<Found>, Option<Event
         }
         // An entry that is no event is skipped: it must not block what follows.
         if let Ok(event) = Event::parse(&record::to_json(id, &fields)) {
-            list.push(Found { id, event });
+            list.push((id, event));
         }
     }
     Ok((list, (is_full && last < entry.id).then_some(last)))

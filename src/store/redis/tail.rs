@@ -4,6 +4,9 @@
 //! event. Where an announcement is missing, the feed is read from the last position. An announcement that is lost therefore
 //! delays events and loses none.
 //!
+//! Events that this process has appended are kept until they are delivered, so they are not read at all; a process without
+//! many other writers delivers what it appends however fast subjects are trimmed.
+//!
 //! A mailbox that is full is not pushed to: its subscription continues by itself from its own position in the feed when
 //! there is room, and joins the others when it has caught up.
 //!
@@ -22,7 +25,7 @@ use tokio::time::Instant;
 use super::feed::{ADOPT_INTERVAL, ADOPT_STEP_DELAY, Adoption, Entry, Feed, Found, Head, Page, Start};
 use super::keys::Keys;
 use crate::error::{Error, Result};
-use crate::event::EventId;
+use crate::event::{Event, EventId};
 use crate::fanout::{Gap, GapReason, Mailbox, next_id};
 use crate::op::Op;
 use crate::redis::pubsub::{Channel, PubSub, Receiver};
@@ -38,7 +41,9 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Entries of the feed per read.
 const PAGE: usize = 1_000;
 /// Announcements that wait to be handled. Beyond, the feed is read instead.
-const MAX_ANNOUNCED: usize = 10_000;
+const MAX_ANNOUNCED: usize = 100_000;
+/// Events of this process that are kept until they are delivered, in bytes. Beyond, they are read from the server.
+const MAX_RECENT_BYTES: usize = 32 << 20;
 /// Entries handled at a time.
 const BATCH: usize = 500;
 /// Subjects of which the last id is kept.
@@ -73,6 +78,15 @@ struct State {
     known: HashMap<Arc<str>, EventId>,
     /// No id beyond this time was removed from `known`.
     known_floor: u64,
+    /// Events that this process appended, by the number of their position, and their bytes.
+    recent: VecDeque<(u64, Event)>,
+    recent_bytes: usize,
+    /// The number of the newest position that this process has appended.
+    own_newest: u64,
+    /// Appends of this process that were not answered.
+    own_in_flight: u64,
+    /// Whether other writers append: then subjects have to be read for their events.
+    foreign: bool,
     /// End of the batch whose events are being read.
     reading: Option<EventId>,
     /// Announced entries, without a gap after the cursor.
@@ -99,6 +113,50 @@ impl State {
             Start::At(id) | Start::After(id) if id >= entry.id => Start::At(entry.id),
             start => start,
         }
+    }
+
+    /// Returns the event of an entry, if this process has appended it and keeps it.
+    fn recent(&self, entry: &Entry) -> Option<Event> {
+        let at = self.recent.binary_search_by_key(&entry.position.seq, |(number, _)| *number).ok()?;
+        let (_, event) = &self.recent[at];
+        // Not so where a server lost writes and gave the number again.
+        (event.id() == entry.id.to_string()).then(|| event.clone())
+    }
+
+    fn keep(&mut self, number: u64, event: &Event) {
+        if self.recent.back().is_some_and(|(last, _)| *last >= number) {
+            self.recent.clear();
+            self.recent_bytes = 0;
+        }
+        self.recent_bytes += event.json().len();
+        self.recent.push_back((number, event.clone()));
+        while self.recent_bytes > MAX_RECENT_BYTES {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some((_, event)) = self.recent.pop_front() {
+            self.recent_bytes -= event.json().len();
+        }
+    }
+
+    /// Drops the events that all tailers have got.
+    fn forget_delivered(&mut self) {
+        let behind = self.tailers.values().filter_map(|tailer| tailer.behind);
+        let reached = behind.chain(self.cursor).map(|position| position.seq).min().unwrap_or(u64::MAX);
+        while self.recent.front().is_some_and(|(number, _)| *number <= reached) {
+            self.forget_first();
+        }
+    }
+
+    /// Returns how many announced entries can be handled. One that may be this process's own is kept until the append is
+    /// answered: its event is here then, and could not be read any sooner.
+    fn ready(&self) -> usize {
+        if self.foreign || self.own_in_flight == 0 {
+            return self.announced.len();
+        }
+        self.announced.partition_point(|entry| entry.position.seq <= self.own_newest)
     }
 
     /// Notes what a batch delivered.
@@ -172,6 +230,31 @@ pub(super) struct Tailers {
     pubsub: Arc<PubSub>,
     accept_timeout: Duration,
     runtime: Handle,
+}
+
+/// An append of this process that was not answered.
+pub(super) struct OwnAppend(Arc<Shared>);
+
+impl OwnAppend {
+    /// Keeps the event for its subscriptions.
+    pub(super) fn stored(&self, position: EventId, subject: &str, event: &Event) {
+        let mut state = self.0.state();
+        state.own_newest = position.seq;
+        if state.tailers.values().any(|tailer| tailer.glob.matches(subject)) {
+            state.keep(position.seq, event);
+        }
+    }
+}
+
+impl Drop for OwnAppend {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.own_in_flight -= 1;
+        if !state.announced.is_empty() {
+            drop(state);
+            self.0.changed.notify_one();
+        }
+    }
 }
 
 /// Receives announcements of appends.
@@ -284,6 +367,12 @@ impl Tailers {
         remove(&self.shared, id);
     }
 
+    /// Notes an append of this process. What is returned notes its end when it is dropped.
+    pub(super) fn own_append(&self) -> OwnAppend {
+        self.shared.state().own_in_flight += 1;
+        OwnAppend(self.shared.clone())
+    }
+
     /// Returns the number of the newest position known. It changes whenever there is something new to read.
     pub(super) fn watch(&self) -> watch::Receiver<u64> {
         self.shared.state().check_head = true;
@@ -343,6 +432,7 @@ fn remove(shared: &Shared, id: u64) {
         state.announced.clear();
         state.known.clear();
         state.known_floor = 0;
+        state.forget_delivered();
     }
 }
 
@@ -411,8 +501,8 @@ async fn deliver_next(shared: &Arc<Shared>, runtime: &Handle) -> Result<bool> {
             state.stale = false;
             return Ok(false);
         };
-        let count = state.announced.len().min(BATCH);
-        if count == 0 && !std::mem::take(&mut state.stale) {
+        let count = state.ready().min(BATCH);
+        if count == 0 && (!state.announced.is_empty() || !std::mem::take(&mut state.stale)) {
             return Ok(false);
         }
         let batch: Vec<_> = state.announced.drain(..count).collect();
@@ -480,31 +570,39 @@ async fn reset_if_behind_cursor(shared: &Arc<Shared>, cursor: EventId) -> Result
 async fn deliver(shared: &Arc<Shared>, page: Page, runtime: &Handle) -> Result<()> {
     let Some(last) = page.last else { return Ok(()) };
     // Tailers that start meanwhile begin at or after `last`, or read by themselves.
-    let (mut wanted, mut starts, mut batch) = (Vec::new(), Vec::new(), HashMap::<_, EventId>::new());
+    let (mut wanted, mut found, mut unread, mut batch) =
+        (Vec::new(), Vec::new(), Vec::new(), HashMap::<_, EventId>::new());
     {
-        let state = shared.state();
+        let mut state = shared.state();
+        state.foreign |= page.entries.iter().any(|entry| entry.adopted);
         for entry in page.entries {
             let known = batch.get(&entry.subject).or_else(|| state.known.get(&entry.subject));
             // Delivered with a later event of its subject already.
             let is_delivered = entry.adopted && known.is_some_and(|last| entry.id <= *last);
             let is_wanted = || state.tailers.values().any(|tailer| tailer.behind.is_none() && tailer.receives(&entry));
             if !is_delivered && is_wanted() {
-                starts.push(state.start_of(&entry, &batch));
+                let recent = state.recent(&entry).filter(|_| !state.foreign);
+                if recent.is_none() {
+                    unread.push((wanted.len(), state.start_of(&entry, &batch)));
+                }
+                found.push(Found::Events(recent.map(|event| (entry.id, event)).into_iter().collect()));
                 let last = batch.entry(entry.subject.clone()).or_insert(entry.id);
                 *last = entry.id.max(*last);
                 wanted.push(entry);
             }
         }
     }
-    let asked: Vec<_> = wanted.iter().zip(starts).collect();
-    let found = shared.feed.events(&asked).await?;
+    let asked: Vec<_> = unread.iter().map(|(at, start)| (&wanted[*at], *start)).collect();
+    for ((at, _), read) in unread.iter().zip(shared.feed.events(&asked).await?) {
+        found[*at] = read;
+    }
     let mut late = Vec::new();
     {
         let mut state = shared.state();
         let Some(cursor) = state.cursor else { return Ok(()) };
         for (id, tailer) in state.tailers.iter_mut().filter(|(_, tailer)| tailer.behind.is_none()) {
             if page.missed > 0 && tailer.start.position.seq <= cursor.seq {
-                tailer.mailbox.note_gap(Gap { reason: GapReason::Reconnect, missed: Some(page.missed) });
+                tailer.mailbox.note_gap(Gap { reason: GapReason::Trimmed, missed: Some(page.missed) });
             }
             if let Some(reached) = push_all(tailer, cursor, &wanted, &found) {
                 tailer.behind = Some(reached);
@@ -513,6 +611,7 @@ async fn deliver(shared: &Arc<Shared>, page: Page, runtime: &Handle) -> Result<(
         }
         state.cursor = Some(last);
         state.note_delivered(batch);
+        state.forget_delivered();
     }
     for id in late {
         runtime.spawn(catch_up(shared.clone(), id));
@@ -521,18 +620,21 @@ async fn deliver(shared: &Arc<Shared>, page: Page, runtime: &Handle) -> Result<(
 }
 
 /// Pushes events to a tailer. Some: its mailbox is full, and it has got what is up to this position.
-fn push_all(tailer: &Tailer, after: EventId, entries: &[Entry], found: &[Vec<Found>]) -> Option<EventId> {
+fn push_all(tailer: &Tailer, after: EventId, entries: &[Entry], found: &[Found]) -> Option<EventId> {
     let mut reached = after;
-    for (entry, found) in entries.iter().zip(found) {
-        if tailer.receives(entry) {
-            for Found { id, event } in found {
-                if *id != entry.id && tailer.start.now > id.ms {
-                    continue;
+    for (entry, found) in entries.iter().zip(found).filter(|(entry, _)| tailer.receives(entry)) {
+        match found {
+            Found::Trimmed => tailer.mailbox.note_gap(Gap { reason: GapReason::Trimmed, missed: Some(1) }),
+            Found::Events(events) => {
+                for (id, event) in events {
+                    if *id != entry.id && tailer.start.now > id.ms {
+                        continue;
+                    }
+                    if tailer.mailbox.len() >= tailer.mailbox.capacity() {
+                        return Some(reached);
+                    }
+                    _ = tailer.mailbox.push(Stored { subject: entry.subject.clone(), event: event.clone() });
                 }
-                if tailer.mailbox.len() >= tailer.mailbox.capacity() {
-                    return Some(reached);
-                }
-                _ = tailer.mailbox.push(Stored { subject: entry.subject.clone(), event: event.clone() });
             }
         }
         reached = entry.position;
@@ -568,13 +670,23 @@ async fn catch_up_page(shared: &Shared, id: u64, after: EventId) -> Result<()> {
         let room = tailer.mailbox.capacity().saturating_sub(tailer.mailbox.len()).clamp(1, BATCH);
         page.entries.iter().filter(|entry| tailer.receives(entry)).take(room).cloned().collect()
     };
-    let exact: Vec<_> = wanted.iter().map(|entry| (entry, Start::At(entry.id))).collect();
-    let found = shared.feed.events(&exact).await?;
+    let recent: Vec<_> = {
+        let state = shared.state();
+        wanted.iter().map(|entry| state.recent(entry)).collect()
+    };
+    let unread: Vec<_> = wanted.iter().zip(&recent).filter(|(_, recent)| recent.is_none()).collect();
+    let asked: Vec<_> = unread.into_iter().map(|(entry, _)| (entry, Start::At(entry.id))).collect();
+    let mut read = shared.feed.events(&asked).await?.into_iter();
+    let of_entry = |(entry, recent): (&Entry, Option<Event>)| match recent {
+        Some(event) => Found::Events(vec![(entry.id, event)]),
+        None => read.next().unwrap_or(Found::Events(Vec::new())),
+    };
+    let found: Vec<_> = wanted.iter().zip(recent).map(of_entry).collect();
     let mut state = shared.state();
     let goal = state.reading.or(state.cursor).unwrap_or_default();
     let Some(tailer) = state.tailers.get_mut(&id) else { return Ok(()) };
     if page.missed > 0 {
-        tailer.mailbox.note_gap(Gap { reason: GapReason::Reconnect, missed: Some(page.missed) });
+        tailer.mailbox.note_gap(Gap { reason: GapReason::Trimmed, missed: Some(page.missed) });
     }
     let reached = push_all(tailer, after, &wanted, &found).unwrap_or_else(|| {
         let unselected = page.entries.iter().filter(|entry| tailer.receives(entry)).nth(wanted.len());
@@ -588,5 +700,6 @@ async fn catch_up_page(shared: &Shared, id: u64, after: EventId) -> Result<()> {
         // The others may still get some of what it has.
         tailer.start.position = reached;
     }
+    state.forget_delivered();
     Ok(())
 }

@@ -3,8 +3,8 @@
 -- ARGV    expected last id, 'empty', or '' for anything | MAXLEN or '' | '~' or '=' | channel of the announcement |
 --         MAXLEN of the feed | type of the event | 'run' for an event of a run, 'end' for its last one, '' for others |
 --         greatest length of a run's subject | field, text, ...
--- returns the new id, { last id or '' } where the subject does not end as expected, or { id, 1 } where a run that is not
---         over was trimmed
+-- returns `<id> <position in the feed>`, { last id or '' } where the subject does not end as expected, or { that text, 1 }
+--         where a run that is not over was trimmed
 if ARGV[1] ~= '' then
   local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
   local last = tail and tail[1] or ''
@@ -47,5 +47,5 @@ for i = 9, #ARGV do
   add[#add + 1] = ARGV[i]
 end
 id = redis.call(unpack(add))
-feed_add(KEYS[3], KEYS[4], ARGV[5], ARGV[4], KEYS[1], id, ARGV[6])
+id = id .. ' ' .. feed_add(KEYS[3], KEYS[4], ARGV[5], ARGV[4], KEYS[1], id, ARGV[6])
 return trimmed and { id, 1 } or id

@@ -1,6 +1,7 @@
 -- Shared by the scripts that add to the feed: one entry for each event, in the order in which the store took them. The id
 -- of an entry is <ms>-<n>, where n counts all entries, so that what was trimmed can be counted. Its only field is named e,
 -- or a for an event that another writer appended (adopted later); the text is `<id> <length of type> <type><subject>`.
+-- Returns the position.
 local function feed_add(feed, state, max_len, channel, subject, id, kind, adopted)
   local n = redis.call('HINCRBY', state, 'n', 1)
   local now = redis.call('TIME')
@@ -22,4 +23,5 @@ local function feed_add(feed, state, max_len, channel, subject, id, kind, adopte
   end
   -- pcall: a user whose ACL allows no channels can append.
   redis.pcall('PUBLISH', channel, adopted and '' or position .. ' ' .. text)
+  return position
 end
