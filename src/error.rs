@@ -57,8 +57,7 @@ impl fmt::Display for Code {
 }
 
 /// Why an operation failed: what was wrong, where, and what to do about it.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
+#[derive(Debug, Clone)]
 pub struct Error {
     code: Code,
     message: String,
@@ -66,6 +65,18 @@ pub struct Error {
     maybe_applied: bool,
     operation: Option<&'static str>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
 }
 
 impl Error {
@@ -192,7 +203,8 @@ mod tests {
         let cause = std::io::Error::other("no space");
         let error = Error::io("cannot write").with_source(cause).with_operation("append").with_operation("flush");
         assert_eq!(error.operation(), Some("append"));
-        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no space"));
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        assert_eq!(cause.map(ToString::to_string).as_deref(), Some("no space"));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | transport | [`redis`] | the connection that the Redis backends share |
 //! | ground | [`event`], [`topic`], [`json`], [`fanout`], [`op`], [`health`], [`error`], [`time`], `disk` | values and mechanisms |
 
+mod backoff;
 pub mod bus;
 mod disk;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod event;
 pub mod fanout;
 pub mod health;
 pub mod json;
+mod latch;
 pub mod name;
 #[cfg(feature = "node")]
 pub mod node;

@@ -76,7 +76,13 @@ impl Glob {
         }
     }
 
-    /// Whether the topic matches.
+    /// Returns whether every topic that `other` matches is matched by this pattern. False for a few pairs of patterns of
+    /// which it is true, but never true for others.
+    pub fn covers(&self, other: &Self) -> bool {
+        covers(&tokens(self.text.as_bytes()), &tokens(other.text.as_bytes()))
+    }
+
+    /// Returns whether the topic matches.
     pub fn matches(&self, topic: &str) -> bool {
         match self.shape {
             Shape::Literal => *self.text == *topic,
@@ -159,6 +165,71 @@ fn match_one(pattern: &[u8], mut p: usize, byte: u8) -> Option<usize> {
     }
 }
 
+/// A part of a pattern.
+enum Token {
+    /// Any run of bytes.
+    Star,
+    /// One byte of this set.
+    Byte(Box<[bool; 256]>),
+}
+
+/// Splits a pattern into its parts.
+fn tokens(pattern: &[u8]) -> Vec<Token> {
+    let (mut tokens, mut p) = (Vec::new(), 0);
+    while p < pattern.len() {
+        if pattern[p] == b'*' {
+            if !matches!(tokens.last(), Some(Token::Star)) {
+                tokens.push(Token::Star);
+            }
+            p += 1;
+            continue;
+        }
+        let (mut set, mut next) = ([false; 256], p + 1);
+        for byte in 0..=u8::MAX {
+            if let Some(after) = match_one(pattern, p, byte) {
+                set[usize::from(byte)] = true;
+                next = after;
+            }
+        }
+        if !set.contains(&true) {
+            // Nothing can match here, so nothing matches what follows.
+            tokens.push(Token::Byte(Box::new(set)));
+            return tokens;
+        }
+        tokens.push(Token::Byte(Box::new(set)));
+        p = next;
+    }
+    tokens
+}
+
+/// Simulates `outer` on the parts of `inner`: a star of `inner` can only be covered by a star.
+fn covers(outer: &[Token], inner: &[Token]) -> bool {
+    // The positions in `outer` that the parts of `inner` so far can reach.
+    let mut reached = vec![false; outer.len() + 1];
+    reached[0] = true;
+    let skip_stars = |reached: &mut Vec<bool>| {
+        for at in 0..outer.len() {
+            reached[at + 1] |= reached[at] && matches!(outer[at], Token::Star);
+        }
+    };
+    skip_stars(&mut reached);
+    for token in inner {
+        let mut next = vec![false; outer.len() + 1];
+        for at in (0..outer.len()).filter(|at| reached[*at]) {
+            match (&outer[at], token) {
+                (Token::Star, _) => next[at] = true,
+                (Token::Byte(outer), Token::Byte(inner)) => {
+                    next[at + 1] |= outer.iter().zip(inner.iter()).all(|(outer, inner)| *outer || !inner);
+                }
+                (Token::Byte(_), Token::Star) => {}
+            }
+        }
+        skip_stars(&mut next);
+        reached = next;
+    }
+    reached[outer.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,5 +274,48 @@ mod tests {
         assert_eq!(Glob::new("flow:event:*").literal_prefix(), "flow:event:");
         assert_eq!(Glob::new("flow:?vent").literal_prefix(), "flow:");
         assert_eq!(Glob::new("flow").literal_prefix(), "flow");
+    }
+
+    #[test]
+    fn a_pattern_covers_another_only_if_it_matches_all_its_topics() {
+        for (outer, inner) in [
+            ("job:?", "job:?"),
+            ("job:?", "job:1"),
+            ("job:?", "job:[12]"),
+            ("*", "a*b?"),
+            ("job:*", "job:*:x"),
+            ("*:x", "a:*:x"),
+            ("a*", "a**"),
+            ("[a-c]*", "b*"),
+            ("a\\*", "a\\*"),
+            ("**", "*"),
+            ("[^x]", "[a-c]"),
+        ] {
+            assert!(Glob::new(outer).covers(&Glob::new(inner)), "{outer} covers {inner}");
+        }
+        for (outer, inner) in [
+            ("job:?", "job:*"),
+            ("job:?", "job:??"),
+            ("a*", "*"),
+            ("[ab]", "?"),
+            ("a\\*", "a*"),
+            ("a?*", "a*"),
+            ("a", "b"),
+            ("a", "a*"),
+            ("*b", "b*"),
+        ] {
+            assert!(!Glob::new(outer).covers(&Glob::new(inner)), "{outer} does not cover {inner}");
+        }
+    }
+
+    #[test]
+    fn a_covered_pattern_matches_no_topic_that_the_other_does_not() {
+        let pattern = "[ab*?\\[\\]^-]{0,5}";
+        proptest::proptest!(|(outer in pattern, inner in pattern, topic in "[ab-]{1,4}")| {
+            let (outer, inner) = (Glob::new(&outer), Glob::new(&inner));
+            if outer.covers(&inner) && inner.matches(&topic) {
+                proptest::prop_assert!(outer.matches(&topic));
+            }
+        });
     }
 }

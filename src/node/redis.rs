@@ -112,6 +112,7 @@ pub(super) fn stream_options(text: &str) -> Result<RedisStreamOptions> {
                 None => RetainTopics::DEFAULT_MAX_LEN,
                 Some(n) => whole("retain.maxLen", n, 1e15)?.max(1),
             },
+            max_backlog: None,
         }),
     };
     Ok(RedisStreamOptions {

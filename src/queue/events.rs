@@ -104,7 +104,7 @@ impl Listeners {
 
     /// Removes an owner's listeners. Events that are in their mailboxes can still be taken.
     pub(super) fn remove_owner(&mut self, owner: u64) {
-        self.remove_where(|listener| listener.owner == owner, Mailbox::finish);
+        self.remove_where(|listener| listener.owner == owner, Mailbox::close_gracefully);
     }
 
     fn remove_where(&mut self, is_removed: impl Fn(&Listener) -> bool, end: impl Fn(&Mailbox<QueueEvent>)) {

@@ -1,37 +1,38 @@
-//! One multiplexed connection: commands go out in the order of the calls, many per write, and replies come back.
+//! One multiplexed connection: commands are sent in the order of the calls, many per write.
 //!
-//! A call is queued by the time [`Client::submit`] returns. One task owns the connection. While there is none, calls
-//! wait for it, at most [`RedisConfig::queue_timeout`]; the task tries again without end. When a connection breaks, what
-//! was never sent, or is harmless to send again, waits for the next one in its old order, and what was sent fails: a
-//! write then says that it may have been applied. After a close, calls made before it get one more attempt to connect.
+//! A call is queued by the time [`Client::submit`] returns. One task owns the connection. While it is not connected, calls
+//! wait, at most [`RedisConfig::queue_timeout`]; the task reconnects without a limit. When a connection breaks, commands
+//! that were not sent, or can safely be sent again, wait for the next one in their order; the others fail, and the error of a
+//! write says that it may have been applied. After a close, calls made before it get one more attempt to connect.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::redis::{Cmd, Value};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::config::RedisConfig;
-use super::link::{Link, ended, lost};
-use super::reply::server_error;
-use super::{Backoff, Request, Script};
+use super::connection::{Activity, Connection};
+use super::reply::{is_read_only, server_error, text};
+use super::socket::{Socket, connection_closed};
+use super::{Request, Script, reconnect_backoff};
 use crate::error::{Error, Result};
 use crate::op::{Op, completion};
+use crate::sync::lock;
 use crate::wake::{self, Wake};
 
-/// What runs on the connection's task when the reply is there, in the order of replies. It must not block.
-type Done = Box<dyn FnOnce(Result<Value>) + Send>;
+/// Runs on the connection's task when the reply arrives, in the order of replies. It must not block.
+type OnReply = Box<dyn FnOnce(Result<Value>) + Send>;
 
-/// A place among the calls that may wait, given back when dropped.
-struct Slot(Arc<AtomicUsize>);
+/// Counts a call among the pending ones until it is dropped.
+struct PendingGuard(Arc<AtomicUsize>);
 
-impl Drop for Slot {
+impl Drop for PendingGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -39,22 +40,24 @@ impl Drop for Slot {
 
 struct Call {
     request: Request,
-    done: Done,
+    on_reply: OnReply,
     since: Instant,
-    /// Whether its bytes went out, on whatever connection.
+    /// Whether it was sent on an earlier connection.
     sent: bool,
-    _slot: Slot,
+    _pending: PendingGuard,
 }
 
 impl Call {
-    fn fail(self, error: &Error) {
-        let error = Error::unavailable(format!("{}: {}", self.request.what, error.message()));
-        self.fail_with(error);
+    /// Fails because there is, or was, no usable connection.
+    fn fail_unavailable(self, error: &Error) {
+        let message = format!("{}: {}", self.request.operation, error.message());
+        self.fail(Error::unavailable(message));
     }
 
-    /// Fails with this very error. What was sent before, on a connection that broke, may have been applied all the same.
-    fn fail_with(self, error: Error) {
-        (self.done)(Err(if self.sent && self.request.write { error.maybe_applied() } else { error }));
+    /// Fails with this error. A write that was sent on an earlier connection may have been applied nevertheless.
+    fn fail(self, error: Error) {
+        let error = error.with_operation(self.request.operation);
+        (self.on_reply)(Err(if self.sent && self.request.is_write { error.maybe_applied() } else { error }));
     }
 }
 
@@ -63,50 +66,50 @@ enum Message {
     Close(oneshot::Sender<()>),
 }
 
-/// Calls on their way to the connection's task: those of one turn of the caller go together, in one write.
-struct Outbox {
+/// Collects the calls that a caller makes in one turn, so that the connection's task sends them in one write.
+struct CallBatch {
     calls: Mutex<Vec<Call>>,
     sender: mpsc::UnboundedSender<Message>,
     name: &'static str,
 }
 
-impl Outbox {
-    /// So many calls are worth a write, whether or not the caller has more.
-    const ENOUGH: usize = 64;
+impl CallBatch {
+    /// A batch of this size is sent without waiting for more.
+    const MAX_CALLS: usize = 64;
 
     fn push(self: &Arc<Self>, call: Call) {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = lock(&self.calls);
         calls.push(call);
-        if !wake::defer(self) || calls.len() >= Self::ENOUGH {
+        if !wake::defer(self) || calls.len() >= Self::MAX_CALLS {
             self.send(&mut calls);
         }
     }
 
-    /// Sends the calls; they are locked meanwhile, so that none overtakes another.
+    /// Sends the batch. The caller holds its lock, so that no call overtakes another.
     fn send(&self, calls: &mut Vec<Call>) {
         if let Err(mpsc::error::SendError(Message::Calls(calls))) =
             self.sender.send(Message::Calls(std::mem::take(calls)))
         {
-            calls.into_iter().for_each(|call| call.fail_with(Error::closed(self.name)));
+            calls.into_iter().for_each(|call| call.fail(Error::closed(self.name)));
         }
     }
 }
 
-impl Wake for Outbox {
+impl Wake for CallBatch {
     fn wake(&self) {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = lock(&self.calls);
         if !calls.is_empty() {
             self.send(&mut calls);
         }
     }
 }
 
-/// The error of a call that was dropped without an answer.
+/// Returns the error of a call that was dropped without a reply.
 pub fn unanswered() -> Error {
-    Error::unavailable("the task of the Redis connection ended before the call did").maybe_applied()
+    Error::unavailable("the Redis connection's task ended before the reply came").maybe_applied()
 }
 
-/// What others may see of the connection.
+/// The state of the connection, for the handles.
 #[derive(Default)]
 struct Shared {
     closed: AtomicBool,
@@ -115,17 +118,17 @@ struct Shared {
     last_error: Mutex<Option<Error>>,
 }
 
-/// A handle to the connection. It opens with the first call.
+/// A handle to the connection, which is opened by the first call.
 pub struct Client {
     config: Arc<RedisConfig>,
-    outbox: Arc<Outbox>,
+    batch: Arc<CallBatch>,
     shared: Arc<Shared>,
     pending: Arc<AtomicUsize>,
 }
 
 impl Client {
-    /// A client whose connection lives on `runtime` and loads `scripts` whenever it is made. `name` is what is closed
-    /// after [`Client::close`], in errors.
+    /// Creates a client whose connection is served by `runtime` and loads `scripts` whenever it is made. `name` is what
+    /// errors after [`Client::close`] say is closed.
     pub fn new(config: Arc<RedisConfig>, scripts: Vec<&'static Script>, name: &'static str, runtime: &Handle) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::default());
@@ -135,31 +138,33 @@ impl Client {
             receiver,
             shared: shared.clone(),
             waiting: VecDeque::new(),
-            closing: None,
+            lifecycle: Lifecycle::Open,
         };
         runtime.spawn(driver.run());
-        let outbox = Arc::new(Outbox { calls: Mutex::default(), sender, name });
-        Self { config, outbox, shared, pending: Arc::default() }
+        let batch = Arc::new(CallBatch { calls: Mutex::default(), sender, name });
+        Self { config, batch, shared, pending: Arc::default() }
     }
 
-    /// Queues a command and calls `done` with what became of it.
-    pub fn submit(&self, request: Request, done: impl FnOnce(Result<Value>) + Send + 'static) {
+    /// Queues a command and calls `on_reply` with the reply or the error.
+    pub fn submit(&self, request: Request, on_reply: impl FnOnce(Result<Value>) + Send + 'static) {
+        let operation = request.operation;
         if self.is_closed() {
-            return done(Err(Error::closed(self.outbox.name)));
+            return on_reply(Err(Error::closed(self.batch.name).with_operation(operation)));
         }
-        let waiting = self.pending.fetch_add(1, Ordering::Relaxed);
-        let slot = Slot(self.pending.clone());
-        if waiting >= self.config.max_pending {
-            return done(Err(Error::unavailable(format!(
-                "{}: {waiting} calls wait for {} already: slow down and try again",
-                request.what,
+        let pending = self.pending.fetch_add(1, Ordering::Relaxed);
+        let guard = PendingGuard(self.pending.clone());
+        if pending >= self.config.max_pending {
+            let error = Error::unavailable(format!(
+                "{operation}: {pending} calls are pending on {} already: slow down and try again",
                 self.config.address()
-            ))));
+            ));
+            return on_reply(Err(error.with_operation(operation)));
         }
-        self.outbox.push(Call { request, done: Box::new(done), since: Instant::now(), sent: false, _slot: slot });
+        let on_reply = Box::new(on_reply);
+        self.batch.push(Call { request, on_reply, since: Instant::now(), sent: false, _pending: guard });
     }
 
-    /// Queues a command; its reply is the operation's value. `convert` runs on the connection's task.
+    /// Queues a command and returns its converted reply. `convert` runs on the connection's task.
     pub fn call<T: Send + 'static>(
         &self,
         request: Request,
@@ -170,53 +175,59 @@ impl Client {
         completion.into_op()
     }
 
-    /// How many calls wait for a reply or a connection.
+    /// Returns the number of calls that wait for a reply or a connection.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
     }
 
-    /// How often a connection was made after the first.
+    /// Returns how often the connection was made again.
     pub fn reconnects(&self) -> u64 {
         self.shared.connects.load(Ordering::Relaxed).saturating_sub(1)
     }
 
-    /// Whether there is a connection now.
+    /// Returns whether it is connected.
     pub fn is_connected(&self) -> bool {
         self.shared.connected.load(Ordering::Relaxed)
     }
 
-    /// Why there is none.
+    /// Returns the error of the last connection or attempt to connect.
     pub fn last_error(&self) -> Option<Error> {
-        self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.shared.last_error).clone()
     }
 
-    /// Whether [`Client::close`] was called.
+    /// Returns whether [`Client::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.shared.closed.load(Ordering::Acquire)
     }
 
-    /// Refuses further calls, lets those made before end, and says goodbye. Where there is no connection, one attempt is
-    /// made for their sake, within [`RedisConfig::connect_timeout`].
+    /// Rejects further calls, completes those made before, and disconnects. If it is not connected while calls wait, it makes
+    /// one attempt to connect, within [`RedisConfig::connect_timeout`].
     pub fn close(&self) -> Op<()> {
         self.shared.closed.store(true, Ordering::Release);
         let (sender, receiver) = oneshot::channel();
-        self.outbox.wake();
-        if self.outbox.sender.send(Message::Close(sender)).is_err() {
+        self.batch.wake();
+        if self.batch.sender.send(Message::Close(sender)).is_err() {
             return Op::ok(());
         }
         Op::pending(async move {
-            // The sender is dropped where another close was first, when that one is over.
+            // If another close was first, the sender is dropped when that one has completed.
             _ = receiver.await;
             Ok(())
         })
     }
 }
 
-/// A command that was handed to the connection; `start` is where its bytes begin in everything ever written.
+/// A command that was queued on the connection at this offset.
 struct Sent {
     /// None for the connection's own commands.
     call: Option<Call>,
-    start: u64,
+    offset: u64,
+}
+
+enum Lifecycle {
+    Open,
+    /// No further calls are accepted. The sender, if any, is notified when everything has ended.
+    Closing(Option<oneshot::Sender<()>>),
 }
 
 struct Driver {
@@ -226,96 +237,115 @@ struct Driver {
     shared: Arc<Shared>,
     /// Calls that are not sent, oldest first.
     waiting: VecDeque<Call>,
-    /// Some: no further calls are taken. Within: whoever asked to close.
-    closing: Option<Option<oneshot::Sender<()>>>,
+    lifecycle: Lifecycle,
 }
 
 impl Driver {
+    /// Time after an error that a retry does not resolve before a call may cause the next attempt to connect.
+    const PERMANENT_ERROR_DELAY: Duration = Duration::from_millis(100);
+
     async fn run(mut self) {
-        // Lazily: an adapter that is never used never connects.
+        // Connects lazily: an adapter that is never used never connects.
         let first = self.receiver.recv().await;
-        self.take(first);
-        while let Some(link) = self.connect().await {
+        self.accept(first);
+        while let Some(socket) = self.connect().await {
             self.shared.connected.store(true, Ordering::Relaxed);
             self.shared.connects.fetch_add(1, Ordering::Relaxed);
-            let end = Connection::new(&mut self, link).serve().await;
+            let end = Session::new(&mut self, socket).serve().await;
             self.shared.connected.store(false, Ordering::Relaxed);
             if let Err(error) = end {
-                tracing::warn!(error = %error, "Redis: the connection is lost");
-                self.note(error);
+                tracing::warn!(code = %error.code(), "the connection to Redis is lost: {error}");
+                self.record_error(error);
             }
-            if self.closing.is_some() {
+            if self.is_closing() {
                 break;
             }
         }
         let error = Error::unavailable("closed before the server could be reached");
-        self.waiting.drain(..).for_each(|call| call.fail(&error));
-        let closer = self.closing.take().flatten();
-        // Dropping the receiver lets go whoever closed at the same time.
+        self.waiting.drain(..).for_each(|call| call.fail_unavailable(&error));
+        let closer = match std::mem::replace(&mut self.lifecycle, Lifecycle::Closing(None)) {
+            Lifecycle::Closing(closer) => closer,
+            Lifecycle::Open => None,
+        };
+        // Dropping the receiver completes every other close.
         drop(self);
         if let Some(closer) = closer {
             _ = closer.send(());
         }
     }
 
-    fn take(&mut self, message: Option<Message>) {
+    fn is_closing(&self) -> bool {
+        matches!(self.lifecycle, Lifecycle::Closing(_))
+    }
+
+    fn accept(&mut self, message: Option<Message>) {
         match message {
             Some(Message::Calls(calls)) => self.waiting.extend(calls),
-            Some(Message::Close(closer)) => self.closing = Some(Some(closer)),
-            None => self.closing = Some(None),
+            Some(Message::Close(closer)) => self.lifecycle = Lifecycle::Closing(Some(closer)),
+            None => self.lifecycle = Lifecycle::Closing(None),
         }
     }
 
-    fn note(&self, error: Error) {
-        *self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    fn record_error(&self, error: Error) {
+        *lock(&self.shared.last_error) = Some(error);
     }
 
-    /// Tries without end, and once more when asked to close while calls wait. None: closing, without a connection.
-    async fn connect(&mut self) -> Option<Link> {
-        let mut backoff = Backoff::new(self.config.max_reconnect_delay);
+    /// Connects, without a limit on attempts; once more when closing while calls wait. Returns None when closing without a
+    /// connection.
+    async fn connect(&mut self) -> Option<Socket> {
+        let mut backoff = reconnect_backoff(&self.config);
         let config = self.config.clone();
         loop {
-            match self.meanwhile(Link::open(&config), |driver| driver.waiting.is_empty()).await? {
-                Ok(link) => return Some(link),
-                Err(error) => {
-                    tracing::debug!(error = %error, "Redis: not connected");
-                    if !error.is_retryable() {
-                        // Waiting would not help these; an operator may help later ones.
-                        self.waiting.drain(..).for_each(|call| call.fail_with(error.clone()));
-                    }
-                    self.note(error);
-                }
+            let opened = self.wait_until(Socket::open(&config), |driver| driver.waiting.is_empty()).await?;
+            let error = match opened {
+                Ok(socket) => return Some(socket),
+                Err(error) => error,
+            };
+            tracing::debug!(%error, "not connected to Redis");
+            let permanent = !error.is_retryable();
+            if permanent {
+                // Waiting does not help these calls. Later ones try again, as an operator may have resolved the cause.
+                self.waiting.drain(..).for_each(|call| call.fail(error.clone()));
             }
-            if self.closing.is_some() {
+            self.record_error(error);
+            if self.is_closing() {
                 return None;
             }
-            self.meanwhile(tokio::time::sleep(backoff.delay()), |_| true).await;
+            if permanent {
+                self.wait_until(tokio::time::sleep(Self::PERMANENT_ERROR_DELAY), |_| true).await;
+                while self.waiting.is_empty() && !self.is_closing() {
+                    let message = self.receiver.recv().await;
+                    self.accept(message);
+                }
+            } else {
+                self.wait_until(tokio::time::sleep(backoff.next_delay()), |_| true).await;
+            }
         }
     }
 
-    /// Takes in calls, and fails those that waited too long, until `until` is over; or, with None, until asked to close
-    /// where that `ends` the wait.
-    async fn meanwhile<T>(&mut self, until: impl Future<Output = T>, ends: impl Fn(&Self) -> bool) -> Option<T> {
-        tokio::pin!(until);
+    /// Accepts calls, and fails those that waited too long, until `future` resolves. Returns None when asked to close and
+    /// `stops` holds.
+    async fn wait_until<T>(&mut self, future: impl Future<Output = T>, stops: impl Fn(&Self) -> bool) -> Option<T> {
+        tokio::pin!(future);
         loop {
-            if self.closing.is_some() && ends(self) {
+            if self.is_closing() && stops(self) {
                 return None;
             }
-            let oldest = self.waiting.iter().position(|call| !call.request.patient);
-            let patience = oldest.map(|at| self.waiting[at].since + self.config.queue_timeout);
+            let oldest = self.waiting.iter().position(|call| !call.request.survives_reconnect);
+            let deadline = oldest.map(|at| self.waiting[at].since + self.config.queue_timeout);
             tokio::select! {
-                out = &mut until => return Some(out),
-                message = self.receiver.recv(), if self.closing.is_none() => self.take(message),
-                () = tokio::time::sleep_until(patience.unwrap_or_else(Instant::now)), if oldest.is_some() => {
+                out = &mut future => return Some(out),
+                message = self.receiver.recv(), if !self.is_closing() => self.accept(message),
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if oldest.is_some() => {
                     if let Some(call) = oldest.and_then(|at| self.waiting.remove(at)) {
-                        let why = self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                        let cause = lock(&self.shared.last_error).clone();
                         let error = Error::unavailable(format!(
                             "no connection to {} for {:?}{}",
                             self.config.address(),
                             self.config.queue_timeout,
-                            why.map_or_else(String::new, |e| format!(": {e}"))
+                            cause.map_or_else(String::new, |e| format!(": {e}"))
                         ));
-                        call.fail(&error);
+                        call.fail_unavailable(&error);
                     }
                 }
             }
@@ -323,222 +353,187 @@ impl Driver {
     }
 }
 
-/// One connection and what is under way on it.
-struct Connection<'a> {
+/// One connection and the commands that are in flight on it.
+struct Session<'a> {
     driver: &'a mut Driver,
-    link: Link,
-    out: Vec<u8>,
-    /// How much of `out` is written.
-    written: usize,
-    /// Where `out` begins in everything ever written.
-    base: u64,
+    connection: Connection,
     sent: VecDeque<Sent>,
-    /// When the server last owed nothing, or last said something.
-    progress: Instant,
-    /// A replica answered: reconnect when nothing is owed.
-    leaving: Option<Error>,
+    /// A replica replied: disconnect when nothing is in flight.
+    draining: Option<Error>,
 }
 
-impl<'a> Connection<'a> {
-    /// More than this waits in memory rather than in `out`.
-    const HIGH_WATER: usize = 1 << 20;
+impl<'a> Session<'a> {
+    /// Calls wait in memory while more bytes than this are unwritten.
+    const MAX_UNWRITTEN: usize = 1 << 20;
+    /// Messages taken from the channel at a time.
+    const MAX_MESSAGES: usize = 1024;
 
-    fn new(driver: &'a mut Driver, link: Link) -> Self {
-        Self {
-            driver,
-            link,
-            out: Vec::new(),
-            written: 0,
-            base: 0,
-            sent: VecDeque::new(),
-            progress: Instant::now(),
-            leaving: None,
-        }
+    fn new(driver: &'a mut Driver, socket: Socket) -> Self {
+        let connection = Connection::new(socket, &driver.config);
+        Self { driver, connection, sent: VecDeque::new(), draining: None }
     }
 
-    /// Err: it broke.
+    /// Serves calls until the connection breaks (an error) or the client closes.
     async fn serve(mut self) -> Result<()> {
         for script in self.driver.scripts.clone() {
-            self.push(None, &script.load());
+            self.send_own(&script.load());
         }
         while let Some(call) = self.driver.waiting.pop_front() {
             self.send(call);
         }
         let error = match self.exchange().await {
-            Ok(()) if self.driver.closing.is_some() => {
-                self.link.quit().await;
+            Ok(()) if self.driver.is_closing() => {
+                self.connection.quit().await;
                 return Ok(());
             }
-            Ok(()) => self.leaving.take().unwrap_or_else(|| ended(&self.driver.config.address())),
+            Ok(()) => self.draining.take().unwrap_or_else(|| connection_closed(&self.driver.config.address())),
             Err(error) => error,
         };
-        self.give_up(&error);
+        self.requeue_or_fail(&error);
         Err(error)
     }
 
-    /// Reads and writes until nothing is owed and the connection shall end, or until it breaks.
+    /// Exchanges commands and replies until nothing is in flight and the connection shall end, or until it breaks.
     async fn exchange(&mut self) -> Result<()> {
-        let address = self.driver.config.address();
-        let (mut inbox, mut messages) = (Vec::with_capacity(64 * 1024), Vec::new());
-        let timer = tokio::time::sleep_until(self.deadline());
-        tokio::pin!(timer);
+        let mut messages = Vec::new();
         loop {
-            let ending = self.driver.closing.is_some() || self.leaving.is_some();
+            let ending = self.driver.is_closing() || self.draining.is_some();
             if ending && self.sent.is_empty() {
                 return Ok(());
             }
-            let unwritten = self.out.len() - self.written;
-            tokio::select! {
-                read = self.link.reader.read_buf(&mut inbox) => {
-                    if read.map_err(|e| lost(&address, &e))? == 0 {
-                        return Err(ended(&address));
-                    }
-                    self.progress = Instant::now();
-                    let mut values = Vec::new();
-                    let parsed = self.link.replies.feed(&inbox, |value| values.push(value));
-                    inbox.clear();
-                    wake::coalesce_wakes(|| values.into_iter().for_each(|value| self.answer(value)));
-                    parsed?;
+            let accepts_calls = !ending && self.connection.unwritten() < Self::MAX_UNWRITTEN;
+            let receiver = &mut self.driver.receiver;
+            let calls = async {
+                match accepts_calls {
+                    true => receiver.recv_many(&mut messages, Self::MAX_MESSAGES).await,
+                    false => std::future::pending().await,
                 }
-                written = self.link.writer.write(&self.out[self.written..]), if unwritten > 0 => {
-                    self.written += written.map_err(|e| lost(&address, &e))?;
-                    if self.written == self.out.len() {
-                        self.base += self.written as u64;
-                        (self.written, self.out) = (0, std::mem::take(&mut self.out));
-                        self.out.clear();
-                    }
+            };
+            match self.connection.next(!self.sent.is_empty(), calls).await? {
+                Activity::Received(values) => {
+                    wake::coalesce_wakes(|| values.into_iter().for_each(|value| self.on_reply(value)));
                 }
-                n = self.driver.receiver.recv_many(&mut messages, 1024), if !ending && unwritten < Self::HIGH_WATER => {
-                    if n == 0 {
-                        self.driver.closing = Some(None);
-                    }
+                Activity::Flushed => {}
+                Activity::Idle => self.send_own(&::redis::cmd("PING")),
+                Activity::Other(0) => self.driver.lifecycle = Lifecycle::Closing(None),
+                Activity::Other(_) => {
                     for message in messages.drain(..) {
                         match message {
                             Message::Calls(calls) => calls.into_iter().for_each(|call| self.send(call)),
-                            Message::Close(closer) => self.driver.closing = Some(Some(closer)),
+                            Message::Close(closer) => self.driver.lifecycle = Lifecycle::Closing(Some(closer)),
                         }
                     }
-                }
-                () = &mut timer => {
-                    if Instant::now() >= self.deadline() {
-                        self.overdue(&address)?;
-                    }
-                    timer.as_mut().reset(self.deadline());
                 }
             }
         }
     }
 
-    fn deadline(&self) -> Instant {
-        let config = &self.driver.config;
-        self.progress + if self.sent.is_empty() { config.ping_interval } else { config.response_timeout }
-    }
-
-    /// The server was silent too long: dead if it owes a reply, else asked for a sign of life.
-    fn overdue(&mut self, address: &str) -> Result<()> {
-        if !self.sent.is_empty() {
-            let silence = self.driver.config.response_timeout;
-            return Err(Error::unavailable(format!("{address} owes a reply and has been silent for {silence:?}")));
-        }
-        self.push(None, &::redis::cmd("PING"));
-        Ok(())
-    }
-
     fn send(&mut self, mut call: Call) {
-        let start = self.begin();
-        match call.request.made() {
-            Ok(cmd) => cmd.write_packed_command(&mut self.out),
-            Err(error) => return call.fail_with(error),
-        }
-        self.sent.push_back(Sent { call: Some(call), start });
+        let offset = match call.request.build() {
+            Ok(cmd) => self.connection.queue(cmd, self.sent.is_empty()),
+            Err(error) => return call.fail(error),
+        };
+        self.sent.push_back(Sent { call: Some(call), offset });
     }
 
-    fn push(&mut self, call: Option<Call>, cmd: &Cmd) {
-        let start = self.begin();
-        cmd.write_packed_command(&mut self.out);
-        self.sent.push_back(Sent { call, start });
+    /// Sends a command of the connection's own, whose reply does not matter.
+    fn send_own(&mut self, cmd: &Cmd) {
+        let offset = self.connection.queue(cmd, self.sent.is_empty());
+        self.sent.push_back(Sent { call: None, offset });
     }
 
-    /// Where the next command begins. The clock of a server that owed nothing starts now.
-    fn begin(&mut self) -> u64 {
-        if self.sent.is_empty() {
-            self.progress = Instant::now();
-        }
-        self.base + self.out.len() as u64
-    }
-
-    fn answer(&mut self, value: Value) {
+    fn on_reply(&mut self, value: Value) {
         let Some(Sent { call: Some(call), .. }) = self.sent.pop_front() else { return };
         let Value::ServerError(error) = value else {
-            // A panic drops who would tell the end, which tells that it is lost. The connection goes on.
-            _ = catch_unwind(AssertUnwindSafe(|| (call.done)(Ok(value))));
+            // If the callback panics, its completer is dropped, which reports the operation as lost. The connection continues.
+            _ = catch_unwind(AssertUnwindSafe(|| (call.on_reply)(Ok(value))));
             return;
         };
         if let (Some(script), "NOSCRIPT") = (call.request.script, error.code()) {
-            // The server was completion to forget its scripts. Sending this one whole teaches it again.
-            let whole = script.whole(&call.request.cmd);
-            return self.push(Some(call), &whole);
+            // The server was told to forget its scripts. Sending this one whole loads it again.
+            let offset = self.connection.queue(&script.whole(&call.request.cmd), self.sent.is_empty());
+            return self.sent.push_back(Sent { call: Some(call), offset });
         }
-        let error = server_error(call.request.what, &error);
-        if error.message().contains("READONLY") {
-            self.leaving = Some(error.clone());
+        let read_only = is_read_only(&error);
+        let error = server_error(call.request.operation, &error);
+        if read_only {
+            self.draining = Some(error.clone());
         }
-        call.fail_with(error);
+        call.fail(error);
     }
 
-    /// What was not sent, or can be sent again, waits for the next connection; else what was sent has failed.
-    fn give_up(&mut self, error: &Error) {
-        let written = self.base + self.written as u64;
-        let mut kept = VecDeque::new();
-        for Sent { call, start } in self.sent.drain(..) {
+    /// Requeues what was not sent, or can be sent again, and fails the rest.
+    fn requeue_or_fail(&mut self, error: &Error) {
+        let written = self.connection.written();
+        let mut requeued = VecDeque::new();
+        for Sent { call, offset } in self.sent.drain(..) {
             match call {
-                Some(call) if start >= written || call.request.patient => kept.push_back(call),
+                Some(call) if offset >= written || call.request.survives_reconnect => requeued.push_back(call),
                 Some(mut call) => {
                     call.sent = true;
-                    match &call.request.again {
-                        Some(again) => {
-                            call.request.cmd = again();
-                            kept.push_back(call);
+                    match &call.request.retry {
+                        Some(retry) => {
+                            call.request.cmd = retry();
+                            requeued.push_back(call);
                         }
-                        None => call.fail(error),
+                        None => call.fail_unavailable(error),
                     }
                 }
                 None => {}
             }
         }
-        kept.append(&mut self.driver.waiting);
-        self.driver.waiting = kept;
+        requeued.append(&mut self.driver.waiting);
+        self.driver.waiting = requeued;
     }
 }
 
-/// How long a health check waits: shorter than a call, as whoever asks wants to know now.
+/// Longest time that a health check takes. It is shorter than a call's, as a monitor needs a prompt answer.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether the server can be written to: round-trip time and role. Never fails, never takes longer than
+/// Returns whether the server can be written to, with the round-trip time and the role. Never fails, and takes at most
 /// [`HEALTH_TIMEOUT`].
-pub fn health(client: &Client) -> Op<(bool, String)> {
+pub fn health(client: &Arc<Client>) -> Op<(bool, String)> {
     if client.is_closed() {
         return Op::ok((false, "closed".into()));
     }
+    let (client, address) = (client.clone(), client.config.address());
+    // Queued now, in the order of the calls.
     let asked = Instant::now();
-    let address = client.config.address();
-    let role = client.call(Request::read("ROLE", ::redis::cmd("ROLE")), move |reply| {
-        let role = super::reply::list(reply)?.into_iter().next().map(super::reply::text).transpose()?;
-        Ok((role.unwrap_or_default(), asked.elapsed()))
-    });
-    let shared = client.shared.clone();
+    let role = role(&client);
     Op::pending(async move {
-        Ok(match tokio::time::timeout(HEALTH_TIMEOUT, role.into_future()).await {
-            Ok(Ok((role, time))) => {
+        let checked = tokio::time::timeout(HEALTH_TIMEOUT, async {
+            match role.await {
+                Ok(role) => Ok((asked.elapsed(), Some(role))),
+                // The user may lack the permission for ROLE; then all that can be known is that the server replies.
+                Err(error) if super::reply::server_code(&error) == Some("NOPERM") => {
+                    let asked = Instant::now();
+                    let ping = client.call(Request::read("PING", ::redis::cmd("PING")), |_| Ok(()));
+                    match ping.await {
+                        Err(error) if super::reply::server_code(&error) != Some("NOPERM") => Err(error),
+                        _ => Ok((asked.elapsed(), None)),
+                    }
+                }
+                Err(error) => Err(error),
+            }
+        });
+        Ok(match checked.await {
+            Ok(Ok((time, role))) => {
                 let ms = time.as_secs_f64() * 1e3;
-                (role == "master", format!("{address}: round trip {ms:.2} ms, role {role}"))
+                let is_primary = role.as_deref().is_none_or(|role| role == "master");
+                let role = role.unwrap_or_else(|| "unknown (the user may not call ROLE)".into());
+                (is_primary, format!("{address}: round trip {ms:.2} ms, role {role}"))
             }
             Ok(Err(error)) => (false, error.message().to_owned()),
             Err(_) => {
-                let last = shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let why = last.map_or_else(String::new, |e| format!(": {e}"));
-                (false, format!("{address}: no answer within {HEALTH_TIMEOUT:?}{why}"))
+                let cause = client.last_error().map_or_else(String::new, |e| format!(": {e}"));
+                (false, format!("{address}: no reply within {HEALTH_TIMEOUT:?}{cause}"))
             }
         })
+    })
+}
+
+fn role(client: &Client) -> Op<String> {
+    client.call(Request::read("ROLE", ::redis::cmd("ROLE")), |reply| {
+        super::reply::list(reply)?.into_iter().next().map(text).transpose().map(Option::unwrap_or_default)
     })
 }

@@ -1,4 +1,4 @@
-//! Where the server is, who we are there, and how long to wait for it.
+//! The address and credentials of a Redis server, and all timeouts.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,29 +15,31 @@ pub struct RedisConfig {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// ACL user; None is the default user.
+    /// ACL user. None: the default user.
     pub username: Option<String>,
-    /// Its password. It appears in no error, log or debug output.
+    /// Password. It appears in no error, log or debug output.
     pub password: Option<String>,
     /// Database number.
     pub db: i64,
-    /// Whether to speak TLS.
+    /// Whether to use TLS.
     pub tls: bool,
-    /// A PEM file with the only roots to trust; None trusts the system's (or `SSL_CERT_FILE`).
+    /// A PEM file with the only roots to trust. None: the system's (or `SSL_CERT_FILE`).
     pub tls_ca: Option<PathBuf>,
-    /// What `CLIENT LIST` shows.
+    /// The name that `CLIENT LIST` shows.
     pub client_name: String,
-    /// How long one attempt to connect and authenticate may take.
+    /// Limit of one attempt to connect and authenticate.
     pub connect_timeout: Duration,
-    /// How long a call may wait for a connection. After that it fails, not sent.
+    /// Limit of a call's wait for a connection. After it the call fails and is not sent.
     pub queue_timeout: Duration,
-    /// How long the server may be silent while it owes a reply. After that the connection counts as dead.
+    /// Limit of the server's silence while a reply is pending. After it the connection counts as broken.
     pub response_timeout: Duration,
-    /// How long a connection may be idle before it is asked for a sign of life.
+    /// Limit of one whole reply, from the one before it or, if it was the only pending one, from its command.
+    pub reply_timeout: Duration,
+    /// Time without traffic after which the connection is pinged.
     pub ping_interval: Duration,
-    /// Longest delay between two attempts to connect. Attempts never end.
+    /// Longest delay between two attempts to connect, of which there is no limit.
     pub max_reconnect_delay: Duration,
-    /// How many calls may wait for the server. More are refused at once.
+    /// Limit of pending calls. Further ones fail at once.
     pub max_pending: usize,
 }
 
@@ -55,6 +57,7 @@ impl Default for RedisConfig {
             connect_timeout: Duration::from_secs(3),
             queue_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(5),
+            reply_timeout: Duration::from_secs(60),
             ping_interval: Duration::from_secs(10),
             max_reconnect_delay: Duration::from_secs(2),
             max_pending: 100_000,
@@ -63,15 +66,15 @@ impl Default for RedisConfig {
 }
 
 impl RedisConfig {
-    /// Reads `redis://` and `rediss://` URLs: `redis://user:password@host:port/db`.
+    /// Parses `redis://` and `rediss://` URLs: `redis://user:password@host:port/db`.
     pub fn from_url(url: &str) -> Result<Self> {
-        // The message never shows the URL: it may hold the password.
+        // The message does not contain the URL, which may contain the password.
         let unusable = |why: String| {
             Error::invalid(format!(
                 "connection.url: {why}; expected redis://[[user]:password@]host[:port][/db], or rediss:// for TLS"
             ))
         };
-        // The crate takes rediss:// only when built with its own TLS; the rest of the URL is the same.
+        // The crate accepts rediss:// only when built with its own TLS; the rest of the URL is the same.
         let (tls, plain) = match url.strip_prefix("rediss://") {
             Some(rest) => (true, format!("redis://{rest}")),
             None => (false, url.to_owned()),
@@ -95,7 +98,7 @@ impl RedisConfig {
         })
     }
 
-    /// The server's address for messages: no user, no password.
+    /// Returns the server's address for messages, without user and password.
     pub fn address(&self) -> String {
         format!("{}://{}:{}/{}", if self.tls { "rediss" } else { "redis" }, self.host, self.port, self.db)
     }
@@ -118,7 +121,7 @@ mod tests {
     use crate::error::Code;
 
     #[test]
-    fn a_url_says_everything() {
+    fn a_url_sets_every_field_of_the_connection() {
         let config = RedisConfig::from_url("rediss://ann:s%40crt@cache.example:6390/3").unwrap();
         assert_eq!((config.host.as_str(), config.port, config.db, config.tls), ("cache.example", 6390, 3, true));
         assert_eq!((config.username.as_deref(), config.password.as_deref()), (Some("ann"), Some("s@crt")));
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_shows_a_password() {
+    fn no_message_contains_a_password() {
         for bad in ["redis://:hunter2@host:port", "http://u:hunter2@host", "redis://u:hunter2@host/x", "hunter2"] {
             let error = RedisConfig::from_url(bad).unwrap_err();
             assert_eq!(error.code(), Code::Invalid);

@@ -1,25 +1,26 @@
-//! One connection for subscriptions, which come back after every outage.
+//! One connection for subscriptions, which are restored after every outage.
 //!
-//! What is wanted is a set, and so is what the server has confirmed on this connection; whenever they differ, the
-//! difference is asked for. Nothing is remembered of how the sets came about, so a subscription made during an outage, or
-//! one whose confirmation was lost, is no special case.
+//! The desired channels are a set, and the server's state of each channel on this connection is known; where they differ,
+//! a command is sent. How they came to differ does not matter, so a subscription made during an outage, or one whose
+//! confirmation was lost, is no special case.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ::redis::{Cmd, Value};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
 
-use super::Backoff;
 use super::config::RedisConfig;
-use super::link::{Link, ended, lost};
+use super::connection::{Activity, Connection};
+use super::reconnect_backoff;
 use super::reply::server_error;
+use super::socket::Socket;
 use crate::error::{Error, Result};
+use crate::latch::Latch;
 use crate::op::Op;
+use crate::sync::lock;
 
 /// What can be subscribed to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,21 +47,29 @@ impl Channel {
     }
 }
 
-/// Hears what the connection hears, on its task: it must not block.
-pub trait Receiver: Send + Sync + 'static {
-    /// A message on `topic`, which came because of `channel`.
-    fn message(&self, channel: &Channel, topic: &str, payload: &[u8]);
-    /// From now on messages of this channel arrive; until now they may have been missed.
-    fn live(&self, channel: &Channel);
-    /// From now on messages of no channel arrive.
-    fn interrupted(&self);
+/// Receives messages and changes of the connection, on its task: it must not block.
+pub trait PubSubHandler: Send + Sync + 'static {
+    /// Receives a message on `topic`, which matched `channel`.
+    fn on_message(&self, channel: &Channel, topic: &str, payload: &[u8]);
+    /// Messages of this channel arrive from now on. They may have been missed until now.
+    fn on_subscribed(&self, channel: &Channel);
+    /// Messages of no channel arrive from now on.
+    fn on_disconnected(&self);
 }
 
 type Confirm = oneshot::Sender<Result<()>>;
 
+/// A desired channel.
+#[derive(Default)]
+struct Desired {
+    waiting: Vec<Confirm>,
+    /// The server has confirmed it before, on this connection or an earlier one.
+    confirmed_before: bool,
+}
+
 #[derive(Default)]
 struct State {
-    wanted: HashMap<Channel, Vec<Confirm>>,
+    desired: HashMap<Channel, Desired>,
     closing: bool,
 }
 
@@ -68,48 +77,57 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
-    closed: Notify,
-    ended: AtomicBool,
+    ended: Latch,
     connects: AtomicU64,
 }
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
+    }
+
+    /// Fails those that wait for a channel's confirmation. Returns whether the channel stays desired: it does if it was
+    /// confirmed before, or if somebody was accepted without a confirmation.
+    fn reject(entry: &mut Desired, error: &Error) -> bool {
+        let mut kept = entry.confirmed_before || entry.waiting.is_empty();
+        for confirm in entry.waiting.drain(..) {
+            kept |= confirm.send(Err(error.clone())).is_err();
+        }
+        kept
     }
 }
 
-/// A handle to the connection. It opens with the first subscription.
+/// A handle to the connection, which is opened by the first subscription.
 pub struct PubSub {
     config: Arc<RedisConfig>,
     shared: Arc<Shared>,
 }
 
 impl PubSub {
-    /// A connection on `runtime` that tells `receiver` what it hears.
-    pub fn new(config: Arc<RedisConfig>, receiver: Arc<dyn Receiver>, runtime: &Handle) -> Self {
+    /// Creates a connection that is served by `runtime` and reports to `handler`.
+    pub fn new(config: Arc<RedisConfig>, handler: Arc<dyn PubSubHandler>, runtime: &Handle) -> Self {
         let shared = Arc::new(Shared::default());
-        let driver = Driver { config: config.clone(), shared: shared.clone(), receiver };
+        let driver = Driver { config: config.clone(), shared: shared.clone(), handler };
         runtime.spawn(driver.run());
         Self { config, shared }
     }
 
-    /// Wants a channel. The operation ends when the server has confirmed it, with true; with false after
-    /// [`RedisConfig::queue_timeout`], when the channel stays wanted and becomes live as soon as the server is there.
-    /// It fails where trying again would not help, and then the channel is not wanted any more.
-    pub fn want(&self, channel: Channel) -> Op<bool> {
+    /// Subscribes to a channel. Resolves to true when the server has confirmed it, or to false after
+    /// [`RedisConfig::queue_timeout`]; then the channel is subscribed to when the server can be reached. Fails if a retry
+    /// cannot succeed; then the channel is not subscribed to.
+    pub fn subscribe(&self, channel: Channel) -> Op<bool> {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.shared.state();
             if state.closing {
                 return Op::err(Error::closed("the subscriber"));
             }
-            state.wanted.entry(channel).or_default().push(sender);
+            state.desired.entry(channel).or_default().waiting.push(sender);
         }
         self.shared.changed.notify_one();
-        let patience = self.config.queue_timeout;
+        let accept_timeout = self.config.queue_timeout;
         Op::pending(async move {
-            match tokio::time::timeout(patience, receiver).await {
+            match tokio::time::timeout(accept_timeout, receiver).await {
                 Ok(Ok(result)) => result.map(|()| true),
                 Ok(Err(_)) => Err(Error::closed("the subscriber")),
                 Err(_) => Ok(false),
@@ -117,36 +135,29 @@ impl PubSub {
         })
     }
 
-    /// Does not want a channel any more.
-    pub fn unwant(&self, channel: &Channel) {
-        self.shared.state().wanted.remove(channel);
+    /// Unsubscribes from a channel.
+    pub fn unsubscribe(&self, channel: &Channel) {
+        self.shared.state().desired.remove(channel);
         self.shared.changed.notify_one();
     }
 
-    /// How often a connection was made after the first.
+    /// Returns how often the connection was made again.
     pub fn reconnects(&self) -> u64 {
         self.shared.connects.load(Ordering::Relaxed).saturating_sub(1)
     }
 
-    /// Says goodbye. Nothing is received after it.
+    /// Disconnects. Nothing is received after this has resolved.
     pub fn close(&self) -> Op<()> {
         {
             let mut state = self.shared.state();
             state.closing = true;
-            state.wanted.clear();
+            state.desired.clear();
         }
         self.shared.changed.notify_one();
-        let shared = self.shared.clone();
+        let ended = self.shared.ended.waiter();
         Op::pending(async move {
-            loop {
-                let closed = shared.closed.notified();
-                tokio::pin!(closed);
-                closed.as_mut().enable();
-                if shared.ended.load(Ordering::Acquire) {
-                    return Ok(());
-                }
-                closed.await;
-            }
+            ended.await;
+            Ok(())
         })
     }
 }
@@ -161,17 +172,17 @@ impl Drop for PubSub {
 struct Driver {
     config: Arc<RedisConfig>,
     shared: Arc<Shared>,
-    receiver: Arc<dyn Receiver>,
+    handler: Arc<dyn PubSubHandler>,
 }
 
 impl Driver {
     async fn run(self) {
-        let mut backoff = Backoff::new(self.config.max_reconnect_delay);
+        let mut backoff = reconnect_backoff(&self.config);
         loop {
             let changed = self.shared.changed.notified();
             let (closing, idle) = {
                 let state = self.shared.state();
-                (state.closing, state.wanted.is_empty())
+                (state.closing, state.desired.is_empty())
             };
             if closing {
                 break;
@@ -180,13 +191,13 @@ impl Driver {
                 changed.await;
                 continue;
             }
-            let error = match self.unless_closing(Link::open(&self.config)).await {
+            let error = match self.unless_closing(Socket::open(&self.config)).await {
                 None => break,
-                Some(Ok(link)) => {
-                    backoff = Backoff::new(self.config.max_reconnect_delay);
+                Some(Ok(socket)) => {
+                    backoff.reset();
                     self.shared.connects.fetch_add(1, Ordering::Relaxed);
-                    let end = Connection::new(&self, link).serve().await;
-                    self.receiver.interrupted();
+                    let end = Session::new(&self, socket).serve().await;
+                    self.handler.on_disconnected();
                     match end {
                         None => break,
                         Some(error) => error,
@@ -194,24 +205,18 @@ impl Driver {
                 }
                 Some(Err(error)) => error,
             };
-            tracing::debug!(%error, "Redis: subscriber not connected");
+            tracing::debug!(%error, "the subscriber is not connected to Redis");
             if !error.is_retryable() {
-                // Whoever waits for a confirmation is told; what was confirmed before stays wanted.
-                self.shared.state().wanted.retain(|_, waiting| {
-                    let keep = waiting.is_empty();
-                    waiting.drain(..).for_each(|confirm| _ = confirm.send(Err(error.clone())));
-                    keep
-                });
+                self.shared.state().desired.retain(|_, entry| Shared::reject(entry, &error));
             }
-            if self.unless_closing(tokio::time::sleep(backoff.delay())).await.is_none() {
+            if self.unless_closing(tokio::time::sleep(backoff.next_delay())).await.is_none() {
                 break;
             }
         }
-        self.shared.ended.store(true, Ordering::Release);
-        self.shared.closed.notify_waiters();
+        self.shared.ended.set();
     }
 
-    /// What `future` gives, or nothing when asked to close first.
+    /// Returns what `future` resolves to, or None when asked to close first.
     async fn unless_closing<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(future);
         loop {
@@ -223,43 +228,43 @@ impl Driver {
     }
 }
 
-/// What a reply that is no message answers.
-enum Asked {
+/// The server's state of a channel on one connection. A channel that is not known is not subscribed to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ChannelState {
+    Subscribing,
+    Subscribed,
+    /// Messages may still arrive, and stop at a moment that is not known: it has to be subscribed to again.
+    Unsubscribing,
+    /// The server refused it. It is asked again on the next connection.
+    Refused,
+}
+
+/// A command whose reply is pending.
+enum Pending {
     Subscribe(Channel),
     Unsubscribe(Channel),
     Ping,
 }
 
-struct Connection<'a> {
+/// One connection.
+struct Session<'a> {
     driver: &'a Driver,
-    link: Link,
-    out: Vec<u8>,
-    asked: VecDeque<Asked>,
-    /// What the server has confirmed.
-    confirmed: HashSet<Channel>,
-    /// What it was asked for and has not answered.
-    underway: HashSet<Channel>,
-    progress: Instant,
+    connection: Connection,
+    pending: VecDeque<Pending>,
+    channels: HashMap<Channel, ChannelState>,
 }
 
-impl<'a> Connection<'a> {
-    fn new(driver: &'a Driver, link: Link) -> Self {
-        Self {
-            driver,
-            link,
-            out: Vec::new(),
-            asked: VecDeque::new(),
-            confirmed: HashSet::new(),
-            underway: HashSet::new(),
-            progress: Instant::now(),
-        }
+impl<'a> Session<'a> {
+    fn new(driver: &'a Driver, socket: Socket) -> Self {
+        let connection = Connection::new(socket, &driver.config);
+        Self { driver, connection, pending: VecDeque::new(), channels: HashMap::new() }
     }
 
-    /// None: asked to close.
+    /// Serves the subscriptions. Returns the error that broke the connection, or None when asked to close.
     async fn serve(mut self) -> Option<Error> {
         match self.exchange().await {
             Ok(()) => {
-                self.link.quit().await;
+                self.connection.quit().await;
                 None
             }
             Err(error) => Some(error),
@@ -267,126 +272,112 @@ impl<'a> Connection<'a> {
     }
 
     async fn exchange(&mut self) -> Result<()> {
-        let address = self.driver.config.address();
-        let mut inbox = Vec::with_capacity(64 * 1024);
         loop {
             if self.driver.shared.state().closing {
                 return Ok(());
             }
-            self.ask_for_the_difference();
-            let config = &self.driver.config;
-            let patience = if self.asked.is_empty() { config.ping_interval } else { config.response_timeout };
-            tokio::select! {
-                read = self.link.reader.read_buf(&mut inbox) => {
-                    if read.map_err(|e| lost(&address, &e))? == 0 {
-                        return Err(ended(&address));
-                    }
-                    self.progress = Instant::now();
-                    let mut values = Vec::new();
-                    let parsed = self.link.replies.feed(&inbox, |value| values.push(value));
-                    inbox.clear();
-                    values.into_iter().try_for_each(|value| self.hear(value))?;
-                    parsed?;
-                }
-                written = self.link.writer.write(&self.out), if !self.out.is_empty() => {
-                    self.out.drain(..written.map_err(|e| lost(&address, &e))?);
-                }
-                () = self.driver.shared.changed.notified() => {}
-                () = tokio::time::sleep_until(self.progress + patience) => {
-                    if !self.asked.is_empty() {
-                        return Err(Error::unavailable(format!("{address} owes a reply and has been silent for {patience:?}")));
-                    }
-                    self.ask(Asked::Ping, &::redis::cmd("PING"));
-                }
+            self.reconcile();
+            let changed = self.driver.shared.changed.notified();
+            match self.connection.next(!self.pending.is_empty(), changed).await? {
+                Activity::Received(values) => values.into_iter().try_for_each(|value| self.on_value(value))?,
+                Activity::Idle => self.send(Pending::Ping, &::redis::cmd("PING")),
+                Activity::Flushed | Activity::Other(()) => {}
             }
         }
     }
 
-    fn ask(&mut self, asked: Asked, cmd: &Cmd) {
-        if self.asked.is_empty() {
-            self.progress = Instant::now();
-        }
-        cmd.write_packed_command(&mut self.out);
-        self.asked.push_back(asked);
+    fn send(&mut self, pending: Pending, cmd: &Cmd) {
+        self.connection.queue(cmd, self.pending.is_empty());
+        self.pending.push_back(pending);
     }
 
-    /// Compares what is wanted with what is confirmed or under way, and asks for the rest.
-    fn ask_for_the_difference(&mut self) {
+    /// Compares the desired channels with the server's state, and sends commands where they differ.
+    fn reconcile(&mut self) {
         let (mut subscribe, mut unsubscribe) = (Vec::new(), Vec::new());
         {
             let mut state = self.driver.shared.state();
-            for (channel, waiting) in &mut state.wanted {
-                if self.confirmed.contains(channel) {
-                    waiting.drain(..).for_each(|confirm| _ = confirm.send(Ok(())));
-                } else if !self.underway.contains(channel) {
-                    subscribe.push(channel.clone());
+            for (channel, entry) in &mut state.desired {
+                match self.channels.get(channel) {
+                    Some(ChannelState::Subscribed) => {
+                        entry.confirmed_before = true;
+                        entry.waiting.drain(..).for_each(|confirm| _ = confirm.send(Ok(())));
+                    }
+                    None => subscribe.push(channel.clone()),
+                    Some(ChannelState::Refused) if !entry.waiting.is_empty() => subscribe.push(channel.clone()),
+                    Some(ChannelState::Subscribing | ChannelState::Unsubscribing | ChannelState::Refused) => {}
                 }
             }
-            for channel in &self.confirmed {
-                if !state.wanted.contains_key(channel) && !self.underway.contains(channel) {
+            for (channel, channel_state) in &self.channels {
+                if *channel_state == ChannelState::Subscribed && !state.desired.contains_key(channel) {
                     unsubscribe.push(channel.clone());
                 }
             }
         }
         for channel in subscribe {
-            self.underway.insert(channel.clone());
             let cmd = channel.subscribe();
-            self.ask(Asked::Subscribe(channel), &cmd);
+            self.channels.insert(channel.clone(), ChannelState::Subscribing);
+            self.send(Pending::Subscribe(channel), &cmd);
         }
         for channel in unsubscribe {
-            self.underway.insert(channel.clone());
             let cmd = channel.unsubscribe();
-            self.ask(Asked::Unsubscribe(channel), &cmd);
+            self.channels.insert(channel.clone(), ChannelState::Unsubscribing);
+            self.send(Pending::Unsubscribe(channel), &cmd);
         }
     }
 
-    fn hear(&mut self, value: Value) -> Result<()> {
-        if let Value::Array(parts) = &value {
-            let part = |at: usize| match parts.get(at) {
-                Some(Value::BulkString(bytes)) => Some(bytes.as_slice()),
-                _ => None,
-            };
-            // Topics of others may be no UTF-8; ours all are.
-            let text = |at: usize| part(at).map(String::from_utf8_lossy);
-            match (part(0), text(1), text(2)) {
-                (Some(b"message"), Some(topic), _) => {
-                    let channel = Channel::Exact(topic.as_ref().into());
-                    self.driver.receiver.message(&channel, &topic, part(2).unwrap_or_default());
-                    return Ok(());
-                }
-                (Some(b"pmessage"), Some(glob), Some(topic)) => {
-                    let channel = Channel::Pattern(glob.as_ref().into());
-                    self.driver.receiver.message(&channel, &topic, part(3).unwrap_or_default());
-                    return Ok(());
-                }
-                _ => {}
-            }
+    fn on_value(&mut self, value: Value) -> Result<()> {
+        if self.on_message(&value) {
+            return Ok(());
         }
-        match (self.asked.pop_front(), value) {
-            (Some(Asked::Subscribe(channel)), Value::ServerError(error)) => {
-                self.underway.remove(&channel);
+        match (self.pending.pop_front(), value) {
+            (Some(Pending::Subscribe(channel)), Value::ServerError(error)) => {
                 let error = server_error("SUBSCRIBE", &error);
-                let waiting = self.driver.shared.state().wanted.remove(&channel).unwrap_or_default();
-                waiting.into_iter().for_each(|confirm| _ = confirm.send(Err(error.clone())));
+                tracing::debug!(?channel, %error, "the server refused a subscription");
+                let mut state = self.driver.shared.state();
+                if let Some(entry) = state.desired.get_mut(&channel)
+                    && !Shared::reject(entry, &error)
+                {
+                    state.desired.remove(&channel);
+                }
+                if state.desired.contains_key(&channel) {
+                    self.channels.insert(channel, ChannelState::Refused);
+                } else {
+                    self.channels.remove(&channel);
+                }
             }
-            (Some(Asked::Subscribe(channel)), _) => {
-                self.underway.remove(&channel);
-                self.confirmed.insert(channel.clone());
-                self.driver.receiver.live(&channel);
+            (Some(Pending::Subscribe(channel)), _) => {
+                self.channels.insert(channel.clone(), ChannelState::Subscribed);
+                self.driver.handler.on_subscribed(&channel);
             }
-            (Some(Asked::Unsubscribe(channel)), _) => {
-                self.underway.remove(&channel);
-                self.confirmed.remove(&channel);
-            }
-            (Some(Asked::Ping), Value::ServerError(error)) => return Err(server_error("PING", &error)),
-            (Some(Asked::Ping), _) => {}
-            (None, value) => {
-                return Err(match value {
-                    Value::ServerError(error) => server_error("SUBSCRIBE", &error),
-                    _ => Error::unavailable("an unexpected reply came over the subscriber's connection"),
-                });
-            }
+            (Some(Pending::Unsubscribe(channel)), _) => _ = self.channels.remove(&channel),
+            (Some(Pending::Ping), Value::ServerError(error)) => return Err(server_error("PING", &error)),
+            (Some(Pending::Ping), _) => {}
+            (None, Value::ServerError(error)) => return Err(server_error("SUBSCRIBE", &error)),
+            (None, _) => return Err(Error::unavailable("an unexpected reply on the subscriber's connection")),
         }
         Ok(())
+    }
+
+    /// Passes a message to the handler. Returns false if the value is a reply.
+    fn on_message(&self, value: &Value) -> bool {
+        let Value::Array(parts) = value else { return false };
+        let part = |at: usize| match parts.get(at) {
+            Some(Value::BulkString(bytes)) => Some(bytes.as_slice()),
+            _ => None,
+        };
+        // Topics of other programs need not be UTF-8; this package's are.
+        let text = |at: usize| part(at).map(String::from_utf8_lossy);
+        let handler = &self.driver.handler;
+        match (part(0), text(1), text(2)) {
+            (Some(b"message"), Some(topic), _) => {
+                handler.on_message(&Channel::Exact(topic.as_ref().into()), &topic, part(2).unwrap_or_default());
+                true
+            }
+            (Some(b"pmessage"), Some(glob), Some(topic)) => {
+                handler.on_message(&Channel::Pattern(glob.as_ref().into()), &topic, part(3).unwrap_or_default());
+                true
+            }
+            _ => false,
+        }
     }
 }

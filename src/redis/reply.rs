@@ -1,17 +1,69 @@
-//! Replies: server errors as our errors, values as Rust values.
+//! Replies: server errors as this crate's errors, values as Rust values.
 
 use ::redis::{ServerError, Value};
 
 use crate::error::{Code, Error, Result};
 
-/// What a server's error means to the caller. `what` names the command and the server.
+/// The error reply of a server, as the source of an [`Error`].
+#[derive(Debug)]
+pub(crate) struct ServerReply {
+    code: String,
+    details: String,
+}
+
+impl std::fmt::Display for ServerReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.code, self.details)
+    }
+}
+
+impl std::error::Error for ServerReply {}
+
+/// Returns the code of the server's reply that caused this error. Its text may quote names that users chose, so decisions
+/// depend on the code alone.
+pub(crate) fn server_code(error: &Error) -> Option<&str> {
+    let reply = std::error::Error::source(error)?.downcast_ref::<ServerReply>()?;
+    Some(&reply.code)
+}
+
+/// Returns whether a replica replied to a write.
+pub(crate) fn is_read_only(error: &ServerError) -> bool {
+    cause(error).0 == "READONLY"
+}
+
+/// Returns the code and the details of the cause. Redis before 7 wraps the errors of commands inside scripts:
+/// `ERR Error running script (call to f_<hash>): @user_script:<line>: @user_script: <line>: <error>`. What precedes the
+/// cause is the server's own text, so names that users chose cannot be taken for it.
+fn cause(error: &ServerError) -> (&str, &str) {
+    let (code, details) = (error.code(), error.details().unwrap_or_default());
+    if code != "ERR" {
+        return (code, details);
+    }
+    let Some(mut rest) = details.strip_prefix("Error running script (call to f_").and_then(|d| d.split_once("): "))
+    else {
+        return (code, details);
+    };
+    while let Some((_, inner)) = rest.1.strip_prefix("@user_script:").and_then(|line| line.split_once(": ")) {
+        // The second mark has a blank before its line number.
+        rest.1 =
+            inner.split_once(": ").filter(|(n, _)| n.bytes().all(|b| b.is_ascii_digit())).map_or(inner, |(_, i)| i);
+    }
+    let inner = rest.1.trim_start_matches('-');
+    match inner.split_once(' ') {
+        Some((code, details)) if code.len() > 1 && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') => {
+            (code, details)
+        }
+        _ => ("ERR", inner),
+    }
+}
+
+/// Converts a server's error reply. `what` names the operation.
 pub(crate) fn server_error(what: &str, error: &ServerError) -> Error {
-    let details = error.details().unwrap_or_default();
-    let code = error.code();
-    let says = |advice: &str| format!("{what}: Redis says {code} {details} ({advice})");
-    match code {
-        "LOADING" => Error::unavailable(says("it is reading its data set: try again")),
-        "READONLY" => Error::unavailable(says("a replica answered: try again when the primary is back")),
+    let (code, details) = cause(error);
+    let says = |advice: &str| format!("{what}: Redis replied {code} {details} ({advice})");
+    let converted = match code {
+        "LOADING" => Error::unavailable(says("it is loading its data set: try again")),
+        "READONLY" => Error::unavailable(says("it is a replica: try again when the primary is back")),
         "MASTERDOWN" => Error::unavailable(says("its primary is down: try again")),
         "OOM" => Error::unavailable(says("its memory is full: raise maxmemory or delete something")),
         "MISCONF" | "NOREPLICAS" => Error::unavailable(says("it accepts no writes now")),
@@ -22,45 +74,46 @@ pub(crate) fn server_error(what: &str, error: &ServerError) -> Error {
         "NOPERM" => Error::unavailable(says("the user's ACL does not allow it")).permanent(),
         "WRONGTYPE" => Error::wrong_type(format!("{what}: the key holds another kind of value")),
         "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => {
-            Error::unavailable(says("Redis Cluster is not supported: name a single primary")).permanent()
+            Error::unavailable(says("Redis Cluster is not supported: use a single primary")).permanent()
         }
-        _ if details.contains("max number of clients") => {
-            Error::unavailable(says("it has no room for another connection: raise maxclients"))
-        }
-        // Errors that our scripts raise name a code of ours.
+        // Errors that this package's scripts raise have its codes.
         "NVENT_TYPE" => Error::wrong_type(details),
         "NVENT_INVALID" => Error::invalid(details),
-        // A server that wraps the errors of commands inside scripts (Redis before 7) still names the cause.
-        _ if details.contains("-OOM") || details.contains("OOM command not allowed") => {
-            Error::unavailable(says("its memory is full: raise maxmemory or delete something"))
+        "ERR" if details == "max number of clients reached" => {
+            Error::unavailable(says("it accepts no further connection: raise maxclients"))
         }
-        _ if details.contains("-READONLY") => Error::unavailable(says("a replica answered")),
-        _ if details.contains("WRONGTYPE") => Error::wrong_type(format!("{what}: the key holds another kind of value")),
-        // Inside a script an ACL denial comes as ERR.
-        _ if details.contains("permission") => Error::unavailable(says("the user's ACL does not allow it")).permanent(),
+        // A denial inside a script. The texts are those of Redis 7 and later, and of Redis 6; names follow after them.
+        "ERR"
+            if ["ACL failure in script", "The user executing the script can't"]
+                .iter()
+                .any(|t| details.starts_with(t)) =>
+        {
+            Error::unavailable(says("the user's ACL does not allow it")).permanent()
+        }
         _ => Error::new(Code::Invalid, says("the server refused the command")),
-    }
+    };
+    converted.with_source(ServerReply { code: code.into(), details: details.into() })
 }
 
-/// The reply was not what the command promises: a proxy or a server that is no Redis.
-fn odd(value: &Value) -> Error {
+/// Returns the error for a reply that the command does not promise: from a proxy, or a server that is not Redis.
+fn unexpected_reply(value: &Value) -> Error {
     Error::corrupt(format!("Redis sent an unexpected reply: {value:.80?}"))
 }
 
-/// A reply that is an integer.
+/// Reads a reply that is an integer.
 pub fn int(value: Value) -> Result<i64> {
     match value {
         Value::Int(n) => Ok(n),
-        other => Err(odd(&other)),
+        other => Err(unexpected_reply(&other)),
     }
 }
 
-/// A reply that is text.
+/// Reads a reply that is text.
 pub fn text(value: Value) -> Result<String> {
-    optional_text(value)?.ok_or_else(|| odd(&Value::Nil))
+    optional_text(value)?.ok_or_else(|| unexpected_reply(&Value::Nil))
 }
 
-/// A reply that is text or nothing. Bytes that are no UTF-8 are replaced.
+/// Reads a reply that is text or nil. Bytes that are not UTF-8 are replaced.
 pub fn optional_text(value: Value) -> Result<Option<String>> {
     match value {
         Value::Nil => Ok(None),
@@ -71,25 +124,25 @@ pub fn optional_text(value: Value) -> Result<Option<String>> {
         Value::SimpleString(text) => Ok(Some(text)),
         Value::Okay => Ok(Some("OK".into())),
         Value::Int(n) => Ok(Some(n.to_string())),
-        other => Err(odd(&other)),
+        other => Err(unexpected_reply(&other)),
     }
 }
 
-/// A reply that is a list. Nothing is an empty one.
+/// Reads a reply that is a list. Nil is an empty list.
 pub fn list(value: Value) -> Result<Vec<Value>> {
     match value {
         Value::Array(values) => Ok(values),
         Value::Nil => Ok(Vec::new()),
-        other => Err(odd(&other)),
+        other => Err(unexpected_reply(&other)),
     }
 }
 
-/// A reply that is a list of texts.
+/// Reads a reply that is a list of texts.
 pub fn texts(value: Value) -> Result<Vec<String>> {
     list(value)?.into_iter().map(text).collect()
 }
 
-/// A list of texts taken two by two.
+/// Reads a list of texts as pairs.
 pub fn pairs(value: Value) -> Result<Vec<(String, String)>> {
     let mut texts = texts(value)?.into_iter();
     let mut pairs = Vec::with_capacity(texts.len() / 2);
@@ -105,7 +158,7 @@ mod tests {
 
     fn error(text: &str) -> Error {
         let Ok(Value::ServerError(error)) = ::redis::parse_redis_value(format!("-{text}\r\n").as_bytes()) else {
-            panic!("{text} is no error reply");
+            panic!("{text} is not an error reply");
         };
         server_error("SET", &error)
     }
@@ -122,13 +175,54 @@ mod tests {
             ("NOAUTH Authentication required.", Code::Unavailable, false),
             ("WRONGPASS invalid username-password pair", Code::Unavailable, false),
             ("NOPERM User x has no permissions", Code::Unavailable, false),
-            ("ERR The user executing the script can't run this command: no permission", Code::Unavailable, false),
+            ("ERR The user executing the script can't run this command or subcommand", Code::Unavailable, false),
             ("MOVED 3999 127.0.0.1:6381", Code::Unavailable, false),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", Code::Type, false),
+            (
+                "ERR ACL failure in script: No permissions to access a key script: x, on @user_script:1.",
+                Code::Unavailable,
+                false,
+            ),
             ("ERR unknown command 'XADD'", Code::Invalid, false),
         ] {
             let error = error(text);
             assert_eq!((error.code(), error.is_retryable()), (code, retryable), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_of_commands_inside_scripts_of_redis_6_are_those_of_the_commands() {
+        let wrapped = |text: &str| {
+            error(&format!("ERR Error running script (call to f_0123): @user_script:12: @user_script: 12: {text}"))
+        };
+        for (text, code, retryable) in [
+            ("-READONLY You can't write against a read only replica.", Code::Unavailable, true),
+            ("-OOM command not allowed when used memory > 'maxmemory'.", Code::Unavailable, true),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", Code::Type, false),
+            ("The user executing the script can't access at least one of the keys", Code::Unavailable, false),
+            ("ERR value is not an integer or out of range", Code::Invalid, false),
+        ] {
+            let error = wrapped(text);
+            assert_eq!((error.code(), error.is_retryable()), (code, retryable), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_in_an_error_do_not_change_its_meaning() {
+        for name in [
+            "READONLY",
+            "-OOM",
+            "max number of clients",
+            "permission",
+            "WRONGTYPE",
+            "BUSYGROUP",
+            "ACL failure in script",
+        ] {
+            let refused = error(&format!("NVENT_TYPE key \"{name}\": the value there is no number"));
+            assert_eq!(refused.code(), Code::Type, "{name}");
+            let unknown = error(&format!("ERR no such thing as {name}"));
+            assert_eq!((unknown.code(), unknown.is_retryable()), (Code::Invalid, false), "{name}");
+            assert_eq!(server_code(&unknown), Some("ERR"));
         }
     }
 }

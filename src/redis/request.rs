@@ -1,4 +1,4 @@
-//! What is sent to Redis, and what may be done with it when a connection breaks.
+//! A command to send, and what may be done with it when a connection breaks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,62 +7,60 @@ use ::redis::Cmd;
 use super::Script;
 use crate::error::{Error, Result};
 
-/// What makes a command when it is its turn to be sent.
-type Make = Box<dyn FnOnce() -> Result<Cmd> + Send>;
+/// Builds a command when it is about to be sent.
+type Build = Box<dyn FnOnce() -> Result<Cmd> + Send>;
 
 /// A command to send.
 pub struct Request {
     pub(super) cmd: Cmd,
-    make: Option<Make>,
-    /// Names the command in errors.
-    pub(super) what: &'static str,
-    /// Whether it changes anything.
-    pub(super) write: bool,
+    build: Option<Build>,
+    /// Names the operation in errors.
+    pub(super) operation: &'static str,
+    /// Whether the command changes anything.
+    pub(super) is_write: bool,
     pub(super) script: Option<&'static Script>,
-    /// Whether it waits for a connection as long as it takes, and is sent again when one breaks.
-    pub(super) patient: bool,
+    /// Whether the command waits for a connection without a limit, and is sent again when one breaks.
+    pub(super) survives_reconnect: bool,
     /// What to send instead when a connection broke before the reply came.
-    pub(super) again: Option<Box<dyn Fn() -> Cmd + Send>>,
+    pub(super) retry: Option<Box<dyn Fn() -> Cmd + Send>>,
 }
 
 impl Request {
-    /// A command that changes nothing.
-    pub fn read(what: &'static str, cmd: Cmd) -> Self {
-        Self { cmd, make: None, what, write: false, script: None, patient: false, again: None }
+    /// Creates a command that changes nothing.
+    pub fn read(operation: &'static str, cmd: Cmd) -> Self {
+        Self { cmd, build: None, operation, is_write: false, script: None, survives_reconnect: false, retry: None }
     }
 
-    /// A command that changes something: if it is sent and not answered, it may have been applied.
-    pub fn write(what: &'static str, cmd: Cmd) -> Self {
-        Self { write: true, ..Self::read(what, cmd) }
+    /// Creates a command that changes something: if it is sent and not answered, it may have been applied.
+    pub fn write(operation: &'static str, cmd: Cmd) -> Self {
+        Self { is_write: true, ..Self::read(operation, cmd) }
     }
 
-    /// Like [`Request::write`], for a command that takes some making: that is left to the connection's task.
-    pub fn write_made(what: &'static str, make: impl FnOnce() -> Result<Cmd> + Send + 'static) -> Self {
-        Self { make: Some(Box::new(make)), ..Self::write(what, Cmd::new()) }
+    /// Like [`Request::write`], for a command that is costly to build: the connection's task builds it.
+    pub fn write_built(operation: &'static str, build: impl FnOnce() -> Result<Cmd> + Send + 'static) -> Self {
+        Self { build: Some(Box::new(build)), ..Self::write(operation, Cmd::new()) }
     }
 
-    /// Makes the command, if that was left.
-    pub(super) fn made(&mut self) -> Result<&Cmd> {
-        if let Some(make) = self.make.take() {
-            let made = catch_unwind(AssertUnwindSafe(make));
-            self.cmd = made.unwrap_or_else(|_| Err(Error::io(format!("{}: the command cannot be made", self.what))))?;
+    /// Creates a command that changes nothing and keeps its place among the calls during an outage of any length.
+    pub fn persistent_read(operation: &'static str, cmd: Cmd) -> Self {
+        Self { survives_reconnect: true, ..Self::read(operation, cmd) }
+    }
+
+    /// Builds the command, if that was postponed. A panic of the builder becomes an error.
+    pub(super) fn build(&mut self) -> Result<&Cmd> {
+        if let Some(build) = self.build.take() {
+            self.cmd = catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(Error::panicked()))?;
         }
         Ok(&self.cmd)
     }
 
-    /// A command that changes nothing and keeps its place among the calls however long the outage.
-    pub fn patient_read(what: &'static str, cmd: Cmd) -> Self {
-        Self { patient: true, ..Self::read(what, cmd) }
-    }
-
-    /// Where the reply does not come as the connection breaks, it is sent again in this form, which must have no effect if
-    /// it had one before.
+    /// If the connection breaks before the reply, sends this form instead, which must have no effect if the first one had.
     #[must_use]
-    pub fn or_again(self, again: impl Fn() -> Cmd + Send + 'static) -> Self {
-        Self { again: Some(Box::new(again)), ..self }
+    pub fn retry_with(self, retry: impl Fn() -> Cmd + Send + 'static) -> Self {
+        Self { retry: Some(Box::new(retry)), ..self }
     }
 
-    /// The command is a call of this script.
+    /// Marks the command as a call of this script.
     #[must_use]
     pub fn of(self, script: &'static Script) -> Self {
         Self { script: Some(script), ..self }

@@ -1,22 +1,22 @@
-//! Lua scripts: one headed file per atomic operation, known to the server by hash.
+//! Lua scripts: one headed file per atomic operation, called by hash.
 
 use std::sync::LazyLock;
 
 use ::redis::Cmd;
 
-/// A Lua script. Made once, as a static, from its file.
+/// A Lua script, created once, as a static, from its file.
 pub struct Script {
     body: &'static str,
     hash: LazyLock<String, Box<dyn FnOnce() -> String + Send>>,
 }
 
 impl Script {
-    /// The script with this text.
+    /// Creates the script with this text.
     pub fn new(body: &'static str) -> Self {
         Self { body, hash: LazyLock::new(Box::new(move || ::redis::Script::new(body).get_hash().to_owned())) }
     }
 
-    /// `EVALSHA` with these keys; add arguments to the command.
+    /// Returns an `EVALSHA` with these keys, to which arguments can be added.
     pub fn call(&self, keys: &[&str]) -> Cmd {
         let mut cmd = ::redis::cmd("EVALSHA");
         cmd.arg(self.hash.as_str()).arg(keys.len());
@@ -26,12 +26,12 @@ impl Script {
         cmd
     }
 
-    /// `SCRIPT LOAD`.
+    /// Returns its `SCRIPT LOAD`.
     pub(crate) fn load(&self) -> Cmd {
         ::redis::cmd("SCRIPT").arg("LOAD").arg(self.body).take()
     }
 
-    /// The same call with the whole script, for a server that does not know the hash (any more).
+    /// Returns the same call with the whole script, for a server that does not know the hash.
     pub(crate) fn whole(&self, call: &Cmd) -> Cmd {
         let mut cmd = ::redis::cmd("EVAL");
         cmd.arg(self.body);

@@ -71,7 +71,7 @@ async fn fresh_store() -> conformance::Fresh<dyn StoreBackend> {
 
 async fn fresh_stream(topics: &str) -> conformance::Fresh<dyn StreamBackend> {
     let redis = support::TestRedis::start();
-    let retain = Some(RetainTopics { topics: vec![topics.into()], max_len: 10_000 });
+    let retain = Some(RetainTopics { topics: vec![topics.into()], max_len: 10_000, max_backlog: None });
     let options = RedisStreamOptions { connection: patient(redis.port()), retain, ..Default::default() };
     let backend = Arc::new(RedisStream::new(options, Handle::current()));
     conformance::Fresh { backend, capabilities: Default::default(), _place: Box::new(redis) }

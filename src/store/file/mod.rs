@@ -35,7 +35,6 @@ mod filter;
 mod import;
 mod index;
 mod kv;
-mod latch;
 mod maintenance;
 mod open_store;
 mod readers;

@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::background::{self, Background};
 use super::config::Retention;
 use super::errors::writer_died;
-use super::latch::Latch;
 use super::shared::Shared;
 use super::write_queue::{Next, Step, WriteJob};
 use super::writer::WriterState;
 use crate::error::{Error, Result};
+use crate::latch::Latch;
 use crate::sync::lock;
 use crate::time::SharedClock;
 

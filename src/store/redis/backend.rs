@@ -228,7 +228,7 @@ impl StoreBackend for RedisStore {
         let ts = self.clock.now_ms();
         let (subject, keys, trim) = (Arc::<str>::from(subject), self.keys.clone(), self.trim);
         let (to, new, feed_max_len) = (subject.clone(), event.clone(), self.feed_max_len);
-        let request = Request::write_made("append", move || {
+        let request = Request::write_built("append", move || {
             let mut call = scripts::APPEND.call(&[&to, &keys.deleted(&to), &keys.feed(), &keys.feed_state()]);
             call.arg(match expected {
                 None => String::new(),
@@ -424,7 +424,7 @@ impl StoreBackend for RedisStore {
         }
         let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
         let name = format!("entry {id:?} of index {key:?}");
-        let request = Request::write_made("index.add", move || {
+        let request = Request::write_built("index.add", move || {
             let mut call = scripts::INDEX_ADD.call(&[&key, &Keys::meta(&key, &id)]);
             call.arg(&id).arg(decimal(score));
             let fields = metadata::flatten(&json::fresh_metadata(metadata));
@@ -478,7 +478,7 @@ impl StoreBackend for RedisStore {
         patch.shift_remove(json::VERSION);
         let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
         let name = format!("entry {id:?} of index {key:?}");
-        let request = Request::write_made("index.update", move || {
+        let request = Request::write_built("index.update", move || {
             let mut call = scripts::INDEX_UPDATE.call(&[&key, &Keys::meta(&key, &id)]);
             call.arg(&id).arg(expected_version.map_or_else(String::new, |version| version.to_string()));
             call.arg(metadata::MAX_FIELDS);

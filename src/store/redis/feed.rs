@@ -16,10 +16,11 @@ use ::redis::{Cmd, Value, cmd};
 
 use super::keys::Keys;
 use super::{record, scripts};
+use crate::backoff::random_u64;
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId};
 use crate::op::Op;
-use crate::redis::{Client, Request, random_u64, reply};
+use crate::redis::{Client, Request, reply};
 use crate::store::{FeedPage, FeedQuery, FeedRecord, Position};
 
 /// About how many entries the feed keeps.
@@ -129,7 +130,7 @@ impl Feed {
 
     /// Calls back with the end of the feed. The call keeps its place among the calls however long an outage is.
     pub(super) fn submit_head(&self, done: impl FnOnce(Result<Head>) + Send + 'static) {
-        let request = Request::patient_read("subscribe", self.head_call()).of(&scripts::FEED_HEAD);
+        let request = Request::persistent_read("subscribe", self.head_call()).of(&scripts::FEED_HEAD);
         self.client.submit(request, move |result| done(result.and_then(Head::parse)));
     }
 

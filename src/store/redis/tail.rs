@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventId};
 use crate::fanout::{Gap, GapReason, Mailbox, next_id};
 use crate::op::Op;
-use crate::redis::pubsub::{Channel, PubSub, Receiver};
+use crate::redis::pubsub::{Channel, PubSub, PubSubHandler};
 use crate::redis::{Client, RedisConfig};
 use crate::store::Stored;
 use crate::sync::lock;
@@ -260,8 +260,8 @@ impl Drop for OwnAppend {
 /// Receives announcements of appends.
 struct Announcements(Weak<Shared>);
 
-impl Receiver for Announcements {
-    fn message(&self, _: &Channel, _: &str, payload: &[u8]) {
+impl PubSubHandler for Announcements {
+    fn on_message(&self, _: &Channel, _: &str, payload: &[u8]) {
         let Some(shared) = self.0.upgrade() else { return };
         if payload == b"released" {
             return shared.released.notify_waiters();
@@ -290,14 +290,14 @@ impl Receiver for Announcements {
         shared.changed.notify_one();
     }
 
-    fn live(&self, _: &Channel) {
+    fn on_subscribed(&self, _: &Channel) {
         let Some(shared) = self.0.upgrade() else { return };
         shared.state().live = true;
         // Announcements may have been missed until now.
         shared.read_feed();
     }
 
-    fn interrupted(&self) {
+    fn on_disconnected(&self) {
         let Some(shared) = self.0.upgrade() else { return };
         shared.state().live = false;
         shared.changed.notify_one();
@@ -386,7 +386,7 @@ impl Tailers {
     pub(super) fn listen(&self) {
         if !std::mem::replace(&mut self.shared.state().running, true) {
             // Where channels are forbidden, events arrive by polling.
-            drop(self.pubsub.want(self.channel.clone()));
+            drop(self.pubsub.subscribe(self.channel.clone()));
             self.runtime.spawn(follow(self.shared.clone(), self.runtime.clone()));
         }
     }

@@ -1,7 +1,7 @@
-//! Every key of the Redis stream, in one place. Channels are named like topics, as with nvent's own adapter; the prefix
-//! names only what that adapter does not have. None of it is a string, so `kv.clear` of a store cannot meet it.
+//! All keys of the Redis stream. Channels are named like topics, as with nvent's own adapter; the prefix names only what
+//! that adapter does not have. None of the keys holds a string, so `kv.clear` of a store cannot remove one.
 
-/// The names that belong to one prefix.
+/// The keys that begin with one prefix.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
@@ -12,24 +12,49 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// Stream: the retained messages of a topic; `message` is the event, `origin` who published it, `n` its number
-    /// there.
+    /// Stream: the retained messages of a topic. `message` is the event, `origin` who published it, `n` its number there,
+    /// `s` its number in the topic.
     pub(super) fn retained(&self, topic: &str) -> String {
         format!("{}:~retained:{topic}", self.prefix)
     }
 
-    /// What every key of [`Keys::retained`] begins with.
+    /// The prefix of every key of [`Keys::retained`].
     pub(super) fn retained_prefix(&self) -> String {
         self.retained("")
     }
 
-    /// Set: the topics of which something is retained.
+    /// Set: the topics that have retained messages.
     pub(super) fn topics(&self) -> String {
         format!("{}:~topics", self.prefix)
     }
 
-    /// Stream: what a group failed at too often; `id`, `deliveries`, `message` and `origin`.
+    /// Hash: the number of the last message, by topic.
+    pub(super) fn sequence(&self) -> String {
+        format!("{}:~sequence", self.prefix)
+    }
+
+    /// Hash: how many messages of a topic each group missed by trimming, by group.
+    pub(super) fn trimmed(&self, topic: &str) -> String {
+        format!("{}:~trimmed:{topic}", self.prefix)
+    }
+
+    /// Stream: the messages that a group has parked. `id`, `deliveries`, `message` and `origin`.
     pub(super) fn parked(&self, topic: &str, group: &str) -> String {
+        // Colons of the group are escaped, so that no other group and topic have the same key.
+        let group = group.replace('%', "%25").replace(':', "%3A");
         format!("{}:~parked:{group}:{topic}", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_groups_and_topics_share_a_key() {
+        let keys = Keys::new("nvent");
+        assert_eq!(keys.parked("jobs:mail", "g"), "nvent:~parked:g:jobs:mail");
+        assert_ne!(keys.parked("c", "a:b"), keys.parked("b:c", "a"));
+        assert_ne!(keys.parked("t", "a:b"), keys.parked("t", "a%3Ab"));
     }
 }

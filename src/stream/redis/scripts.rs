@@ -1,15 +1,15 @@
-//! The stream's Lua scripts. What each takes and returns stands in its file.
+//! The stream's Lua scripts. The head of each file says what it takes and returns.
 
 use std::sync::LazyLock;
 
 use crate::redis::Script;
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)+) => {
+    ($($name:ident = $($file:literal)+;)+) => {
         $(pub(super) static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file, ".lua"))));)+
+            LazyLock::new(|| Script::new(concat!($(include_str!(concat!("lua/", $file, ".lua"))),+)));)+
 
-        /// All of them, for the connection to load.
+        /// Returns all scripts, for a connection to load.
         pub(super) fn all() -> Vec<&'static Script> {
             vec![$(&*$name),+]
         }
@@ -17,9 +17,10 @@ macro_rules! scripts {
 }
 
 scripts! {
-    PUBLISH = "publish";
-    ENDS = "ends";
+    PUBLISH = "retain" "publish";
+    TAIL_IDS = "tail_ids";
     RETRY = "retry";
-    REPLAY = "replay";
+    REPLAY = "retain" "replay";
     LEAVE = "leave";
+    TAKE_TRIMMED = "take_trimmed";
 }

@@ -1,6 +1,6 @@
--- Lets others have what a member did not get to, and forgets members with nothing to do: this one, and those gone for a day.
+-- Releases claims of a member to the others, and removes members without claims: this one, and those idle for a day.
 -- KEYS    the retained messages (stream)
--- ARGV    group | member | id, ... that it did not get to
+-- ARGV    group | member | id, ... to release
 for i = 3, #ARGV do
   redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'IDLE', 86400000, 'JUSTID')
 end

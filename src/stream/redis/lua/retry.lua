@@ -1,16 +1,16 @@
--- Delivers a message that a group has not acknowledged to one member again, or parks it after too many times.
+-- Delivers a message that a group has not acknowledged to one member again, or parks it after too many deliveries.
 -- KEYS    the retained messages (stream) | the parked ones (stream)
--- ARGV    group | member | id | how many deliveries are allowed | how many parked ones to keep
--- returns { id, { field, text, ... } } to deliver, or nothing: it is parked, acknowledged, or another member's
+-- ARGV    group | member | id | how many deliveries are allowed | how many parked messages to keep
+-- returns { id, { field, text, ... } } to deliver; 'trimmed' if it is not there any more; or nil: it is parked,
+--         acknowledged, or claimed by another member
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
 if not pending or pending[2] ~= ARGV[2] then
   return false
 end
 local entry = redis.call('XRANGE', KEYS[1], ARGV[3], ARGV[3])[1]
 if not entry then
-  -- Trimmed away meanwhile: nothing is left to deliver.
   redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
-  return false
+  return 'trimmed'
 end
 if pending[4] >= tonumber(ARGV[4]) then
   local add = { 'XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'id', ARGV[3], 'deliveries', pending[4] }

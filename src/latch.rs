@@ -8,7 +8,7 @@ use crate::sync::lock;
 
 /// Set once; waiting for it ends then, also for those who come later.
 #[derive(Default)]
-pub(super) struct Latch {
+pub(crate) struct Latch {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -21,7 +21,7 @@ struct State {
 
 impl Latch {
     /// Sets it and wakes all who wait.
-    pub(super) fn set(&self) {
+    pub(crate) fn set(&self) {
         let mut state = lock(&self.state);
         state.set = true;
         for task in state.tasks.drain(..) {
@@ -32,13 +32,13 @@ impl Latch {
     }
 
     /// Blocks this thread until it is set.
-    pub(super) fn wait(&self) {
+    pub(crate) fn wait(&self) {
         let waiting = self.changed.wait_while(lock(&self.state), |state| !state.set);
         drop(waiting.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Returns a future that resolves when it is set. It is registered before this returns.
-    pub(super) fn waiter(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(crate) fn waiter(&self) -> impl Future<Output = ()> + Send + use<> {
         let (sender, receiver) = oneshot::channel();
         let mut state = lock(&self.state);
         if state.set {

@@ -1,7 +1,7 @@
--- Where retained topics end now: where a subscription begins.
+-- Returns the ids of the last entries of retained topics: where a new subscription starts.
 -- KEYS    the retained topics (set)
--- ARGV    what their streams' keys begin with | a topic, or '' for all
--- returns { topic, last id, ... }, without topics that have nothing
+-- ARGV    prefix of the keys of their streams | a topic, or '' for all
+-- returns { topic, last id, ... }, without topics that are empty
 local topics = ARGV[2] ~= '' and { ARGV[2] } or redis.call('SMEMBERS', KEYS[1])
 local found = {}
 for _, topic in ipairs(topics) do

@@ -1,39 +1,29 @@
-//! The stream in memory: a broker inside the process, one per adapter.
+//! The broker: registers subscribers and publishes to them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::config::Retain;
+use super::retained::RetainedTopics;
 use crate::error::{Error, Result};
 use crate::fanout::{Mailbox, OnReady, Push, Subscriber, TopicRegistry, next_id};
 use crate::op::Op;
 use crate::stream::{
     BLOCK_TIMEOUT, Health, Incoming, Message, Stats, StreamBackend, SubscribeSpec, Subscription, TypeFilter,
 };
+use crate::sync::lock;
 use crate::time::SharedClock;
-use crate::topic::Glob;
-
-/// How many topics are retained at most: when one more comes, the one that was longest silent goes.
-const MAX_RETAINED_TOPICS: usize = 10_000;
-
-/// What a memory stream keeps for `from_beginning`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Retain {
-    /// At most so many events per topic.
-    pub max_events: Option<usize>,
-    /// At most so old, in ms.
-    pub max_age_ms: Option<u64>,
-}
 
 /// A stream in memory.
 pub struct MemoryStream {
     clock: SharedClock,
-    hub: TopicRegistry<Incoming, Meta>,
-    /// Publishing and subscribing happen under it, so that replay and live meet without a hole or a duplicate.
+    subscribers: TopicRegistry<Incoming, Meta>,
+    /// Held while publishing and subscribing, so that a replay and live messages join without a hole or a duplicate.
     state: Mutex<State>,
     closed: AtomicBool,
     published: AtomicU64,
-    /// What was dropped from mailboxes that are gone.
+    /// Events dropped from mailboxes that are closed.
     dropped_before: AtomicU64,
 }
 
@@ -43,19 +33,9 @@ struct Meta {
 }
 
 struct State {
-    retain: Option<Retain>,
-    sequence: u64,
-    topics: HashMap<Arc<str>, VecDeque<Kept>>,
-    /// Which topic spoke last, by sequence: the first is the longest silent.
-    silence: BTreeMap<u64, Arc<str>>,
+    retained: Option<RetainedTopics>,
     members: HashMap<u64, Member>,
     groups: HashMap<(Arc<str>, Arc<str>), Group>,
-}
-
-struct Kept {
-    sequence: u64,
-    at_ms: u64,
-    message: Message,
 }
 
 struct Member {
@@ -64,23 +44,20 @@ struct Member {
 }
 
 struct Group {
-    /// The id of the group's entry in the hub.
+    /// Id of the group's entry in the registry.
     entry: u64,
     mailbox: Arc<Mailbox<Incoming>>,
     members: usize,
 }
 
 impl MemoryStream {
-    /// A broker without subscribers. Without `retain` nothing is kept.
+    /// Creates a broker without subscribers. Without `retain` it retains nothing.
     pub fn new(retain: Option<Retain>, clock: SharedClock) -> Self {
         Self {
             clock,
-            hub: TopicRegistry::default(),
+            subscribers: TopicRegistry::default(),
             state: Mutex::new(State {
-                retain,
-                sequence: 0,
-                topics: HashMap::new(),
-                silence: BTreeMap::new(),
+                retained: retain.map(RetainedTopics::new),
                 members: HashMap::new(),
                 groups: HashMap::new(),
             }),
@@ -91,63 +68,15 @@ impl MemoryStream {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed("the memory stream")) } else { Ok(()) }
     }
-
-    /// Fills a new mailbox with what is retained, oldest first. Under the lock nothing is published meanwhile.
-    fn replay(&self, state: &mut State, pattern: &str, spec: &SubscribeSpec, mailbox: &Mailbox<Incoming>) {
-        let (glob, oldest) = (Glob::new(pattern), state.oldest(self.clock.now_ms()));
-        let mut kept: Vec<_> = state
-            .topics
-            .iter()
-            .filter(|(topic, _)| glob.matches(topic))
-            .flat_map(|(_, kept)| kept)
-            .filter(|kept| kept.at_ms >= oldest && passes(spec.filter.as_ref(), &kept.message))
-            .collect();
-        kept.sort_by_key(|kept| kept.sequence);
-        mailbox.extend_unbounded(kept.into_iter().map(|kept| kept.message.clone().into()));
-    }
 }
 
-impl State {
-    /// The time before which nothing is retained.
-    fn oldest(&self, now: u64) -> u64 {
-        self.retain.and_then(|retain| retain.max_age_ms).map_or(0, |age| now.saturating_sub(age))
-    }
-
-    fn keep(&mut self, message: &Message, now: u64) {
-        let Some(retain) = self.retain else { return };
-        let oldest = self.oldest(now);
-        self.sequence += 1;
-        let kept = self.topics.entry(message.topic().clone()).or_default();
-        if let Some(last) = kept.back() {
-            self.silence.remove(&last.sequence);
-        }
-        kept.push_back(Kept { sequence: self.sequence, at_ms: now, message: message.clone() });
-        while kept.len() > retain.max_events.unwrap_or(usize::MAX).max(1)
-            || kept.front().is_some_and(|first| first.at_ms < oldest)
-        {
-            kept.pop_front();
-        }
-        self.silence.insert(self.sequence, message.topic().clone());
-        // Topics that have been silent for longer than anything is kept go as well, two at a time.
-        for _ in 0..2 {
-            let Some((_, topic)) = self.silence.first_key_value() else { break };
-            let expired = self.topics.get(topic).and_then(VecDeque::back).is_some_and(|last| last.at_ms < oldest);
-            if !expired && self.topics.len() <= MAX_RETAINED_TOPICS {
-                break;
-            }
-            if let Some((_, topic)) = self.silence.pop_first() {
-                self.topics.remove(&topic);
-            }
-        }
-    }
-}
-
+/// Returns whether a message passes the filter, if there is one.
 fn passes(filter: Option<&TypeFilter>, message: &Message) -> bool {
     filter.is_none_or(|filter| filter.matches(message.kind()))
 }
@@ -164,9 +93,9 @@ impl StreamBackend for MemoryStream {
     fn close(&self) -> Op<()> {
         self.closed.store(true, Ordering::Release);
         let mut state = self.lock();
-        self.hub.close();
+        self.subscribers.close();
         (state.members, state.groups) = Default::default();
-        (state.topics, state.silence) = Default::default();
+        state.retained = None;
         Op::ok(())
     }
 
@@ -177,7 +106,7 @@ impl StreamBackend for MemoryStream {
 
     fn stats(&self) -> Stats {
         let (mut dropped, mut waiting) = (self.dropped_before.load(Ordering::Relaxed), 0);
-        self.hub.for_each(|subscriber| {
+        self.subscribers.for_each(|subscriber| {
             dropped += subscriber.mailbox.dropped();
             waiting += subscriber.mailbox.len();
         });
@@ -188,7 +117,7 @@ impl StreamBackend for MemoryStream {
             ("reconnects", 0.0),
             ("waiting", waiting as f64),
             ("subscriptions", state.members.len() as f64),
-            ("retained", state.topics.values().map(VecDeque::len).sum::<usize>() as f64),
+            ("retained", state.retained.as_ref().map_or(0, RetainedTopics::len) as f64),
         ]
     }
 
@@ -200,9 +129,11 @@ impl StreamBackend for MemoryStream {
         let mut full = Vec::new();
         {
             let mut state = self.lock();
-            state.keep(&message, self.clock.now_ms());
-            self.hub.for_each_match(message.topic(), |subscriber| {
-                // Everything here was published by this adapter, as nobody else reaches its broker.
+            if let Some(retained) = &mut state.retained {
+                retained.push(&message, self.clock.now_ms());
+            }
+            self.subscribers.for_each_match(message.topic(), |subscriber| {
+                // This adapter published every message here, as no other one reaches its broker.
                 if subscriber.meta.ignore_own || !passes(subscriber.meta.filter.as_ref(), &message) {
                     return;
                 }
@@ -215,7 +146,7 @@ impl StreamBackend for MemoryStream {
             return Op::ok(());
         }
         Op::pending(async move {
-            // The message waits in the mailbox already: running out of time loses nothing.
+            // The message is in the mailbox already, so the timeout loses nothing.
             _ = tokio::time::timeout(BLOCK_TIMEOUT, async {
                 for mailbox in full {
                     mailbox.wait_for_capacity().await;
@@ -232,7 +163,7 @@ impl StreamBackend for MemoryStream {
         }
         let (id, topic): (u64, Arc<str>) = (next_id(), topic.into());
         let mut state = self.lock();
-        if spec.from_beginning && state.retain.is_none() {
+        if spec.from_beginning && state.retained.is_none() {
             return Op::err(Error::invalid(format!(
                 "options.fromBeginning: nothing on {topic:?} is retained; create the adapter with retain: {{ maxEvents }}"
             )));
@@ -245,12 +176,19 @@ impl StreamBackend for MemoryStream {
             }
             None => {
                 let mailbox = Arc::new(Mailbox::new(spec.buffer, spec.overflow));
-                if spec.from_beginning {
-                    self.replay(&mut state, &topic, &spec, &mailbox);
+                if let (true, Some(retained)) = (spec.from_beginning, &state.retained) {
+                    let messages = retained.matching(&topic, self.clock.now_ms()).into_iter();
+                    let passed = messages.filter(|message| passes(spec.filter.as_ref(), message));
+                    mailbox.extend_unbounded(passed.map(|message| message.clone().into()));
                 }
                 let entry = if spec.group.is_some() { next_id() } else { id };
                 let meta = Meta { filter: spec.filter.clone(), ignore_own: spec.ignore_own };
-                self.hub.add(Arc::new(Subscriber { id: entry, topic: topic.clone(), mailbox: mailbox.clone(), meta }));
+                self.subscribers.add(Arc::new(Subscriber {
+                    id: entry,
+                    topic: topic.clone(),
+                    mailbox: mailbox.clone(),
+                    meta,
+                }));
                 if let Some(name) = &spec.group {
                     let group = Group { entry, mailbox: mailbox.clone(), members: 1 };
                     state.groups.insert((topic.clone(), name.clone()), group);
@@ -284,7 +222,7 @@ impl StreamBackend for MemoryStream {
                 if last { state.groups.remove(&key).map(|group| group.entry) } else { None }
             }
         };
-        if let Some((subscriber, _)) = entry.and_then(|entry| self.hub.remove(&topic, entry)) {
+        if let Some((subscriber, _)) = entry.and_then(|entry| self.subscribers.remove(&topic, entry)) {
             self.dropped_before.fetch_add(subscriber.mailbox.dropped(), Ordering::Relaxed);
             subscriber.mailbox.close();
         }
@@ -292,7 +230,7 @@ impl StreamBackend for MemoryStream {
     }
 
     fn topics(&self) -> Vec<Arc<str>> {
-        self.hub.topics()
+        self.subscribers.topics()
     }
 
     fn subscription_count(&self, topic: &str) -> usize {

@@ -1,4 +1,4 @@
-//! One socket to a server: connected, authenticated, and told apart from a dead one.
+//! One socket to a server: connects, authenticates, reads and writes.
 
 use std::io;
 use std::sync::Arc;
@@ -16,58 +16,59 @@ use super::config::RedisConfig;
 use super::reply::server_error;
 use crate::error::{Error, Result};
 
-/// What a connection reads and writes.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+/// A plain or encrypted byte stream.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
-/// Takes bytes as they come and gives out whole replies.
+/// Parses bytes into whole replies.
 #[derive(Default)]
-pub(crate) struct Replies {
+pub(crate) struct ReplyParser {
     parser: Parser,
 }
 
-/// Gives the parser what has come, then says that more will.
+/// The received bytes as a reader that then would block, as more may follow.
 struct Chunk<'a>(&'a [u8]);
 
 impl io::Read for Chunk<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        // Nothing read would mean the end of the input to the parser.
+        // To the parser, zero bytes would mean the end of the input.
         if self.0.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { io::Read::read(&mut self.0, buf) }
     }
 }
 
-impl Replies {
-    /// Hands every reply that is complete with these bytes to `each`.
+impl ReplyParser {
+    /// Calls `each` with every reply that these bytes complete.
     pub(crate) fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Value)) -> Result<()> {
         let mut chunk = Chunk(bytes);
         loop {
             match self.parser.parse_value(&mut chunk) {
                 Ok(value) => each(value),
                 Err(e) if e.is_io_error() => return Ok(()),
-                Err(e) => return Err(Error::unavailable(format!("what answers does not speak Redis: {e}"))),
+                Err(e) => return Err(Error::unavailable(format!("the server does not speak the Redis protocol: {e}"))),
             }
         }
     }
 }
 
-/// A connection that is ready for commands.
-pub(crate) struct Link {
-    pub(crate) reader: ReadHalf<Box<dyn Socket>>,
-    pub(crate) writer: WriteHalf<Box<dyn Socket>>,
-    pub(crate) replies: Replies,
-    /// What was read and not taken yet.
+/// A connected socket that is ready for commands.
+pub(crate) struct Socket {
+    pub(crate) reader: ReadHalf<Box<dyn Transport>>,
+    pub(crate) writer: WriteHalf<Box<dyn Transport>>,
+    pub(crate) parser: ReplyParser,
+    /// Replies that were read and not taken yet.
     ready: std::collections::VecDeque<Value>,
-    address: String,
+    /// The server's address, for messages.
+    pub(crate) address: String,
 }
 
-impl Link {
-    /// Connects, authenticates and asks for a sign of life, within [`RedisConfig::connect_timeout`].
+impl Socket {
+    /// Connects, authenticates and pings, within [`RedisConfig::connect_timeout`].
     pub(crate) async fn open(config: &RedisConfig) -> Result<Self> {
         let address = config.address();
         match tokio::time::timeout(config.connect_timeout, Self::connect(config)).await {
             Ok(result) => result,
             Err(_) => Err(Error::unavailable(format!(
-                "{address} does not answer within {:?}: is it up and reachable?",
+                "no reply from {address} within {:?}: check that it is running and reachable",
                 config.connect_timeout
             ))),
         }
@@ -77,8 +78,8 @@ impl Link {
         let address = config.address();
         let failed = |e: io::Error| Error::unavailable(format!("{address} cannot be reached: {e}"));
         let tcp = TcpStream::connect((config.host.as_str(), config.port)).await.map_err(failed)?;
-        tune(&tcp, config).map_err(failed)?;
-        let socket: Box<dyn Socket> = if config.tls {
+        set_options(&tcp, config).map_err(failed)?;
+        let transport: Box<dyn Transport> = if config.tls {
             let name = ServerName::try_from(config.host.clone())
                 .map_err(|e| Error::invalid(format!("connection.host: not usable with TLS: {e}")))?;
             let tls = TlsConnector::from(tls_config(config)?).connect(name, tcp).await;
@@ -86,36 +87,36 @@ impl Link {
         } else {
             Box::new(tcp)
         };
-        let (reader, writer) = tokio::io::split(socket);
-        let mut link = Self { reader, writer, replies: Replies::default(), ready: Default::default(), address };
-        link.greet(config).await?;
-        Ok(link)
+        let (reader, writer) = tokio::io::split(transport);
+        let mut socket = Self { reader, writer, parser: ReplyParser::default(), ready: Default::default(), address };
+        socket.handshake(config).await?;
+        Ok(socket)
     }
 
-    async fn greet(&mut self, config: &RedisConfig) -> Result<()> {
-        let mut greeting = vec![];
+    async fn handshake(&mut self, config: &RedisConfig) -> Result<()> {
+        let mut commands = vec![];
         if let Some(password) = &config.password {
             let mut auth = ::redis::cmd("AUTH");
             if let Some(username) = &config.username {
                 auth.arg(username);
             }
             auth.arg(password);
-            greeting.push(("AUTH", auth));
+            commands.push(("AUTH", auth));
         }
         if config.db != 0 {
-            greeting.push(("SELECT", ::redis::cmd("SELECT").arg(config.db).take()));
+            commands.push(("SELECT", ::redis::cmd("SELECT").arg(config.db).take()));
         }
-        greeting.push(("CLIENT SETNAME", ::redis::cmd("CLIENT").arg("SETNAME").arg(&config.client_name).take()));
-        // A server that reads its data set, or a replica without a primary, says so here.
-        greeting.push(("PING", ::redis::cmd("PING")));
+        commands.push(("CLIENT SETNAME", ::redis::cmd("CLIENT").arg("SETNAME").arg(&config.client_name).take()));
+        // A server that is loading its data set, or a replica without a primary, replies with an error.
+        commands.push(("PING", ::redis::cmd("PING")));
         let mut out = Vec::new();
-        for (_, cmd) in &greeting {
+        for (_, cmd) in &commands {
             cmd.write_packed_command(&mut out);
         }
         self.write(&out).await?;
-        for (name, _) in greeting {
+        for (name, _) in commands {
             match self.next().await? {
-                // A user may be forbidden what only helps.
+                // The user may lack the permission for a command that is not essential.
                 Value::ServerError(e) if e.code() == "NOPERM" && matches!(name, "CLIENT SETNAME" | "PING") => {}
                 Value::ServerError(e) => return Err(server_error(&format!("{}: {name}", self.address), &e)),
                 _ => {}
@@ -126,10 +127,10 @@ impl Link {
 
     /// Writes everything.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.writer.write_all(bytes).await.map_err(|e| lost(&self.address, &e))
+        self.writer.write_all(bytes).await.map_err(|e| connection_lost(&self.address, &e))
     }
 
-    /// The next reply or message.
+    /// Reads the next reply or message.
     pub(crate) async fn next(&mut self) -> Result<Value> {
         let mut buffer = Vec::with_capacity(8 * 1024);
         loop {
@@ -138,14 +139,14 @@ impl Link {
             }
             buffer.clear();
             match self.reader.read_buf(&mut buffer).await {
-                Ok(0) => return Err(ended(&self.address)),
-                Ok(_) => self.replies.feed(&buffer, |value| self.ready.push_back(value))?,
-                Err(e) => return Err(lost(&self.address, &e)),
+                Ok(0) => return Err(connection_closed(&self.address)),
+                Ok(_) => self.parser.feed(&buffer, |value| self.ready.push_back(value))?,
+                Err(e) => return Err(connection_lost(&self.address, &e)),
             }
         }
     }
 
-    /// Sends a command and waits for its reply, as long as that takes.
+    /// Sends a command and waits for its reply, without a limit.
     pub(crate) async fn call(&mut self, what: &str, cmd: &Cmd) -> Result<Value> {
         self.write(&cmd.get_packed_command()).await?;
         match self.next().await? {
@@ -154,31 +155,31 @@ impl Link {
         }
     }
 
-    /// Says goodbye and waits until the server has closed, so that it no longer lists this connection.
+    /// Sends QUIT and waits until the server has closed the connection, so that it no longer lists it; at most 1 s.
     pub(crate) async fn quit(mut self) {
-        const PATIENCE: Duration = Duration::from_secs(1);
-        let goodbye = async {
+        const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
+        let quit = async {
             self.write(&::redis::cmd("QUIT").get_packed_command()).await?;
             let _ = self.writer.shutdown().await;
             while self.next().await.is_ok() {}
             Ok::<_, Error>(())
         };
-        let _ = tokio::time::timeout(PATIENCE, goodbye).await;
+        let _ = tokio::time::timeout(QUIT_TIMEOUT, quit).await;
     }
 }
 
-/// The connection broke.
-pub(crate) fn lost(address: &str, error: &io::Error) -> Error {
+/// Returns the error of a connection that broke.
+pub(crate) fn connection_lost(address: &str, error: &io::Error) -> Error {
     Error::unavailable(format!("the connection to {address} is lost: {error}"))
 }
 
-/// The server closed the connection.
-pub(crate) fn ended(address: &str) -> Error {
+/// Returns the error of a connection that the server closed.
+pub(crate) fn connection_closed(address: &str) -> Error {
     Error::unavailable(format!("{address} closed the connection"))
 }
 
-/// Small writes go at once, and a peer that vanished is noticed by the kernel even when nobody writes.
-fn tune(tcp: &TcpStream, config: &RedisConfig) -> io::Result<()> {
+/// Disables Nagle's algorithm, and lets the kernel detect a peer that vanished even without traffic.
+fn set_options(tcp: &TcpStream, config: &RedisConfig) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let socket = socket2::SockRef::from(tcp);
     let interval = (config.ping_interval / 2).max(Duration::from_secs(1));
@@ -211,23 +212,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replies_come_out_whole_however_the_bytes_come_in() {
+    fn replies_are_whole_however_the_bytes_are_split() {
         let wire = b"+OK\r\n$5\r\nhe\r\no\r\n*2\r\n:1\r\n*1\r\n$-1\r\n-ERR no\r\n$0\r\n\r\n";
         let mut whole = Vec::new();
-        Replies::default().feed(wire, |value| whole.push(value)).unwrap();
+        ReplyParser::default().feed(wire, |value| whole.push(value)).unwrap();
         assert_eq!(whole.len(), 5);
         for size in 1..wire.len() {
-            let (mut replies, mut got) = (Replies::default(), Vec::new());
+            let (mut parser, mut got) = (ReplyParser::default(), Vec::new());
             for chunk in wire.chunks(size) {
-                replies.feed(chunk, |value| got.push(value)).unwrap();
+                parser.feed(chunk, |value| got.push(value)).unwrap();
             }
             assert_eq!(got, whole, "in chunks of {size}");
         }
     }
 
     #[test]
-    fn what_is_no_redis_is_told() {
-        let error = Replies::default().feed(b"HTTP/1.1 400 Bad Request\r\n", |_| {}).unwrap_err();
-        assert!(error.message().contains("does not speak Redis"));
+    fn a_server_that_is_not_redis_is_reported() {
+        let error = ReplyParser::default().feed(b"HTTP/1.1 400 Bad Request\r\n", |_| {}).unwrap_err();
+        assert!(error.message().contains("does not speak the Redis protocol"));
     }
 }

@@ -1,0 +1,75 @@
+//! Messages of streams.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::fanout::Gap;
+use crate::json::{Json, check_depth, push_string};
+
+/// A message: any JSON object, unchanged. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Message(Arc<MessageParts>);
+
+#[derive(Debug)]
+struct MessageParts {
+    topic: Arc<str>,
+    kind: Option<Box<str>>,
+    json: Json,
+}
+
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<&'a RawValue>,
+}
+
+impl Message {
+    /// Parses a JSON object that is published on a topic.
+    pub fn parse(topic: &str, json: &str) -> Result<Self> {
+        check_depth("event", json)?;
+        let json = json.trim();
+        if !json.starts_with('{') {
+            return Err(Error::invalid("event: expected an object"));
+        }
+        let header: Header<'_> =
+            serde_json::from_str(json).map_err(|e| Error::invalid(format!("event: not usable as JSON: {e}")))?;
+        let kind = header.kind.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+        Ok(Self(Arc::new(MessageParts { topic: topic.into(), kind: kind.map(Into::into), json: json.into() })))
+    }
+
+    /// Creates a message of a known type.
+    pub fn new(topic: &str, kind: &str, json: Json) -> Self {
+        Self(Arc::new(MessageParts { topic: topic.into(), kind: Some(kind.into()), json }))
+    }
+
+    /// Creates the message that reports a gap to a subscriber of `topic`, a name or pattern.
+    pub fn gap(topic: &str, gap: Gap, now_ms: u64) -> Self {
+        let mut json = String::from("{\"type\":\"stream.gap\",\"data\":{\"reason\":\"");
+        json.push_str(gap.reason.as_str());
+        json.push_str("\",\"topic\":");
+        push_string(&mut json, topic);
+        if let Some(missed) = gap.missed {
+            json.push_str(&format!(",\"missed\":{missed}"));
+        }
+        json.push_str(&format!("}},\"timestamp\":{now_ms}}}"));
+        Self::new(topic, "stream.gap", json.into())
+    }
+
+    /// Returns the topic it was published on.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.0.topic
+    }
+
+    /// Returns its `type`, if it has one.
+    pub fn kind(&self) -> Option<&str> {
+        self.0.kind.as_deref()
+    }
+
+    /// Returns the whole message as JSON text.
+    pub fn json(&self) -> &Json {
+        &self.0.json
+    }
+}

@@ -1,0 +1,135 @@
+//! What the subscribers and groups of one Redis stream share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock, Weak};
+
+use tokio::runtime::Handle;
+
+use super::config::GroupOptions;
+use super::keys::Keys;
+use super::subscriber::Subscriber;
+use super::{scripts, wire};
+use crate::error::{Error, Result};
+use crate::event::EventId;
+use crate::op::Op;
+use crate::redis::pubsub::{Channel, PubSubHandler};
+use crate::redis::{Client, RedisConfig, Request, reply};
+use crate::stream::Message;
+use crate::sync::read;
+
+pub(super) struct Shared {
+    pub(super) config: Arc<RedisConfig>,
+    pub(super) client: Arc<Client>,
+    pub(super) keys: Keys,
+    pub(super) groups: GroupOptions,
+    /// Identifies this adapter in the messages that it publishes, and as a member of groups.
+    pub(super) origin: String,
+    pub(super) subscribers: RwLock<HashMap<Channel, Vec<Arc<Subscriber>>>>,
+    pub(super) runtime: Handle,
+    gaps: AtomicU64,
+}
+
+/// An entry of a retained topic.
+pub(super) struct Entry {
+    pub(super) id: EventId,
+    /// None if the entry was deleted, or is not a message of this package.
+    pub(super) message: Option<Message>,
+    /// Whether this adapter published it.
+    pub(super) own: bool,
+    /// Its number in the topic. None if an earlier version added it.
+    pub(super) number: Option<u64>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: Arc<RedisConfig>,
+        client: Arc<Client>,
+        keys: Keys,
+        groups: GroupOptions,
+        runtime: Handle,
+    ) -> Self {
+        Self {
+            config,
+            client,
+            keys,
+            groups,
+            origin: format!("{:016x}", crate::backoff::random_u64()),
+            subscribers: RwLock::default(),
+            runtime,
+            gaps: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn count_gap(&self) {
+        self.gaps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn gaps(&self) -> u64 {
+        self.gaps.load(Ordering::Relaxed)
+    }
+
+    fn of_channel(&self, channel: &Channel) -> Vec<Arc<Subscriber>> {
+        read(&self.subscribers).get(channel).cloned().unwrap_or_default()
+    }
+
+    /// Returns the subscribers for which `selects` holds and whose topic or pattern matches.
+    pub(super) fn matching(&self, topic: &str, selects: impl Fn(&Subscriber) -> bool) -> Vec<Arc<Subscriber>> {
+        let subscribers = read(&self.subscribers);
+        subscribers.values().flatten().filter(|one| selects(one) && one.matches(topic)).cloned().collect()
+    }
+
+    /// Returns the ids of the last entries of retained topics: of one, or of all if `topic` is empty.
+    pub(super) fn tail_ids(&self, topic: &str) -> Op<Vec<(String, String)>> {
+        let mut call = scripts::TAIL_IDS.call(&[&self.keys.topics()]);
+        call.arg(self.keys.retained_prefix()).arg(topic);
+        self.client.call(Request::read("subscribe", call).of(&scripts::TAIL_IDS), reply::pairs)
+    }
+
+    /// Reads an entry of a retained topic.
+    pub(super) fn entry(&self, topic: &str, entry: ::redis::Value) -> Result<Entry> {
+        let mut parts = reply::list(entry)?.into_iter();
+        let (Some(id), Some(fields)) = (parts.next(), parts.next()) else {
+            return Err(Error::corrupt("Redis sent a stream entry without id or fields"));
+        };
+        let mut entry = Entry { id: reply::text(id)?.parse()?, message: None, own: false, number: None };
+        // A deleted entry that is still pending has no fields.
+        for (name, text) in reply::pairs(fields)? {
+            match name.as_str() {
+                "message" => entry.message = Message::parse(topic, &text).ok(),
+                "origin" => entry.own = text == self.origin,
+                "s" => entry.number = text.parse().ok(),
+                _ => {}
+            }
+        }
+        Ok(entry)
+    }
+}
+
+/// Passes messages of the pub/sub connection to the subscribers of their channel.
+pub(super) struct SubscriberHandler(pub(super) Weak<Shared>);
+
+impl PubSubHandler for SubscriberHandler {
+    fn on_message(&self, channel: &Channel, topic: &str, payload: &[u8]) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let received = String::from_utf8_lossy(payload);
+        let received = wire::read(&received);
+        // What is not a JSON object was not published by an adapter.
+        let Ok(message) = Message::parse(topic, &received.json) else { return };
+        let own = received.origin == Some(&shared.origin);
+        for subscriber in shared.of_channel(channel) {
+            subscriber.on_message(&message, received.id, own);
+        }
+    }
+
+    fn on_subscribed(&self, channel: &Channel) {
+        let Some(shared) = self.0.upgrade() else { return };
+        shared.of_channel(channel).iter().for_each(|subscriber| subscriber.on_subscribed(&shared));
+    }
+
+    fn on_disconnected(&self) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let all: Vec<_> = read(&shared.subscribers).values().flatten().cloned().collect();
+        all.iter().for_each(|subscriber| subscriber.on_disconnected());
+    }
+}
