@@ -288,16 +288,19 @@ impl fmt::Display for Start {
     }
 }
 
+/// Events of one subject with their ids.
+type Events = Vec<(EventId, Event)>;
+
 /// What is there for an entry.
 pub(super) enum Found {
     /// Its event, after those of other writers, each with its id. Nothing where the subject was deleted.
-    Events(Vec<(EventId, Event)>),
+    Events(Events),
     /// Its subject was trimmed.
     Trimmed,
 }
 
 /// Selects the event of an entry and those of other writers before it. Some: the reply is cut off after this id.
-fn select(entry: &Entry, values: Vec<Value>) -> Result<(Vec<(EventId, Event)>, Option<EventId>)> {
+fn select(entry: &Entry, values: Vec<Value>) -> Result<(Events, Option<EventId>)> {
     let is_full = values.len() == MAX_EVENTS_PER_READ;
     let (mut list, mut last) = (Vec::with_capacity(1), entry.id);
     for value in values {
