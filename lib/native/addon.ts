@@ -1,7 +1,6 @@
-import { createRequire } from 'node:module'
-import path from 'node:path'
+import { loadAddon } from './loader'
 
-/** Loads the addon. Its classes are declared in src/node. */
+/** The addon. Its classes are declared in src/node. */
 
 /** JSON text, null for nothing, or the id of an operation that completes later. */
 export type Reply = string | number | null
@@ -127,23 +126,4 @@ interface Addon {
   }
 }
 
-function load(): Addon {
-  const require = createRequire(__filename)
-  const target = `${process.platform}-${process.arch}`
-  const candidates = [path.join(__dirname, '..', `nvent-native.${target}.node`), `nvent-native-${target}`]
-  const tried: string[] = []
-  for (const candidate of candidates) {
-    try {
-      return require(candidate) as Addon
-    }
-    catch (error) {
-      tried.push(`  ${candidate}: ${(error as Error).message.split('\n')[0]}`)
-    }
-  }
-  throw new Error(
-    `nvent-native has no binary for ${target} (Node ${process.version}).\n${tried.join('\n')}\n`
-    + 'In a clone of the repository: install Rust (https://rustup.rs) and run `npm run build`.',
-  )
-}
-
-export const addon = load()
+export const addon: Addon = loadAddon()
