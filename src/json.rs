@@ -81,40 +81,96 @@ pub fn push_string(out: &mut String, text: &str) {
     out.push_str(&serde_json::to_string(text).unwrap_or_else(|_| "\"\"".into()));
 }
 
-/// Expands dotted keys at every level into nested objects: `{"a.b": 1}` becomes `{"a": {"b": 1}}`. Later keys win.
-pub fn expand_dotted(object: Object) -> Object {
-    fn put(target: &mut Object, path: &str, value: Value) {
-        match path.split_once('.') {
-            Some((head, rest)) => {
-                let slot = target.entry(head).or_insert_with(|| Value::Object(Object::new()));
-                if !slot.is_object() {
-                    *slot = Value::Object(Object::new());
+/// Returns whether a dotted path has more than [`MAX_DEPTH`] names.
+pub fn is_too_deep(path: &str) -> bool {
+    path.bytes().filter(|b| *b == b'.').count() >= MAX_DEPTH
+}
+
+/// Checks a dotted path: names with dots between them, at most [`MAX_DEPTH`]. `what` names the argument in the error.
+pub fn check_path(what: &str, path: &str) -> Result<()> {
+    let names = path.bytes().filter(|b| *b == b'.').count() + 1;
+    if names > MAX_DEPTH {
+        return Err(Error::invalid(format!(
+            "{what}: a path of {names} names is too deep, at most {MAX_DEPTH} are allowed"
+        )));
+    }
+    if names > 1 && path.split('.').any(str::is_empty) {
+        return Err(Error::invalid(format!("{what}: {path:?} is not a path of names with dots between them")));
+    }
+    Ok(())
+}
+
+/// Returns how deep a value nests: 0 for a scalar, 1 for an array or object of scalars. At most [`MAX_DEPTH`] + 1 levels are
+/// counted.
+fn depth_of(value: &Value) -> usize {
+    let mut level: Vec<&Value> = vec![value];
+    for depth in 0..=MAX_DEPTH {
+        let mut inner = Vec::new();
+        let mut has_level = false;
+        for value in level {
+            match value {
+                Value::Array(values) => {
+                    has_level = true;
+                    inner.extend(values);
                 }
-                if let Value::Object(inner) = slot {
-                    put(inner, rest, value);
+                Value::Object(object) => {
+                    has_level = true;
+                    inner.extend(object.values());
+                }
+                _ => {}
+            }
+        }
+        if !has_level {
+            return depth;
+        }
+        level = inner;
+    }
+    MAX_DEPTH + 1
+}
+
+/// Expands dotted keys at every level into nested objects: `{"a.b": 1}` becomes `{"a": {"b": 1}}`. Later keys win. Fails
+/// where the result would nest deeper than [`MAX_DEPTH`]; `what` names the argument in the error.
+pub fn expand_dotted(what: &str, object: Object) -> Result<Object> {
+    fn put(mut target: &mut Object, path: &str, value: Value) {
+        let mut path = path;
+        while let Some((head, rest)) = path.split_once('.') {
+            let slot = target.entry(head).or_insert_with(|| Value::Object(Object::new()));
+            if !slot.is_object() {
+                *slot = Value::Object(Object::new());
+            }
+            let Value::Object(inner) = slot else { return };
+            (target, path) = (inner, rest);
+        }
+        match (target.get_mut(path), value) {
+            (Some(Value::Object(old)), Value::Object(new)) => {
+                for (key, value) in new {
+                    put(old, &key, value);
                 }
             }
-            None => match (target.get_mut(path), value) {
-                (Some(Value::Object(old)), Value::Object(new)) => {
-                    for (key, value) in new {
-                        put(old, &key, value);
-                    }
-                }
-                (_, value) => {
-                    target.insert(path.into(), value);
-                }
-            },
+            (_, value) => _ = target.insert(path.into(), value),
         }
     }
-    let mut out = Object::new();
-    for (key, value) in object {
-        let value = match value {
-            Value::Object(inner) => Value::Object(expand_dotted(inner)),
-            other => other,
-        };
-        put(&mut out, &key, value);
+    /// `level` is how deep the object itself is. The recursion ends at the bound.
+    fn expand(what: &str, object: Object, level: usize) -> Result<Object> {
+        let mut out = Object::new();
+        for (key, value) in object {
+            let names = key.bytes().filter(|b| *b == b'.').count() + 1;
+            let inner_level = level + names;
+            let depth = if value.is_object() { 1 } else { depth_of(&value) };
+            if inner_level + depth > MAX_DEPTH + 1 {
+                return Err(Error::invalid(format!(
+                    "{what}: nested deeper than {MAX_DEPTH} levels, counting dots in keys"
+                )));
+            }
+            let value = match value {
+                Value::Object(inner) => Value::Object(expand(what, inner, inner_level)?),
+                other => other,
+            };
+            put(&mut out, &key, value);
+        }
+        Ok(out)
     }
-    out
+    expand(what, object, 1)
 }
 
 /// Refuses dotted keys at every level of nested objects, naming the path.
@@ -152,40 +208,53 @@ pub fn merge(target: &mut Object, patch: Object) {
     }
 }
 
-/// The value at a dotted path. A key that itself contains the dots wins over the path.
+/// Returns the value at a dotted path. A key that itself contains the dots wins over the path.
 pub fn at_path<'a>(object: &'a Object, path: &str) -> Option<&'a Value> {
-    if let Some(value) = object.get(path) {
-        return Some(value);
-    }
-    let (head, rest) = path.split_once('.')?;
-    match object.get(head)? {
-        Value::Object(inner) => at_path(inner, rest),
-        _ => None,
+    let (mut object, mut path) = (object, path);
+    loop {
+        if let Some(value) = object.get(path) {
+            return Some(value);
+        }
+        let (head, rest) = path.split_once('.')?;
+        match object.get(head)? {
+            Value::Object(inner) => (object, path) = (inner, rest),
+            _ => return None,
+        }
     }
 }
 
-/// Adds to the number at a dotted path (a missing one is 0) and returns the sum.
+/// Adds to the number at a dotted path (a missing one is 0) and returns the sum. Changes nothing where it fails:
 /// [`crate::error::Code::Type`] where something else is there.
 pub fn increment_at(object: &mut Object, path: &str, by: f64) -> Result<Number> {
-    let (head, rest) = path.split_once('.').unwrap_or((path, ""));
-    if head.is_empty() || (rest.is_empty() && path.contains('.')) {
-        return Err(Error::invalid(format!("field: {path:?} is no path of names with dots between them")));
-    }
-    if !rest.is_empty() {
-        let slot = object.entry(head).or_insert_with(|| Value::Object(Object::new()));
-        return match slot {
-            Value::Object(inner) => increment_at(inner, rest, by),
-            _ => Err(Error::wrong_type(format!("field {path:?}: {head:?} is no object"))),
+    check_path("field", path)?;
+    let not_a_number = || Error::wrong_type(format!("field {path:?}: the value there is not a number"));
+    let mut old = 0.0;
+    let mut names = path.split('.').peekable();
+    let mut at = Some(&*object);
+    while let (Some(name), Some(inner)) = (names.next(), at) {
+        let found = inner.get(name);
+        if names.peek().is_none() {
+            old = match found {
+                None | Some(Value::Null) => 0.0,
+                Some(value) => value.as_f64().ok_or_else(not_a_number)?,
+            };
+        }
+        at = match found {
+            Some(Value::Object(inner)) => Some(inner),
+            Some(_) if names.peek().is_some() => {
+                return Err(Error::wrong_type(format!("field {path:?}: {name:?} is not an object")));
+            }
+            _ => None,
         };
     }
-    let old = match object.get(head) {
-        None | Some(Value::Null) => 0.0,
-        Some(value) => {
-            value.as_f64().ok_or_else(|| Error::wrong_type(format!("field {path:?}: the value there is no number")))?
-        }
-    };
     let sum = number(old + by)?;
-    object.insert(head.into(), Value::Number(sum.clone()));
+    let (mut target, mut rest) = (object, path);
+    while let Some((head, inner)) = rest.split_once('.') {
+        let slot = target.entry(head).or_insert_with(|| Value::Object(Object::new()));
+        let Value::Object(object) = slot else { return Err(not_a_number()) };
+        (target, rest) = (object, inner);
+    }
+    target.insert(rest.into(), Value::Number(sum.clone()));
     Ok(sum)
 }
 
@@ -253,12 +322,13 @@ pub fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Metadata as `index.add` stores it: dotted keys expanded, nulls kept, the caller's version replaced by 0.
-pub fn fresh_metadata(metadata: Object) -> Object {
-    let mut metadata = expand_dotted(metadata);
+/// Returns metadata as `index.add` stores it: dotted keys expanded, nulls kept, the caller's version replaced by 0. Fails
+/// where it nests too deep.
+pub fn fresh_metadata(metadata: Object) -> Result<Object> {
+    let mut metadata = expand_dotted("metadata", metadata)?;
     metadata.shift_remove(VERSION);
     metadata.insert(VERSION.into(), Value::from(0));
-    metadata
+    Ok(metadata)
 }
 
 /// The version in stored metadata.
@@ -322,8 +392,11 @@ mod tests {
 
     #[test]
     fn dotted_keys_expand_at_every_level_and_meet() {
-        let expanded =
-            expand_dotted(object(json!({"stats.total": 0, "stats": {"ok": 1, "x.y": 2}, "stats.failed": 3})));
+        let expanded = expand_dotted(
+            "metadata",
+            object(json!({"stats.total": 0, "stats": {"ok": 1, "x.y": 2}, "stats.failed": 3})),
+        );
+        let expanded = expanded.unwrap();
         assert_eq!(Value::Object(expanded), json!({"stats": {"total": 0, "ok": 1, "x": {"y": 2}, "failed": 3}}));
     }
 
@@ -357,5 +430,36 @@ mod tests {
         assert!(parse("value", &deep(MAX_DEPTH)).is_ok());
         assert!(parse("value", &deep(MAX_DEPTH + 1)).is_err());
         assert!(parse("value", &format!("\"\\\"{}\"", "[".repeat(5_000))).is_ok());
+    }
+
+    #[test]
+    fn dotted_paths_are_bounded_like_nesting_and_cost_no_stack() {
+        let path = |names: usize| vec!["a"; names].join(".");
+        let expand = |key: String, value: Value| expand_dotted("metadata", Object::from_iter([(key, value)]));
+        let deepest = expand(path(MAX_DEPTH), json!(1)).unwrap();
+        assert!(parse("value", &to_json(&deepest)).is_ok(), "what is accepted can be read again");
+        assert_eq!(at_path(&deepest, &path(MAX_DEPTH)), Some(&json!(1)));
+        for (names, value) in
+            [(MAX_DEPTH + 1, json!(1)), (400_000, json!(1)), (MAX_DEPTH, json!([])), (MAX_DEPTH, json!({}))]
+        {
+            assert_eq!(expand(path(names), value).unwrap_err().code(), crate::error::Code::Invalid, "{names}");
+        }
+        let inner = expand(path(300), json!({ path(300): 1 }));
+        assert_eq!(inner.unwrap_err().code(), crate::error::Code::Invalid);
+        assert!(expand(path(256), json!({ path(256): 1 })).is_ok());
+        assert!(increment_at(&mut Object::new(), &path(MAX_DEPTH), 1.0).is_ok());
+        assert!(increment_at(&mut Object::new(), &path(100_000), 1.0).is_err());
+        assert_eq!(at_path(&deepest, &path(400_000)), None);
+    }
+
+    #[test]
+    fn a_refused_increment_changes_nothing() {
+        let mut target = object(json!({"text": "x", "n": 1}));
+        let before = target.clone();
+        for path in ["a..b", ".a", "a.", "text", "text.a", "n.a", "new.text.x."] {
+            assert!(increment_at(&mut target, path, 1.0).is_err(), "{path}");
+        }
+        assert!(increment_at(&mut target, "new.n", f64::INFINITY).is_err());
+        assert_eq!(target, before);
     }
 }

@@ -73,6 +73,12 @@ macro_rules! names {
     )*};
 }
 
+/// Checks the name and the depth of a dotted path.
+fn check_field(argument: &str, path: &str) -> Result<()> {
+    check_name(argument, path)?;
+    crate::json::check_path(argument, path)
+}
+
 names! {
     /// Under which a store keeps a log of events.
     Subject: "subject", check_name;
@@ -85,7 +91,7 @@ names! {
     /// Of a document in a collection.
     DocId: "id", check_name;
     /// A field in an object, or with dots a field in objects inside it.
-    FieldPath: "field", check_name;
+    FieldPath: "field", check_field;
     /// Of a durable consumer.
     ConsumerName: "name", check_name;
     /// A glob that names are matched with; a plain name matches itself.

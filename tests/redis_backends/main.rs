@@ -6,6 +6,7 @@ mod consumer;
 mod contention;
 mod feed;
 mod globs;
+mod groups;
 mod interop;
 mod names;
 mod outage;

@@ -367,3 +367,26 @@ async fn tls_reaches_a_server_whose_root_is_trusted_and_no_other() {
     assert!(error.message().contains("TLS") && !error.is_maybe_applied(), "{error}");
     std::fs::remove_dir_all(dir).unwrap();
 }
+
+#[tokio::test]
+async fn names_in_refused_calls_do_not_cost_the_connection_or_make_them_retryable() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    let connections = || redis.raw(&["CLIENT", "LIST", "TYPE", "normal"]);
+    let ids = |list: redis::Value| {
+        let redis::Value::BulkString(text) = list else { panic!("no list") };
+        let text = String::from_utf8(text).unwrap();
+        let ours = text.lines().filter(|line| line.contains(" name=nvent-native "));
+        ours.map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    set(&store).await.unwrap();
+    let before = ids(connections());
+    for key in ["READONLY", "max number of clients", "max number of clients reached", "-OOM", "permission", "WRONGTYPE"]
+    {
+        store.kv_set(name(key), text(json!("text")), None).await.unwrap();
+        let error = store.kv_increment(name(key), 1.0).await.unwrap_err();
+        assert_eq!((error.code(), error.is_retryable()), (Code::Type, false), "{key}: {error}");
+    }
+    set(&store).await.unwrap();
+    assert_eq!((ids(connections()), before.len()), (before, 1));
+}

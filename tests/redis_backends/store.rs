@@ -250,7 +250,7 @@ fn updates_on_the_server_merge_as_in_memory() {
     property(150, (prop::collection::vec(("[ab]", any_value()), 0..3), patches), async |(first, patches)| {
         let store = store_of(&redis);
         let build = |fields: Vec<(String, Value)>| object(Value::Object(fields.into_iter().collect()));
-        let mut expected = nvent_native::json::fresh_metadata(build(first.clone()));
+        let mut expected = nvent_native::json::fresh_metadata(build(first.clone())).unwrap();
         store.index_add(name("i"), name("a"), 1.0, build(first.clone())).await.unwrap();
         for patch in patches.clone() {
             nvent_native::json::update_metadata(&mut expected, build(patch.clone()), None);

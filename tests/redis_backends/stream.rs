@@ -26,11 +26,11 @@ fn stream_on(connection: RedisConfig) -> RedisStream {
     RedisStream::new(options, Handle::current())
 }
 
-fn message(topic: &str, n: usize) -> Message {
+pub(crate) fn message(topic: &str, n: usize) -> Message {
     Message::parse(topic, &format!(r#"{{"type":"t","data":{n}}}"#)).unwrap()
 }
 
-async fn item(mailbox: &Mailbox<Incoming>) -> Incoming {
+pub(crate) async fn item(mailbox: &Mailbox<Incoming>) -> Incoming {
     match mailbox.recv().await.unwrap() {
         Delivery::Item(incoming) => incoming,
         Delivery::Gap(gap) => panic!("{gap:?}"),
@@ -41,7 +41,7 @@ async fn json(mailbox: &Mailbox<Incoming>) -> String {
     item(mailbox).await.message.json().to_string()
 }
 
-async fn number(mailbox: &Mailbox<Incoming>) -> usize {
+pub(crate) async fn number(mailbox: &Mailbox<Incoming>) -> usize {
     let json = json(mailbox).await;
     json.trim_start_matches(r#"{"type":"t","data":"#).trim_end_matches('}').parse().unwrap()
 }
@@ -54,11 +54,11 @@ fn from_beginning() -> SubscribeSpec {
     SubscribeSpec { from_beginning: true, ..Default::default() }
 }
 
-fn in_group(name: &str) -> SubscribeSpec {
+pub(crate) fn in_group(name: &str) -> SubscribeSpec {
     SubscribeSpec { group: Some(name.into()), ..Default::default() }
 }
 
-fn stat(stream: &RedisStream, name: &str) -> f64 {
+pub(crate) fn stat(stream: &RedisStream, name: &str) -> f64 {
     stream.stats().into_iter().find(|(n, _)| *n == name).unwrap().1
 }
 
@@ -339,11 +339,11 @@ async fn retained_messages_that_a_server_lost_are_told_as_a_gap() {
     assert_eq!(number(&kept.mailbox).await, 1);
 }
 
-fn acknowledge(incoming: &Incoming, succeeded: bool) {
+pub(crate) fn acknowledge(incoming: &Incoming, succeeded: bool) {
     (incoming.ack.as_ref().unwrap().0)(succeeded);
 }
 
-fn data(incoming: &Incoming) -> usize {
+pub(crate) fn data(incoming: &Incoming) -> usize {
     let value: serde_json::Value = serde_json::from_str(incoming.message.json()).unwrap();
     value["data"].as_u64().unwrap() as usize
 }
@@ -412,7 +412,8 @@ async fn a_dead_member_is_taken_over_from_and_a_slow_one_is_not() {
         (stream_on(impatient(proxy.port())), stream_on(patient(redis.port())), stream_on(patient(redis.port())));
     let lost = dying.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
     publisher.publish(message("kept:jobs", 1)).await.unwrap();
-    assert_eq!(data(&item(&lost.mailbox).await), 1);
+    let held = item(&lost.mailbox).await;
+    assert_eq!(data(&held), 1);
     proxy.silence(true);
     let heir = alive.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
     let incoming = item(&heir.mailbox).await;
@@ -423,6 +424,7 @@ async fn a_dead_member_is_taken_over_from_and_a_slow_one_is_not() {
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(idle.mailbox.is_empty());
     acknowledge(&incoming, true);
+    drop(held);
 }
 
 #[tokio::test]

@@ -167,6 +167,7 @@ impl Raw {
 pub(crate) struct Proxy {
     address: SocketAddr,
     silent: watch::Sender<bool>,
+    latency: watch::Sender<Duration>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -176,21 +177,27 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (silent, watcher) = watch::channel(false);
+        let (latency, delays) = watch::channel(Duration::ZERO);
         let task = tokio::spawn(async move {
             let mut links = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
                 let (client, server) = (client.into_split(), server.into_split());
-                links.spawn(forward(client.0, server.1, watcher.clone()));
-                links.spawn(forward(server.0, client.1, watcher.clone()));
+                links.spawn(forward(client.0, server.1, (watcher.clone(), delays.clone())));
+                links.spawn(forward(server.0, client.1, (watcher.clone(), delays.clone())));
             }
         });
-        Self { address, silent, task }
+        Self { address, silent, latency, task }
     }
 
     /// Where it listens.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// Delays what is forwarded from now on, in each direction.
+    pub(crate) fn delay(&self, latency: Duration) {
+        self.latency.send_replace(latency);
     }
 
     /// Drops what comes from now on (also on new connections), or forwards again.
@@ -208,10 +215,14 @@ impl Drop for Proxy {
 async fn forward(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    silent: watch::Receiver<bool>,
+    (silent, latency): (watch::Receiver<bool>, watch::Receiver<Duration>),
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        let latency = *latency.borrow();
+        if latency > Duration::ZERO {
+            tokio::time::sleep(latency).await;
+        }
         if !*silent.borrow() && to.write_all(&buffer[..n]).await.is_err() {
             return;
         }

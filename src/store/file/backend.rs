@@ -298,7 +298,10 @@ impl StoreBackend for FileStore {
     fn index_add(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
         let footprint = Footprint::entry("index", key, id);
         let (key, id): (Arc<str>, Arc<str>) = (key.into(), id.into());
-        let metadata = json::to_json(&json::fresh_metadata(metadata));
+        let metadata = match json::fresh_metadata(metadata) {
+            Ok(metadata) => json::to_json(&metadata),
+            Err(error) => return Op::err(error),
+        };
         self.write(footprint, move |tx| index::add(tx, &key, &id, score, &metadata))
     }
 

@@ -440,7 +440,7 @@ impl StoreBackend for MemoryStore {
 
     fn index_add(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
         self.write_with(|state| {
-            let metadata = json::fresh_metadata(metadata);
+            let metadata = json::fresh_metadata(metadata)?;
             match state.indexes.get_mut(key.as_str()) {
                 Some(index) => index.add(id, score, metadata),
                 None => state.indexes.entry(key.into()).or_default().add(id, score, metadata),

@@ -427,7 +427,7 @@ impl StoreBackend for RedisStore {
         let request = Request::write_built("index.add", move || {
             let mut call = scripts::INDEX_ADD.call(&[&key, &Keys::meta(&key, &id)]);
             call.arg(&id).arg(decimal(score));
-            let fields = metadata::flatten(&json::fresh_metadata(metadata));
+            let fields = metadata::flatten(&json::fresh_metadata(metadata)?);
             metadata::check_fields("metadata", fields.len())?;
             for (path, text) in fields {
                 call.arg(path).arg(text);

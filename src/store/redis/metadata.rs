@@ -150,6 +150,11 @@ pub(super) fn assemble(mut fields: Vec<(String, String)>) -> Object {
 
 /// Sets a path. Where a text and fields below it exist, the fields take precedence.
 fn put(object: &mut Object, path: &str, value: Value) {
+    if json::is_too_deep(path) {
+        // Another program wrote it: such a path is a plain name.
+        object.insert(path.into(), value);
+        return;
+    }
     match path.split_once('.') {
         None => {
             if !matches!(object.get(path), Some(Value::Object(_))) {
@@ -169,6 +174,10 @@ fn put(object: &mut Object, path: &str, value: Value) {
 }
 
 fn put_if_free(object: &mut Object, path: &str, value: Value) {
+    if json::is_too_deep(path) {
+        object.entry(path).or_insert(value);
+        return;
+    }
     match path.split_once('.') {
         None => _ = object.entry(path).or_insert(value),
         Some((head, rest)) => {

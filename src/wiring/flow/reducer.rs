@@ -398,8 +398,10 @@ impl RunState {
 
     /// Returns the times of the emits, with `a.b` as `b` in `a`, because an index update refuses dotted keys.
     fn emitted_events(&self) -> Object {
-        let flat = self.emits.iter().map(|(name, emit)| (name.to_string(), Value::Number(emit.ts.clone())));
-        json::expand_dotted(flat.collect())
+        // A name that nests too deep is left out of the index; the run and its steps are not affected.
+        let named = self.emits.iter().filter(|(name, _)| name.matches('.').count() < json::MAX_DEPTH / 2);
+        let flat = named.map(|(name, emit)| (name.to_string(), Value::Number(emit.ts.clone())));
+        json::expand_dotted("emittedEvents", flat.collect()).unwrap_or_default()
     }
 
     /// Decides the effects, given the run's flow.
