@@ -55,7 +55,8 @@ row('p50', `${percentile(durations, 0.5).toFixed(3)} ms`)
 row('p99', `${percentile(durations, 0.99).toFixed(3)} ms`)
 
 heading('Stats')
-row('jobs', summary(await queue.getJobCounts('orders')))
+const counts = await Promise.all(Object.keys(orders.handlers).map(step => queue.getJobCounts(`order.${step}`)))
+row('jobs', summary(counts.reduce((sum, { completed, failed }) => ({ completed: sum.completed + completed, failed: sum.failed + failed }), { completed: 0, failed: 0 })))
 const { streamCoordinator, flow } = wiring.stats()
 for (const [name, stats] of Object.entries({ coordinator: streamCoordinator, flow, store: store.stats(), stream: stream.stats() })) {
   row(name, summary(stats))
