@@ -4,7 +4,7 @@
  * With nvent installed it registers the native adapters there; without it, it reads the same `nvent` section,
  * opens the adapters and the wiring itself, and auto-imports the composables that nvent would have brought.
  */
-import { addServerImports, addTypeTemplate, createResolver, defineNuxtModule, hasNuxtModule, resolveModule, useLogger } from 'nuxt/kit'
+import { addImports, addServerHandler, addServerImports, addTypeTemplate, createResolver, defineNuxtModule, hasNuxtModule, resolveModule, resolvePath, useLogger } from 'nuxt/kit'
 import type { Nuxt, NuxtHooks, NuxtModule } from 'nuxt/schema'
 import { existsSync, realpathSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -46,6 +46,7 @@ const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
         }
       }
       addTypes(resolve('./types'), withNvent)
+      if (options.realtime) await addRealtime(nuxt, built, resolve)
 
       nuxt.hook('nitro:config', (nitro: NitroConfig) => {
         // First of all plugins: nvent asks for adapters inside the first of its own.
@@ -58,6 +59,30 @@ const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
 })
 
 export default nventNative
+
+/** Mounts the events of runs for the browser. */
+async function addRealtime(nuxt: Nuxt, { options: { realtime }, section, withNvent }: BuiltConfig, resolve: (path: string) => string) {
+  const { path = '/_nvent', authorize } = realtime!
+  if (!path.startsWith('/')) throw new Error(`nvent-native, in nuxt.config: nventNative.realtime.path is ${JSON.stringify(path)}: it must begin with "/"`)
+  const base = path.replace(/\/+$/, '')
+  const file = authorize === undefined ? undefined : await resolvePath(authorize)
+  if (file !== undefined && !existsSync(file)) throw new Error(`nvent-native, in nuxt.config: nventNative.realtime.authorize is ${JSON.stringify(authorize)}: there is no such file`)
+  addServerHandler({ route: `${base}/runs/:runId/events`, method: 'get', handler: resolve('./runtime/realtime/run-events') })
+  const publicConfig: Record<string, unknown> = nuxt.options.runtimeConfig.public
+  publicConfig.nventNative = { realtime: base }
+  nuxt.options.build.transpile.push(resolve('./runtime/realtime'))
+  addImports({ name: 'useFlowRun', from: resolve('./runtime/realtime/useFlowRun') })
+  const subject = withNvent ? `${section.store?.prefix ?? 'nvent'}:flow:run:{runId}` : undefined
+  nuxt.hook('nitro:config', (nitro: NitroConfig) => {
+    nitro.virtual = {
+      ...nitro.virtual,
+      '#nvent-native/realtime': [
+        file === undefined ? 'export const authorize = undefined' : `export { default as authorize } from ${JSON.stringify(file)}`,
+        `export const runSubject = ${JSON.stringify(subject)}`,
+      ].join('\n'),
+    }
+  })
+}
 
 /** Returns the `nvent` section as the user wrote it, options given beside the module's name included. */
 function nventSection(nuxt: Nuxt, withNvent: boolean): NventSection {

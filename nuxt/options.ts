@@ -25,6 +25,19 @@ export interface ModuleOptions {
   trim?: NonNullable<RedisStoreOptions['streams']>['trim']
   /** Options of the StreamCoordinator; they win over `nvent.wiring.streamCoordinator`. */
   coordinator?: StreamCoordinatorOptions
+  /** Events of runs for the browser: mounts `GET {path}/runs/{runId}/events` and auto-imports `useFlowRun`. Default: off. */
+  realtime?: {
+    /**
+     * Where it is mounted.
+     * @default '/_nvent'
+     */
+    path?: string
+    /**
+     * A server file whose default export decides who may follow a run: `(event, { runId }) => boolean | Promise<boolean>`.
+     * Without it every request is answered with 403, except in development.
+     */
+    authorize?: string
+  }
   /**
    * How long requests wait while the server starts, in ms: for a data directory that another process has still locked, or
    * for Redis. Later requests that use an adapter are answered with 503 until it is open; the server goes on trying.

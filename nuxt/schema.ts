@@ -44,7 +44,7 @@ export const coordinator = {
 
 /** `nventNative` in nuxt.config. */
 export const moduleSchema = {
-  replace: flag, durability, retain, coordinator, openTimeout: number(), retention, trim,
+  replace: flag, durability, retain, coordinator, openTimeout: number(), retention, trim, realtime: { path: text, authorize: text },
 } satisfies SchemaOf<ModuleOptions>
 
 /** `nvent` in nuxt.config. */

@@ -1,0 +1,92 @@
+/// <reference lib="dom" />
+import { existsSync } from 'node:fs'
+import { chromium, type Browser, type Page } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { App, type Built, type Server } from './app.js'
+
+const SLOW = 240_000
+const STEPS = Array.from({ length: 20 }, (_, n) => `s${n}`)
+
+describe('a run in a browser', () => {
+  let app: App, built: Built, server: Server, browser: Browser
+
+  beforeAll(async () => {
+    app = await App.create('realtime')
+    built = await app.build()
+    server = await built.start()
+    const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync)
+    browser = await chromium.launch({ executablePath, headless: true, args: ['--no-sandbox', '--disable-gpu'] })
+  }, SLOW)
+  afterAll(async () => {
+    await browser?.close()
+    await server?.stop('SIGKILL')
+    await built?.remove()
+    await app?.remove()
+  })
+
+  const open = async (runId: string): Promise<Page> => {
+    const page = await browser.newPage()
+    await page.goto(`${server.url}/?run=${runId}`)
+    return page
+  }
+  const ids = (page: Page) => page.locator('li').evaluateAll(rows => rows.map(row => row.getAttribute('data-id')!))
+  const completed = (page: Page) => page.waitForSelector('main[data-status=completed]', { timeout: 60_000 })
+
+  test('is followed from its first event to its end', async () => {
+    const page = await open('whole')
+    await page.waitForSelector('main[data-connected=true]')
+    expect(await page.getAttribute('main', 'data-status')).toBe('pending')
+    await server.post('/api/start', { runId: 'whole' })
+    await completed(page)
+    const rows = await page.locator('li').allTextContents()
+    expect(rows[0]).toContain('flow.start')
+    expect(rows.at(-1)).toContain('flow.completed')
+    expect(await page.locator('[data-step]').allTextContents()).toEqual(STEPS.map(() => 'completed'))
+    await page.close()
+  }, SLOW)
+
+  test('misses nothing when the server is killed and started again in the middle', async () => {
+    await server.post('/api/start', { runId: 'killed' })
+    const page = await open('killed')
+    await page.waitForSelector('[data-step=s5]')
+    const { port } = server
+    await server.stop('SIGKILL')
+    await page.waitForSelector('main[data-connected=false]')
+    server = await built.start({ PORT: port })
+    await completed(page)
+    const seen = await ids(page)
+    expect(new Set(seen).size).toBe(seen.length)
+    const other = await open('killed')
+    await completed(other)
+    expect(seen).toEqual(await ids(other))
+    await Promise.all([page.close(), other.close()])
+  }, SLOW)
+
+  test('is not shown to whom the app does not allow it', async () => {
+    const response = await fetch(new URL('/_nvent/runs/secret-1/events', server.url))
+    expect(response.status).toBe(403)
+  })
+
+  test('a page that is open does not keep the server from ending', async () => {
+    const page = await open('nobody')
+    await page.waitForSelector('main[data-connected=true]')
+    const { port } = server
+    expect(await server.stop('SIGTERM')).toBe(0)
+    server = await built.start({ PORT: port })
+    await page.close()
+  }, SLOW)
+})
+
+test('without a file that decides, a built server lets nobody follow a run', async () => {
+  const app = await App.create('realtime', { config: '{ modules: [\'nvent-native\'], nventNative: { realtime: {} }, nvent: { store: { adapter: \'memory\' }, queue: { adapter: \'memory\' } } }' })
+  const built = await app.build()
+  const server = await built.start()
+  try {
+    expect((await fetch(new URL('/_nvent/runs/any/events', server.url))).status).toBe(403)
+  }
+  finally {
+    await server.stop('SIGKILL')
+    await built.remove()
+    await app.remove()
+  }
+}, SLOW)
