@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { FileQueueAdapter, FileStoreAdapter } from '../../dist/index.mjs'
+import { FileQueueAdapter, FileStoreAdapter } from 'nvent-native'
 import { App, eventually, type Built } from './app.js'
 
 const SLOW = 600_000

@@ -1,18 +1,27 @@
 /** `GET {path}/runs/{runId}/events`: server-sent events of one run. */
 import { authorize, runSubject } from '#nvent-native/realtime'
 import { useStoreAdapter } from '#imports'
-import { createError, defineEventHandler, getRequestHeaders, getRequestURL, getRouterParam, type H3Event } from 'h3'
+import { createError, defineEventHandler, getRequestHeaders, getRequestURL, getRouterParam, setResponseHeader, type H3Event } from 'h3'
 import { streamRun } from 'nvent-native/native'
 import { Readable } from 'node:stream'
 import type { ReadableStream } from 'node:stream/web'
 
 /** Open responses. They never end by themselves, and Nitro waits for them before it closes. */
 const open = new Set<AbortController>()
+/** Whether the server ends. A browser comes again at once, over a connection that is still there. */
+let closing = false
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-  process.once(signal, () => open.forEach(controller => controller.abort()))
+  process.once(signal, () => {
+    closing = true
+    open.forEach(controller => controller.abort())
+  })
 }
 
 export default defineEventHandler(async (event) => {
+  if (closing) {
+    setResponseHeader(event, 'connection', 'close')
+    throw createError({ statusCode: 503, statusMessage: 'Service Unavailable' })
+  }
   const runId = decodeURIComponent(getRouterParam(event, 'runId')!)
   if (!await isAllowed(event, runId)) throw createError({ statusCode: 403, statusMessage: 'Forbidden' })
   const controller = new AbortController()
