@@ -75,6 +75,8 @@ export function useOrders() {
       stats.value = JSON.parse(data)
       samples.value = [...samples.value, stats.value!.sample].slice(-HISTORY)
     })
+    // The server may have missed events: the store has them all.
+    source.addEventListener('reload', () => void load().catch(onDisconnect))
     source.addEventListener('error', onDisconnect)
   }
 

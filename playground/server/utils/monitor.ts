@@ -1,7 +1,7 @@
 import type { Adapters, EventRecord, StreamEvent, Wiring } from 'nvent-native/native'
 import { FLOW, type RunEvent, type RunStatus, type Sample, type Stats } from '#shared/order'
 
-type Listener = (message: { event: 'flow', data: RunEvent[] } | { event: 'stats', data: Stats }) => void
+type Listener = (message: { event: 'flow', data: RunEvent[] } | { event: 'stats', data: Stats } | { event: 'reload', data?: undefined }) => void
 
 const HISTORY = 90
 const listeners = new Set<Listener>()
@@ -15,10 +15,14 @@ let seconds = { events: 0, flows: 0 }
 
 /** Collects what the page shows from the client channel; one subscription serves every open page. */
 export async function startMonitor({ store, stream, queue, wiring }: Adapters & { wiring: Wiring & { stats(): any } }) {
-  for (const run of await store.index.read(INDEX, { limit: 1_000_000 })) totals[run.metadata.status as RunStatus]++
-
-  await stream.subscribe(`client:flow:*`, ({ data }: StreamEvent) => observe(data.event))
-  await stream.subscribe(`client:ui:flow:${FLOW}`, ({ data }: StreamEvent) => {
+  await countRuns(store)
+  await stream.subscribe(`client:flow:*`, ({ type, data }: StreamEvent) => {
+    // Events may have been missed: the pages load anew, from the store.
+    if (type === 'stream.gap') send({ event: 'reload' })
+    else observe(data.event)
+  })
+  await stream.subscribe(`client:ui:flow:${FLOW}`, async ({ type, data }: StreamEvent) => {
+    if (type === 'stream.gap') return countRuns(store)
     totals[data.status as RunStatus]++
     if (data.status !== 'running') totals.running--
     if (data.status === 'completed') seconds.flows++
@@ -50,6 +54,13 @@ export async function startMonitor({ store, stream, queue, wiring }: Adapters & 
     clearInterval(flush)
     clearInterval(tick)
   }
+}
+
+/** Counts the runs of each status in the index. */
+async function countRuns(store: Adapters['store']) {
+  const runs = await store.index.read(INDEX, { limit: 1_000_000 })
+  for (const status in totals) totals[status as RunStatus] = 0
+  for (const run of runs) totals[run.metadata.status as RunStatus]++
 }
 
 export const recentSamples = (): Sample[] => samples
