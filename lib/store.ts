@@ -1,14 +1,19 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { BusLink, getEventBus } from './bus'
 import { callback, finite, json, jsonObject, jsonPatch, options, text } from './check'
+import { NventConsumer, readFeed } from './consumer'
 import { invalid, NventError } from './errors'
 import { addon, bridge, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
 import type { NativeStore } from './native'
-import type { EventBus, EventReadOptions, EventRecord, EventSubscription, FileStore, FileStoreOptions, IndexEntry, StoreAdapter, StoreOptions, StoreStats } from './types'
+import type { ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, StoreAdapter, StoreOptions, StoreStats } from './types'
 import { Warnings } from './warn'
 
 const READ = { types: 'array', after: 'string', before: 'string', from: 'number', to: 'number', limit: 'number', order: 'string' } as const
 const LIST = { filter: 'object', limit: 'number', offset: 'number', sortBy: 'string', order: 'string' } as const
 const INDEX_READ = { offset: 'number', limit: 'number', filter: 'object' } as const
+
+/** How long `close` waits for the handlers of consumers, in ms. */
+const CONSUMER_STOP_TIMEOUT = 10_000
 
 const present = (value: unknown): boolean => value !== undefined && value !== null
 
@@ -35,7 +40,9 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   readonly stream: StoreAdapter['stream']
   readonly kv: StoreAdapter['kv']
   readonly index: StoreAdapter['index']
+  readonly feed: Feed
   private readonly subscriptions = new Set<number>()
+  private readonly running = new Set<NventConsumer>()
   private readonly warnings: Warnings
 
   /** @internal */
@@ -71,6 +78,10 @@ export abstract class NventStoreAdapter implements StoreAdapter {
       clear: async pattern => call<number>(() => native.kvClear(text('pattern', pattern))),
       increment: async (key, by = 1) => call<number>(() => native.kvIncrement(text('key', key), finite('by', by))),
     }
+    this.feed = {
+      read: async opts => readFeed(native, opts),
+      head: async () => call<string | null>(() => native.feedHead()),
+    }
     this.index = {
       add: async (key, id, score, metadata) => {
         const meta = present(metadata) ? jsonObject('metadata', metadata) : undefined
@@ -103,11 +114,42 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   async close(): Promise<void> {
     for (const id of this.subscriptions) offDelivery(id)
     this.subscriptions.clear()
+    if (this.running.size > 0) await this.stopConsumers()
     await call(() => this.native.close())
   }
 
   async health(): Promise<{ ok: boolean, backend: 'memory' | 'file' | 'redis', detail?: string }> {
     return { backend: this.backend, ...await healthOf(this.native) }
+  }
+
+  async consume(name: string, handler: Parameters<StoreAdapter['consume']>[1], opts?: ConsumeOptions): Promise<Consumer> {
+    callback('handler', handler)
+    const consumer = await NventConsumer.start(this.native, name, handler, opts, {
+      failed: this.warnings.handlerFailed,
+      onStop: stopped => this.running.delete(stopped),
+    })
+    this.running.add(consumer)
+    return consumer
+  }
+
+  async consumers(): Promise<ListedConsumer[]> {
+    return call(() => this.native.consumers())
+  }
+
+  async deleteConsumer(name: string): Promise<boolean> {
+    return call(() => this.native.deleteConsumer(text('name', name)))
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  /** Stops the consumers, so that their cursors are stored. A handler that does not end holds the store up for a while only. */
+  private async stopConsumers(): Promise<void> {
+    const timeout = new AbortController()
+    const stopped = Promise.allSettled([...this.running].map(consumer => consumer.stop()))
+    await Promise.race([stopped, delay(CONSUMER_STOP_TIMEOUT, undefined, { signal: timeout.signal }).catch(() => {})])
+    timeout.abort()
   }
 
   stats(): StoreStats {

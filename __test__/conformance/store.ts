@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe } from 'vitest'
 import type { StoreAdapter, StoreOptions } from 'nvent-native'
+import { consumers } from './store-consumers'
 import { documents } from './store-documents'
 import { events } from './store-events'
 import { indexes } from './store-index'
@@ -58,6 +59,7 @@ export function storeConformance(name: string, factory: () => Promise<StorePlace
     })
 
     describe('events', () => events(context))
+    describe('consumers', () => consumers(context))
     describe('keys', () => keys(context))
     describe('indexes', () => indexes(context))
     describe('documents', () => documents(context))

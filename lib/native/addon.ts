@@ -43,6 +43,10 @@ export interface NativeStore {
   docGet(collection: string, id: string): Reply
   docList(collection: string, query?: string | null): Reply
   docDelete(collection: string, id: string): Reply
+  feedRead(after: string | null, limit: number, subjects: string[], types: string[]): Reply
+  feedHead(): Reply
+  consumers(): Reply
+  deleteConsumer(name: string): Reply
   backup(path: string): Reply
   verify(): Reply
 }
@@ -99,6 +103,14 @@ export interface NativeWiring {
   stats(): string
 }
 
+export interface NativeConsumer {
+  start(): Reply
+  stats(): string
+  parked(after: string | null, limit: number): Reply
+  replay(positions?: string[] | null): Reply
+  stop(): Reply
+}
+
 interface Addon {
   Bridge: new (onWake: () => void) => NativeBridge
   NativeBus: new (bridge: NativeBridge) => NativeBus
@@ -107,6 +119,7 @@ interface Addon {
     file(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
     redis(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
   }
+  NativeConsumer: new (bridge: NativeBridge, store: NativeStore, name: string, target: number, options: string) => NativeConsumer
   NativeStream: {
     memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream
     redis(bridge: NativeBridge, options: string): NativeStream

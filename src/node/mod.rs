@@ -5,6 +5,7 @@
 
 mod bridge;
 mod bus;
+mod consumer;
 mod queue;
 mod redis;
 mod store;

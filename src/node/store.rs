@@ -28,7 +28,7 @@ use crate::time::system_clock;
 #[napi]
 pub struct NativeStore {
     pub(super) store: Arc<dyn StoreBackend>,
-    bridge: Arc<Shared>,
+    pub(super) bridge: Arc<Shared>,
     announce: Option<(Arc<Bus>, Announce)>,
 }
 
