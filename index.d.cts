@@ -200,6 +200,24 @@ interface StoreAdapter {
     readonly kv: KeyValues;
     /** Sorted indexes. nvent 0.5. */
     readonly index: Indexes;
+    /** All events of the store, in the order in which it took them. */
+    readonly feed: Feed;
+    /**
+     * Starts a durable consumer: `handler` is called with every event of the feed that the globs match. Its cursor is kept in the
+     * store under `name`, so it goes on where it was after a restart, also after kill -9. At least once: an event is delivered
+     * again unless its handler had resolved and the cursor was stored (within 200 ms). Of one name one consumer is at work at a
+     * time, in all processes that share the store; others stand by. On Redis the holder of the name changes within 10 s.
+     *
+     * Where retention or trimming removed events before the consumer had them, the handler is called with an event of the type
+     * `stream.gap`, whose data is `{ reason: 'trimmed', missed }`.
+     */
+    consume(name: string, handler: (event: EventRecord, context: ConsumerContext) => unknown, opts?: ConsumeOptions): Promise<Consumer>;
+    /** All consumers of the store, whether or not they are at work. */
+    consumers(): Promise<ListedConsumer[]>;
+    /** Removes a consumer and what it parked. Resolves with whether there was one. */
+    deleteConsumer(name: string): Promise<boolean>;
+    /** {@link StoreAdapter.close}. */
+    [Symbol.asyncDispose](): Promise<void>;
     /** {@link EventStreams.append}. nvent 0.4.1. */
     append(subject: string, event: NewEvent): Promise<EventRecord>;
     /** {@link EventStreams.read}. nvent 0.4.1. */
@@ -229,6 +247,120 @@ interface StoreAdapter {
     indexUpdateWithRetry: Indexes['updateWithRetry'];
     /** {@link Indexes.increment}. nvent 0.4.1. */
     indexIncrement: Indexes['increment'];
+}
+/** An event with its place in the feed. */
+interface FeedEntry {
+    /** Where it is. Positions are only compared by the store that gave them. */
+    position: string;
+    /** Where it was stored. */
+    subject: string;
+    /** The record. */
+    event: EventRecord;
+}
+/** Options of reading the feed. */
+interface FeedReadOptions {
+    /** Only events after this position. Absent: from the beginning. */
+    after?: string;
+    /** At most so many. Default 1,000. A page ends earlier where it has 32 MB. An empty page: there is nothing more. */
+    limit?: number;
+    /** Globs of subjects. Absent: every subject. */
+    subjects?: string | string[];
+    /** Globs of types. Absent: every type. */
+    types?: string | string[];
+}
+/** All events of a store in one order. */
+interface Feed {
+    /** Resolves with a page of events. Go on after the position of its last one. */
+    read(opts?: FeedReadOptions): Promise<FeedEntry[]>;
+    /** Resolves with the newest position, or null where nothing was ever stored. */
+    head(): Promise<string | null>;
+}
+/** Options of a durable consumer. */
+interface ConsumeOptions {
+    /** Globs of subjects; both these and `types` must match. Absent: every subject. */
+    subjects?: string | string[];
+    /** Globs of types. Absent: every type. */
+    types?: string | string[];
+    /** Where a consumer of a new name begins. Default 'now'. A known name always goes on after its cursor. */
+    from?: 'beginning' | 'now' | {
+        position: string;
+    };
+    /** Deliveries before an event is parked. Default 5. */
+    attempts?: number;
+    /** Pause before the next delivery, in ms. Default: exponential from 200 ms to 30 s. */
+    backoff?: number | {
+        type: 'fixed' | 'exponential';
+        delay: number;
+        maxDelay?: number;
+    };
+    /** Subjects handled at a time; events of one subject stay in order. Default 1: everything in the order of the feed. */
+    concurrency?: number;
+    /** Stops the consumer when it is aborted. */
+    signal?: AbortSignal;
+}
+/** What the handler of a consumer is given beside the event. */
+interface ConsumerContext {
+    /** Where the event was stored. */
+    subject: string;
+    /** Where it is in the feed. */
+    position: string;
+    /** Which delivery this is, from 1. */
+    attempt: number;
+    /** Aborted when the consumer stops, or another process takes over. */
+    signal: AbortSignal;
+}
+/** An event that a consumer has failed at too often. */
+interface ParkedConsumerEvent extends FeedEntry {
+    /** Deliveries so far. */
+    attempts: number;
+    /** The last error. */
+    reason: string;
+    /** When it was parked: Unix time in milliseconds. */
+    parkedAt: number;
+}
+/** Counters of a consumer. */
+interface ConsumerStats {
+    /** Every event up to here was handled or parked. null: none yet. */
+    position: string | null;
+    /** Events stored after that position, whether or not its globs match them. */
+    lag: number;
+    /** Events handled by this process. */
+    delivered: number;
+    /** Deliveries that failed in this process. */
+    failed: number;
+    /** Its parked events. */
+    parked: number;
+    /** Whether it is at work in this process. Otherwise it stands by. */
+    active: boolean;
+}
+/** A durable consumer, as `store.consume` returns it. */
+interface Consumer {
+    /** Its name. */
+    readonly name: string;
+    /** Counters. */
+    stats(): ConsumerStats;
+    /** Events that it has failed at too often, in the order of the feed. `limit`: default 100. */
+    parked(opts?: {
+        limit?: number;
+        after?: string;
+    }): Promise<ParkedConsumerEvent[]>;
+    /** Delivers parked events again: these, or all. Resolves with their number when each was handled or is parked again. */
+    replay(positions?: string[]): Promise<number>;
+    /** Waits for the handler at work, stores the cursor and stops. */
+    stop(): Promise<void>;
+    /** {@link Consumer.stop}. */
+    [Symbol.asyncDispose](): Promise<void>;
+}
+/** A consumer in the list of a store. */
+interface ListedConsumer {
+    /** Its name. */
+    name: string;
+    /** Every event up to here was handled or parked. null: none yet. */
+    position: string | null;
+    /** Events stored after that position. */
+    lag: number;
+    /** Its parked events. */
+    parked: number;
 }
 /** What every store takes. */
 interface StoreOptions {
@@ -1003,7 +1135,9 @@ declare abstract class NventStoreAdapter implements StoreAdapter {
     readonly stream: StoreAdapter['stream'];
     readonly kv: StoreAdapter['kv'];
     readonly index: StoreAdapter['index'];
+    readonly feed: Feed;
     private readonly subscriptions;
+    private readonly running;
     private readonly warnings;
     init(): Promise<void>;
     close(): Promise<void>;
@@ -1012,6 +1146,12 @@ declare abstract class NventStoreAdapter implements StoreAdapter {
         backend: 'memory' | 'file' | 'redis';
         detail?: string;
     }>;
+    consume(name: string, handler: Parameters<StoreAdapter['consume']>[1], opts?: ConsumeOptions): Promise<Consumer>;
+    consumers(): Promise<ListedConsumer[]>;
+    deleteConsumer(name: string): Promise<boolean>;
+    [Symbol.asyncDispose](): Promise<void>;
+    /** Stops the consumers, so that their cursors are stored. A handler that does not end holds the store up for a while only. */
+    private stopConsumers;
     stats(): StoreStats;
     private listen;
     append(subject: string, event: Parameters<StoreAdapter['append']>[1]): Promise<EventRecord>;
@@ -1099,4 +1239,4 @@ declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
 };
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, defineFlow, deleteRun, getEventBus, retryRun, setAdapters, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, MemoryStreamOptions, NewEvent, NewJob, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
+export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
