@@ -12,6 +12,7 @@ use super::config::{RedisStoreOptions, Trim};
 use super::consumer::Consumers;
 use super::feed;
 use super::keys::Keys;
+use super::page::{Fields, Page};
 use super::tail::Tailers;
 use super::{metadata, record, scripts, text};
 use crate::error::{Code, Error, Result};
@@ -155,19 +156,17 @@ fn decimal(number: f64) -> String {
     format!("{number:?}")
 }
 
-fn index_entry(id: &str, score: Value, fields: Value) -> Result<IndexEntry> {
-    let score = reply::text(score)?;
+fn index_entry(id: &str, score: &str, fields: Vec<(String, String)>) -> Result<IndexEntry> {
     let score = score.parse().map_err(|_| Error::corrupt(format!("Redis sent the score {score:?}")))?;
-    Ok(IndexEntry { id: id.into(), score, metadata: to_json(&metadata::assemble(reply::pairs(fields)?)) })
+    Ok(IndexEntry { id: id.into(), score, metadata: to_json(&metadata::assemble(fields)) })
 }
 
+/// Converts a reply of `index_read.lua`.
 fn index_entries(value: Value) -> Result<Vec<IndexEntry>> {
-    let mut values = reply::list(value)?.into_iter();
-    let mut entries = Vec::with_capacity(values.len() / 3);
-    while let (Some(id), Some(score), Some(fields)) = (values.next(), values.next(), values.next()) {
-        entries.push(index_entry(&reply::text(id)?, score, fields)?);
-    }
-    Ok(entries)
+    let text = reply::text(value)?;
+    let Page(rows) =
+        serde_json::from_str(&text).map_err(|e| Error::corrupt(format!("Redis sent unexpected entries: {e}")))?;
+    rows.into_iter().map(|(id, score, Fields(fields))| index_entry(&id, &score, fields)).collect()
 }
 
 /// How an append treats its subject when it is trimmed: what `append.lua` takes.
@@ -443,7 +442,8 @@ impl StoreBackend for RedisStore {
         let id = id.as_str().to_owned();
         self.read_call(Request::read("index.get", call).of(&scripts::INDEX_GET), move |value| {
             let mut parts = reply::list(value)?.into_iter();
-            parts.next().zip(parts.next()).map(|(score, fields)| index_entry(&id, score, fields)).transpose()
+            let parts = parts.next().zip(parts.next());
+            parts.map(|(score, fields)| index_entry(&id, &reply::text(score)?, reply::pairs(fields)?)).transpose()
         })
     }
 

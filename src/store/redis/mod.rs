@@ -36,6 +36,7 @@
 //! | [`consumer`] | leases, cursors and parked events of durable consumers |
 //! | [`keys`] | every key and channel |
 //! | [`record`], [`metadata`], [`text`] | events, index entries and values as Redis keeps them |
+//! | [`page`] | the reply of a read of an index |
 //! | [`scripts`] | the Lua scripts |
 
 mod backend;
@@ -44,6 +45,7 @@ mod consumer;
 mod feed;
 mod keys;
 mod metadata;
+mod page;
 mod record;
 mod scripts;
 mod tail;

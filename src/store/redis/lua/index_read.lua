@@ -1,7 +1,8 @@
 -- Returns a page of an index: highest score first, ties by id ascending.
 -- KEYS    the index (sorted set). The hashes with metadata, <index>:meta:<id>, are derived from it.
 -- ARGV    offset | limit | conditions as JSON: [{ path, any: [{ kind, text }], list }], '[]' for none
--- returns { id, score, { field, text, ... }, id, ... }
+-- returns [id, score, [field, text, ...], id, ...] as JSON, one text being less work for the server and for the client than
+--         many; what is empty is {}
 local call, pcall_redis = redis.call, redis.pcall
 local index, offset, limit = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 local TAGS, prefix = '~nvent', KEYS[1] .. ':meta:'
@@ -56,7 +57,7 @@ if #conditions == 0 then
   for at = first, last, 2 do
     add(entries[at], entries[at + 1])
   end
-  return found
+  return cjson.encode(found)
 end
 
 -- The alternatives of a condition by kind, for one look-up each.
@@ -141,13 +142,13 @@ while true do
       else
         add(entries[at], entries[at + 1])
         if #found >= limit * 3 then
-          return found
+          return cjson.encode(found)
         end
       end
     end
   end
   if last - first + 1 < PAGE * 2 then
-    return found
+    return cjson.encode(found)
   end
   position = position + PAGE
 end
