@@ -824,7 +824,7 @@ type QueueEvent = 'waiting' | 'active' | 'progress' | 'completed' | 'failed' | '
 interface JobOptions {
     /** An id that is there already is a no-op that returns the same id. Absent: one is made. */
     jobId?: string;
-    /** How often the job is tried in all. Default 1. */
+    /** How often the job is tried in all; Infinity: until it succeeds. Default 1. */
     attempts?: number;
     /** Wait before another attempt: a number is a fixed delay in milliseconds. `jitter` is the part, from 0 to 1, that chance may take away. */
     backoff?: number | {
@@ -838,7 +838,7 @@ interface JobOptions {
     priority?: number;
     /** Runs before the jobs of its priority that wait already. */
     lifo?: boolean;
-    /** Milliseconds after which an attempt counts as failed. Absent: never. */
+    /** Milliseconds after which an attempt counts as failed and its signal is aborted. Absent, 0 or Infinity: never. */
     timeout?: number;
     /** Forget the job when it completes; a number keeps the newest so many. */
     removeOnComplete?: boolean | number | KeepJobs;
@@ -905,6 +905,8 @@ interface WorkerOptions {
     concurrency?: number;
     /** Jobs run from `startProcessingQueue` on. false: the queue is paused until `resume` as well. Default true. */
     autorun?: boolean;
+    /** Milliseconds that a handler may go on after its timeout before its place is given to another job, with a warning. Default 30,000. */
+    abandonAfter?: number;
 }
 /** Which jobs to list. */
 interface JobQuery {
@@ -914,6 +916,17 @@ interface JobQuery {
     limit?: number;
     /** Jobs to leave out at the beginning. Default 0. */
     offset?: number;
+}
+/** Second argument of a worker's handler. */
+interface JobContext {
+    /**
+     * Aborted when the attempt times out, its job is removed, or `close()` has waited long enough. The attempt keeps its
+     * place until its handler has settled, so attempts of a job never overlap and the concurrency is exact; see
+     * `abandonAfter`.
+     */
+    readonly signal: AbortSignal;
+    /** Stores how far the job is: any JSON. */
+    progress(value: any): Promise<void>;
 }
 /** nvent's QueueAdapter. */
 interface QueueAdapter {
@@ -934,7 +947,7 @@ interface QueueAdapter {
     getJobCounts(queue: string): Promise<Record<JobState, number>>;
     /** The schedules of a queue. */
     getScheduledJobs(queue: string): Promise<any[]>;
-    /** Ends a schedule. Whether there was one. */
+    /** Removes a schedule, or a job that `schedule` delayed. Whether there was one. */
     removeScheduledJob(scheduleId: string): Promise<boolean>;
     /** Removes a job; the result of an active one is ignored. Whether it was there. */
     removeJob(queue: string, jobId: string): Promise<boolean>;
@@ -942,12 +955,12 @@ interface QueueAdapter {
     on(queue: string, event: QueueEvent, callback: (payload: any) => void): () => void;
     /** Whether a queue is paused. */
     isPaused(queue: string): Promise<boolean>;
-    /** No job of the queue begins until `resume`. */
+    /** No job of the queue starts until `resume`: once it has resolved, no handler is called. */
     pause(queue: string): Promise<void>;
     /** Goes on. */
     resume(queue: string): Promise<void>;
     /** Says who runs the jobs of a name. A rejection is a failed attempt; a result with `awaiting: true` means: forget the job, its id may be used again. */
-    registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void;
+    registerWorker(queue: string, jobName: string, handler: (job: any, context: JobContext) => Promise<any>, opts?: WorkerOptions): void;
     /** Runs what waits, once all handlers are registered. */
     startProcessingQueue(queue: string): void;
     /**
@@ -1092,7 +1105,12 @@ declare function deleteRun(flow: Flow | string, runId: string): Promise<boolean>
 /** The queue adapter of every backend. */
 declare abstract class NventQueueAdapter implements QueueAdapter {
     private readonly subscriptions;
+    /** The subscription of each worker, by queue and name. */
+    private readonly workers;
+    /** Attempts whose handlers are running, by token. */
+    private readonly attempts;
     private readonly warnings;
+    private receivesCancellations;
     /** Resolves when every enqueue made so far has settled. */
     private enqueued;
     init(): Promise<void>;
@@ -1113,6 +1131,8 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     close(): Promise<void>;
     /** Runs a handler and commits its outcome. */
     private run;
+    /** Aborts the signals of attempts that are to be given up. */
+    private receiveCancellations;
     /** Subscribes to deliveries; returns a function that unsubscribes. */
     private subscribe;
     /** For calls that return nothing: throws a failure that is known at once, warns of a later one. */
@@ -1239,4 +1259,4 @@ declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
 };
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, defineFlow, deleteRun, getEventBus, retryRun, setAdapters, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
+export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };

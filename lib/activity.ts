@@ -10,9 +10,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 /** Calls of one async context that have not been answered. */
 class Activity {
   pending = 0
+  /** Whether it has made a call: another one may follow in the same turn of the event loop. */
+  hasCalled = false
   private idle: (() => void) | undefined
 
   begin(): void {
+    this.hasCalled = true
     this.pending += 1
   }
 
@@ -47,6 +50,12 @@ class Generation {
 const context = new AsyncLocalStorage<Activity>()
 let oldest = new Generation()
 let newest = oldest
+
+/** Records a call that was answered at once. */
+export function noteCall(): void {
+  const activity = context.getStore()
+  if (activity) activity.hasCalled = true
+}
 
 /** Records a call that is answered later. Returns the function to call when it is answered. */
 export function beginCall(isStoreCall: boolean): (() => void) | undefined {
@@ -89,7 +98,7 @@ export async function runTracked<T>(handler: () => T | PromiseLike<T>): Promise<
   const activity = new Activity()
   const [outcome] = await Promise.allSettled([context.run(activity, async () => handler())])
   const stored = storeCallsSoFar()
-  if (!stored && activity.pending === 0) return { outcome, answered: undefined }
+  if (!stored && !activity.hasCalled) return { outcome, answered: undefined }
   return {
     outcome,
     answered: async (timeout) => {

@@ -48,10 +48,33 @@ function jobOptions(what: string, value: unknown): unknown {
   return own
 }
 
+const MAX_COUNT = 4_294_967_295
+
+/** What Infinity means in the options of a job that take it. */
+const INFINITE_JOB_OPTIONS = { attempts: MAX_COUNT, timeout: 0, removeOnComplete: false, removeOnFail: false, count: undefined, age: undefined }
+
+/** Refuses numbers that JSON turns into null. Returns the options with Infinity replaced where it has a meaning. */
+function finiteNumbers(path: string, value: unknown, infinite: Record<string, unknown>): unknown {
+  if (typeof value !== 'object' || value === null) return value
+  let own: Record<string, unknown> | undefined
+  for (const [key, field] of Object.entries(value)) {
+    let replaced: unknown = field
+    if (typeof field === 'number' && !Number.isFinite(field)) {
+      if (field !== Infinity || !Object.hasOwn(infinite, key)) throw invalid(`${path}.${key}: expected a finite number, got ${field}`)
+      replaced = infinite[key]
+    }
+    else if (typeof field === 'object' && field !== null && !Array.isArray(field)) {
+      replaced = finiteNumbers(`${path}.${key}`, field, infinite)
+    }
+    if (replaced !== field) (own ??= { ...value })[key] = replaced
+  }
+  return own ?? value
+}
+
 /** Serialises a job. */
 function newJob(job: NewJob): string {
   const { opts } = object('job', job)
-  const own = jobOptions('job.opts', opts)
+  const own = finiteNumbers('job.opts', jobOptions('job.opts', opts), INFINITE_JOB_OPTIONS)
   return jsonObject('job', own === opts ? job : { ...job, opts: own })
 }
 
@@ -65,13 +88,18 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   /** @internal */
   readonly native: NativeQueue
   private readonly subscriptions = new Set<number>()
+  /** The subscription of each worker, by queue and name. */
+  private readonly workers = new Map<string, () => void>()
+  /** Attempts whose handlers are running, by token. */
+  private readonly attempts = new Map<number, AbortController>()
   private readonly warnings: Warnings
+  private receivesCancellations = false
   /** Resolves when every enqueue made so far has settled. */
   private enqueued: Promise<unknown> = Promise.resolve()
 
   /** @internal */
   protected constructor(backend: 'memory' | 'file', given: Record<string, unknown>) {
-    const settings = { ...given, defaultJobOptions: jobOptions('options.defaultJobOptions', given['defaultJobOptions']) }
+    const settings = { ...given, defaultJobOptions: finiteNumbers('options.defaultJobOptions', jobOptions('options.defaultJobOptions', given['defaultJobOptions']), INFINITE_JOB_OPTIONS) }
     this.native = callSync(() => addon.NativeQueue[backend](bridge, json('options', settings)))
     this.warnings = new Warnings(`the ${backend} queue`)
   }
@@ -88,7 +116,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   }
 
   async schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string> {
-    return call(() => this.native.schedule(text('queue', queue), newJob(job), jsonObject('options', opts ?? {})))
+    return call(() => this.native.schedule(text('queue', queue), newJob(job), jsonObject('options', finiteNumbers('options', opts ?? {}, { limit: undefined }))))
   }
 
   async getJob(queue: string, id: string): Promise<Job | null> {
@@ -138,12 +166,17 @@ export abstract class NventQueueAdapter implements QueueAdapter {
 
   registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void {
     callback('handler', handler)
-    const settings = jsonObject('options', opts ?? {})
-    this.subscribe(
+    const settings = jsonObject('options', finiteNumbers('options', opts ?? {}, { concurrency: MAX_COUNT }))
+    this.receiveCancellations()
+    const key = JSON.stringify([text('queue', queue), text('jobName', jobName)])
+    const end = this.subscribe(
       () => this.native.registerWorker(text('queue', queue), text('jobName', jobName), settings),
       // Not awaited: the queue bounds the number of jobs that run at a time.
       ({ token, job }: { token: number, job: Job }) => void this.run(token, job, handler),
     )
+    // The queue has taken back what the worker before had not started.
+    this.workers.get(key)?.()
+    this.workers.set(key, end)
   }
 
   startProcessingQueue(queue: string): void {
@@ -176,7 +209,11 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     // The enqueuer continues first: nvent creates the run of a flow only after it has enqueued the first step.
     await this.enqueued
     await turn()
-    const { outcome, answered } = await runTracked(async () => json('result', await handler(job, { progress }) ?? null))
+    if (!this.native.startAttempt(token)) return
+    const controller = new AbortController()
+    this.attempts.set(token, controller)
+    const { outcome, answered } = await runTracked(async () => json('result', await handler(job, { progress, signal: controller.signal }) ?? null))
+    this.attempts.delete(token)
     try {
       if (answered) {
         // The next job may start; only the end of this one waits.
@@ -193,6 +230,21 @@ export abstract class NventQueueAdapter implements QueueAdapter {
       // The outcome was not stored. The job is still active there, and runs again when the queue is opened the next time.
       this.warnings.handlerFailed(error)
     }
+  }
+
+  /** Aborts the signals of attempts that are to be given up. */
+  private receiveCancellations(): void {
+    if (this.receivesCancellations) return
+    this.receivesCancellations = true
+    this.subscribe(() => this.native.cancellations(), ({ token, reason }: { token: number, reason: string }) => {
+      if (reason === 'abandoned') {
+        const limit = 'a handler went on after its timeout and ignored its signal: its place was given to another job'
+        process.emitWarning(limit, { type: 'NventWarning', code: 'NVENT_HANDLER' })
+        return
+      }
+      const why = { 'timed-out': 'the attempt timed out', 'removed': 'the job was removed', 'closed': 'the queue was closed' }[reason]
+      this.attempts.get(token)?.abort(new DOMException(why, reason === 'timed-out' ? 'TimeoutError' : 'AbortError'))
+    })
   }
 
   /** Subscribes to deliveries; returns a function that unsubscribes. */

@@ -873,7 +873,7 @@ export type QueueEvent = 'waiting' | 'active' | 'progress' | 'completed' | 'fail
 export interface JobOptions {
   /** An id that is there already is a no-op that returns the same id. Absent: one is made. */
   jobId?: string
-  /** How often the job is tried in all. Default 1. */
+  /** How often the job is tried in all; Infinity: until it succeeds. Default 1. */
   attempts?: number
   /** Wait before another attempt: a number is a fixed delay in milliseconds. `jitter` is the part, from 0 to 1, that chance may take away. */
   backoff?: number | { type: 'exponential' | 'fixed', delay: number, jitter?: number }
@@ -883,7 +883,7 @@ export interface JobOptions {
   priority?: number
   /** Runs before the jobs of its priority that wait already. */
   lifo?: boolean
-  /** Milliseconds after which an attempt counts as failed. Absent: never. */
+  /** Milliseconds after which an attempt counts as failed and its signal is aborted. Absent, 0 or Infinity: never. */
   timeout?: number
   /** Forget the job when it completes; a number keeps the newest so many. */
   removeOnComplete?: boolean | number | KeepJobs
@@ -946,6 +946,8 @@ export interface WorkerOptions {
   concurrency?: number
   /** Jobs run from `startProcessingQueue` on. false: the queue is paused until `resume` as well. Default true. */
   autorun?: boolean
+  /** Milliseconds that a handler may go on after its timeout before its place is given to another job, with a warning. Default 30,000. */
+  abandonAfter?: number
 }
 
 /** Which jobs to list. */
@@ -956,6 +958,18 @@ export interface JobQuery {
   limit?: number
   /** Jobs to leave out at the beginning. Default 0. */
   offset?: number
+}
+
+/** Second argument of a worker's handler. */
+export interface JobContext {
+  /**
+   * Aborted when the attempt times out, its job is removed, or `close()` has waited long enough. The attempt keeps its
+   * place until its handler has settled, so attempts of a job never overlap and the concurrency is exact; see
+   * `abandonAfter`.
+   */
+  readonly signal: AbortSignal
+  /** Stores how far the job is: any JSON. */
+  progress(value: any): Promise<void>
 }
 
 /** nvent's QueueAdapter. */
@@ -977,7 +991,7 @@ export interface QueueAdapter {
   getJobCounts(queue: string): Promise<Record<JobState, number>>
   /** The schedules of a queue. */
   getScheduledJobs(queue: string): Promise<any[]>
-  /** Ends a schedule. Whether there was one. */
+  /** Removes a schedule, or a job that `schedule` delayed. Whether there was one. */
   removeScheduledJob(scheduleId: string): Promise<boolean>
   /** Removes a job; the result of an active one is ignored. Whether it was there. */
   removeJob(queue: string, jobId: string): Promise<boolean>
@@ -985,12 +999,12 @@ export interface QueueAdapter {
   on(queue: string, event: QueueEvent, callback: (payload: any) => void): () => void
   /** Whether a queue is paused. */
   isPaused(queue: string): Promise<boolean>
-  /** No job of the queue begins until `resume`. */
+  /** No job of the queue starts until `resume`: once it has resolved, no handler is called. */
   pause(queue: string): Promise<void>
   /** Goes on. */
   resume(queue: string): Promise<void>
   /** Says who runs the jobs of a name. A rejection is a failed attempt; a result with `awaiting: true` means: forget the job, its id may be used again. */
-  registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void
+  registerWorker(queue: string, jobName: string, handler: (job: any, context: JobContext) => Promise<any>, opts?: WorkerOptions): void
   /** Runs what waits, once all handlers are registered. */
   startProcessingQueue(queue: string): void
   /**

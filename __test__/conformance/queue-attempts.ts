@@ -1,9 +1,18 @@
 import { expect, it } from 'vitest'
-import { Inbox } from '../support/until'
+import { gate, Inbox, nextWarning, until } from '../support/until'
 import { noJson } from '../support/values'
 import type { QueueContext } from './queue'
 
 export function attempts(context: QueueContext): void {
+  it('tries again without end where attempts is Infinity', async () => {
+    const { queue, add, work, collect } = context
+    const completed = collect('completed')
+    work((job) => { if (job.attemptsMade < 30) throw new Error('not yet') })
+    await add({ jobId: 'x', attempts: Infinity, timeout: Infinity, removeOnComplete: Infinity, removeOnFail: { count: Infinity, age: Infinity } })
+    expect(await completed.atLeast(1)).toMatchObject([{ attemptsMade: 31 }])
+    expect((await queue.getJob('q', 'x'))!.state).toBe('completed')
+  })
+
   it('tries again until one attempt succeeds', async () => {
     const { queue, add, work, collect } = context
     const [completed, failed, made] = [collect('completed'), collect('failed'), new Inbox<number>()]
@@ -34,18 +43,61 @@ export function attempts(context: QueueContext): void {
     expect(await queue.getJob('q', 'x')).toMatchObject({ state: 'failed', failedReason: 'no luck 2', attemptsMade: 3 })
   })
 
-  it('ends a handler that never settles by its timeout, and its slot is free', async () => {
-    const { queue, add, work, collect } = context
+  it('gives up the place of a handler that ignores its timeout, with a warning', async () => {
+    const { queue, add, collect } = context
     const [completed, failed, calls] = [collect('completed'), collect('failed'), new Inbox()]
-    work((job) => {
+    const warning = nextWarning()
+    queue.registerWorker('q', 'a', async (job) => {
       calls.take(job.attemptsMade)
       return job.id === 'stuck' ? new Promise(() => {}) : 'ran'
-    })
+    }, { abandonAfter: 30 })
+    queue.startProcessingQueue('q')
     await add({ jobId: 'stuck', timeout: 20, attempts: 2 }, { jobId: 'next' })
     await Promise.all([completed.atLeast(1), failed.atLeast(1)])
     expect(failed.items).toMatchObject([{ jobId: 'stuck', failedReason: 'timed out after 20 ms' }])
     expect(await queue.getJob('q', 'next')).toMatchObject({ state: 'completed', returnvalue: 'ran' })
     expect(calls.items).toHaveLength(3)
+    expect(await warning).toMatchObject({ code: 'NVENT_HANDLER', message: expect.stringMatching(/timeout/) })
+  })
+
+  it('keeps the place of an attempt that timed out until its handler has settled', async () => {
+    const { queue, add, work, collect } = context
+    const [failed, ends] = [collect('failed'), new Inbox<() => void>()]
+    let [running, most] = [0, 0]
+    const signals: AbortSignal[] = []
+    work(async (_job, { signal }) => {
+      most = Math.max(most, ++running)
+      signals.push(signal)
+      const { opened, open } = gate()
+      ends.take(open)
+      await opened
+      running -= 1
+    }, 2)
+    await add({ jobId: 'x', timeout: 20, attempts: 2 }, { jobId: 'y', timeout: 20 }, { jobId: 'z', timeout: 20 })
+    await ends.atLeast(2)
+    await until('both to time out', () => signals.every(signal => signal.aborted))
+    expect([signals[0]!.reason.name, ends.items.length, (await queue.getJobCounts('q')).waiting]).toEqual(['TimeoutError', 2, 1])
+    for (let n = 0; n < 4; n++) {
+      const end = (await ends.atLeast(n + 1))[n]!
+      await until('its timeout', () => signals[n]!.aborted)
+      end()
+    }
+    await failed.atLeast(3)
+    expect(most).toBe(2)
+  })
+
+  it('aborts the signal of a job that is removed, and of those that close does not wait for', async () => {
+    const { queue, add, work } = context
+    const begun = new Inbox<AbortSignal>()
+    work((_job, { signal }) => {
+      begun.take(signal)
+      return new Promise(resolve => signal.addEventListener('abort', resolve))
+    })
+    await add({ jobId: 'x' })
+    const [signal] = await begun.atLeast(1)
+    await queue.removeJob('q', 'x')
+    await until('the signal', () => signal!.aborted)
+    expect(signal!.reason.message).toMatch(/removed/)
   })
 
   it('ignores what a handler returns after its timeout', async () => {

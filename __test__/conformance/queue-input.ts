@@ -50,6 +50,16 @@ export function badInput(context: QueueContext): void {
     ['a misspelt option', { attemps: 3 }, /job\.opts\.attemps.*did you mean "attempts"/],
     ['no attempts', { attempts: 0 }, /job\.opts\.attempts/],
     ['half an attempt', { attempts: 1.5 }, /job\.opts\.attempts/],
+    ['NaN attempts', { attempts: NaN }, /job\.opts\.attempts.*NaN/],
+    ['attempts below any', { attempts: -Infinity }, /job\.opts\.attempts.*-Infinity/],
+    ['a delay of NaN', { delay: NaN }, /job\.opts\.delay.*NaN/],
+    ['an endless delay', { delay: Infinity }, /job\.opts\.delay.*Infinity/],
+    ['an endless backoff', { backoff: Infinity }, /job\.opts\.backoff.*Infinity/],
+    ['a backoff of NaN', { backoff: { type: 'fixed', delay: NaN } }, /job\.opts\.backoff\.delay.*NaN/],
+    ['a priority of NaN', { priority: NaN }, /job\.opts\.priority.*NaN/],
+    ['a timeout of NaN', { timeout: NaN }, /job\.opts\.timeout.*NaN/],
+    ['NaN jobs to keep', { removeOnComplete: NaN }, /job\.opts\.removeOnComplete.*NaN/],
+    ['an age of NaN', { removeOnFail: { age: NaN } }, /job\.opts\.removeOnFail\.age.*NaN/],
     ['a delay as text', { delay: '5' }, /job\.opts\.delay/],
     ['a delay before now', { delay: -1 }, /job\.opts\.delay/],
     ['a priority below none', { priority: -1 }, /job\.opts\.priority/],
@@ -106,7 +116,10 @@ export function badInput(context: QueueContext): void {
       await rejects(() => queue.on('q', 'waiting', handler), 'NVENT_INVALID', /callback/)
       await rejects(async () => queue.registerWorker('q', 'a', handler), 'NVENT_INVALID', /handler/)
     }
-    for (const concurrency of [0, -1, 1.5, '3'] as any[]) {
+    for (const abandonAfter of [-1, NaN, Infinity, '3'] as any[]) {
+      await rejects(async () => queue.registerWorker('q', 'a', async () => {}, { abandonAfter }), 'NVENT_INVALID', /options\.abandonAfter/)
+    }
+    for (const concurrency of [0, -1, 1.5, NaN, -Infinity, '3'] as any[]) {
       await rejects(async () => queue.registerWorker('q', 'a', async () => {}, { concurrency }), 'NVENT_INVALID', /options\.concurrency/)
     }
     await rejects(async () => queue.registerWorker('q', 'a', async () => {}, { autorun: 'no' as any }), 'NVENT_INVALID', /options\.autorun/)

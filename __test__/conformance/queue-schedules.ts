@@ -54,6 +54,27 @@ export function schedules(context: QueueContext): void {
     expect([new Date(nextRun).toISOString().slice(11), tz]).toEqual(['18:30:00.000Z', 'Asia/Kolkata'])
   })
 
+  it('never takes the place of a schedule of another queue', async () => {
+    const { queue } = context
+    const ids = [
+      await queue.schedule('a:b', { name: 'c', data: 1 }, { cron: hourly }),
+      await queue.schedule('a', { name: 'b:c', data: 1 }, { cron: hourly }),
+      await queue.schedule('one', { name: 'a', data: 1, opts: { jobId: 'nightly' } }, { cron: hourly }),
+      await queue.schedule('two', { name: 'a', data: 1, opts: { jobId: 'nightly' } }, { cron: hourly }),
+    ]
+    expect(new Set(ids).size).toBe(4)
+    const found = await Promise.all(['a:b', 'a', 'one', 'two'].map(async name => (await queue.getScheduledJobs(name)).map(schedule => schedule.id)))
+    expect(found).toEqual(ids.map(id => [id]))
+    expect(await queue.removeScheduledJob(ids[3]!)).toBe(true)
+    expect(await queue.getScheduledJobs('one')).toHaveLength(1)
+  })
+
+  it('with a delay is removed by the id that it returned', async () => {
+    const { queue } = context
+    const id = await queue.schedule('q', { name: 'a', data: 1 }, { delay: 86_400_000 })
+    expect([await queue.removeScheduledJob(id), await queue.removeScheduledJob(id), await queue.getJobs('q')]).toEqual([true, false, []])
+  })
+
   it('with a delay, or with neither, is one job', async () => {
     const { queue, state } = context
     expect(await queue.schedule('q', { name: 'a', data: 1, opts: { jobId: 'later' } }, { delay: 86_400_000 })).toBe('later')
@@ -75,6 +96,8 @@ export function schedules(context: QueueContext): void {
     ['a misspelt option', { crn: hourly }, /crn.*did you mean "cron"/],
     ['a misspelt option of repeat', { repeat: { patern: hourly } }, /repeat\.patern.*did you mean "pattern"/],
     ['a delay before now', { delay: -1 }, /options\.delay/],
+    ['a delay of NaN', { delay: NaN }, /options\.delay.*NaN/],
+    ['a limit of NaN', { cron: hourly, repeat: { limit: NaN } }, /options\.repeat\.limit.*NaN/],
   ])('refuses %s', async (_what, options, message) => {
     const { queue } = context
     await rejects(queue.schedule('q', { name: 'a', data: 1 }, options), 'NVENT_INVALID', message)

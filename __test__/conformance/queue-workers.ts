@@ -20,8 +20,8 @@ export function workers(context: QueueContext): void {
   it('starts a job only after its enqueuer has continued', async () => {
     const { queue, work, collect } = context
     const [completed, order] = [collect('completed'), new Inbox<string>()]
-    work(job => order.take(`begins ${job.id}`))
-    const rounds = Array.from({ length: 200 }, (_, n) => String(n))
+    work(job => order.take(`begins ${job.id}`), 50)
+    const rounds = Array.from({ length: 400 }, (_, n) => String(n))
     await Promise.all(rounds.map(async (jobId) => {
       await queue.enqueue('q', { name: 'a', data: null, opts: { jobId } })
       order.take(`goes on ${jobId}`)
@@ -94,6 +94,44 @@ export function workers(context: QueueContext): void {
     await completed.atLeast(2)
     expect(await queue.getJob('q', 'x')).toMatchObject({ state: 'completed', returnvalue: { awaiting: false } })
     expect(calls.items).toHaveLength(3)
+  })
+
+  it('calls no handler once pause has resolved', async () => {
+    const { queue, add, work, collect } = context
+    const [active, completed, begun] = [collect('active'), collect('completed'), new Inbox()]
+    work(job => begun.take(job.id), 600)
+    const ids = Array.from({ length: 600 }, (_, n) => String(n))
+    const added = add(...ids.map(jobId => ({ jobId })))
+    await queue.pause('q')
+    const before = begun.items.length
+    await added
+    await context.roundTrip()
+    expect(begun.items).toHaveLength(before)
+    const counts = await queue.getJobCounts('q')
+    expect(counts.paused + counts.completed).toBe(600)
+    await queue.resume('q')
+    await completed.atLeast(600)
+    expect(new Set(begun.items).size).toBe(600)
+    expect(begun.items).toHaveLength(600)
+    expect(active.items.length).toBeGreaterThanOrEqual(600)
+  })
+
+  it('gives the jobs of a worker that is registered again to the new one, and keeps nothing of the old', async () => {
+    const { queue, add, collect } = context
+    const [completed, go] = [collect('completed'), gate()]
+    const register = (version: number): void => queue.registerWorker('q', 'a', async () => {
+      await go.opened
+      return version
+    }, { concurrency: 3 })
+    register(0)
+    queue.startProcessingQueue('q')
+    await add({ jobId: 'first' })
+    for (let version = 1; version <= 100; version++) register(version)
+    await add({ jobId: 'second' })
+    go.open()
+    await completed.atLeast(2)
+    expect((await queue.getJob('q', 'second'))!.returnvalue).toBe(100)
+    expect((queue as any).subscriptions.size).toBeLessThanOrEqual(4)
   })
 
   it('waits for resume where a worker does not run by itself', async () => {

@@ -87,6 +87,8 @@ export interface NativeQueue {
   progress(token: number, progress: string): Reply
   drain(timeoutMs: number): Reply
   settled(token: number): Reply
+  startAttempt(token: number): boolean
+  cancellations(): Reply
   close(limitMs: number): Reply
 }
 

@@ -1,4 +1,4 @@
-import { beginCall } from '../activity'
+import { beginCall, noteCall } from '../activity'
 import { fromNative, NventError, rethrown } from '../errors'
 import type { Reply } from './addon'
 import { bridge, onWake } from './bridge'
@@ -64,6 +64,7 @@ function endTurn(): void {
 /** Runs a native method: its value, or a promise of it. */
 export function call<T>(method: () => Reply, isStoreCall = false): T | Promise<T> {
   const reply = callSync(method)
+  if (typeof reply !== 'number') noteCall()
   if (typeof reply === 'string') {
     try {
       return JSON.parse(reply)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use napi_derive::napi;
 
 use crate::error::Result;
-use crate::fanout::{Mailbox, Overflow};
+use crate::fanout::{Mailbox, Overflow, next_id};
 use crate::json::to_json;
 use crate::node::bridge::{Bridge, Reply, Shared, Source, guard, reply};
 use crate::node::bus::flush_buses;
@@ -171,6 +171,28 @@ impl NativeQueue {
     pub fn off(&self, id: f64) -> napi::Result<Reply> {
         self.bridge.unsubscribe(id as u64);
         reply(&self.bridge, || Ok(self.queue.off(id as u64)), nothing)
+    }
+
+    /// Delivers the cancellations of attempts, `{ token, reason }`; replies with the id of the subscription.
+    #[napi]
+    pub fn cancellations(&self) -> napi::Result<Reply> {
+        let bridge = self.bridge.clone();
+        reply(
+            &self.bridge,
+            || {
+                let (id, mailbox) = (next_id(), Arc::new(Mailbox::new(usize::MAX, Overflow::DropNewest)));
+                let source = Source::Cancellations(mailbox.clone());
+                mailbox.add_wake(id, bridge.subscribe(id, "".into(), source, false));
+                Ok(self.queue.set_cancellations(mailbox).map(move |()| id))
+            },
+            |id| Some(id.to_string()),
+        )
+    }
+
+    /// Starts the attempt of a delivered job: its handler is called now. False: the job was revoked.
+    #[napi]
+    pub fn start_attempt(&self, token: f64) -> bool {
+        self.queue.start_accepted(token as u64)
     }
 
     /// Delivers jobs of a name, as `{ token, job }`, to be answered by `complete` or `fail`; replies with the id of the

@@ -1,7 +1,9 @@
 //! Deliveries: jobs on their way from the engine to a worker.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use tokio::sync::Notify;
 
 use crate::fanout::{Mailbox, Overflow};
 use crate::json::Json;
@@ -18,6 +20,50 @@ pub struct JobDelivery {
     /// The job: `{ id, name, data, opts, state, attemptsMade, timestamp, processedOn, … }`.
     pub job: Json,
     pub(super) claim: Arc<ClaimCell>,
+}
+
+impl JobDelivery {
+    /// Resolves when the attempt is to be given up: it timed out, its job was removed, or the queue closes.
+    pub async fn cancelled(&self) {
+        let notified = self.claim.cancelled.notified();
+        if !self.claim.is_cancelled.load(Ordering::Acquire) {
+            notified.await;
+        }
+    }
+}
+
+/// Why an attempt is to be given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelReason {
+    /// It took longer than its timeout.
+    TimedOut,
+    /// Its job was removed.
+    Removed,
+    /// The queue has closed.
+    Closed,
+    /// It ignored its timeout for so long that its place was given to another.
+    Abandoned,
+}
+
+impl CancelReason {
+    /// Returns the name that JavaScript uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TimedOut => "timed-out",
+            Self::Removed => "removed",
+            Self::Closed => "closed",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// A request to the worker of an attempt to give it up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cancellation {
+    /// The attempt.
+    pub token: u64,
+    /// Why.
+    pub reason: CancelReason,
 }
 
 /// Creates the mailbox of a worker. It has no bound of its own: the concurrency of the queues is one.
@@ -39,11 +85,16 @@ enum Claim {
 
 /// Decides once between a worker that starts a job and an engine that takes it back.
 #[derive(Debug)]
-pub(super) struct ClaimCell(AtomicU8);
+pub(super) struct ClaimCell {
+    claim: AtomicU8,
+    is_cancelled: AtomicBool,
+    cancelled: Notify,
+}
 
 impl Default for ClaimCell {
     fn default() -> Self {
-        Self(AtomicU8::new(Claim::Open as u8))
+        let claim = AtomicU8::new(Claim::Open as u8);
+        Self { claim, is_cancelled: AtomicBool::new(false), cancelled: Notify::new() }
     }
 }
 
@@ -58,7 +109,16 @@ impl ClaimCell {
         self.set(Claim::Revoked)
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.claim.load(Ordering::Acquire) == Claim::Open as u8
+    }
+
+    pub(super) fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Release);
+        self.cancelled.notify_waiters();
+    }
+
     fn set(&self, claim: Claim) -> bool {
-        self.0.compare_exchange(Claim::Open as u8, claim as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.claim.compare_exchange(Claim::Open as u8, claim as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }

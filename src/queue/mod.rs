@@ -27,8 +27,9 @@ mod state;
 mod storage;
 mod worker;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -38,6 +39,7 @@ use crate::error::{Error, Result};
 use crate::fanout::{Mailbox, next_id};
 use crate::json::{Json, check_depth};
 use crate::op::Op;
+use crate::sync::lock;
 use crate::time::SharedClock;
 use crate::topic::check_name;
 
@@ -45,7 +47,7 @@ use driver::{Driver, call};
 use engine::{Engine, Outcome};
 
 pub use calendar::Repeat;
-pub use delivery::{JobDelivery, worker_mailbox};
+pub use delivery::{CancelReason, Cancellation, JobDelivery, worker_mailbox};
 pub use events::{EventKind, QueueEvent};
 pub use file::{Durability, FileQueueOptions};
 pub use job::{JobCounts, JobState};
@@ -94,6 +96,8 @@ pub struct Queue {
     clock: SharedClock,
     runtime: Handle,
     phase: Arc<PhaseCell>,
+    /// Jobs whose handlers are called by token, with [`Queue::start_accepted`].
+    accepted: Mutex<HashMap<u64, JobDelivery>>,
     closed: watch::Sender<bool>,
 }
 
@@ -119,7 +123,7 @@ impl Queue {
         runtime: Handle,
     ) -> Self {
         let (phase, closed) = (Arc::new(PhaseCell(AtomicU8::new(Phase::Open as u8))), watch::Sender::new(false));
-        Self { name, driver, owner: next_id(), defaults, clock, runtime, phase, closed }
+        Self { name, driver, owner: next_id(), defaults, clock, runtime, phase, accepted: Mutex::default(), closed }
     }
 
     /// `memory` or `file`.
@@ -174,7 +178,8 @@ impl Queue {
     }
 
     /// Adds a delayed or repeating job. Returns the id of the job, or of the schedule. A schedule has the `jobId`, or an
-    /// id made of queue, name and pattern; scheduling under an id again replaces the schedule, and keeps the count and
+    /// id made of queue, name and pattern (with the queue appended where another queue has that id); scheduling it again
+    /// in its queue replaces the schedule, and keeps the count and
     /// the next time where queue and pattern are the same. Times missed while nothing ran fire once.
     pub fn schedule(&self, queue: &str, mut job: NewJob, when: ScheduleOptions) -> Op<Arc<str>> {
         job.options = job.options.or(&self.defaults);
@@ -205,7 +210,8 @@ impl Queue {
         self.on_queue(queue, |engine, queue| engine.scheduled(&queue))
     }
 
-    /// Removes a schedule. Returns whether it existed. Jobs that it enqueued stay.
+    /// Removes a schedule, or a delayed job that has not been tried. Returns whether it existed. Jobs that a schedule
+    /// enqueued stay.
     pub fn remove_scheduled(&self, id: &str) -> Op<bool> {
         if let Err(error) = check_name("scheduleId", id) {
             return Op::err(error);
@@ -270,7 +276,7 @@ impl Queue {
             return Op::err(Error::closed("the queue"));
         }
         let (owner, name): (u64, Arc<str>) = (self.owner, job_name.into());
-        self.on_queue(queue, move |engine, queue| Ok(engine.register(owner, &queue, &name, options, mailbox)))
+        self.on_queue(queue, move |engine, queue| engine.register(owner, &queue, &name, options, mailbox))
     }
 
     /// Starts the workers of a queue.
@@ -280,6 +286,30 @@ impl Queue {
         }
         let owner = self.owner;
         self.on_queue(queue, move |engine, queue| engine.start(owner, &queue))
+    }
+
+    /// Sets the mailbox that receives the cancellations of this adapter's attempts: timed out, removed, closed.
+    pub fn set_cancellations(&self, mailbox: Arc<Mailbox<Cancellation>>) -> Op<()> {
+        let owner = self.owner;
+        self.call(move |engine| {
+            engine.set_cancellations(owner, mailbox);
+            Ok(())
+        })
+    }
+
+    /// Keeps a delivery whose handler will be called by token. Returns false where it was revoked.
+    pub fn accept(&self, delivery: JobDelivery) -> bool {
+        let is_open = delivery.claim.is_open();
+        if is_open {
+            lock(&self.accepted).insert(delivery.token, delivery);
+        }
+        is_open
+    }
+
+    /// Starts the attempt of an accepted delivery, as [`Queue::start_attempt`] does.
+    pub fn start_accepted(&self, token: u64) -> bool {
+        let delivery = lock(&self.accepted).remove(&token);
+        delivery.is_some_and(|delivery| self.start_attempt(&delivery))
     }
 
     /// Records that the handler of a job is called now: the attempt counts, and its timeout runs. Returns false where the

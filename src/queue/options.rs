@@ -157,11 +157,13 @@ pub struct WorkerOptions {
     pub concurrency: usize,
     /// Whether [`super::Queue::start`] starts the queue. If not, [`super::Queue::resume`] does.
     pub autorun: bool,
+    /// How long a handler may go on after its timeout before its place is given to another job, in ms.
+    pub abandon_after: u64,
 }
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        Self { concurrency: 1, autorun: true }
+        Self { concurrency: 1, autorun: true, abandon_after: 30_000 }
     }
 }
 

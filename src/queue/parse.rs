@@ -53,7 +53,7 @@ impl JobOptions {
                 "delay" => options.delay = Some(millis(&path, value)?),
                 "priority" => options.priority = Some(whole(&path, value, 0.0)?),
                 "lifo" => options.lifo = Some(flag(&path, value)?),
-                "timeout" => options.timeout = Some(millis(&path, value)?).filter(|ms| *ms > 0),
+                "timeout" => options.timeout = Some(millis(&path, value)?),
                 "removeOnComplete" => options.remove_on_complete = Some(keep(&path, value)?),
                 "removeOnFail" => options.remove_on_fail = Some(keep(&path, value)?),
                 _ => return Err(unknown(base, key, JOB_OPTIONS)),
@@ -93,7 +93,7 @@ impl NewJob {
 }
 
 impl WorkerOptions {
-    /// Reads `concurrency` and `autorun`. Other options, of other backends, are ignored.
+    /// Reads `concurrency`, `autorun` and `abandonAfter`. Other options, of other backends, are ignored.
     pub fn parse(base: &str, json: &str) -> Result<Self> {
         let object = parse_object(base, json)?;
         let defaults = Self::default();
@@ -101,6 +101,7 @@ impl WorkerOptions {
         Ok(Self {
             concurrency: concurrency.map_or(defaults.concurrency, |concurrency| concurrency as usize),
             autorun: given(base, &object, "autorun", flag)?.unwrap_or(defaults.autorun),
+            abandon_after: given(base, &object, "abandonAfter", millis)?.unwrap_or(defaults.abandon_after),
         })
     }
 }

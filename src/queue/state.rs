@@ -17,6 +17,8 @@ pub(super) struct Worker {
     pub(super) owner: u64,
     name: Arc<str>,
     concurrency: usize,
+    /// How long its handlers may ignore a timeout, in ms.
+    pub(super) abandon_after: u64,
     pub(super) mailbox: Arc<Mailbox<JobDelivery>>,
 }
 
@@ -47,25 +49,29 @@ impl QueueState {
         self.row.as_ref().is_some_and(|row| row.paused)
     }
 
-    /// Adds a worker, or replaces the owner's worker of that name.
+    /// Adds a worker. Returns its id, and the owner's worker of that name that it replaces.
     pub(super) fn register(
         &mut self,
         owner: u64,
         name: &Arc<str>,
         options: WorkerOptions,
         mailbox: Arc<Mailbox<JobDelivery>>,
-    ) -> u64 {
+    ) -> (u64, Option<Worker>) {
         self.gates.entry(owner).or_insert(WorkerGate { started: false, held: !options.autorun });
-        let mut worker = Worker { id: next_id(), owner, name: name.clone(), concurrency: options.concurrency, mailbox };
+        let WorkerOptions { concurrency, abandon_after, .. } = options;
+        let mut worker = Worker { id: next_id(), owner, name: name.clone(), concurrency, abandon_after, mailbox };
         let id = worker.id;
-        match self.workers.iter_mut().find(|other| other.owner == owner && other.name == *name) {
+        let replaced = match self.workers.iter_mut().find(|other| other.owner == owner && other.name == *name) {
             Some(old) => {
                 worker.concurrency = old.concurrency;
-                *old = worker;
+                Some(std::mem::replace(old, worker))
             }
-            None => self.workers.push(worker),
-        }
-        id
+            None => {
+                self.workers.push(worker);
+                None
+            }
+        };
+        (id, replaced)
     }
 
     pub(super) fn start(&mut self, owner: u64) {

@@ -38,9 +38,14 @@ impl Queue {
                 if !this.upgrade().is_some_and(|queue| queue.start_attempt(&delivery)) {
                     continue;
                 }
-                let (this, token, outcome) = (this.clone(), delivery.token, handler(delivery));
+                let (this, token) = (this.clone(), delivery.token);
+                let (cancelled, outcome) = (delivery.clone(), handler(delivery));
                 runtime.spawn(async move {
-                    let outcome = outcome.await;
+                    // A handler that is to be given up is dropped.
+                    let outcome = tokio::select! {
+                        outcome = outcome => outcome,
+                        () = cancelled.cancelled() => Err("cancelled".into()),
+                    };
                     if let Some(queue) = this.upgrade() {
                         // A job whose outcome cannot be stored runs again when the queue is opened the next time.
                         drop(match outcome {

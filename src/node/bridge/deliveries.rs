@@ -9,7 +9,7 @@ use super::notifier::Notifier;
 use super::{BATCH_BYTES, MAX_TEXT_BYTES};
 use crate::fanout::{Delivery, Gap, GapReason, Mailbox, OnReady};
 use crate::json::{Json, push_string};
-use crate::queue::{JobDelivery, Queue, QueueEvent};
+use crate::queue::{Cancellation, JobDelivery, Queue, QueueEvent};
 use crate::store::Stored;
 use crate::stream::{Ack, Incoming, Message};
 use crate::sync::lock;
@@ -31,6 +31,8 @@ pub(in crate::node) enum Source {
     Bus(Arc<Mailbox<Json>>),
     /// Events of a queue.
     QueueEvents(Arc<Mailbox<QueueEvent>>),
+    /// Cancellations of attempts.
+    Cancellations(Arc<Mailbox<Cancellation>>),
     /// Jobs for a worker.
     Jobs(Arc<Mailbox<JobDelivery>>, Weak<Queue>),
 }
@@ -194,13 +196,20 @@ impl Subscription {
                     batch.push(self.id, &event.queue, &event.payload);
                 }
             }),
+            Source::Cancellations(mailbox) => take_from(mailbox, max, batch, |batch, delivery| {
+                if let Delivery::Item(Cancellation { token, reason }) = delivery {
+                    let json: Json = format!("{{\"token\":{token},\"reason\":\"{}\"}}", reason.as_str()).into();
+                    batch.push(self.id, "", &json);
+                }
+            }),
             Source::Jobs(mailbox, queue) => take_from(mailbox, max, batch, |batch, delivery| {
-                // Begun as it is handed over: its handler is called in this turn of the event loop.
-                if let Delivery::Item(job) = delivery
-                    && queue.upgrade().is_some_and(|queue| queue.start_attempt(&job))
-                {
+                // JavaScript starts the attempt when it calls the handler; until then the job can be revoked.
+                if let Delivery::Item(job) = delivery {
                     let json: Json = format!("{{\"token\":{},\"job\":{}}}", job.token, job.job).into();
-                    batch.push(self.id, &job.queue, &json);
+                    let name = job.queue.clone();
+                    if queue.upgrade().is_some_and(|queue| queue.accept(job)) {
+                        batch.push(self.id, &name, &json);
+                    }
                 }
             }),
         }

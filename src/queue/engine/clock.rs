@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Outcome, i64_from};
+use super::{Engine, i64_from};
 use crate::error::{Error, Result};
 use crate::json::Json;
-use crate::queue::calendar::Calendar;
+use crate::queue::calendar::{Calendar, Repeat};
 use crate::queue::job::State;
 use crate::queue::options::{NewJob, ScheduleOptions};
 use crate::queue::schedule::Schedule;
@@ -48,8 +48,7 @@ impl Engine {
             self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= monotonic)
         {
             self.deadlines.remove(&(deadline, token));
-            let timeout = self.active.get(&token).and_then(|active| active.job.options.timeout).unwrap_or(0);
-            self.outcome(token, Outcome::Failed(format!("timed out after {timeout} ms").into()))?;
+            self.pass_deadline(token, monotonic)?;
         }
         for mut job in self.db()?.due(now, DUE_PER_STEP)? {
             let Some(index) = self.by_key.get(&job.queue).copied() else { continue };
@@ -104,7 +103,7 @@ impl Engine {
             return self.enqueue(queue, new);
         };
         let calendar = Calendar::new(&repeat)?;
-        let id = new.options.job_id.take().unwrap_or_else(|| Schedule::derived_id(queue, &new.name, &repeat));
+        let id = self.schedule_id(queue, &mut new, &repeat);
         // The ids of its jobs begin with it.
         check_name("the id of the schedule", &job_id(&id, u64::MAX))?;
         self.ensure(queue)?;
@@ -133,6 +132,25 @@ impl Engine {
         self.db()?.save_schedule(&schedule)?;
         self.schedules.insert(id.clone(), (schedule, calendar));
         Ok(id)
+    }
+
+    /// Chooses the id of a schedule: its `jobId`, or one derived from queue, name and pattern. Where another queue or name
+    /// has that already, the queue is appended.
+    fn schedule_id(&self, queue: &Arc<str>, new: &mut NewJob, repeat: &Repeat) -> Arc<str> {
+        let (given, name) = (new.options.job_id.take(), new.name.clone());
+        let base = given.clone().unwrap_or_else(|| Schedule::derived_id(queue, &name, repeat));
+        let is_own = |other: &Schedule| other.queue == *queue && (given.is_some() || other.name == name);
+        let mut candidates = vec![base.clone(), format!("{base}@{queue}").into()];
+        // What is there already under a later candidate is replaced, also where an earlier one is free.
+        if let Some(own) = candidates.iter().find(|id| self.schedules.get(*id).is_some_and(|(other, _)| is_own(other)))
+        {
+            return own.clone();
+        }
+        while candidates.last().is_some_and(|id| self.schedules.contains_key(id)) {
+            candidates.push(format!("{base}@{queue}~{}", candidates.len()).into());
+        }
+        let free = candidates.iter().find(|id| !self.schedules.contains_key(*id));
+        free.cloned().unwrap_or(base)
     }
 
     /// Enqueues one job for all times that have passed, and computes the next time.
@@ -166,11 +184,27 @@ impl Engine {
 
     pub(in crate::queue) fn remove_schedule(&mut self, id: &str) -> Result<bool> {
         self.db()?;
-        if self.schedules.remove(id).is_none() {
-            return Ok(false);
+        if self.schedules.remove(id).is_some() {
+            self.db()?.delete_schedule(id)?;
+            return Ok(true);
         }
-        self.db()?.delete_schedule(id)?;
-        Ok(true)
+        // A schedule with a delay is a job that has not been tried yet.
+        let keys: Vec<_> = self.by_key.iter().map(|(key, index)| (*key, *index)).collect();
+        let mut delayed = Vec::new();
+        for (key, index) in keys {
+            let job = self.db()?.find(key, id)?;
+            delayed.extend(
+                job.filter(|job| job.state == State::Delayed && job.attempts_made == 0).map(|job| (index, job)),
+            );
+        }
+        match delayed.as_slice() {
+            [] => Ok(false),
+            [(index, job)] => self.delete(*index, job, State::Delayed).map(|()| true),
+            [(first, _), (second, _), ..] => Err(Error::invalid(format!(
+                "scheduleId: {id:?} is a delayed job of the queues {:?} and {:?}: use removeJob",
+                self.queues[*first].name, self.queues[*second].name
+            ))),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::Durability;
 use super::calendar::Calendar;
-use super::delivery::{ClaimCell, JobDelivery};
+use super::delivery::{CancelReason, Cancellation, ClaimCell, JobDelivery};
 use super::events::{EventKind, Listeners, QueueEvent};
 use super::job::{Job, JobCounts, JobState, State};
 use super::options::NewJob;
@@ -34,18 +34,34 @@ struct Active {
     job: Job,
     index: usize,
     owner: u64,
+    worker: u64,
     claim: Arc<ClaimCell>,
+    /// When it times out, or when its place is given up after that; on the monotonic clock.
     deadline: Option<u64>,
-    /// The job was removed: its outcome changes nothing.
-    removed: bool,
+    /// How long its handler may ignore its timeout, in ms.
+    abandon_after: u64,
+    timed_out: bool,
+    phase: AttemptPhase,
     /// Whether its handler still counts against the concurrency of the queue.
     has_place: bool,
+}
+
+/// How far an attempt is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum AttemptPhase {
+    /// Its handler may still decide its outcome.
+    Running,
+    /// It timed out and its job will be tried again, with this failure, when its handler has settled.
+    TimedOut(Arc<str>),
+    /// Its job has ended, was removed or waits again: the outcome changes nothing.
+    Over,
 }
 
 /// Side effects that are carried out after the commit.
 enum Effect {
     Event(Arc<Mailbox<QueueEvent>>, QueueEvent),
     Deliver(Arc<Mailbox<JobDelivery>>, JobDelivery),
+    Cancel(Arc<ClaimCell>, Option<Arc<Mailbox<Cancellation>>>, Cancellation),
     /// The last handler of a closing owner has settled.
     Drained(oneshot::Sender<()>),
 }
@@ -79,6 +95,8 @@ pub(in crate::queue) struct Engine {
     listeners: Listeners,
     /// Owners that close, with the sender to notify when their last handler has settled.
     closing: HashMap<u64, oneshot::Sender<()>>,
+    /// Where the workers of an owner receive cancellations.
+    cancellations: HashMap<u64, Arc<Mailbox<Cancellation>>>,
     effects: Vec<Effect>,
 }
 
@@ -101,6 +119,7 @@ impl Engine {
             schedules: BTreeMap::new(),
             listeners: Listeners::default(),
             closing: HashMap::new(),
+            cancellations: HashMap::new(),
             effects: Vec::new(),
         }
     }
@@ -209,6 +228,12 @@ impl Engine {
                         rejected.push(delivery);
                     }
                 }
+                Effect::Cancel(claim, mailbox, cancellation) => {
+                    claim.cancel();
+                    if let Some(mailbox) = mailbox {
+                        _ = mailbox.push(cancellation);
+                    }
+                }
                 // The receiver is gone where `close` timed out.
                 Effect::Drained(sender) => _ = sender.send(()),
             }
@@ -291,6 +316,7 @@ impl Engine {
         {
             row.paused = paused;
             if paused {
+                self.revoke_unstarted(|active| active.index == index)?;
                 self.emit(index, EventKind::Paused, |out| push_field(out, "queue", |out| push_string(out, queue)));
             }
         }
@@ -396,8 +422,10 @@ impl Engine {
     pub(in crate::queue) fn remove_job(&mut self, queue: &str, id: &str) -> Result<bool> {
         let Some((index, key)) = self.stored(queue)? else { return Ok(false) };
         let Some(job) = self.db()?.find(key, id)? else { return Ok(false) };
-        if let Some(active) = self.active.values_mut().find(|active| active.job.seq == job.seq && !active.removed) {
-            active.removed = true;
+        if let Some((token, active)) = self.active.iter_mut().find(|(_, active)| active.job.seq == job.seq) {
+            active.phase = AttemptPhase::Over;
+            let token = *token;
+            self.cancel(token, CancelReason::Removed);
         }
         self.delete(index, &job, job.state)?;
         Ok(true)

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Active, Effect, Engine, Outcome, i64_from, push_field};
+use super::{Active, AttemptPhase, Effect, Engine, Outcome, i64_from, push_field};
 use crate::error::Result;
 use crate::fanout::Mailbox;
 use crate::json::{Json, push_string};
-use crate::queue::delivery::{ClaimCell, JobDelivery};
+use crate::queue::delivery::{CancelReason, Cancellation, ClaimCell, JobDelivery};
 use crate::queue::events::EventKind;
 use crate::queue::job::{Job, State};
 use crate::queue::options::{Keep, WorkerOptions};
@@ -29,10 +29,38 @@ impl Engine {
         name: &Arc<str>,
         options: WorkerOptions,
         mailbox: Arc<Mailbox<JobDelivery>>,
-    ) -> u64 {
+    ) -> Result<u64> {
         let index = self.index(queue);
         self.ready.insert(index);
-        self.queues[index].register(owner, name, options, mailbox)
+        let (worker, replaced) = self.queues[index].register(owner, name, options, mailbox);
+        if let Some(replaced) = replaced {
+            self.revoke_unstarted(|active| active.worker == replaced.id)?;
+            replaced.mailbox.close();
+        }
+        Ok(worker)
+    }
+
+    /// Sets where the workers of an owner receive cancellations.
+    pub(in crate::queue) fn set_cancellations(&mut self, owner: u64, mailbox: Arc<Mailbox<Cancellation>>) {
+        self.cancellations.insert(owner, mailbox);
+    }
+
+    /// Asks the worker of an attempt to give it up.
+    pub(super) fn cancel(&mut self, token: u64, reason: CancelReason) {
+        let Some(active) = self.active.get(&token) else { return };
+        let mailbox = self.cancellations.get(&active.owner).cloned();
+        self.effects.push(Effect::Cancel(active.claim.clone(), mailbox, Cancellation { token, reason }));
+    }
+
+    /// Takes back delivered jobs whose handlers have not been called.
+    pub(super) fn revoke_unstarted(&mut self, is_meant: impl Fn(&Active) -> bool) -> Result<()> {
+        let meant = self.active.iter().filter(|(_, active)| is_meant(active));
+        let mut revoked: Vec<_> = meant
+            .filter(|(_, active)| active.claim.revoke())
+            .map(|(token, active)| (active.job.order, *token))
+            .collect();
+        revoked.sort_unstable();
+        revoked.into_iter().try_for_each(|(_, token)| self.release(token))
     }
 
     pub(in crate::queue) fn start(&mut self, owner: u64, queue: &Arc<str>) -> Result<()> {
@@ -89,7 +117,18 @@ impl Engine {
         self.emit_about(index, EventKind::Active, &job, |_| {});
         self.effects.push(Effect::Deliver(worker.mailbox, delivery));
         self.queues[index].active += 1;
-        let active = Active { job, index, owner: worker.owner, claim, deadline: None, removed: false, has_place: true };
+        let active = Active {
+            job,
+            index,
+            owner: worker.owner,
+            worker: worker.id,
+            claim,
+            deadline: None,
+            abandon_after: worker.abandon_after,
+            timed_out: false,
+            phase: AttemptPhase::Running,
+            has_place: true,
+        };
         self.active.insert(token, active);
         Ok(())
     }
@@ -98,18 +137,20 @@ impl Engine {
     pub(in crate::queue) fn mark_started(&mut self, token: u64, now: u64) -> Result<()> {
         let Some(active) = self.active.get_mut(&token).filter(|active| !active.job.started) else { return Ok(()) };
         active.job.started = true;
-        if let Some(timeout) = active.job.options.timeout {
+        if let Some(timeout) = active.job.options.timeout.filter(|timeout| *timeout > 0) {
             let deadline = now.saturating_add(timeout);
             active.deadline = Some(deadline);
             self.deadlines.insert((deadline, token));
         }
-        let (job, removed) = (active.job.clone(), active.removed);
-        if removed { Ok(()) } else { self.db()?.mark_started(&job) }
+        let (job, is_over) = (active.job.clone(), active.phase == AttemptPhase::Over);
+        if is_over { Ok(()) } else { self.db()?.mark_started(&job) }
     }
 
     /// Stores progress. Returns false where the attempt is over.
     pub(in crate::queue) fn progress(&mut self, token: u64, progress: Json) -> Result<bool> {
-        let Some(active) = self.active.get_mut(&token).filter(|active| !active.removed) else { return Ok(false) };
+        let Some(active) = self.active.get_mut(&token).filter(|active| active.phase == AttemptPhase::Running) else {
+            return Ok(false);
+        };
         active.job.progress = Some(progress.clone());
         let (job, index) = (active.job.clone(), active.index);
         self.db()?.update(&job)?;
@@ -121,10 +162,13 @@ impl Engine {
 
     /// Ends an attempt. Returns false where it was over before, by its timeout or because the job was removed.
     pub(in crate::queue) fn outcome(&mut self, token: u64, outcome: Outcome) -> Result<bool> {
-        let Some(Active { mut job, index, removed, .. }) = self.take_active(token) else { return Ok(false) };
-        if removed {
-            return Ok(false);
-        }
+        let Some(Active { mut job, index, phase, .. }) = self.take_active(token) else { return Ok(false) };
+        let is_running = phase == AttemptPhase::Running;
+        let outcome = match phase {
+            AttemptPhase::Running => outcome,
+            AttemptPhase::TimedOut(reason) => Outcome::Failed(reason),
+            AttemptPhase::Over => return Ok(false),
+        };
         match outcome {
             Outcome::Completed(result) if asks_to_await(&result) => self.delete(index, &job, State::Active)?,
             Outcome::Completed(result) => {
@@ -143,7 +187,39 @@ impl Engine {
                 }
             }
         }
-        Ok(true)
+        Ok(is_running)
+    }
+
+    /// Fails an attempt that has reached its deadline. Its handler keeps its place until it settles: a job that has no
+    /// attempt left ends now, another one is tried again then. A second deadline later the place is given up.
+    pub(super) fn pass_deadline(&mut self, token: u64, monotonic: u64) -> Result<()> {
+        let Some(active) = self.active.get_mut(&token) else { return Ok(()) };
+        active.deadline = None;
+        if active.timed_out {
+            self.cancel(token, CancelReason::Abandoned);
+            let abandoned: Arc<str> = "abandoned".into();
+            return self.outcome(token, Outcome::Failed(abandoned)).map(|_| ());
+        }
+        active.timed_out = true;
+        let deadline = monotonic.saturating_add(active.abandon_after);
+        active.deadline = Some(deadline);
+        self.deadlines.insert((deadline, token));
+        let timeout = active.job.options.timeout.unwrap_or(0);
+        let reason: Arc<str> = format!("timed out after {timeout} ms").into();
+        let (mut job, index) = (active.job.clone(), active.index);
+        let is_last = job.attempts_made + 1 >= job.options.attempts();
+        match active.phase {
+            AttemptPhase::Running if is_last => {
+                active.phase = AttemptPhase::Over;
+                job.attempts_made += 1;
+                job.failed_reason = Some(reason);
+                self.end(index, job, State::Failed)?;
+            }
+            AttemptPhase::Running => active.phase = AttemptPhase::TimedOut(reason),
+            AttemptPhase::TimedOut(_) | AttemptPhase::Over => {}
+        }
+        self.cancel(token, CancelReason::TimedOut);
+        Ok(())
     }
 
     /// Ends the timeout of an attempt and makes room for the next job.
@@ -252,7 +328,12 @@ impl Engine {
     /// Releases an active job.
     pub(super) fn release(&mut self, token: u64) -> Result<()> {
         match self.take_active(token) {
-            Some(active) if !active.removed => self.interrupted(active.index, active.job),
+            Some(Active { index, mut job, phase: AttemptPhase::TimedOut(reason), .. }) => {
+                job.attempts_made += 1;
+                job.failed_reason = Some(reason);
+                self.retry(index, job)
+            }
+            Some(Active { index, job, phase: AttemptPhase::Running, .. }) => self.interrupted(index, job),
             _ => Ok(()),
         }
     }
@@ -266,9 +347,7 @@ impl Engine {
                 self.ready.insert(index);
             }
         }
-        let own = self.active.iter().filter(|(_, active)| active.owner == owner);
-        let not_begun: Vec<u64> = own.filter(|(_, active)| active.claim.revoke()).map(|(token, _)| *token).collect();
-        not_begun.into_iter().try_for_each(|token| self.release(token))?;
+        self.revoke_unstarted(|active| active.owner == owner)?;
         let (drained, wait) = oneshot::channel();
         if self.active.values().any(|active| active.owner == owner) {
             self.closing.insert(owner, drained);
@@ -285,7 +364,11 @@ impl Engine {
         self.listeners.remove_owner(owner);
         let own = self.active.iter().filter(|(_, active)| active.owner == owner);
         let left: Vec<u64> = own.map(|(token, _)| *token).collect();
-        left.iter().try_for_each(|token| self.release(*token))?;
+        for token in &left {
+            self.cancel(*token, CancelReason::Closed);
+            self.release(*token)?;
+        }
+        self.cancellations.remove(&owner);
         Ok(left.len())
     }
 }

@@ -190,25 +190,108 @@ pub(crate) async fn exponential_backoff_doubles(env: Env) {
     worker.started(&queue);
 }
 
-pub(crate) async fn an_attempt_that_takes_too_long_has_failed_and_its_result_is_late(env: Env) {
+pub(crate) async fn an_attempt_that_takes_too_long_keeps_its_place_until_its_handler_has_settled(env: Env) {
     let queue = env.open();
+    let cancellations = Arc::new(Mailbox::new(100, Overflow::DropNewest));
+    queue.set_cancellations(cancellations.clone()).await.unwrap();
+    let failed = Arc::new(Mailbox::new(100, Overflow::DropNewest));
+    queue.on("q", EventKind::Failed, failed.clone()).await.unwrap();
     let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
-    queue.enqueue("q", job("a", json!({"jobId": "x", "timeout": 500, "attempts": 2}))).await.unwrap();
+    for id in ["x", "other"] {
+        queue.enqueue("q", job("a", json!({"jobId": id, "timeout": 500, "attempts": 2, "lifo": true}))).await.unwrap();
+    }
     let first = worker.started(&queue);
     env.advance(&queue, 499).await;
-    assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("active"));
+    assert!(cancellations.is_empty());
     env.advance(&queue, 1).await;
-    let second = worker.started(&queue);
-    assert!(!queue.complete(first.token, "\"late\"".into()).await.unwrap());
+    assert_eq!(cancelled(&cancellations), [(first.token, CancelReason::TimedOut)]);
+    // Neither its own next attempt nor another job starts beside it.
+    assert!(worker.taken().is_none());
+    assert_eq!(state(&queue, "q", &id(&first)).await.as_deref(), Some("active"));
     assert!(!queue.progress(first.token, "1".into()).await.unwrap());
-    assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("active"));
+    assert!(!queue.complete(first.token, "\"late\"".into()).await.unwrap());
+    let second = worker.started(&queue);
+    assert_eq!((id(&second), field(&second.job, "attemptsMade")), (id(&first), json!(1)));
+    // The last attempt fails the job at once, and keeps its place as well.
     env.advance(&queue, 500).await;
-    let failed = queue.job("q", "x").await.unwrap().unwrap();
-    assert_eq!(field(&failed, "failedReason"), "timed out after 500 ms");
+    let job = queue.job("q", &id(&first)).await.unwrap().unwrap();
+    assert_eq!((field(&job, "state"), field(&job, "failedReason")), (json!("failed"), json!("timed out after 500 ms")));
+    assert_eq!((drain_events(&failed).len(), field(&job, "attemptsMade")), (1, json!(2)));
+    assert!(worker.taken().is_none());
     assert!(!queue.complete(second.token, "1".into()).await.unwrap());
-    // The slot is free.
-    queue.enqueue("q", job("a", json!({}))).await.unwrap();
-    worker.started(&queue);
+    assert_ne!(id(&worker.started(&queue)), id(&first));
+}
+
+pub(crate) async fn a_handler_that_ignores_its_timeout_loses_its_place_in_the_end(env: Env) {
+    let queue = env.open();
+    let cancellations = Arc::new(Mailbox::new(100, Overflow::DropNewest));
+    queue.set_cancellations(cancellations.clone()).await.unwrap();
+    let worker = TestWorker(worker_mailbox());
+    let options = WorkerOptions { abandon_after: 2_000, ..WorkerOptions::default() };
+    queue.register_worker("q", "a", options, worker.0.clone()).await.unwrap();
+    queue.start("q").await.unwrap();
+    queue.enqueue("q", job("a", json!({"jobId": "x", "timeout": 500, "attempts": 2}))).await.unwrap();
+    for made in 0..2 {
+        let attempt = worker.started(&queue);
+        assert_eq!(field(&attempt.job, "attemptsMade"), made);
+        env.advance(&queue, 500).await;
+        env.advance(&queue, 1_999).await;
+        assert!(worker.taken().is_none());
+        env.advance(&queue, 1).await;
+        let expected = [(attempt.token, CancelReason::TimedOut), (attempt.token, CancelReason::Abandoned)];
+        assert_eq!(cancelled(&cancellations), expected);
+        assert!(!queue.complete(attempt.token, "1".into()).await.unwrap());
+    }
+    assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("failed"));
+    queue.enqueue("q", job("a", json!({"jobId": "y"}))).await.unwrap();
+    assert_eq!(worker.ids(), ["y"]);
+}
+
+pub(crate) async fn a_handler_is_cancelled_when_its_job_is_removed_or_its_queue_closes(env: Env) {
+    let queue = env.open();
+    let cancellations = Arc::new(Mailbox::new(100, Overflow::DropNewest));
+    queue.set_cancellations(cancellations.clone()).await.unwrap();
+    let worker = TestWorker::on(&queue, "q", &["a"], 2).await;
+    for id in ["removed", "closed"] {
+        queue.enqueue("q", job("a", json!({"jobId": id}))).await.unwrap();
+    }
+    let (removed, closed) = (worker.started(&queue), worker.started(&queue));
+    queue.remove_job("q", "removed").await.unwrap();
+    assert_eq!(cancelled(&cancellations), [(removed.token, CancelReason::Removed)]);
+    removed.cancelled().await;
+    assert!(!queue.complete(removed.token, "1".into()).await.unwrap());
+    assert_eq!(queue.close(Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(cancelled(&cancellations), [(closed.token, CancelReason::Closed)]);
+}
+
+pub(crate) async fn nothing_starts_once_a_queue_is_paused(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 600).await;
+    for n in 0..600 {
+        queue.enqueue("q", job("a", json!({"jobId": n.to_string()}))).await.unwrap();
+    }
+    let delivered: Vec<_> = (0..600).map(|_| worker.taken().unwrap()).collect();
+    assert!(queue.start_attempt(&delivered[0]) && queue.accept(delivered[1].clone()));
+    queue.pause("q").await.unwrap();
+    assert!(delivered.iter().all(|delivery| !queue.start_attempt(delivery)));
+    assert!(!queue.start_accepted(delivered[1].token) && !queue.accept(delivered[2].clone()));
+    let counts = queue.counts("q").await.unwrap();
+    assert_eq!((counts.get(JobState::Active), counts.get(JobState::Paused)), (1, 599));
+    queue.resume("q").await.unwrap();
+    assert_eq!(worker.ids(), (1..600).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+pub(crate) async fn a_worker_that_replaces_another_gets_its_jobs(env: Env) {
+    let queue = env.open();
+    let old = TestWorker::on(&queue, "q", &["a"], 3).await;
+    for id in ["1", "2", "3"] {
+        queue.enqueue("q", job("a", json!({"jobId": id}))).await.unwrap();
+    }
+    let (first, second) = (old.started(&queue), old.taken().unwrap());
+    let new = TestWorker::on(&queue, "q", &["a"], 3).await;
+    assert_eq!(new.ids(), ["2", "3"]);
+    assert!(!queue.start_attempt(&second) && old.taken().is_none());
+    assert!(queue.complete(first.token, "1".into()).await.unwrap());
 }
 
 pub(crate) async fn time_runs_only_once_a_handler_has_begun(env: Env) {

@@ -14,8 +14,8 @@ use tokio::runtime::Handle;
 use nvent_native::Code;
 use nvent_native::fanout::{Delivery, Mailbox, Overflow};
 use nvent_native::queue::{
-    CLOSE_TIMEOUT, EventKind, FileQueueOptions, JobCounts, JobDelivery, JobOptions, JobState, MemoryQueueOptions,
-    NewJob, Queue, QueueEvent, ScheduleOptions, WorkerOptions, worker_mailbox,
+    CLOSE_TIMEOUT, CancelReason, Cancellation, EventKind, FileQueueOptions, JobCounts, JobDelivery, JobOptions,
+    JobState, MemoryQueueOptions, NewJob, Queue, QueueEvent, ScheduleOptions, WorkerOptions, worker_mailbox,
 };
 use nvent_native::time::{ManualClock, SharedClock, system_clock};
 
@@ -136,6 +136,16 @@ fn drain_events(mailbox: &Mailbox<QueueEvent>) -> Vec<(&'static str, Value)> {
     out.into_iter().map(event).collect()
 }
 
+fn cancelled(mailbox: &Mailbox<Cancellation>) -> Vec<(u64, CancelReason)> {
+    let mut out = Vec::new();
+    mailbox.take(usize::MAX, &mut out);
+    let cancellation = |delivery| match delivery {
+        Delivery::Item(Cancellation { token, reason }) => (token, reason),
+        Delivery::Gap(gap) => panic!("{gap:?}"),
+    };
+    out.into_iter().map(cancellation).collect()
+}
+
 fn kinds(mailbox: &Mailbox<QueueEvent>) -> Vec<&'static str> {
     drain_events(mailbox).into_iter().map(|(kind, _)| kind).collect()
 }
@@ -157,7 +167,11 @@ macro_rules! queue_conformance {
                 a_delayed_job_waits_for_its_time
                 attempts_are_made_with_backoff_until_one_succeeds_or_all_failed
                 exponential_backoff_doubles
-                an_attempt_that_takes_too_long_has_failed_and_its_result_is_late
+                an_attempt_that_takes_too_long_keeps_its_place_until_its_handler_has_settled
+                a_handler_that_ignores_its_timeout_loses_its_place_in_the_end
+                a_handler_is_cancelled_when_its_job_is_removed_or_its_queue_closes
+                nothing_starts_once_a_queue_is_paused
+                a_worker_that_replaces_another_gets_its_jobs
                 a_settled_handler_frees_its_place_before_its_outcome_is_committed
                 time_runs_only_once_a_handler_has_begun
                 only_so_many_ended_jobs_are_kept
@@ -185,6 +199,8 @@ macro_rules! queue_conformance {
                 scheduling_again_is_one_schedule
                 a_schedule_with_a_delay_is_one_job
                 timers_go_off_by_themselves
+                schedules_of_several_queues_never_collide
+                a_delayed_schedule_is_removed_by_its_id
                 a_clock_that_is_set_moves_no_delay
                 a_clock_that_is_set_moves_no_timeout
                 schedules_follow_a_clock_that_is_set

@@ -164,3 +164,43 @@ pub(crate) async fn what_was_scheduled_while_the_clock_ran_ahead_runs_after_a_re
     env.advance(&queue, 50_000).await;
     assert_eq!(worker.ids(), [format!("s:{}", NEW_YEAR + 60_000)]);
 }
+
+pub(crate) async fn schedules_of_several_queues_never_collide(env: Env) {
+    let queue = env.open();
+    let a = queue.schedule("a:b", job("c", json!({})), every_minute()).await.unwrap();
+    let b = queue.schedule("a", job("b:c", json!({})), every_minute()).await.unwrap();
+    let nightly = || job("n", json!({"jobId": "nightly"}));
+    let first = queue.schedule("one", nightly(), every_minute()).await.unwrap();
+    let second = queue.schedule("two", nightly(), every_minute()).await.unwrap();
+    let ids = [a.clone(), b.clone(), first.clone(), second.clone()];
+    assert_eq!(std::collections::BTreeSet::from(ids).len(), 4);
+    assert_eq!(&*first, "nightly");
+    for name in ["a:b", "a", "one", "two"] {
+        assert_eq!(queue.scheduled(name).await.unwrap().len(), 1, "{name}");
+    }
+    // Scheduled again they are themselves, also once the other is gone.
+    assert_eq!(queue.schedule("a", job("b:c", json!({})), every_minute()).await.unwrap(), b);
+    assert_eq!(queue.schedule("two", nightly(), every_minute()).await.unwrap(), second);
+    assert!(queue.remove_scheduled(&first).await.unwrap() && queue.remove_scheduled(&a).await.unwrap());
+    assert_eq!(queue.schedule("two", nightly(), every_minute()).await.unwrap(), second);
+    assert_eq!(queue.schedule("a", job("b:c", json!({})), every_minute()).await.unwrap(), b);
+    assert_eq!(queue.scheduled("two").await.unwrap().len(), 1);
+    let workers = (TestWorker::on(&queue, "a", &["b:c"], 9).await, TestWorker::on(&queue, "two", &["n"], 9).await);
+    env.advance(&queue, 60_000).await;
+    assert_eq!((workers.0.ids().len(), workers.1.ids().len()), (1, 1));
+}
+
+pub(crate) async fn a_delayed_schedule_is_removed_by_its_id(env: Env) {
+    let queue = env.open();
+    let when = || ScheduleOptions::parse("opts", r#"{"delay":1000}"#).unwrap();
+    let id = queue.schedule("q", job("a", json!({})), when()).await.unwrap();
+    assert!(queue.remove_scheduled(&id).await.unwrap() && !queue.remove_scheduled(&id).await.unwrap());
+    assert_eq!(state(&queue, "q", &id).await, None);
+    for name in ["q", "other"] {
+        queue.schedule(name, job("a", json!({"jobId": "x"})), when()).await.unwrap();
+    }
+    let error = queue.remove_scheduled("x").await.unwrap_err();
+    assert!(error.code() == Code::Invalid && error.message().contains("removeJob"), "{error}");
+    queue.enqueue("q", job("a", json!({"jobId": "waits"}))).await.unwrap();
+    assert!(!queue.remove_scheduled("waits").await.unwrap());
+}
