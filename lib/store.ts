@@ -15,6 +15,19 @@ const INDEX_READ = { offset: 'number', limit: 'number', filter: 'object' } as co
 /** How long `close` waits for the handlers of consumers, in ms. */
 const CONSUMER_STOP_TIMEOUT = 10_000
 
+/**
+ * Refuses undefined in a filter: JSON would leave the field out, and a filter without it selects everything. To select what has
+ * no such field, the value is null.
+ */
+function checkFilter(filter: unknown): void {
+  if (typeof filter !== 'object' || filter === null) return
+  for (const [field, value] of Object.entries(filter)) {
+    if (value === undefined || (Array.isArray(value) && value.includes(undefined))) {
+      throw invalid(`options.filter.${field}: undefined would select every value; leave the field out, or use null for entries without it`)
+    }
+  }
+}
+
 const present = (value: unknown): boolean => value !== undefined && value !== null
 
 function readOptions(opts: EventReadOptions | undefined): string | undefined {
@@ -90,6 +103,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
       get: async (key, id) => call<IndexEntry | null>(() => native.indexGet(text('key', key), text('id', id))),
       read: async (key, opts) => {
         const given = options('options', opts, INDEX_READ)
+        checkFilter(given['filter'])
         return call<IndexEntry[]>(() => native.indexRead(text('key', key), present(opts) ? json('options', given) : undefined))
       },
       update: async (key, id, metadata, opts) => {
@@ -193,6 +207,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
 
   async list(collection: string, opts?: Parameters<StoreAdapter['list']>[1]): Promise<Array<{ id: string, doc: any }>> {
     const given = options('options', opts, LIST)
+    checkFilter(given['filter'])
     return call(() => this.native.docList(text('collection', collection), present(opts) ? json('options', given) : undefined))
   }
 

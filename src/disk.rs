@@ -38,6 +38,17 @@ pub(crate) fn sync_entry(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Renames a file. Fails if there is a file of the new name.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
+    match std::fs::hard_link(from, to) {
+        Ok(()) => std::fs::remove_file(from),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(e),
+        // This file system has no links.
+        Err(_) if to.symlink_metadata().is_err() => std::fs::rename(from, to),
+        Err(e) => Err(e),
+    }
+}
+
 /// Options for files that only the user may read.
 pub(crate) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -47,10 +58,51 @@ pub(crate) fn private_file() -> OpenOptions {
     options
 }
 
+/// Which file a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId {
+    #[cfg(unix)]
+    device: u64,
+    #[cfg(unix)]
+    inode: u64,
+}
+
+impl FileId {
+    /// Returns the file of a path.
+    pub(crate) fn of(path: &Path) -> std::io::Result<Self> {
+        let meta = std::fs::metadata(path)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            Ok(Self { device: meta.dev(), inode: meta.ino() })
+        }
+        #[cfg(not(unix))]
+        {
+            // An open file cannot be deleted or replaced there.
+            let _ = meta;
+            Ok(Self {})
+        }
+    }
+}
+
 /// The lock on a data directory, held until it is dropped.
 pub(crate) struct DirLock(#[expect(dead_code, reason = "open is what it must be")] File);
 
 impl DirLock {
+    /// Takes the lock on a file of data itself, which nobody can replace without replacing the data. Closing the file would
+    /// release the locks that SQLite has on it: the lock must be dropped after the connections.
+    #[cfg(unix)]
+    pub(crate) fn take_data(dir: &Path, name: &str) -> Result<Self> {
+        let path = dir.join(name);
+        let failed = |e: &std::io::Error| failed("lock the database", &path, e);
+        let file = private_file().open(&path).map_err(|e| failed(&e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(locked_by(dir, "another process")),
+            Err(TryLockError::Error(e)) => Err(failed(&e)),
+        }
+    }
+
     /// Takes the lock on the file of this name, or fails at once with [`Code::Locked`].
     pub(crate) fn take(dir: &Path, name: &str) -> Result<Self> {
         let path = dir.join(name);
@@ -78,6 +130,10 @@ fn locked(dir: &Path, file: &mut File) -> Error {
         Ok(_) if !text.is_empty() => format!("the process with pid {text}"),
         _ => "another process".to_owned(),
     };
+    locked_by(dir, &holder)
+}
+
+fn locked_by(dir: &Path, holder: &str) -> Error {
     Error::new(
         Code::Locked,
         format!("{}: {holder} uses this data directory: end it, or use another dataDir", dir.display()),

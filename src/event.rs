@@ -33,6 +33,16 @@ impl EventId {
     }
 }
 
+impl EventId {
+    /// How far an id may be ahead of the clock before it counts as a mistake of the clock that gave it.
+    const MAX_AHEAD_MS: u64 = 3_600_000;
+
+    /// Returns whether it was given by a clock that was far ahead. Such an id must not raise those of other subjects.
+    pub(crate) fn is_far_ahead_of(self, now_ms: u64) -> bool {
+        self.ms > now_ms.saturating_add(Self::MAX_AHEAD_MS)
+    }
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.ms, self.seq)

@@ -49,6 +49,43 @@ export function badInput(context: StoreContext): void {
     for (const value of noObjects) await rejects(call(value), 'NVENT_INVALID', new RegExp(argument))
   })
 
+  it('refuses undefined in a filter, which would select everything', async () => {
+    const { store } = context
+    await store.index.add('k', 'id', 1, { owner: 'a' })
+    await store.save('c', 'id', { owner: 'a' })
+    for (const owner of [undefined, ['b', undefined]]) {
+      await rejects(store.index.read('k', { filter: { status: 'x', owner } }), 'NVENT_INVALID', /filter\.owner/)
+      await rejects(store.list('c', { filter: { owner } }), 'NVENT_INVALID', /filter\.owner/)
+    }
+    expect(await store.index.read('k', { filter: { owner: null } })).toEqual([])
+  })
+
+  it('refuses names with more dots than metadata can be deep, and nothing is stored', async () => {
+    const { store } = context
+    await store.index.add('k', 'id', 1, { n: 1 })
+    for (const dots of [600, 20_000, 400_000]) {
+      await rejects(store.index.add('k', 'deep', 1, { ['a.'.repeat(dots) + 'a']: 1 }), 'NVENT_INVALID', /deep/)
+    }
+    await rejects(store.index.increment('k', 'id', 'a.'.repeat(600) + 'a'), 'NVENT_INVALID', /field/)
+    await rejects(store.index.increment('k', 'id', 'a..b'), 'NVENT_INVALID', /field/)
+    expect((await store.index.read('k', { filter: { n: 1 } })).map(entry => entry.metadata)).toEqual([{ n: 1, version: 0 }])
+  })
+
+  it('refuses an expected version that is no whole number', async () => {
+    await context.store.index.add('k', 'id', 1)
+    for (const expectedVersion of [0.9, -0.5, -1]) {
+      await rejects(context.store.index.update('k', 'id', { a: 1 }, { expectedVersion }), 'NVENT_INVALID', /expectedVersion/)
+    }
+    expect(await context.store.index.update('k', 'id', { a: 1 }, { expectedVersion: 0 })).toBe(true)
+  })
+
+  it('finds entries by an empty array', async () => {
+    const { store } = context
+    await store.index.add('k', 'none', 1, { tags: [] })
+    await store.index.add('k', 'some', 1, { tags: ['a'] })
+    expect((await store.index.read('k', { filter: { tags: [] } })).map(entry => entry.id)).toEqual(['none'])
+  })
+
   it('refuses events without a type', async () => {
     for (const type of [undefined, null, 1, '', {}, []]) await rejects(context.store.append('s', { type } as any), 'NVENT_INVALID', /type/)
     expect(await context.store.read('s')).toEqual([])

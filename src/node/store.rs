@@ -415,7 +415,8 @@ impl NativeStore {
                 let id = EntryId::new(&id)?;
                 let patch = json::parse_object("metadata", &patch)?;
                 json::reject_dotted("metadata", &patch)?;
-                Ok(self.store.index_update(key, id, patch, expected_version.map(|version| version as i64)))
+                let expected = count("expectedVersion", expected_version)?.map(|version| version as i64);
+                Ok(self.store.index_update(key, id, patch, expected))
             },
             |updated| Some(updated.to_string()),
         )

@@ -271,19 +271,21 @@ impl StoreBackend for FileStore {
         let (completer, completion) = completion(writer_died);
         let counters = self.counters.clone();
         let job = self.job(true, move |tx| {
+            // Some: it completes with the commit. None: it will be completed by the purge.
+            let mut completer = Some(completer);
             let result = within(tx, |tx| match kv::clear(tx, &pattern)? {
-                Cleared::All(removed) => Ok(Some((removed, completer))),
+                Cleared::All(removed) => Ok(removed),
                 Cleared::Rest(clear) => {
                     // Completed with the number when the last key was removed, or with the error.
-                    tx.cache.clears.push_back(Purge::new(clear, completer));
-                    Ok(None)
+                    tx.cache.clears.extend(completer.take().map(|completer| Purge::new(clear, completer)));
+                    Ok(0)
                 }
             });
             Step::Done(Box::new(move |outcome| {
                 let result = outcome.clone().and(result);
                 counters.count_error(&result);
-                if let Ok(Some((removed, completer))) = result {
-                    completer.complete(Ok(removed));
+                if let Some(completer) = completer {
+                    completer.complete(result);
                 }
             }))
         });
@@ -300,7 +302,7 @@ impl StoreBackend for FileStore {
         let (key, id): (Arc<str>, Arc<str>) = (key.into(), id.into());
         let metadata = match json::fresh_metadata(metadata) {
             Ok(metadata) => json::to_json(&metadata),
-            Err(error) => return Op::err(error),
+            Err(error) => return self.failed(error),
         };
         self.write(footprint, move |tx| index::add(tx, &key, &id, score, &metadata))
     }

@@ -42,7 +42,7 @@ pub struct FileStoreOptions {
     /// What this adapter's writes survive. Adapters on one directory may differ.
     #[serde(default)]
     pub durability: Durability,
-    /// What is removed in the background. The adapter that was opened last decides for its directory.
+    /// What is removed in the background. It must be the same for all adapters on a directory.
     #[serde(default)]
     pub retention: Retention,
 }

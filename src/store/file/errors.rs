@@ -40,9 +40,7 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 pub(super) fn refused(cause: &Error) -> Error {
     Error::new(
         if cause.code() == Code::Corrupt { Code::Corrupt } else { Code::Io },
-        format!(
-            "the store is read-only after a failed write: close every adapter on this directory, then open it again. The cause was: {cause}"
-        ),
+        format!("the store is read-only after a failed write: close it and open it again. The cause was: {cause}"),
     )
 }
 
@@ -58,4 +56,28 @@ pub(super) fn checksum_mismatch(table: &str, row: &str) -> Error {
 /// Returns the error of an operation whose writer's thread has ended before it.
 pub(super) fn writer_died() -> Error {
     Error::io("the store's thread ended before the operation did: close the store and open it again").maybe_applied()
+}
+
+/// Returns the error for a row without a checksum whose text is no JSON.
+pub(super) fn no_json(table: &str, row: &str, why: &Error) -> Error {
+    Error::corrupt(format!(
+        "the row {row} of table {table} in {} was changed from outside and is no JSON ({why}): correct it there, or delete it",
+        super::schema::DB_FILE
+    ))
+}
+
+/// Returns the error for writes to a database that is no longer in its directory.
+pub(super) fn replaced(path: &Path) -> Error {
+    Error::io(format!(
+        "{}: the database was deleted or replaced while it was open: close the store, restore the file, and open it again",
+        path.display()
+    ))
+}
+
+/// Returns the error for an adapter whose retention differs from that of those that have the directory open.
+pub(super) fn other_retention(dir: &Path) -> Error {
+    Error::invalid(format!(
+        "retention: {} is open in this process with another retention: give every adapter on it the same",
+        dir.display()
+    ))
 }

@@ -25,7 +25,12 @@ pub(super) fn append(
         expected.check(subject, found.and_then(|state| state.last))?;
     }
     let now = tx.view.now_ms;
-    let id = EventId::next(found.and_then(|state| state.last).max(tx.cache.id_floor), now);
+    let mut floor = found.and_then(|state| state.last).max(tx.cache.id_floor);
+    if found.is_none() && tx.cache.has_future_floors {
+        let future = future_floor(&tx.view, subject);
+        floor = floor.max(tx.check(future)?);
+    }
+    let id = EventId::next(floor, now);
     let row = match found {
         Some(state) => state.row,
         None => {
@@ -75,10 +80,20 @@ fn load_state(view: &View<'_>, subject: &str) -> Result<Option<SubjectState>> {
 pub(super) fn delete(tx: &mut Tx<'_>, subject: &str) -> Result<bool> {
     let Some(state) = subject_state(tx, subject)? else { return Ok(false) };
     tx.execute("UPDATE subjects SET name = NULL WHERE id = ?1", [state.row])?;
-    if state.last > tx.cache.id_floor {
-        tx.cache.id_floor = state.last;
-        let floor = state.last.unwrap_or_default().to_string();
-        tx.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('id_floor', ?1)", [floor])?;
+    match state.last {
+        // Only this subject goes on from there.
+        Some(last) if last.is_far_ahead_of(tx.view.now_ms) => {
+            tx.execute(
+                "INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)",
+                [format!("{FUTURE_FLOOR}{subject}"), last.to_string()],
+            )?;
+            tx.cache.has_future_floors = true;
+        }
+        Some(last) if state.last > tx.cache.id_floor => {
+            tx.cache.id_floor = state.last;
+            tx.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('id_floor', ?1)", [last.to_string()])?;
+        }
+        _ => {}
     }
     tx.cache.subjects.remove(subject);
     tx.cache.purging = true;
@@ -86,9 +101,27 @@ pub(super) fn delete(tx: &mut Tx<'_>, subject: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Returns the greatest id of any deleted subject.
+/// Returns the greatest id of any deleted subject that was not far in the future.
 pub(super) fn id_floor(view: &View<'_>) -> Result<Option<EventId>> {
-    let text = view.first("SELECT value FROM meta WHERE name = 'id_floor'", [], |row| row.get::<_, String>(0))?;
+    stored_id(view, "id_floor")
+}
+
+/// The name in the table meta, before the subject's, of the last id of a deleted subject that was far in the future.
+const FUTURE_FLOOR: &str = "id_floor:";
+
+/// Returns whether there are deleted subjects with ids far in the future.
+pub(super) fn has_future_floors(view: &View<'_>) -> Result<bool> {
+    let found =
+        view.first("SELECT 1 FROM meta WHERE name > 'id_floor:' AND name < 'id_floor;' LIMIT 1", [], |_| Ok(()))?;
+    Ok(found.is_some())
+}
+
+fn future_floor(view: &View<'_>, subject: &str) -> Result<Option<EventId>> {
+    stored_id(view, &format!("{FUTURE_FLOOR}{subject}"))
+}
+
+fn stored_id(view: &View<'_>, name: &str) -> Result<Option<EventId>> {
+    let text = view.first("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get::<_, String>(0))?;
     text.map(|text| text.parse().map_err(|_| Error::corrupt(format!("{text:?} in table meta is no event id"))))
         .transpose()
 }
@@ -137,6 +170,13 @@ pub(super) fn trim(
         let by_count = keep.map_or(Ok(None), |keep| nth_newest(&tx.view, row, keep));
         let bound = tx.check(by_count)?.map_or(by_age, |oldest| oldest.max(by_age));
         left -= trim_subject(tx, (row, &name), bound, left, &mut followers)?;
+        let last = subject_state(tx, &name)?.and_then(|state| state.last);
+        if left > 0
+            && let Some(cutoff) = cutoff_ms
+            && last.is_some_and(|last| last.is_far_ahead_of(tx.view.now_ms))
+        {
+            left -= trim_by_time(tx, (row, &name), cutoff, left, &mut followers)?;
+        }
         if left == 0 {
             // This subject may have more events to remove.
             next = Some(row - 1);
@@ -156,24 +196,42 @@ pub(super) fn trim(
 /// Removes up to `limit` events of a subject before an id. Returns the number of removed events.
 fn trim_subject(
     tx: &mut Tx<'_>,
-    (row, name): (i64, &str),
+    subject: (i64, &str),
     before: EventId,
     limit: i64,
     followers: &mut [feed::Follower],
 ) -> Result<i64> {
-    let bound = params![row, to_sql(before.ms), to_sql(before.seq), limit];
+    const OLD: &str =
+        "SELECT id, type FROM events WHERE subject = ?1 AND (ms, seq) < (?2, ?3) ORDER BY ms, seq LIMIT ?4";
+    remove(tx, subject, OLD, params![subject.0, to_sql(before.ms), to_sql(before.seq), limit], followers)
+}
+
+/// Removes up to `limit` events of a subject before a time, where its ids are those of a clock that was far ahead.
+fn trim_by_time(
+    tx: &mut Tx<'_>,
+    subject: (i64, &str),
+    before_ms: u64,
+    limit: i64,
+    followers: &mut [feed::Follower],
+) -> Result<i64> {
+    const OLD: &str = "SELECT id, type FROM events WHERE subject = ?1 AND ts < ?2 ORDER BY ms, seq LIMIT ?3";
+    remove(tx, subject, OLD, params![subject.0, to_sql(before_ms), limit], followers)
+}
+
+/// Removes the events that a statement selects, and counts them for consumers that have not had them.
+fn remove(
+    tx: &mut Tx<'_>,
+    (_, name): (i64, &str),
+    select: &str,
+    params: &[&dyn rusqlite::ToSql],
+    followers: &mut [feed::Follower],
+) -> Result<i64> {
     if followers.is_empty() {
-        return tx.execute(
-            "DELETE FROM events WHERE id IN \
-             (SELECT id FROM events WHERE subject = ?1 AND (ms, seq) < (?2, ?3) ORDER BY ms, seq LIMIT ?4)",
-            bound,
-        );
+        return tx.execute(&format!("DELETE FROM events WHERE id IN (SELECT id FROM ({select}))"), params);
     }
     let load = || {
-        let mut statement = tx.view.conn.prepare_cached(
-            "SELECT id, type FROM events WHERE subject = ?1 AND (ms, seq) < (?2, ?3) ORDER BY ms, seq LIMIT ?4",
-        )?;
-        let rows = statement.query_map(bound, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let mut statement = tx.view.conn.prepare_cached(select)?;
+        let rows = statement.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;
         rows.collect::<rusqlite::Result<Vec<(i64, String)>>>()
     };
     let rows = load().map_err(|e| tx.view.fail(&e));

@@ -14,7 +14,8 @@ pub(super) struct TextPrefilter<'f> {
 impl<'f> TextPrefilter<'f> {
     pub(super) fn new(filter: &'f Filter) -> Self {
         let needles = filter.fields().filter_map(|(_, wanted)| match wanted {
-            Value::Array(any) => any.iter().map(needle).collect(),
+            // An empty array matches itself only, and says nothing about the text.
+            Value::Array(any) if !any.is_empty() => any.iter().map(needle).collect(),
             one => needle(one).map(|needle| vec![needle]),
         });
         Self { filter, needles: needles.collect() }
@@ -58,6 +59,7 @@ mod tests {
             r#"{"s":null}"#,
             r#"{"s":["a"],"t":"a"}"#,
             r#"{"t":"é","s":true}"#,
+            r#"{"e":[]}"#,
             "{}",
         ];
         let filters = [
@@ -68,6 +70,7 @@ mod tests {
             json!({"n": 1.0}),
             json!({"t": "é"}),
             json!({"s": []}),
+            json!({"e": []}),
         ];
         for filter in filters {
             let Value::Object(filter) = filter else { unreachable!() };

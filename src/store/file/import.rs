@@ -60,7 +60,7 @@ impl Report {
 }
 
 /// Imports an older store in one transaction, once. Returns a report if there was one.
-pub(super) fn run(conn: &Connection, dir: &Path) -> Result<Option<String>> {
+pub(super) fn run(conn: &Connection, dir: &Path, now_ms: u64) -> Result<Option<String>> {
     let sql = |e: rusqlite::Error| errors::sql(dir, &e);
     let known: Option<String> =
         conn.query_row("SELECT value FROM meta WHERE name = 'import'", [], |row| row.get(0)).optional().map_err(sql)?;
@@ -86,7 +86,7 @@ pub(super) fn run(conn: &Connection, dir: &Path) -> Result<Option<String>> {
         let name = stem.replace('_', ":");
         let text = String::from_utf8_lossy(&bytes);
         match *folder {
-            "streams" => import_stream(conn, stem, &text, path, &mut report),
+            "streams" => import_stream(conn, (stem, now_ms), &text, path, &mut report),
             "indices" => import_index(conn, &name, &text, path, &mut report),
             _ => import_key(conn, &name, &text, path, &mut report),
         }
@@ -123,7 +123,13 @@ fn list(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn import_stream(conn: &Connection, stem: &str, text: &str, path: &Path, report: &mut Report) -> rusqlite::Result<()> {
+fn import_stream(
+    conn: &Connection,
+    (stem, now_ms): (&str, u64),
+    text: &str,
+    path: &Path,
+    report: &mut Report,
+) -> rusqlite::Result<()> {
     let mut insert = conn.prepare_cached(
         "INSERT INTO events (subject, ms, seq, ts, type, record, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
@@ -141,7 +147,8 @@ fn import_stream(conn: &Connection, stem: &str, text: &str, path: &Path, report:
             Some(known) => known,
             None => begin_subject(conn, &subject_name(stem, &fields))?,
         };
-        let id = EventId::next(last, ts);
+        // A time in the future must not move the ids that come after it.
+        let id = EventId::next(last, ts.min(now_ms));
         let event = event.persist(id, ts);
         insert.execute(params![
             row,

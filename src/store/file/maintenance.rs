@@ -1,13 +1,14 @@
 //! Backup and verification, on a reader, while the store is in use.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::adapter::{Extent, FileStore};
 use super::schema::{DB_FILE, checksum};
-use super::view::View;
+use super::view::{View, check_json};
 use super::write_queue::Footprint;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -49,20 +50,22 @@ impl Maintenance for FileStore {
 
 fn backup(view: &View<'_>, path: &Path) -> Result<()> {
     let failed = |e: &std::io::Error| disk::failed("write the backup", path, e);
-    if path.exists() {
+    // Also a link that leads nowhere.
+    if path.symlink_metadata().is_ok() {
         return Err(Error::invalid(format!("path: {} is there already: choose a new name", path.display())));
     }
     let name = path.file_name().ok_or_else(|| Error::invalid("path: expected the name of a new file"))?;
+    // A name that nobody else uses, and a file that is created here: neither a link nor a file there is written to.
+    static BACKUPS: AtomicU64 = AtomicU64::new(0);
     let mut partial = name.to_owned();
-    partial.push(".partial");
+    partial.push(format!(".{}-{}.partial", std::process::id(), BACKUPS.fetch_add(1, Ordering::Relaxed)));
     let partial = path.with_file_name(partial);
-    let file = disk::private_file().open(&partial).and_then(|file| file.set_len(0).map(|()| file));
-    let file = file.map_err(|e| failed(&e))?;
+    let file = disk::private_file().create_new(true).open(&partial).map_err(|e| failed(&e))?;
     let copied = copy(view.conn, &partial).map_err(|e| view.fail(&e));
     let finished = copied.and_then(|()| {
         let publish = || {
             file.sync_all()?;
-            std::fs::rename(&partial, path)?;
+            disk::rename_new(&partial, path)?;
             disk::sync_entry(path)
         };
         publish().map_err(|e| failed(&e))
@@ -126,15 +129,18 @@ fn rows(conn: &Connection, sql: &str, table: &str, found: &mut Verification) -> 
     let mut wrong = 0;
     while let Some(row) = rows.next()? {
         found.rows += 1;
-        let fits = match row.get::<_, Option<i64>>(1)? {
-            Some(sum) => row.get_ref(0)?.as_str().is_ok_and(|text| i64::from(checksum(text)) == sum),
-            None => true,
+        let problem = match (row.get_ref(0)?.as_str(), row.get::<_, Option<i64>>(1)?) {
+            (Ok(text), Some(sum)) if i64::from(checksum(text)) == sum => None,
+            (Ok(text), None) => {
+                check_json(text).err().map(|e| format!("was changed from outside and is no JSON ({e})"))
+            }
+            _ => Some("does not match its checksum".to_owned()),
         };
-        if !fits {
+        if let Some(problem) = problem {
             wrong += 1;
             if wrong <= MAX_PROBLEMS {
                 let name: rusqlite::types::Value = row.get(2)?;
-                found.problems.push(format!("table {table}, row {name:?}: does not fit its checksum"));
+                found.problems.push(format!("table {table}, row {name:?}: {problem}"));
             }
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 use super::config::FileStoreOptions;
+use super::errors;
 use super::open_store::{self, OpenStore};
 use crate::disk;
 use crate::error::Result;
@@ -28,9 +29,16 @@ pub(super) fn acquire(options: &FileStoreOptions, clock: &SharedClock) -> Result
     let dir = disk::prepare_dir(&options.data_dir)?;
     let mut stores = open_stores();
     let previous = match stores.get_mut(&dir) {
+        // After a failed write it is replaced. Adapters that still use it use the new one from their next call on.
+        Some(entry) if entry.store.failed().is_some() => {
+            entry.store.queue.end();
+            Some(entry.store.ended.clone())
+        }
         Some(entry) if entry.users > 0 && entry.store.queue.dead().is_none() => {
+            if entry.store.retention() != options.retention {
+                return Err(errors::other_retention(&dir));
+            }
             entry.users += 1;
-            entry.store.set_retention(options.retention);
             return Ok(entry.store.clone());
         }
         Some(entry) => Some(entry.store.ended.clone()),

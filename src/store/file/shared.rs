@@ -17,7 +17,7 @@ use crate::fanout::TopicRegistry;
 use crate::store::consumer::LocalLeases;
 use crate::store::feed::FeedSignal;
 use crate::store::{Stats, Stored};
-use crate::sync::{lock, read, write};
+use crate::sync::{read, write};
 use crate::time::SharedClock;
 
 /// Shared by everything that works on an open database.
@@ -34,7 +34,7 @@ pub(super) struct Shared {
     pub(super) gauges: Gauges,
     pub(super) commit_mode: CommitMode,
     is_open: AtomicBool,
-    retention: Mutex<Retention>,
+    retention: Retention,
     clears: RwLock<Arc<Vec<Clear>>>,
     /// Why writes are refused.
     failed: RwLock<Option<Error>>,
@@ -107,7 +107,7 @@ impl Shared {
             gauges: Gauges::default(),
             commit_mode: CommitMode::default(),
             is_open: AtomicBool::new(false),
-            retention: Mutex::new(retention),
+            retention,
             clears: RwLock::default(),
             failed: RwLock::new(None),
             notice: RwLock::new(None),
@@ -129,12 +129,7 @@ impl Shared {
     }
 
     pub(super) fn retention(&self) -> Retention {
-        *lock(&self.retention)
-    }
-
-    /// Replaces the retention: on a hot reload the newest adapter is the one that stays.
-    pub(super) fn set_retention(&self, retention: Retention) {
-        *lock(&self.retention) = retention;
+        self.retention
     }
 
     pub(super) fn clears(&self) -> Arc<Vec<Clear>> {

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, Params, Row};
+use serde::Deserialize;
 
 use super::errors;
 use super::schema::checksum;
 use crate::error::{Code, Error, Result};
 use crate::event::EventId;
+use crate::json;
 use crate::op::Completer;
 use crate::topic::Glob;
 
@@ -149,6 +151,15 @@ pub(super) fn from_sql(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
+/// Checks that a text is JSON, and not deeper than what can be read.
+pub(super) fn check_json(text: &str) -> Result<()> {
+    json::check_depth("text", text)?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    deserializer.disable_recursion_limit();
+    let parsed = serde::de::IgnoredAny::deserialize(&mut deserializer).and_then(|_| deserializer.end());
+    parsed.map_err(|e| Error::corrupt(e.to_string()))
+}
+
 /// The text of a row, checked against its checksum. `table` and `row` name it in the error.
 pub(super) fn checked<'r>(
     text: &'r str,
@@ -158,7 +169,12 @@ pub(super) fn checked<'r>(
 ) -> Result<&'r str> {
     match sum {
         Some(sum) if sum != i64::from(checksum(text)) => Err(errors::checksum_mismatch(table, &row())),
-        _ => Ok(text),
+        Some(_) => Ok(text),
+        // Written by another program: nothing is known of it.
+        None => match check_json(text) {
+            Ok(()) => Ok(text),
+            Err(error) => Err(errors::no_json(table, &row(), &error)),
+        },
     }
 }
 
@@ -176,6 +192,8 @@ pub(super) struct WriterCache {
     pub(super) subjects: HashMap<Arc<str>, SubjectState>,
     /// The greatest id of any deleted subject: ids of new subjects are greater.
     pub(super) id_floor: Option<EventId>,
+    /// There are deleted subjects whose ids were far in the future.
+    pub(super) has_future_floors: bool,
     /// Number of the newest event in the feed.
     pub(super) newest: u64,
     /// The newest number that is stored apart from the events.

@@ -1,6 +1,7 @@
 //! Transactions: queued jobs are committed in groups, and acknowledged together.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use super::shared::Shared;
 use super::view::{Purge, Tx, WriterCache};
 use super::write_queue::{Step, WriteJob};
 use super::{errors, events, feed, import, kv, schema};
-use crate::disk::DirLock;
+use crate::disk::{self, DirLock, FileId};
 use crate::error::{Error, Result};
 use crate::wake;
 
@@ -36,6 +37,11 @@ pub(super) struct WriterState {
     /// Commits wait for the disk.
     syncs: bool,
     failed: Option<Error>,
+    path: PathBuf,
+    file: FileId,
+    // After the connection, see `DirLock::take_data`.
+    #[cfg(unix)]
+    _data_lock: DirLock,
     // Last, so that it is released last.
     _lock: DirLock,
 }
@@ -44,7 +50,11 @@ impl WriterState {
     /// Locks the directory, opens the database and imports what an older store left.
     pub(super) fn open(shared: &Shared) -> Result<Self> {
         let lock = DirLock::take(&shared.dir, LOCK_FILE)?;
+        #[cfg(unix)]
+        let data_lock = DirLock::take_data(&shared.dir, schema::DB_FILE)?;
         let mut conn = schema::open_writer(&shared.dir)?;
+        let path = shared.dir.join(schema::DB_FILE);
+        let file = FileId::of(&path).map_err(|e| disk::failed("find the database", &path, &e))?;
         let wal_pages = Arc::new(AtomicU64::new(0));
         let pages = wal_pages.clone();
         conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, count: i32| {
@@ -59,9 +69,13 @@ impl WriterState {
             checkpointed: 0,
             syncs: true,
             failed: None,
+            path,
+            file,
+            #[cfg(unix)]
+            _data_lock: data_lock,
             _lock: lock,
         };
-        if let Some(report) = import::run(&state.conn, &shared.dir)? {
+        if let Some(report) = import::run(&state.conn, &shared.dir, shared.clock.now_ms())? {
             shared.set_notice(report);
         }
         state.load_unfinished(shared)?;
@@ -74,6 +88,7 @@ impl WriterState {
         let (clears, epoch) = kv::unfinished(&view)?;
         let next_expiry = kv::next_expiry(&view)?;
         self.cache.id_floor = events::id_floor(&view)?;
+        self.cache.has_future_floors = events::has_future_floors(&view)?;
         self.cache.newest = feed::newest(&view)?;
         shared.feed.notify(self.cache.newest);
         self.cache.kv_epoch = epoch;
@@ -114,6 +129,9 @@ impl WriterState {
 
     /// Returns whether a commit would neither sync anything nor be refused.
     pub(super) fn is_quick(&self) -> bool {
+        if self.was_replaced() {
+            return false;
+        }
         // The first commit after a checkpoint begins the WAL anew, and syncs its header.
         let begins_wal = self.wal_pages.load(Ordering::Relaxed) == self.checkpointed;
         self.failed.is_none() && !self.syncs && !begins_wal && !self.checkpoint_is_due()
@@ -185,7 +203,17 @@ impl WriterState {
         self.commit(shared, false, body)
     }
 
+    /// Returns whether the database was deleted or replaced: what is written would be in no file that can be found.
+    fn was_replaced(&self) -> bool {
+        FileId::of(&self.path).ok() != Some(self.file)
+    }
+
     fn begin(&mut self, shared: &Shared, durable: bool) -> Result<()> {
+        if self.was_replaced() {
+            let error = errors::replaced(&self.path);
+            self.fail(shared, &error);
+            return Err(error);
+        }
         let begun = self.set_syncs(durable).and_then(|()| self.execute("BEGIN IMMEDIATE"));
         begun.map_err(|e| {
             let error = errors::sql(&shared.dir, &e);

@@ -52,8 +52,10 @@ struct Counters {
 struct State {
     closed: bool,
     subjects: HashMap<Arc<str>, Log>,
-    /// The greatest id of any deleted subject: ids of new subjects are greater.
+    /// The greatest id of any deleted subject, if it was not far in the future: ids of new subjects are greater.
     floor: Option<EventId>,
+    /// The last ids of deleted subjects that were far in the future.
+    future_floors: HashMap<Arc<str>, EventId>,
     kv: HashMap<Arc<str>, KvEntry>,
     /// When keys expire, soonest first. A key that was set again also has a stale row.
     expiries: BinaryHeap<Reverse<(u64, Arc<str>)>>,
@@ -107,6 +109,21 @@ struct Doc {
 }
 
 impl State {
+    /// Returns the id that the next one of a subject must be greater than, apart from those in the subject.
+    fn floor_of(&self, subject: &str) -> Option<EventId> {
+        self.floor.max(self.future_floors.get(subject).copied())
+    }
+
+    /// Remembers the last id of a deleted subject.
+    fn raise_floor(&mut self, subject: Arc<str>, last: EventId, now_ms: u64) {
+        if last.is_far_ahead_of(now_ms) {
+            let floor = self.future_floors.entry(subject).or_insert(last);
+            *floor = last.max(*floor);
+        } else {
+            self.floor = self.floor.max(Some(last));
+        }
+    }
+
     /// Removes events from the feed. Their rows are removed when they are most of it.
     fn delete_from_feed(&mut self, numbers: impl Iterator<Item = u64>) {
         for number in numbers {
@@ -228,7 +245,7 @@ impl StoreBackend for MemoryStore {
             if let Some(expected) = expected {
                 expected.check(subject, last)?;
             }
-            let id = EventId::next(last.max(state.floor), now);
+            let id = EventId::next(last.max(state.floor_of(subject)), now);
             let event = event.persist(id, now);
             if !state.subjects.contains_key(subject.as_str()) {
                 let name: Arc<str> = subject.into();
@@ -296,7 +313,9 @@ impl StoreBackend for MemoryStore {
     fn delete_subject(&self, subject: &Subject) -> Op<bool> {
         self.write_with(|state| {
             let Some(log) = state.subjects.remove(subject.as_str()) else { return Ok(false) };
-            state.floor = state.floor.max(log.events.last().map(|row| row.id));
+            if let Some(last) = log.events.last().map(|row| row.id) {
+                state.raise_floor(log.name.clone(), last, self.clock.now_ms());
+            }
             state.delete_from_feed(log.events.iter().map(|row| row.number));
             Ok(true)
         })
