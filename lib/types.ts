@@ -403,7 +403,7 @@ export interface FileStoreOptions extends StoreOptions {
   dataDir: string
   /** What an acknowledged write survives. Default `os`; `disk` syncs, once for all writes that wait. */
   durability?: Durability
-  /** What is kept. Default: everything. */
+  /** What is kept. Default: everything. All adapters on one directory must have the same. */
   retention?: Retention
 }
 
