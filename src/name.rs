@@ -10,7 +10,6 @@ use std::sync::Arc;
 use ref_cast::RefCast;
 
 use crate::error::{Error, Result};
-use crate::json::check_path;
 use crate::topic::check_name;
 
 macro_rules! names {
