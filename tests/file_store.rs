@@ -206,6 +206,58 @@ async fn retention_keeps_the_newest_and_ids_go_on() {
 }
 
 #[tokio::test]
+async fn retention_keeps_the_log_of_a_run_until_it_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(1_767_225_600_000);
+    let retention = Retention { max_age_ms: None, max_events_per_subject: Some(10) };
+    let store = with(FileStoreOptions { retention, ..FileStoreOptions::new(dir.path()) }, clock.clone());
+    let append = async |subject: &str, kind: &str| {
+        let event = NewEvent::parse(&format!(r#"{{"type":"{kind}","runId":"r"}}"#)).unwrap();
+        store.append(name(subject), event, None, None).await.unwrap();
+    };
+    for subject in ["running", "ended", "retried"] {
+        append(subject, "flow.start").await;
+        for _ in 0..30 {
+            append(subject, "step.started").await;
+        }
+    }
+    append("ended", "flow.completed").await;
+    append("retried", "flow.failed").await;
+    append("retried", "flow.retry").await;
+    let count = async |subject: &str| store.read(name(subject), EventQuery::default()).await.unwrap().len();
+    let pass = async || {
+        clock.advance(60_000);
+        store.kv_clear(name("none")).await.unwrap();
+    };
+    until(async || {
+        pass().await;
+        count("ended").await == 10
+    })
+    .await;
+    // Subjects are trimmed in their order: a round that came to this one has looked at the others.
+    append("last", "t").await;
+    for _ in 0..11 {
+        append("last", "t").await;
+    }
+    until(async || {
+        pass().await;
+        count("last").await == 10
+    })
+    .await;
+    assert_eq!((count("running").await, count("retried").await), (31, 33));
+    append("running", "flow.cancel").await;
+    for _ in 0..100 {
+        append("retried", "step.started").await;
+    }
+    until(async || {
+        pass().await;
+        count("running").await == 10 && count("retried").await == 100
+    })
+    .await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn expired_keys_are_invisible_at_once_and_removed_later() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(1_000);

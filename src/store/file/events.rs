@@ -162,6 +162,13 @@ pub(super) fn trim(
     let mut left = limit;
     for (row, name) in subjects {
         let Some(name) = name else { continue };
+        let running = is_running(&tx.view, row);
+        let (cutoff_ms, keep) = if tx.check(running)? {
+            let age = cutoff_ms.map(|cutoff| tx.view.now_ms.saturating_sub(cutoff).saturating_mul(MAX_RUN_FACTOR));
+            (age.map(|age| tx.view.now_ms.saturating_sub(age)), keep.map(|keep| keep.saturating_mul(MAX_RUN_FACTOR)))
+        } else {
+            (cutoff_ms, keep)
+        };
         let by_age = EventId { ms: cutoff_ms.unwrap_or(0), seq: 0 };
         if followers.is_empty() && subject_state(tx, &name)?.is_some_and(|state| state.last < Some(by_age)) {
             delete(tx, &name)?;
@@ -191,6 +198,29 @@ pub(super) fn trim(
     }
     feed::store_missed(tx, &followers)?;
     Ok(next)
+}
+
+/// A run that is not over keeps this many times as many events, and as old ones, as other subjects.
+const MAX_RUN_FACTOR: u64 = 10;
+
+/// Returns whether a subject is the log of a run that is not over: its state is the fold of all its events.
+fn is_running(view: &View<'_>, subject: i64) -> Result<bool> {
+    let first = view.first(
+        "SELECT type = 'flow.start' FROM events WHERE subject = ?1 ORDER BY ms, seq LIMIT 1",
+        [subject],
+        |row| row.get::<_, bool>(0),
+    )?;
+    if first != Some(true) {
+        return Ok(false);
+    }
+    // The newest of these decides: a run that failed can be retried.
+    let last = view.first(
+        "SELECT type FROM events WHERE subject = ?1 AND \
+         type IN ('flow.completed', 'flow.failed', 'flow.cancel', 'flow.retry') ORDER BY ms DESC, seq DESC LIMIT 1",
+        [subject],
+        |row| row.get::<_, String>(0),
+    )?;
+    Ok(last.is_none_or(|kind| kind == "flow.retry"))
 }
 
 /// Removes up to `limit` events of a subject before an id. Returns the number of removed events.
