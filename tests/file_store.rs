@@ -13,7 +13,7 @@ use nvent_native::fanout::{Delivery, Mailbox, Overflow};
 use nvent_native::json::{self, Json};
 use nvent_native::op::Op;
 use nvent_native::store::file::{Durability, FileStore, FileStoreOptions, Retention};
-use nvent_native::store::{EventQuery, IndexQuery, StoreBackend};
+use nvent_native::store::{EventQuery, IndexQuery, Maintenance, StoreBackend};
 use nvent_native::time::{ManualClock, SharedClock, system_clock};
 use tokio::runtime::Handle;
 
@@ -202,6 +202,31 @@ async fn retention_keeps_the_newest_and_ids_go_on() {
     .await;
     clock.set(1_000_000);
     assert_eq!(store.append(name("s1"), event(8), None, None).await.unwrap().id(), "1000000-1000");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn disk_that_deleted_events_took_is_given_back_while_the_store_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let large = NewEvent::parse(&format!(r#"{{"type":"t","pad":"{}"}}"#, "x".repeat(20_000))).unwrap();
+    let appends: Vec<_> = (0..1_000).map(|_| store.append(name("large"), large.clone(), None, None)).collect();
+    for append in appends {
+        append.await.unwrap();
+    }
+    store.append(name("small"), event(1), None, None).await.unwrap();
+    store.delete_subject(name("large")).await.unwrap();
+    until(async || {
+        // A reader that is at work keeps the old pages of the log.
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        let size = std::fs::metadata(dir.path().join("nvent.db")).unwrap().len();
+        stat(&store, "removedInBackground") >= 1_001.0 && size < 8_000_000
+    })
+    .await;
+    assert_eq!(store.read(name("small"), EventQuery::default()).await.unwrap().len(), 1);
+    store.close().await.unwrap();
+    let store = open(dir.path());
+    assert_eq!(store.verify().await.unwrap().problems, Vec::<String>::new());
     store.close().await.unwrap();
 }
 

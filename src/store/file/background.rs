@@ -29,6 +29,8 @@ pub(super) struct Background {
     trim_after: Option<i64>,
     /// How long the current round has taken.
     trim_spent: Duration,
+    /// Rows were removed since free pages were looked for.
+    removed: bool,
 }
 
 impl Background {
@@ -48,11 +50,15 @@ impl Background {
             step(writer, shared, |tx| kv::expire(tx, STEP_LIMIT).map(|_| ()));
         } else if retention.is_on() && (self.trim_after.is_some() || self.retention_at_ms <= now) {
             self.trim_step(writer, shared, now);
+        } else if std::mem::take(&mut self.removed) {
+            self.removed = writer.vacuum_step(shared, STEP_LIMIT);
+            return Some(Duration::ZERO);
         } else {
             let retention_at = retention.is_on().then_some(self.retention_at_ms);
             let next = writer.cache.next_expiry.into_iter().chain(retention_at).min()?;
             return Some(Duration::from_millis(next.saturating_sub(now)).max(MIN_SLEEP_DELAY));
         }
+        self.removed = true;
         Some(Duration::ZERO)
     }
 

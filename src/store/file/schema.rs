@@ -120,9 +120,10 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection> {
         .map_err(sql)?;
     configure(&conn).map_err(sql)?;
     check_owner(&conn, &path)?;
+    // auto_vacuum takes effect in a file that is created here: free pages are then given back in the background.
     // A page of events holds a dozen: 4 kB pages, 16 MB of them in the writer's cache at most.
     conn.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -16384; \
+        "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -16384; \
          PRAGMA journal_size_limit = 67108864; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;",
     )
     .map_err(sql)?;

@@ -27,6 +27,13 @@ const GROUP_TIMEOUT: Duration = Duration::from_millis(50);
 /// Pages in the WAL at which they are moved into the database. More make a checkpoint slower, fewer make it more frequent.
 const CHECKPOINT_PAGE_LIMIT: u64 = 4_000;
 
+/// The value of `PRAGMA auto_vacuum` for [`WriterState::vacuum_step`].
+const INCREMENTAL: i64 = 2;
+
+/// Free pages that are kept to be used again: this many (4 MB), or one of so many pages of the file.
+const MIN_FREE_PAGES: i64 = 1_000;
+const MAX_FREE_SHARE: i64 = 4;
+
 /// The connection that writes, and what it needs. Whoever holds its lock is the only one that writes.
 pub(super) struct WriterState {
     pub(super) conn: Connection,
@@ -295,9 +302,43 @@ impl WriterState {
     fn checkpoint_if_due(&mut self, shared: &Shared) {
         let pages = self.wal_pages.load(Ordering::Relaxed);
         shared.gauges.wal_pages.store(pages, Ordering::Relaxed);
-        if !self.checkpoint_is_due() || self.failed.is_some() {
-            return;
+        if self.checkpoint_is_due() && self.failed.is_none() {
+            self.checkpoint(shared);
         }
+    }
+
+    /// Gives free pages back to the file system, at most `limit`, if they are many. Returns whether there are more.
+    pub(super) fn vacuum_step(&mut self, shared: &Shared, limit: i64) -> bool {
+        let vacuum = || {
+            let pragma = |name: &str| self.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+            let (pages, free) = (pragma("page_count")?, pragma("freelist_count")?);
+            if pragma("auto_vacuum")? != INCREMENTAL || free < MIN_FREE_PAGES.max(pages / MAX_FREE_SHARE) {
+                return Ok(false);
+            }
+            let mut statement = self.conn.prepare(&format!("PRAGMA incremental_vacuum({limit})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(true)
+        };
+        match vacuum() {
+            Ok(true) => true,
+            Ok(false) => {
+                // The file shrinks when the pages are moved into it.
+                if self.wal_pages.load(Ordering::Relaxed) != self.checkpointed {
+                    self.checkpoint(shared);
+                }
+                false
+            }
+            Err(e) => {
+                let error: rusqlite::Error = e;
+                tracing::warn!(dir = %shared.dir.display(), "free pages could not be given back: {error}");
+                false
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, shared: &Shared) {
+        let pages = self.wal_pages.load(Ordering::Relaxed);
         let started = Instant::now();
         // Passive: it does not wait for readers. What one still needs is moved by the next checkpoint.
         let moved = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(0));
