@@ -92,8 +92,8 @@ struct State {
     touched: HashMap<u64, u64>,
     keys_touched: u64,
     asleep: bool,
-    /// The caller queues more, and wakes the writer afterwards.
-    more: bool,
+    /// Jobs, from the first on, that the writer may take. Callers that queue more in their turn release theirs at its end.
+    released: usize,
     woken: bool,
     ending: bool,
     dead: Option<Error>,
@@ -125,7 +125,7 @@ impl WriteQueue {
                 touched: HashMap::new(),
                 keys_touched: 0,
                 asleep: false,
-                more: false,
+                released: 0,
                 woken: false,
                 ending: false,
                 dead: None,
@@ -140,7 +140,7 @@ impl WriteQueue {
 
     /// Queues a job, unless the writer has ended. Jobs queued in one turn of a caller are committed together.
     pub(super) fn push(self: &Arc<Self>, footprint: Footprint, job: WriteJob) -> Result<()> {
-        let left = wake::defer(self);
+        let deferred = wake::defer(self);
         let mut state = self.lock();
         if let Some(error) = &state.dead {
             return Err(error.clone());
@@ -151,8 +151,10 @@ impl WriteQueue {
             state.touch(footprint, at);
         }
         state.jobs.push_back(job);
-        state.more = left && state.jobs.len() < WAKE_THRESHOLD;
-        if !state.more && std::mem::take(&mut state.asleep) {
+        if !deferred || state.jobs.len() - state.released >= WAKE_THRESHOLD {
+            state.released = state.jobs.len();
+        }
+        if state.released > 0 && std::mem::take(&mut state.asleep) {
             drop(state);
             self.arrival.notify_one();
         }
@@ -206,10 +208,9 @@ impl WriteQueue {
         }
         state.woken = false;
         if state.has_jobs() {
-            if state.jobs.len() <= max {
-                return Next::Jobs(std::mem::take(&mut state.jobs));
-            }
-            let rest = state.jobs.split_off(max);
+            // Those that are not released are taken along.
+            let rest = if state.jobs.len() > max { state.jobs.split_off(max) } else { VecDeque::new() };
+            state.released = rest.len();
             return Next::Jobs(std::mem::replace(&mut state.jobs, rest));
         }
         if state.ending { Next::End } else { Next::Nothing }
@@ -252,6 +253,7 @@ impl WriteQueue {
     pub(super) fn die(&self, error: Error) -> VecDeque<WriteJob> {
         let mut state = self.lock();
         state.dead = Some(error);
+        state.released = 0;
         std::mem::take(&mut state.jobs)
     }
 
@@ -264,8 +266,8 @@ impl WriteQueue {
 impl Wake for WriteQueue {
     fn wake(&self) {
         let mut state = self.lock();
-        state.more = false;
-        if std::mem::take(&mut state.asleep) {
+        state.released = state.jobs.len();
+        if state.released > 0 && std::mem::take(&mut state.asleep) {
             drop(state);
             self.arrival.notify_one();
         }
@@ -275,7 +277,7 @@ impl Wake for WriteQueue {
 impl State {
     /// Returns whether there are jobs for the writer to take now.
     fn has_jobs(&self) -> bool {
-        !self.jobs.is_empty() && (!self.more || self.ending)
+        self.released > 0 || (self.ending && !self.jobs.is_empty())
     }
 
     fn touch(&mut self, footprint: Footprint, at: u64) {
@@ -288,5 +290,40 @@ impl State {
             }
             Footprint::AnyKey => self.keys_touched = at,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(queue: &Arc<WriteQueue>) {
+        let work: Work = Box::new(|_| Step::Done(Box::new(|_| {})));
+        queue.push(Footprint::Nothing, WriteJob { work, writes: true, durable: false }).unwrap();
+    }
+
+    fn taken(queue: &WriteQueue) -> usize {
+        match queue.next(Some(Duration::ZERO), 100) {
+            Next::Jobs(jobs) => jobs.len(),
+            Next::Nothing | Next::End => 0,
+        }
+    }
+
+    #[test]
+    fn a_turn_that_goes_on_holds_up_its_own_jobs_and_no_others() {
+        let queue = Arc::new(WriteQueue::new());
+        wake::coalesce_wakes(|| {
+            push(&queue);
+            assert_eq!(taken(&queue), 0, "more may come in this turn");
+            std::thread::scope(|scope| _ = scope.spawn(|| wake::coalesce_wakes(|| push(&queue))));
+            assert_eq!(taken(&queue), 2, "another thread's turn has ended");
+            std::thread::scope(|scope| _ = scope.spawn(|| wake::coalesce_wakes(|| push(&queue))));
+            push(&queue);
+            assert_eq!(taken(&queue), 2, "what was released stays so");
+            (0..WAKE_THRESHOLD).for_each(|_| push(&queue));
+            assert_eq!(taken(&queue), WAKE_THRESHOLD, "so many are worth a transaction");
+            push(&queue);
+        });
+        assert_eq!(taken(&queue), 1);
     }
 }
