@@ -1082,8 +1082,16 @@ declare function setAdapters(adapters: Partial<Adapters>): void;
 declare const useStoreAdapter: () => StoreAdapter;
 declare const useStreamAdapter: () => StreamAdapter;
 declare const useQueueAdapter: () => QueueAdapter;
-/** Closes adapters, by default the current ones: the queue first, because its jobs use the others. */
+/**
+ * Ends adapters, by default the current ones, and the wirings that use them: queues drain, wirings drain, then queues,
+ * streams and stores close.
+ */
 declare function shutdownAdapters(adapters?: Partial<Adapters>): Promise<void>;
+/**
+ * Ends everything that is in use, in the order that loses nothing: queues drain, wirings drain, then queues, streams and
+ * stores close. That is the current adapters, every running wiring, and the adapters of these wirings.
+ */
+declare function shutdown(): Promise<void>;
 
 /**
  * Defines a flow whose steps are functions. The step without `subscribes` is the entry.
@@ -1152,6 +1160,7 @@ declare abstract class NventStoreAdapter implements StoreAdapter {
     private readonly backend;
     /** Where it announces what it appended. */
     readonly bus: EventBus | null;
+    private readonly link;
     readonly stream: StoreAdapter['stream'];
     readonly kv: StoreAdapter['kv'];
     readonly index: StoreAdapter['index'];
@@ -1258,5 +1267,5 @@ declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
     stats(): any;
 };
 
-export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, defineFlow, deleteRun, getEventBus, retryRun, setAdapters, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
+export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, defineFlow, deleteRun, getEventBus, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
 export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };

@@ -97,3 +97,7 @@ it('refuses to make current what is no adapter', async () => {
     await rejects(() => setAdapters(adapters), 'NVENT_INVALID', /adapters/)
   }
 })
+
+it('refuses a queue of the application that lacks methods, and names them', async () => {
+  await rejects(createAdapters({ store: { adapter: 'memory' }, queue: { enqueue() {} } as any }), 'NVENT_INVALID', /config\.queue: is no queue adapter, it has no init, getJob/)
+})

@@ -3,7 +3,7 @@
  * The server may be killed and restarted meanwhile: nothing is lost, because the channels are retained. If the other
  * process is killed, this one continues alone.
  */
-import { createAdapters, createWiringRegistry, shutdownAdapters, startFlow } from 'nvent-native'
+import { createAdapters, createWiringRegistry, shutdown, startFlow } from 'nvent-native'
 import { on } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
 import { describe, showChannels } from './channels.mjs'
@@ -94,7 +94,7 @@ export async function runInstance(name, peer, port) {
   const { reconnects } = stream.stats()
   if (reconnects > 0) row(`${name} reconnected`, `${reconnects} connections of the stream`)
 
-  await shutdownAdapters()
+  await shutdown()
   clearInterval(alive)
 }
 

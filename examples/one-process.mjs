@@ -1,5 +1,5 @@
 /** The demo in one process, on files or in memory. See `demo.mjs`. */
-import { createAdapters, createWiringRegistry, shutdownAdapters, startFlow } from 'nvent-native'
+import { createAdapters, createWiringRegistry, shutdown, startFlow } from 'nvent-native'
 import { runOf, showChannels } from './channels.mjs'
 import { orders } from './orders.mjs'
 import { dim, heading, percentile, row, say } from './terminal.mjs'
@@ -62,8 +62,7 @@ for (const [name, stats] of Object.entries({ coordinator: streamCoordinator, flo
   row(name, summary(stats))
 }
 
-await wiring.stop()
-await shutdownAdapters()
+await shutdown()
 clearInterval(alive)
 say()
 

@@ -5,6 +5,15 @@ import type { NativeBus } from './native'
 import type { EventBus } from './types'
 import { Warnings } from './warn'
 
+/** The subject of a persisted event, as a property that is not enumerable. It travels over buses of the application. */
+const SUBJECT = Symbol.for('nvent.subject')
+
+/** Returns the subject that an event carries. */
+function subjectOf(event: object): string | undefined {
+  const subject = (event as { [SUBJECT]?: unknown })[SUBJECT]
+  return typeof subject === 'string' && subject !== '' ? text('event subject', subject) : undefined
+}
+
 type Handler = (event: any) => unknown
 interface Registration { order: number, handler: Handler }
 
@@ -26,7 +35,13 @@ export class NventEventBus implements EventBus {
     // Earlier announcements are dispatched first.
     flushBuses()
     this.dispatch(event)
-    if (forNative !== undefined) callSync(() => this.native.publish(forNative))
+    if (forNative !== undefined) callSync(() => this.native.publish(forNative, subjectOf(event)))
+  }
+
+  /** @internal Passes an event on to native listeners only. */
+  publishNative(event: object): void {
+    const text = json('event', event)
+    callSync(() => this.native.publish(text, subjectOf(event)))
   }
 
   onType(type: string, handler: Handler): () => void {
@@ -44,7 +59,11 @@ export class NventEventBus implements EventBus {
     if (this.registrations++ === 0) {
       const subscription = this.native.subscribe()
       this.subscription = subscription
-      onAnnouncement(subscription, event => this.dispatch(event))
+      onAnnouncement(subscription, (event, subject) => {
+        // Not enumerable: neither JSON nor a comparison shows it.
+        Object.defineProperty(event, SUBJECT, { value: subject, configurable: true })
+        this.dispatch(event)
+      })
     }
     let registered = true
     return () => {
@@ -61,7 +80,7 @@ export class NventEventBus implements EventBus {
   }
 
   private dispatch(event: any): void {
-    const lists = [this.types.get(event.type), this.types.get('*'), this.runs.get(event.runId)].filter(list => list !== undefined)
+    const lists = [event.type === '*' ? undefined : this.types.get(event.type), this.types.get('*'), this.runs.get(event.runId)].filter(list => list !== undefined)
     const all = lists.length === 1 ? lists[0]! : lists.flat().sort((a, b) => a.order - b.order)
     for (const { handler } of all) {
       try {
@@ -89,43 +108,93 @@ const FLOW_TYPES = [
   'step.started', 'step.completed', 'step.failed', 'step.retry', 'state', 'log',
 ]
 
-/**
- * Connects a native bus with a JavaScript one: events published there are passed on here, and announcements here are
- * published there. No event is passed on twice, also where the other bus calls both a type's handlers and those of '*'.
- */
-export class BusLink {
-  readonly bus: NventEventBus
+/** One bus of the application, connected with one native bus: what is announced here is published there, once. */
+class ForeignBus {
+  readonly bus = new NventEventBus()
   /** Events announced here, which are not passed on again when the other bus publishes them. */
   private readonly announced = new WeakSet<object>()
   /** The handler types that one publish of an object has called. A repeated type means another publish. */
   private readonly received = new WeakMap<object, Set<string>>()
-  private stops: Array<() => void> = []
+  private readonly inbound = new Map<string, () => void>()
+  private outbound: (() => void) | undefined
+  private links = 0
+  private readers = 0
 
-  constructor(private readonly other: EventBus, private readonly types: string[] = []) {
-    this.bus = other instanceof NventEventBus ? other : new NventEventBus()
+  constructor(private readonly other: EventBus) {}
+
+  connect(): void {
+    if (this.links++ > 0) return
+    this.outbound = this.bus.onType('*', (event) => {
+      this.announced.add(event)
+      this.other.publish(event)
+    })
+  }
+
+  disconnect(): void {
+    if (--this.links > 0) return
+    this.outbound?.()
+  }
+
+  /** Passes on what the other bus publishes. */
+  read(types: Iterable<string>): void {
+    this.readers += 1
+    for (const type of types) {
+      if (!this.inbound.has(type)) this.inbound.set(type, this.other.onType(type, event => this.receive(type, event)))
+    }
+  }
+
+  stopReading(): void {
+    if (--this.readers > 0) return
+    for (const stop of this.inbound.values()) stop()
+    this.inbound.clear()
+  }
+
+  /** A bus may call both a type's handlers and those of '*'. */
+  private receive(type: string, event: any): void {
+    if (typeof event !== 'object' || event === null || this.announced.has(event)) return
+    const types = this.received.get(event)
+    if (types && !types.has(type)) {
+      types.add(type)
+      return
+    }
+    this.received.set(event, new Set([type]))
+    this.bus.publishNative(event)
+  }
+}
+
+const foreign = new WeakMap<object, ForeignBus>()
+
+/**
+ * Connects a native bus with one of the application. Announcements are published there; what is published there is passed
+ * on here where `types` are given. No handler is left on the other bus after `stop()`.
+ */
+export class BusLink {
+  readonly bus: NventEventBus
+  private readonly foreign: ForeignBus | undefined
+  private started = false
+
+  constructor(other: EventBus, private readonly types?: string[]) {
+    if (other instanceof NventEventBus) {
+      this.bus = other
+      return
+    }
+    let shared = foreign.get(other)
+    if (!shared) foreign.set(other, shared = new ForeignBus(other))
+    this.foreign = shared
+    this.bus = shared.bus
   }
 
   start(): void {
-    if (this.bus === this.other || this.stops.length > 0) return
-    const receive = (type: string) => (event: any): void => {
-      if (typeof event !== 'object' || event === null || this.announced.has(event)) return
-      const types = this.received.get(event)
-      if (types && !types.has(type)) {
-        types.add(type)
-        return
-      }
-      this.received.set(event, new Set([type]))
-      this.bus.native.publish(json('event', event))
-    }
-    this.stops = [...new Set(['*', ...FLOW_TYPES, ...this.types])].map(type => this.other.onType(type, receive(type)))
-    this.stops.push(this.bus.onType('*', (event) => {
-      this.announced.add(event)
-      this.other.publish(event)
-    }))
+    if (!this.foreign || this.started) return
+    this.started = true
+    this.foreign.connect()
+    if (this.types) this.foreign.read(['*', ...FLOW_TYPES, ...this.types])
   }
 
   stop(): void {
-    for (const stop of this.stops) stop()
-    this.stops = []
+    if (!this.foreign || !this.started) return
+    this.started = false
+    if (this.types) this.foreign.stopReading()
+    this.foreign.disconnect()
   }
 }

@@ -3,6 +3,7 @@ import { invalid, NventError } from './errors'
 import { FileQueueAdapter, MemoryQueueAdapter } from './queue'
 import { checkConnection, RedisStoreAdapter, RedisStreamAdapter } from './redis'
 import { FileStoreAdapter, MemoryStoreAdapter } from './store'
+import { running } from './running'
 import { MemoryStreamAdapter } from './stream'
 import type { Adapters, AdaptersConfig, QueueAdapter, RedisConnection, StoreAdapter, StreamAdapter } from './types'
 
@@ -42,7 +43,7 @@ export async function createAdapters(
   checkConnection('config.store.redis', storeConfig['redis'])
   const streamConfig = section('stream', stream, { retain: 'object' })
   checkConnection('config.stream.redis', streamConfig['redis'])
-  const ownQueue = typeof queue?.enqueue === 'function' ? queue as QueueAdapter : undefined
+  const ownQueue = queue !== undefined && 'enqueue' in object('config.queue', queue) ? checkQueue(queue) : undefined
   const queueConfig = ownQueue ? {} : section('queue', queue, { defaultJobOptions: 'object' })
   const queueFile = options('config.queue.file', queueConfig['file'], { dataDir: 'string', durability: 'string' })
 
@@ -86,6 +87,15 @@ export async function createAdapters(
   return adapters
 }
 
+/** What createAdapters and flow wiring call on a queue of the application. */
+const QUEUE_METHODS = ['init', 'enqueue', 'getJob', 'getJobs', 'on', 'registerWorker', 'startProcessingQueue', 'close'] as const
+
+function checkQueue(queue: object): QueueAdapter {
+  const missing = QUEUE_METHODS.filter(method => typeof (queue as any)[method] !== 'function')
+  if (missing.length > 0) throw invalid(`config.queue: is no queue adapter, it has no ${missing.join(', ')}`)
+  return queue as QueueAdapter
+}
+
 const METHODS = { store: 'stream', stream: 'publish', queue: 'enqueue' } as const
 
 export function setAdapters(adapters: Partial<Adapters>): void {
@@ -114,20 +124,60 @@ export const useStoreAdapter = (): StoreAdapter => currentAdapter('store')
 export const useStreamAdapter = (): StreamAdapter => currentAdapter('stream')
 export const useQueueAdapter = (): QueueAdapter => currentAdapter('queue')
 
-/** Closes adapters, by default the current ones: the queue first, because its jobs use the others. */
-export async function shutdownAdapters(adapters: Partial<Adapters> = { ...current }): Promise<void> {
-  for (const kind of ['queue', 'stream', 'store'] as const) {
-    if (current[kind] !== undefined && current[kind] === adapters[kind]) delete current[kind]
+const KINDS = ['queue', 'stream', 'store'] as const
+
+/** Adapters of each kind that end together. */
+type Ending = { [K in keyof Adapters]: Set<Adapters[K]> }
+
+/**
+ * Ends adapters and the wirings that use them, in the order that loses nothing: queues drain, wirings drain, then queues,
+ * streams and stores close. What fails is reported when everything has ended.
+ */
+async function end(ending: Ending): Promise<void> {
+  for (const kind of KINDS) {
+    if (current[kind] !== undefined && ending[kind].has(current[kind] as never)) delete current[kind]
   }
   const failures: unknown[] = []
-  // A foreign adapter may have nothing to close.
-  for (const end of [() => adapters.queue?.close?.(), () => adapters.stream?.shutdown?.(), () => adapters.store?.close?.()]) {
+  const attempt = async (work: () => unknown): Promise<void> => {
     try {
-      await end()
+      await work()
     }
     catch (error) {
       failures.push(error)
     }
   }
+  const all = <T>(items: Iterable<T>, work: (item: T) => unknown): Promise<unknown> =>
+    Promise.all(Array.from(items, item => attempt(() => work(item))))
+  // A foreign queue closes when its jobs have ended. An adapter may have nothing to close.
+  await all(ending.queue, (queue: any) => queue.drain ? queue.drain() : queue.close?.())
+  for (const wiring of [...running].reverse()) {
+    const isUsed = KINDS.some(kind => wiring[kind] !== undefined && ending[kind].has(wiring[kind] as never))
+    if (isUsed) await attempt(() => wiring.stop())
+  }
+  await all(ending.queue, (queue: any) => queue.drain && queue.close?.())
+  await all(ending.stream, stream => stream.shutdown?.())
+  await all(ending.store, store => store.close?.())
   if (failures.length > 0) throw failures[0]
+}
+
+/**
+ * Ends adapters, by default the current ones, and the wirings that use them: queues drain, wirings drain, then queues,
+ * streams and stores close.
+ */
+export async function shutdownAdapters(adapters: Partial<Adapters> = { ...current }): Promise<void> {
+  const set = <T>(adapter: T | undefined): Set<T> => new Set(adapter === undefined ? [] : [adapter])
+  await end({ store: set(adapters.store), stream: set(adapters.stream), queue: set(adapters.queue) })
+}
+
+let ending: Promise<void> | undefined
+
+/**
+ * Ends everything that is in use, in the order that loses nothing: queues drain, wirings drain, then queues, streams and
+ * stores close. That is the current adapters, every running wiring, and the adapters of these wirings.
+ */
+export function shutdown(): Promise<void> {
+  const parts: Array<Partial<Adapters>> = [current, ...running as Set<any>]
+  const set = <K extends keyof Adapters>(kind: K): Set<Adapters[K]> => new Set(parts.flatMap(part => part[kind] ?? []) as Array<Adapters[K]>)
+  ending ??= end({ store: set('store'), stream: set('stream'), queue: set('queue') }).finally(() => ending = undefined)
+  return ending
 }

@@ -2,7 +2,7 @@
 export { createEventBus, getEventBus } from './bus'
 export { NventError } from './errors'
 export {
-  createAdapters, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter,
+  createAdapters, setAdapters, shutdown, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter,
 } from './factory'
 export { defineFlow } from './flow/define'
 export { streamRun } from './flow/run-stream'

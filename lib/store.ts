@@ -50,6 +50,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   readonly native: NativeStore
   /** Where it announces what it appended. */
   readonly bus: EventBus | null
+  private readonly link: BusLink | undefined
   readonly stream: StoreAdapter['stream']
   readonly kv: StoreAdapter['kv']
   readonly index: StoreAdapter['index']
@@ -61,6 +62,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   /** @internal */
   protected constructor(private readonly backend: 'memory' | 'file' | 'redis', opts: StoreOptions, create: (bus: BusLink['bus']['native'] | null) => NativeStore) {
     const link = announceOn(opts.bus)
+    this.link = link
     this.bus = opts.bus === undefined ? getEventBus() : opts.bus
     this.native = callSync(() => create(link?.bus.native ?? null))
     this.warnings = new Warnings(`the ${backend} store`)
@@ -130,6 +132,8 @@ export abstract class NventStoreAdapter implements StoreAdapter {
     this.subscriptions.clear()
     if (this.running.size > 0) await this.stopConsumers()
     await call(() => this.native.close())
+    flushBuses()
+    this.link?.stop()
   }
 
   async health(): Promise<{ ok: boolean, backend: 'memory' | 'file' | 'redis', detail?: string }> {

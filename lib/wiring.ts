@@ -8,6 +8,8 @@ import { FlowRuntime } from './flow/runtime'
 import { addon, bridge, call, callSync, registerTarget, releaseTarget } from './native'
 import type { NativeWiring } from './native'
 import { NventQueueAdapter } from './queue'
+import { running } from './running'
+import type { Running } from './running'
 import { NventStoreAdapter } from './store'
 import { NventStreamAdapter } from './stream'
 import type {
@@ -54,6 +56,8 @@ interface Links {
   bus: (bus: EventBus, types?: string[]) => BusLink
   /** Called when the wiring has stopped. */
   onStop: (release: () => void) => void
+  /** Records the adapters that the wiring uses. */
+  uses: (adapters: Omit<Running, 'stop'>) => void
 }
 
 /** A native wiring whose parts are linked while it runs. */
@@ -76,12 +80,17 @@ class LinkedWiring implements Wiring {
               this.releases.push(() => releaseTarget(number))
               return number
             },
-            bus: (bus, types) => {
+            bus: (bus, types = []) => {
               const link = new BusLink(bus, types)
               this.links.push(link)
               return link
             },
             onStop: release => this.releases.push(release),
+            uses: (adapters) => {
+              const entry = { stop: () => this.stop(), ...adapters }
+              running.add(entry)
+              this.releases.push(() => running.delete(entry))
+            },
           }))
         }
         catch (error) {
@@ -149,7 +158,9 @@ function coordinatorOf(
   const settings = JSON.stringify({ instanceId: INSTANCE, ...own, runSubject })
   const types = [...own['flowEventTypes'] ?? [], ...(own['channels'] ?? []).flatMap((row: any) => row.types)]
   const wiring = new LinkedWiring((links) => {
-    const [native, target] = nativeStream(stream ?? currentAdapter('stream'), links.lend)
+    const used = stream ?? currentAdapter('stream')
+    links.uses({ stream: used })
+    const [native, target] = nativeStream(used, links.lend)
     const linked = links.bus(bus ?? getEventBus(), types)
     return new addon.NativeCoordinator(bridge, linked.bus.native, native, target, settings)
   })
@@ -202,10 +213,12 @@ function flowWiringOf(
   const templates = options('options.subjects', subjects, { run: 'string', runIndex: 'string' })
   if (bus !== undefined) requireMethods('options.bus', bus, ['publish', 'onType'])
   if (queue !== undefined) requireMethods('options.queue', queue, ['enqueue'])
+  if (Array.isArray(flows)) callSync(() => addon.NativeFlowWiring.checkFlows(json('options.flows', flows.map(nativeDefinition))))
   let runtime: FlowRuntime | undefined
-  const wiring = new LinkedWiring(({ lend, bus: link, onStop }) => {
+  const wiring = new LinkedWiring(({ lend, bus: link, onStop, uses }) => {
     const used: StoreAdapter = store ?? currentAdapter('store')
     const jobs: QueueAdapter | undefined = queue ?? currentAdapter('queue', false)
+    uses({ store: used, queue: jobs })
     const [native, target] = used instanceof NventStoreAdapter ? [used.native, 0] as const : [null, lend(storePort(used))] as const
     const [nativeJobs, lentJobs] = jobs instanceof NventQueueAdapter ? [jobs.native, 0] as const : [null, jobs ? lend(queuePort(jobs)) : 0] as const
     const linked = link(bus ?? getEventBus())
@@ -255,10 +268,13 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
   const builtIn: Wiring[] = flowWiring ? [coordinator, flowWiring] : [coordinator]
   const all = [...builtIn, ...wirings] as Wiring[]
   let started: Wiring[] = []
+  let entry: Running | undefined
   const turns = new Turns()
   const stop = async (): Promise<void> => {
     const stopping = started.reverse()
     started = []
+    if (entry) running.delete(entry)
+    entry = undefined
     const failures: unknown[] = []
     for (const wiring of stopping) {
       try {
@@ -277,6 +293,13 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
         started.push(wiring)
         return wiring.start()
       })
+      entry = {
+        stop: () => turns.take(stop),
+        store: store ?? currentAdapter('store', false),
+        stream: stream ?? currentAdapter('stream', false),
+        queue: queue ?? currentAdapter('queue', false),
+      }
+      running.add(entry)
       await Promise.all(starting)
     }
     catch (error) {

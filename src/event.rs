@@ -21,6 +21,15 @@ pub struct EventId {
 }
 
 impl EventId {
+    /// Returns the greatest id that is less than this one.
+    pub fn before(self) -> Self {
+        match self.seq.checked_sub(1) {
+            Some(seq) => Self { ms: self.ms, seq },
+            // The stores keep both numbers as signed ones.
+            None => Self { ms: self.ms.saturating_sub(1), seq: i64::MAX as u64 },
+        }
+    }
+
     /// The id that follows `last` at this time: greater than it, also when the clock went back.
     pub fn next(last: Option<Self>, now_ms: u64) -> Self {
         match last {

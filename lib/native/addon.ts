@@ -93,7 +93,7 @@ export interface NativeQueue {
 }
 
 export interface NativeBus {
-  publish(event: string): void
+  publish(event: string, subject?: string | null): void
   hasListeners(): boolean
   subscribe(): number
   unsubscribe(): void
@@ -131,14 +131,14 @@ interface Addon {
     file(bridge: NativeBridge, options: string): NativeQueue
   }
   NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, stream: NativeStream | null, target: number, options: string) => NativeWiring
-  NativeFlowWiring: new (
+  NativeFlowWiring: { checkFlows(flows: string): void } & (new (
     bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number,
     queue: NativeQueue | null, queueTarget: number, options: string,
   ) => NativeWiring & {
     setFlows(flows: string): void
     queues(): string
     jobFailed(queue: string, jobId: string, name: string, reason?: string | null): void
-  }
+  })
 }
 
 export const addon: Addon = loadAddon()

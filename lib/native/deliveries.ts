@@ -139,7 +139,7 @@ export function offDelivery(id: number): void {
 }
 
 /** Like onDelivery, for the handlers of a bus. */
-export function onAnnouncement(id: number, handle: (event: any) => void): void {
+export function onAnnouncement(id: number, handle: (event: any, subject: string) => void): void {
   onDelivery(id, false, handle, () => {})
   buses.add(id)
 }

@@ -1,6 +1,7 @@
 //! The event bus. JavaScript handlers are called in JavaScript; the native side passes their events to native listeners,
 //! and the announcements of native stores to them.
 
+use std::cell::Cell;
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -11,16 +12,32 @@ use napi_derive::napi;
 use crate::bus::{Bus, BusEvent, Listener};
 use crate::event::{AnyEvent, parse_any};
 use crate::fanout::{Mailbox, Overflow, next_id};
-use crate::json::Json;
+use crate::name::Subject;
 use crate::node::bridge::{Bridge, Shared, Source, guard};
 use crate::op::Op;
+use crate::store::Stored;
 use crate::sync::lock;
+use crate::wiring::flow::reducer::check_event;
 
 /// Limit of announcements that wait for JavaScript handlers. It bounds memory; a working event loop stays far below it.
 const BUFFER: usize = 1_000_000;
 
 /// How long [`flush_buses`] waits for a store. What is not stored by then is found by the recovery of flow wiring.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// Whether this thread is publishing an event from JavaScript.
+    static FROM_JS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Resets [`FROM_JS`] when it is dropped, also by a panic.
+struct Reset;
+
+impl Drop for Reset {
+    fn drop(&mut self) {
+        FROM_JS.set(false);
+    }
+}
 
 /// Every bus of the process and the environment that it belongs to.
 static BUSES: Mutex<Vec<(Weak<Shared>, Weak<Bus>)>> = Mutex::new(Vec::new());
@@ -51,15 +68,13 @@ pub(super) fn flush_buses(bridge: &Arc<Shared>) -> Op<()> {
 }
 
 /// Queues announcements for JavaScript handlers.
-struct JsListener(Arc<Mailbox<Json>>);
+struct JsListener(Arc<Mailbox<Stored>>);
 
 impl Listener for JsListener {
     fn on_event(&self, event: &BusEvent) {
-        // An event without subject was published by JavaScript, which has called its own handlers.
-        if event.subject.is_some()
-            && let AnyEvent::Stored(event) = &event.event
-        {
-            _ = self.0.push(event.json().clone());
+        // JavaScript has called its own handlers for what it publishes.
+        if let (Some(subject), AnyEvent::Stored(stored), false) = (&event.subject, &event.event, FROM_JS.get()) {
+            _ = self.0.push(Stored { subject: subject.clone(), event: stored.clone() });
         }
     }
 }
@@ -70,7 +85,7 @@ pub struct NativeBus {
     pub(super) bus: Arc<Bus>,
     bridge: Arc<Shared>,
     /// The subscription of the JavaScript handlers and the id of its listener, while there are handlers.
-    handlers: Option<(u64, u64, Arc<Mailbox<Json>>)>,
+    handlers: Option<(u64, u64, Arc<Mailbox<Stored>>)>,
 }
 
 #[napi]
@@ -87,10 +102,18 @@ impl NativeBus {
 
     /// Publishes an event from JavaScript to native listeners.
     #[napi]
-    pub fn publish(&self, event: String) -> napi::Result<()> {
+    pub fn publish(&self, event: String, subject: Option<String>) -> napi::Result<()> {
         guard(|| {
-            let event = parse_any(&event)?;
-            self.bus.publish(&BusEvent { subject: None, event });
+            let subject =
+                subject.map(|subject| Subject::named("event subject", &subject).map(Arc::from)).transpose()?;
+            let text = event;
+            let event = parse_any(&text)?;
+            if matches!(&event, AnyEvent::New(event) if event.kind() == "emit") {
+                check_event(&text)?;
+            }
+            FROM_JS.set(true);
+            let _reset = Reset;
+            self.bus.publish(&BusEvent { subject, event });
             Ok(())
         })
     }
@@ -109,7 +132,7 @@ impl NativeBus {
         }
         let id = next_id();
         let mailbox = Arc::new(Mailbox::new(BUFFER, Overflow::DropOldest));
-        let wake = self.bridge.subscribe(id, "bus".into(), Source::Bus(mailbox.clone()), false);
+        let wake = self.bridge.subscribe(id, "bus".into(), Source::Store(mailbox.clone()), false);
         mailbox.add_wake(id, wake);
         let listener = self.bus.subscribe(Arc::new(JsListener(mailbox.clone())));
         self.handlers = Some((id, listener, mailbox));

@@ -321,6 +321,12 @@ impl NativeFlowWiring {
         })
     }
 
+    /// Checks flow definitions, a JSON array.
+    #[napi]
+    pub fn check_flows(flows: String) -> napi::Result<()> {
+        guard(|| FlowWiring::check_flows(&flows))
+    }
+
     /// Replaces the flow definitions with those of a JSON array.
     #[napi]
     pub fn set_flows(&self, flows: String) -> napi::Result<()> {

@@ -333,6 +333,17 @@ impl<'a> EventView<'a> {
         fields.get(name).map(|raw| raw.get())
     }
 
+    /// Returns the value at a dotted path.
+    fn raw_at(&self, path: &str) -> Option<&'a str> {
+        let mut segments = path.split('.');
+        let mut raw = self.raw(segments.next()?)?;
+        for segment in segments {
+            let fields: HashMap<Cow<'a, str>, &'a RawValue> = serde_json::from_str(raw).ok()?;
+            raw = fields.get(segment)?.get();
+        }
+        Some(raw)
+    }
+
     fn field(&self, name: &str) -> Option<Cow<'a, str>> {
         match name {
             "subject" => self.subject.clone(),
@@ -340,7 +351,7 @@ impl<'a> EventView<'a> {
             "flowName" => self.event.flow_name().map(Cow::Borrowed),
             "type" => Some(Cow::Borrowed(self.event.kind())),
             _ => {
-                let raw = self.raw(name)?;
+                let raw = self.raw(name).or_else(|| self.raw_at(name))?;
                 match raw.as_bytes().first()? {
                     b'"' => serde_json::from_str::<String>(raw).ok().map(Cow::Owned),
                     b'-' | b'0'..=b'9' => Some(Cow::Borrowed(raw)),

@@ -114,6 +114,10 @@ impl FlowStore for View {
         self.call("read", |store| store.read(subject, after))
     }
 
+    fn has_ordered_ids(&self) -> bool {
+        true
+    }
+
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
         self.call("index_add", |store| store.index_add(key, id, score, metadata))
     }

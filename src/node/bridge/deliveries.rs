@@ -25,10 +25,8 @@ const MAX_PER_TURN: usize = 64;
 pub(in crate::node) enum Source {
     /// A stream: messages with topics.
     Stream(Arc<Mailbox<Incoming>>),
-    /// A store's subscription: records.
+    /// A store's subscription, or a bus: records.
     Store(Arc<Mailbox<Stored>>),
-    /// A bus.
-    Bus(Arc<Mailbox<Json>>),
     /// Events of a queue.
     QueueEvents(Arc<Mailbox<QueueEvent>>),
     /// Cancellations of attempts.
@@ -185,10 +183,6 @@ impl Subscription {
             Source::Store(mailbox) => take_from(mailbox, max, batch, |batch, delivery| match delivery {
                 Delivery::Gap(it) => gap(batch, it),
                 Delivery::Item(stored) => batch.push(self.id, &stored.subject, stored.event.json()),
-            }),
-            Source::Bus(mailbox) => take_from(mailbox, max, batch, |batch, delivery| match delivery {
-                Delivery::Gap(it) => gap(batch, it),
-                Delivery::Item(json) => batch.push(self.id, "", &json),
             }),
             Source::QueueEvents(mailbox) => take_from(mailbox, max, batch, |batch, delivery| {
                 // What a listener missed is in the queue's counts; there is no place for a gap among these events.

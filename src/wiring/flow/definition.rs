@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::json::{self, Object};
+use crate::wiring::flow::reducer::check_emit;
 
 /// A flow and its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,41 @@ struct RawStep {
     job_options: Object,
 }
 
+/// Fields of a definition, of its entry and of a step. Those with `jobOptions` and `startsEntry` are added by defineFlow.
+const FLOW_FIELDS: &[&str] = &["id", "entry", "steps", "startsEntry"];
+const ENTRY_FIELDS: &[&str] = &["step", "queue", "emits", "jobOptions"];
+const STEP_FIELDS: &[&str] = &["subscribes", "emits", "queue", "jobOptions"];
+
+/// Refuses fields that are not known, which are mostly misspelt.
+fn check_fields(at: &str, value: &Value, known: &[&str]) -> Result<()> {
+    let Value::Object(object) = value else { return Ok(()) };
+    match object.keys().find(|field| !known.contains(&field.as_str())) {
+        None => Ok(()),
+        Some(field) => {
+            let nearest = known.iter().find(|known| is_near(known, field));
+            let hint = nearest.map(|known| format!("; did you mean {known:?}?")).unwrap_or_default();
+            Err(Error::invalid(format!("{at}.{field} is not known{hint} (known: {})", known.join(", "))))
+        }
+    }
+}
+
+/// Returns whether two names differ by at most two edits, so that one may be a misspelling of the other.
+fn is_near(a: &str, b: &str) -> bool {
+    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
+    if a.len().abs_diff(b.len()) > 2 || a.len() > 200 {
+        return false;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            next.push((next[j] + 1).min(row[j + 1] + 1).min(row[j] + usize::from(x != y)));
+        }
+        row = next;
+    }
+    row[b.len()] <= 2
+}
+
 fn read<T: DeserializeOwned>(at: &str, value: Value) -> Result<T> {
     T::deserialize(value).map_err(|e| Error::invalid(format!("{at}: {e}")))
 }
@@ -103,12 +139,15 @@ pub fn parse_flows(text: &str) -> Result<Flows> {
 
 impl FlowDefinition {
     fn read(at: &str, value: Value) -> Result<Self> {
+        check_fields(at, &value, FLOW_FIELDS)?;
+        check_fields(&format!("{at}.entry"), &value["entry"], ENTRY_FIELDS)?;
         let raw: RawFlow = read(at, value)?;
         if raw.id.is_empty() {
             return Err(Error::invalid(format!("{at}.id: expected a non-empty string")));
         }
         let mut steps = Vec::with_capacity(raw.steps.len() + 1);
         for (name, value) in raw.steps {
+            check_fields(&format!("{at}.steps.{name}"), &value, STEP_FIELDS)?;
             let step: RawStep = match value {
                 Value::Null => RawStep::default(),
                 value => read(&format!("{at}.steps.{name}"), value)?,
@@ -142,7 +181,71 @@ impl FlowDefinition {
             }
             name
         });
-        Ok(Self { id: raw.id, entry, starts_entry: raw.starts_entry, steps })
+        let flow = Self { id: raw.id, entry, starts_entry: raw.starts_entry, steps };
+        flow.check(at)?;
+        Ok(flow)
+    }
+
+    /// Refuses subscriptions that can never be met.
+    fn check(&self, at: &str) -> Result<()> {
+        let declared: BTreeSet<&str> =
+            self.steps.iter().flat_map(|step| step.emits.iter().flatten()).map(String::as_str).collect();
+        for step in &self.steps {
+            for (i, subscription) in step.subscribes.iter().enumerate() {
+                let at = format!("{at}.steps.{}.subscribes[{i}]", step.name);
+                check_emit(&at, subscription)?;
+                if let Some(name) = subscription.strip_prefix("step:")
+                    && self.step(name).is_none()
+                {
+                    let names: Vec<&str> = self.steps.iter().map(|step| step.name.as_str()).collect();
+                    return Err(Error::invalid(format!(
+                        "{at}: there is no step {name:?} (steps: {})",
+                        names.join(", ")
+                    )));
+                }
+                // A name that no step emits may come from outside the flow, unless it is a misspelling.
+                let is_misspelt = |emit: &&&str| subscription.len() > 4 && is_near(emit, subscription);
+                if let Sources::Anywhere(sources) = self.sources(subscription)
+                    && sources.is_empty()
+                    && let Some(emit) = declared.iter().find(is_misspelt)
+                {
+                    return Err(Error::invalid(format!(
+                        "{at}: no step emits {subscription:?}; did you mean {emit:?}? Add the name to the emits of a step \
+                         if it is emitted"
+                    )));
+                }
+            }
+        }
+        let mut reachable: BTreeSet<&str> = BTreeSet::new();
+        loop {
+            let can_run = |step: &&Step| {
+                self.is_entry(step)
+                    || !step.subscribes.is_empty()
+                        && step.subscribes.iter().all(|subscription| match self.sources(subscription) {
+                            Sources::Anywhere(_) => true,
+                            Sources::Declared(sources) => {
+                                sources.iter().any(|source| reachable.contains(source.name.as_str()))
+                            }
+                        })
+            };
+            let next: BTreeSet<&str> = self.steps.iter().filter(can_run).map(|step| step.name.as_str()).collect();
+            if next.len() == reachable.len() {
+                break;
+            }
+            reachable = next;
+        }
+        let stuck: Vec<&str> =
+            self.steps.iter().map(|step| &*step.name).filter(|name| !reachable.contains(name)).collect();
+        // A step without subscriptions that is not the entry is enqueued by the application.
+        let stuck: Vec<&str> =
+            stuck.into_iter().filter(|name| self.step(name).is_some_and(|step| !step.subscribes.is_empty())).collect();
+        if !stuck.is_empty() {
+            return Err(Error::invalid(format!(
+                "{at}.steps: {} can never run, because they wait for each other",
+                stuck.join(", ")
+            )));
+        }
+        Ok(())
     }
 
     /// Returns the step of this name.
@@ -211,7 +314,7 @@ mod tests {
     #[test]
     fn a_definition_is_read_with_its_defaults() {
         let flows = parse_flows(
-            r#"[{"id":"order","entry":{"step":"check","emits":["ok"]},"steps":{"pay":{"subscribes":["ok"],"queue":"money"},"ship":null},"more":1}]"#,
+            r#"[{"id":"order","entry":{"step":"check","emits":["ok"]},"steps":{"pay":{"subscribes":["ok"],"queue":"money"},"ship":null}}]"#,
         )
         .unwrap();
         let flow = &flows["order"];
@@ -229,6 +332,24 @@ mod tests {
             (r#"[{"id":"a","steps":{"x":{"subscribes":"y"}}}]"#, "flows[0].steps.x"),
             (r#"[{"id":"a","steps":{}},{"id":"a","steps":{}}]"#, "flows[1].id"),
             (r#"[{"id":"","steps":{}}]"#, "flows[0].id"),
+            (r#"[{"id":"a","step":{},"steps":{}}]"#, "flows[0].step is not known; did you mean \"steps\"?"),
+            (r#"[{"id":"a","entry":{"step":"x","emit":[]},"steps":{}}]"#, "flows[0].entry.emit is not known"),
+            (
+                r#"[{"id":"a","steps":{"x":{"subscribe":["y"]}}}]"#,
+                "flows[0].steps.x.subscribe is not known; did you mean",
+            ),
+            (
+                r#"[{"id":"a","entry":{"step":"x"},"steps":{"y":{"subscribes":["step:z"]}}}]"#,
+                "no step \"z\" (steps: x, y)",
+            ),
+            (
+                r#"[{"id":"a","entry":{"step":"x","emits":["order.paid"]},"steps":{"y":{"subscribes":["order.payd"],"emits":[]}}}]"#,
+                "did you mean \"order.paid\"?",
+            ),
+            (
+                r#"[{"id":"a","entry":{"step":"x"},"steps":{"y":{"subscribes":["step:z"]},"z":{"subscribes":["step:y"]}}}]"#,
+                "y, z can never run",
+            ),
         ] {
             let error = parse_flows(text).unwrap_err();
             assert!(error.message().contains(place), "{text}: {error}");

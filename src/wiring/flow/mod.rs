@@ -172,6 +172,14 @@ impl FlowWiring {
         Ok(())
     }
 
+    /// Checks a JSON array of flow definitions.
+    ///
+    /// # Errors
+    /// [`crate::error::Code::Invalid`], naming the path of the unusable value.
+    pub fn check_flows(json: &str) -> Result<()> {
+        parse_flows(json).map(|_| ())
+    }
+
     /// Returns the queues of the flows.
     pub fn queues(&self) -> BTreeSet<String> {
         queues(&self.core.flows())

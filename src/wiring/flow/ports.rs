@@ -24,6 +24,10 @@ pub trait FlowStore: Send + Sync + 'static {
     fn append(&self, subject: &str, event: NewEvent, after: Option<&str>) -> Op<Event>;
     /// Reads the records of a subject after an id, or all, in order.
     fn read(&self, subject: &str, after: Option<&str>) -> Op<Vec<Json>>;
+    /// Returns whether its ids are `<ms>-<seq>` and any such id can be read after.
+    fn has_ordered_ids(&self) -> bool {
+        false
+    }
     /// Adds or replaces an index entry.
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()>;
     /// Merges into an index entry. Returns false where there is none.
@@ -40,6 +44,11 @@ pub trait FlowQueue: Send + Sync + 'static {
     /// Reads a job. Returns None where there is none, or the queue cannot read jobs.
     fn job(&self, _queue: &str, _id: &str) -> Op<Option<FlowJob>> {
         Op::ok(None)
+    }
+
+    /// Removes a job. Returns whether there was one.
+    fn remove(&self, _queue: &str, _id: &str) -> Op<bool> {
+        Op::ok(false)
     }
 
     /// Reads the newest jobs that have ended, at most `limit` of each outcome.
@@ -147,6 +156,10 @@ impl FlowQueue for Arc<Queue> {
         Queue::job(self, queue, id).and_then(|job| job.map(|job| FlowJob::parse(&job)).transpose())
     }
 
+    fn remove(&self, queue: &str, id: &str) -> Op<bool> {
+        Queue::remove_job(self, queue, id)
+    }
+
     fn ended_jobs(&self, queue: &str, limit: u64) -> Op<Vec<FlowJob>> {
         let (this, queue) = (self.clone(), queue.to_owned());
         Op::pending(async move {
@@ -209,6 +222,10 @@ impl FlowStore for BackendFlowStore {
             Ok(self.backend.read(Subject::new(subject)?, EventQuery { after, ..EventQuery::default() }))
         };
         read().unwrap_or_else(Op::err)
+    }
+
+    fn has_ordered_ids(&self) -> bool {
+        true
     }
 
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {

@@ -79,6 +79,7 @@ pub struct RunState {
     /// The number of `flow.retry` events, and that at which each step was retried last.
     retries: u32,
     retried: BTreeMap<Arc<str>, u32>,
+    has_start: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -212,6 +213,39 @@ struct JobOptions<'a> {
     options: &'a Object,
 }
 
+/// Limit of the dots in the name of an emit. Each is a level of the index entry, which nests no deeper than JSON may.
+pub const MAX_EMIT_DOTS: usize = json::MAX_DEPTH - 12;
+
+/// Checks the name of an emit.
+///
+/// # Errors
+/// [`crate::error::Code::Invalid`] where it has more than [`MAX_EMIT_DOTS`] dots.
+pub fn check_emit(what: &str, name: &str) -> Result<()> {
+    let dots = name.bytes().filter(|byte| *byte == b'.').count();
+    if dots > MAX_EMIT_DOTS {
+        return Err(Error::invalid(format!("{what}: {dots} dots, and a name has at most {MAX_EMIT_DOTS}")));
+    }
+    Ok(())
+}
+
+/// Checks an event before it is published: the name of an emit.
+///
+/// # Errors
+/// [`crate::error::Code::Invalid`], naming the field.
+pub fn check_event(event: &str) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Emit<'a> {
+        #[serde(borrow, default)]
+        data: Option<&'a RawValue>,
+    }
+    let Ok(Emit { data: Some(data) }) = serde_json::from_str::<Emit<'_>>(event) else { return Ok(()) };
+    let data: Data<'_> = serde_json::from_str(data.get()).unwrap_or_default();
+    match text(data.name).or_else(|| text(data.topic)) {
+        Some(name) => check_emit("event.data.name", &name),
+        None => Ok(()),
+    }
+}
+
 fn text(raw: Option<&RawValue>) -> Option<String> {
     serde_json::from_str(raw?.get()).ok().filter(|text: &String| !text.is_empty())
 }
@@ -256,6 +290,7 @@ impl RunState {
             |status| self.end = Some(End { status, at: record.ts.clone(), error: text(data.error).map(Into::into) });
         match record.kind.as_ref() {
             "flow.start" => {
+                self.has_start = true;
                 if self.input.is_none() {
                     self.input = data.input.map(|input| input.get().into());
                 }
@@ -266,6 +301,7 @@ impl RunState {
             "flow.cancel" => end(Status::Canceled),
             "emit" => {
                 if let Some(name) = text(data.name).or_else(|| text(data.topic)) {
+                    check_emit("event.data.name", &name)?;
                     let payload = data.payload.map(|payload| payload.get().into());
                     self.emits.entry(name.into()).or_insert(Emit { ts: record.ts, payload });
                 }
@@ -343,6 +379,11 @@ impl RunState {
     /// Returns the status.
     pub fn status(&self) -> Status {
         self.end.as_ref().map_or(Status::Running, |end| end.status)
+    }
+
+    /// Returns whether the log has a `flow.start`.
+    pub fn has_start(&self) -> bool {
+        self.has_start
     }
 
     /// Returns whether the run was retried after a failure.

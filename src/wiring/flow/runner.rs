@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::error::{Code, Error, Result};
-use crate::event::{Event, NewEvent};
+use crate::event::{Event, EventId, NewEvent};
 use crate::json::{Object, parse_object};
 use crate::op::{Completion, Op};
 use crate::store::Announce;
@@ -24,6 +24,10 @@ use crate::wiring::flow::{Admission, FlowQueue, FlowStats, FlowStore, Runs, Sign
 /// The delay before the second attempt; it doubles each time, up to [`MAX_RETRY_DELAY`].
 pub(super) const RETRY_DELAY: Duration = Duration::from_millis(50);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Attempts to enqueue a step in a row. Later ones follow after a delay of up to [`MAX_ENQUEUE_DELAY`], in which other runs
+/// are processed.
+const ENQUEUE_ATTEMPTS: u32 = 5;
+const MAX_ENQUEUE_DELAY: Duration = Duration::from_secs(30);
 pub(super) struct Core {
     pub(super) store: Arc<dyn FlowStore>,
     pub(super) queue: Option<Arc<dyn FlowQueue>>,
@@ -70,6 +74,14 @@ pub(super) struct Run {
     indexed: Option<Object>,
     /// An outcome that may still change, and when it is final.
     pending_outcome: Option<(Outcome, Instant)>,
+    /// When an enqueue that failed is repeated, and the delay before the next repetition.
+    retry: Option<(Instant, Duration)>,
+    /// Whether the state was idle before this work: its log may have been deleted meanwhile.
+    is_cached: bool,
+    /// Whether the log was deleted after it had been folded.
+    deleted: bool,
+    /// Whether the log was started again after it had been deleted, so that jobs of the earlier run may be left.
+    restarted: bool,
     /// Whether the terminal event may have been appended without a confirmation.
     terminal_unconfirmed: bool,
 }
@@ -82,8 +94,21 @@ impl Run {
             enqueued: BTreeSet::new(),
             indexed: None,
             pending_outcome: None,
+            retry: None,
+            is_cached: false,
+            deleted: false,
+            restarted: false,
             terminal_unconfirmed: false,
         }
+    }
+}
+
+impl Run {
+    /// Returns when the run must be applied although nothing new happens.
+    fn due(&self) -> Option<Instant> {
+        let outcome = self.pending_outcome.as_ref().map(|(_, due)| *due);
+        let retry = self.retry.map(|(due, _)| due);
+        outcome.into_iter().chain(retry).min()
     }
 }
 
@@ -161,17 +186,18 @@ impl Core {
     /// Drives one run until there is no work.
     async fn drive(self: Arc<Self>, subject: Arc<str>, run_id: Arc<str>) {
         let mut run = self.runs.take_idle(&subject);
+        let mut is_cached = run.is_some();
         let wake = self.runs.wake(&subject);
         loop {
             if let Some(work) = self.runs.take(&subject) {
-                let known = run.take().unwrap_or_else(|| Run::new(run_id.clone()));
+                let mut known = run.take().unwrap_or_else(|| Run::new(run_id.clone()));
+                known.is_cached = std::mem::take(&mut is_cached);
                 // The semaphore is never closed.
                 let _permit = self.permits.acquire().await;
                 run = self.work(&subject, known, work).await;
                 continue;
             }
-            if let Some((_, due)) = run.as_ref().and_then(|run| run.pending_outcome.as_ref()) {
-                let due = *due;
+            if let Some(due) = run.as_ref().and_then(Run::due) {
                 tokio::select! {
                     () = wake.notified() => {}
                     () = tokio::time::sleep_until(due) => { self.runs.signal(&subject, Signal::Refresh); }
@@ -197,11 +223,28 @@ impl Core {
             || !work.ingress.is_empty()
             || !work.failed_jobs.is_empty();
         let mut known = Vec::new();
+        if run.is_cached
+            && !work.ingress.is_empty()
+            && let Err(error) = self.catch_up(subject, &mut run).await
+        {
+            // The events are persisted all the same.
+            self.report_failure("a run could not be processed", &run.id, &error);
+        }
         for (number, event) in work.ingress {
+            if run.deleted && run.state.last_id().is_none() && event.kind() != "flow.start" {
+                tracing::debug!(run = &*run.id, kind = event.kind(), "a late event of a deleted run was dropped");
+                count(&self.counters.lost);
+                self.runs.complete_ingress(number);
+                continue;
+            }
+            let is_start = event.kind() == "flow.start";
             match self.persist(subject, &run, &event, &known).await {
                 Ok(record) => {
                     count(&self.counters.persisted);
                     known.push(record.id().to_owned());
+                    if is_start {
+                        run.deleted = false;
+                    }
                 }
                 Err(error) => self.drop_event(&event, error.message()),
             }
@@ -324,7 +367,22 @@ impl Core {
     /// Folds new records of the log. Returns whether there were any.
     pub(super) async fn catch_up(&self, subject: &str, run: &mut Run) -> Result<bool> {
         let after = run.state.last_id().cloned();
-        let records = self.attempt(|| self.store.read(subject, after.as_deref())).await?;
+        let last = after.as_deref().and_then(|id| id.parse::<EventId>().ok()).filter(|_| self.store.has_ordered_ids());
+        // From the last folded event on: where it is missing, the log was deleted.
+        let from = last.map(|id| id.before().to_string()).or(after.as_deref().map(str::to_owned));
+        let mut records = self.attempt(|| self.store.read(subject, from.as_deref())).await?;
+        if let Some(last) = last
+            && !records
+                .first()
+                .is_some_and(|record| Event::parse(record).is_ok_and(|event| *event.id() == *last.to_string()))
+        {
+            run.state = RunState::default();
+            run.enqueued.clear();
+            run.indexed = None;
+            run.pending_outcome = None;
+            (run.deleted, run.restarted) = (true, true);
+            records = self.attempt(|| self.store.read(subject, None)).await?;
+        }
         // A foreign store that ignores `after` returns the whole log: folding it again changes nothing.
         for record in &records {
             let was_running = run.state.status() == Status::Running;
@@ -341,6 +399,11 @@ impl Core {
     /// Enqueues steps, ends the run and writes its index entry, according to the state.
     async fn apply(&self, subject: &str, run: &mut Run, delay: &mut Duration) -> Result<Next> {
         let Some(name) = run.state.flow_name().cloned() else { return Ok(Next::Done) };
+        if run.deleted && !run.state.has_start() {
+            // Late events of a deleted run do not revive it.
+            return Ok(Next::Done);
+        }
+        run.deleted = false;
         let flow = self.flows().get(&*name).cloned();
         if run.indexed.is_none() {
             // Recovery finds only indexed runs, so this comes before all other effects.
@@ -367,18 +430,46 @@ impl Core {
             return Ok(());
         };
         let enqueue = || queue.enqueue(&trigger.queue, &trigger.step, trigger.data.clone(), trigger.opts.clone());
-        match self.attempt(enqueue).await {
-            Ok(_) => {
-                count(&self.counters.triggered);
-                run.enqueued.insert(trigger.job_id);
-            }
-            Err(error) if *self.aborted.borrow() => return Err(error),
-            // The next event of the run repeats the attempt.
-            Err(error) => {
-                self.report_failure(&format!("step {:?} could not be enqueued", trigger.step), &run.id, &error)
+        if run.restarted && !self.remove_ended(queue.as_ref(), &trigger).await? {
+            return Ok(());
+        }
+        let mut delay = RETRY_DELAY;
+        for attempt in 1.. {
+            match self.once(enqueue()).await {
+                Ok(_) => {
+                    count(&self.counters.triggered);
+                    run.enqueued.insert(trigger.job_id);
+                    run.retry = None;
+                    break;
+                }
+                Err(error) if *self.aborted.borrow() => return Err(error),
+                Err(error) if error.is_retryable() && attempt < ENQUEUE_ATTEMPTS => self.pause(&mut delay).await?,
+                Err(error) => {
+                    tracing::warn!(
+                        code = "NVENT_ENQUEUE",
+                        "step {:?} of run {:?} could not be enqueued: {error}",
+                        trigger.step,
+                        run.id
+                    );
+                    self.report_failure("a step could not be enqueued", &run.id, &error);
+                    if error.is_retryable() {
+                        let pause = run.retry.map_or(RETRY_DELAY * 20, |(_, delay)| delay);
+                        run.retry = Some((Instant::now() + pause, (pause * 2).min(MAX_ENQUEUE_DELAY)));
+                    }
+                    break;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Removes the job that an earlier run of this id left behind. Returns false where it is still at work.
+    async fn remove_ended(&self, queue: &dyn FlowQueue, trigger: &Trigger) -> Result<bool> {
+        match self.attempt(|| queue.job(&trigger.queue, &trigger.job_id)).await? {
+            None => Ok(true),
+            Some(job) if job.end.is_none() => Ok(false),
+            Some(_) => self.attempt(|| queue.remove(&trigger.queue, &trigger.job_id)).await.map(|_| true),
+        }
     }
 
     /// Returns the outcome if no event in flight can change it any more.
