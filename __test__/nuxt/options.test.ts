@@ -86,6 +86,24 @@ describe('the options of a server', () => {
     for (const makers of Object.values(nativeAdapters(config))) for (const make of Object.values(makers)) (make as () => unknown)()
   })
 
+  test.each([
+    ['stores', 'file', /^nvent.store.file: .*wrong/],
+    ['queues', 'file', /^nvent.queue: .*wrong/],
+  ] as const)('durability is passed to the %s of files', (kind, backend, message) => {
+    const config = serverConfig(built({ options: { durability: 'disk' } }))
+    config.store.file.durability = config.queue.file.durability = 'wrong' as 'disk'
+    expect(() => nativeAdapters(config)[kind][backend]!()).toThrow(message)
+  })
+
+  test('retained topics, trimming and prefixes are passed to the adapters on Redis', () => {
+    const config = serverConfig(built())
+    const wrong = (change: object, part: 'stores' | 'streams') => expect(() => nativeAdapters({ ...config, ...change })[part].redis!())
+    wrong({ store: { ...config.store, prefix: 1 } }, 'stores').toThrow('prefix')
+    wrong({ store: { ...config.store, trim: { maxLen: 'x' } } }, 'stores').toThrow('trim')
+    wrong({ stream: { ...config.stream, prefix: 1 } }, 'streams').toThrow('prefix')
+    wrong({ stream: { ...config.stream, retain: { topics: 'x' } } }, 'streams').toThrow('retain')
+  })
+
   test('beside nvent its Redis packages are read, and text with a number in it is one', () => {
     const { store, stream } = serverConfig(built({
       withNvent: true,

@@ -97,6 +97,10 @@ describe.each([
     server = next
   })
 
+  test('a worker that is registered while the server runs needs no startProcessingQueue', async () => {
+    expect(await server.get('/api/late', { withinMs: 10_000 })).toEqual({ ran: 'ran' })
+  })
+
   test('calls as nvent makes them are taken as its own adapters take them, with a warning for each kind', async () => {
     expect(await server.get('/api/loose')).toEqual({ jobs: 1, all: 1, events: 2, flows: 1, value: 1 })
     await server.get('/api/loose')

@@ -42,6 +42,8 @@ export default defineNitroPlugin((nitroApp) => {
   let endRouting: (() => Promise<void>) | undefined
   let wiringListens = () => {}
   const listening = new Promise<void>(resolve => wiringListens = resolve)
+  let everythingRegistered = () => {}
+  const registered = new Promise<void>(resolve => everythingRegistered = resolve)
 
   // After nvent's own adapter packages, which register the same names.
   hookLast(nitroApp, 'nvent:register-adapters', async () => {
@@ -59,6 +61,7 @@ export default defineNitroPlugin((nitroApp) => {
         lenientQueue(queue)
         activity.watch(queue, ['enqueue', 'schedule'])
         holdEnqueues(queue, Promise.race([listening, startup.wait()]))
+        startWorkers(queue, registered)
       }
       register(adapters, config.replace)
       await startup.open(() => openChosen(adapters, config))
@@ -75,7 +78,10 @@ export default defineNitroPlugin((nitroApp) => {
     endRouting = async () => routing.stop()
     await routing.start()
   })
-  hookLast(nitroApp, 'nvent:adapters:ready', () => startup.ready())
+  hookLast(nitroApp, 'nvent:adapters:ready', () => {
+    everythingRegistered()
+    startup.ready()
+  })
 
   // After nvent has drained its queue, and after everything else that ends with the server. nvent closes no store.
   hookLast(nitroApp, 'close', async () => {
@@ -137,6 +143,19 @@ function holdEnqueues(queue: RegisteredQueue, listening: Promise<void>) {
   void listening.then(() => queue.enqueue = enqueue)
   queue.end = queue.close.bind(queue)
   queue.close = () => queue.drain()
+}
+
+/**
+ * Makes workers run without `startProcessingQueue`, which is optional in nvent's interface, unless `autorun` is false. Those
+ * registered while the server starts run once all are there.
+ */
+function startWorkers(queue: RegisteredQueue, registered: Promise<void>) {
+  const registerWorker = queue.registerWorker.bind(queue)
+  queue.registerWorker = (name, jobName, handler, opts) => {
+    registerWorker(name, jobName, handler, opts)
+    if (opts?.autorun === false) return
+    registered.then(() => queue.startProcessingQueue(name)).catch(error => console.error(`[nvent-native] the queue ${name} was not started:`, error))
+  }
 }
 
 /** Waits for all, and reports those that fail. */
