@@ -840,9 +840,9 @@ interface JobOptions {
     lifo?: boolean;
     /** Milliseconds after which an attempt counts as failed and its signal is aborted. Absent, 0 or Infinity: never. */
     timeout?: number;
-    /** Forget the job when it completes; a number keeps the newest so many. */
+    /** Removes the job when it completes; a number keeps that many of the newest, false all. Default 10,000 for each queue. */
     removeOnComplete?: boolean | number | KeepJobs;
-    /** Forget the job when it fails for good; a number keeps the newest so many. */
+    /** Removes the job after its final failure; a number keeps that many of the newest, false all. Default 10,000 for each queue. */
     removeOnFail?: boolean | number | KeepJobs;
 }
 /** Which of the jobs that ended are kept, looked at when one ends: the newest `count`, and of them those that ended at most `age` seconds ago. */
@@ -903,10 +903,12 @@ interface ScheduleOptions {
 interface WorkerOptions {
     /** Jobs of the queue that run at a time; the first registration of a queue counts. Default 1. */
     concurrency?: number;
-    /** Jobs run from `startProcessingQueue` on. false: the queue is paused until `resume` as well. Default true. */
+    /** Whether jobs run once the worker is registered. false: they wait until `resume`. Default true. */
     autorun?: boolean;
     /** Milliseconds that a handler may go on after its timeout before its place is given to another job, with a warning. Default 30,000. */
     abandonAfter?: number;
+    /** Keeps the process alive until the queue is closed. Otherwise a process that has nothing else to do ends. Default false. */
+    keepAlive?: boolean;
 }
 /** Which jobs to list. */
 interface JobQuery {
@@ -945,13 +947,16 @@ interface QueueAdapter {
     getJobs(queue: string, query?: JobQuery): Promise<Job[]>;
     /** How many jobs are in each state. */
     getJobCounts(queue: string): Promise<Record<JobState, number>>;
-    /** The schedules of a queue. */
+    /** The schedules of a queue: `{ id, jobName, queueName, pattern, cron, tz?, limit?, repeatCount, nextRun }`, `nextRun` a Date. */
     getScheduledJobs(queue: string): Promise<any[]>;
     /** Removes a schedule, or a job that `schedule` delayed. Whether there was one. */
     removeScheduledJob(scheduleId: string): Promise<boolean>;
     /** Removes a job; the result of an active one is ignored. Whether it was there. */
     removeJob(queue: string, jobId: string): Promise<boolean>;
-    /** Payload: `{ jobId, name, … }` with returnvalue, failedReason, progress or delay as the event has it. The returned function ends it. */
+    /**
+     * Payload: `{ jobId, name, attemptsMade, … }`, with `job` (waiting, delayed), `delay`, `progress`, `returnvalue`, or
+     * `failedReason` and `maxAttempts`, as the event has it. The returned function removes the listener.
+     */
     on(queue: string, event: QueueEvent, callback: (payload: any) => void): () => void;
     /** Whether a queue is paused. */
     isPaused(queue: string): Promise<boolean>;
@@ -961,7 +966,17 @@ interface QueueAdapter {
     resume(queue: string): Promise<void>;
     /** Says who runs the jobs of a name. A rejection is a failed attempt; a result with `awaiting: true` means: forget the job, its id may be used again. */
     registerWorker(queue: string, jobName: string, handler: (job: any, context: JobContext) => Promise<any>, opts?: WorkerOptions): void;
-    /** Runs what waits, once all handlers are registered. */
+    /** Makes a failed job wait for one more attempt. Whether it had failed. */
+    retryJob(queue: string, jobId: string): Promise<boolean>;
+    /** Whether the queue is usable. */
+    health(): Promise<{
+        ok: boolean;
+        backend: string;
+        detail?: string;
+    }>;
+    /** Counts of this adapter. */
+    stats(): Record<string, number>;
+    /** Optional: workers run by themselves. Within nvent, those that it registers while it starts wait for this call. */
     startProcessingQueue(queue: string): void;
     /**
      * Starts no further job, waits up to 30 s for running handlers, then closes. Jobs that are enqueued meanwhile, also by
@@ -969,6 +984,32 @@ interface QueueAdapter {
      * been answered, for which it waits up to 5 s.
      */
     close(): Promise<void>;
+}
+/** What an adapter has done since it was made, as numbers. */
+interface QueueStats extends Record<string, number> {
+    enqueued: number;
+    /** Attempts whose handler was called, succeeded and failed. */
+    started: number;
+    completed: number;
+    failed: number;
+    /** Handlers at work. */
+    running: number;
+    workers: number;
+    /** Listeners that threw, and outcomes that could not be stored. */
+    handlerErrors: number;
+}
+/** A queue with files of its own. */
+interface FileQueue extends QueueAdapter {
+    /**
+     * Copies all queues, as they are at one moment, to a new file at `path`. To restore, put it into an empty `dataDir`
+     * under the name `queue.db`. Other calls wait meanwhile.
+     */
+    backup(path: string): Promise<void>;
+    /** Reads everything and reports what is wrong. Other calls wait meanwhile. */
+    verify(): Promise<{
+        ok: boolean;
+        problems: string[];
+    }>;
 }
 /** Options of {@link MemoryQueueAdapter}. */
 interface QueueOptions {
@@ -1112,6 +1153,7 @@ declare function deleteRun(flow: Flow | string, runId: string): Promise<boolean>
 
 /** The queue adapter of every backend. */
 declare abstract class NventQueueAdapter implements QueueAdapter {
+    private readonly backend;
     private readonly subscriptions;
     /** The subscription of each worker, by queue and name. */
     private readonly workers;
@@ -1119,6 +1161,9 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     private readonly attempts;
     private readonly warnings;
     private receivesCancellations;
+    private readonly counters;
+    /** Keeps the process alive while a worker with `keepAlive` is registered. */
+    private keepAlive;
     /** Resolves when every enqueue made so far has settled. */
     private enqueued;
     init(): Promise<void>;
@@ -1130,6 +1175,13 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     getScheduledJobs(queue: string): Promise<any[]>;
     removeScheduledJob(scheduleId: string): Promise<boolean>;
     removeJob(queue: string, jobId: string): Promise<boolean>;
+    retryJob(queue: string, jobId: string): Promise<boolean>;
+    health(): Promise<{
+        ok: boolean;
+        backend: string;
+        detail?: string;
+    }>;
+    stats(): QueueStats;
     isPaused(queue: string): Promise<boolean>;
     pause(queue: string): Promise<void>;
     resume(queue: string): Promise<void>;
@@ -1151,8 +1203,13 @@ declare class MemoryQueueAdapter extends NventQueueAdapter {
     constructor(opts?: QueueOptions);
 }
 /** Queues in a folder: jobs survive the process. One process at a time. */
-declare class FileQueueAdapter extends NventQueueAdapter {
+declare class FileQueueAdapter extends NventQueueAdapter implements FileQueue {
     constructor(opts: FileQueueOptions);
+    backup(path: string): Promise<void>;
+    verify(): Promise<{
+        ok: boolean;
+        problems: string[];
+    }>;
 }
 
 /** A store of any backend: both surfaces, over one native store. */
@@ -1268,4 +1325,4 @@ declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
 };
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, defineFlow, deleteRun, getEventBus, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
+export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
@@ -85,7 +85,7 @@ describe('file queue', () => {
     await first.init()
     await until('the first half of a second, so that it does not fire yet', () => Date.now() % 1_000 < 500)
     const id = await first.schedule('q', { name: 'a', data: 1 }, { cron: '* * * * * *' })
-    const [{ nextRun }] = await first.getScheduledJobs('q')
+    const nextRun = (await first.getScheduledJobs('q'))[0].nextRun.getTime()
     await first.close()
     await until('three missed times', () => Date.now() > nextRun + 2_000)
     const reopened = Date.now()
@@ -96,6 +96,32 @@ describe('file queue', () => {
     })
     expect(times.filter(time => time <= reopened)).toEqual([nextRun])
     await queue.close()
+  })
+
+  it('is copied by backup, and verified', async () => {
+    const queue = new FileQueueAdapter({ dataDir })
+    await queue.enqueue('q', { name: 'a', data: [1], opts: { jobId: 'x' } })
+    const copy = path.join(dataDir, 'copy')
+    await mkdir(copy)
+    await queue.backup(path.join(copy, 'queue.db'))
+    await rejects(queue.backup(path.join(copy, 'queue.db')), 'NVENT_INVALID', /queue\.db/)
+    expect(await queue.verify()).toEqual({ ok: true, problems: [] })
+    await queue.close()
+    const restored = new FileQueueAdapter({ dataDir: copy })
+    expect(await restored.getJob('q', 'x')).toMatchObject({ data: [1], state: 'waiting' })
+    await restored.close()
+  })
+
+  it('says why it is not well', async () => {
+    await writeFile(path.join(dataDir, 'queue.db'), 'this is no database, and long enough to be one'.repeat(50))
+    const queue = new FileQueueAdapter({ dataDir })
+    expect(await queue.health()).toMatchObject({ ok: false, backend: 'file', detail: expect.stringMatching(/queue\.db/) })
+    await queue.close()
+  })
+
+  it.each([[true, 'worked'], [false, '']])('keeps a process alive where a worker has keepAlive: %s', async (keepAlive, output) => {
+    const { stdout, stderr } = await run('works-on-a-delayed-job.mjs', dataDir, String(keepAlive))
+    expect([stdout.trim(), stderr]).toEqual([output, ''])
   })
 
   it('is shared by the adapters of one process', async () => {

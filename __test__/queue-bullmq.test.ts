@@ -71,6 +71,15 @@ class BullQueueAdapter implements QueueAdapter {
     return () => void events.off(event, callback)
   }
 
+  async retryJob(queue: string, id: string): Promise<boolean> {
+    const job = await this.queue(queue).getJob(id)
+    if (await job?.getState() !== 'failed') return false
+    await job!.retry()
+    return true
+  }
+
+  health = async (): Promise<{ ok: boolean, backend: string }> => ({ ok: true, backend: 'bullmq' })
+  stats = (): Record<string, number> => ({})
   isPaused = (queue: string): Promise<boolean> => this.queue(queue).isPaused()
   pause = (queue: string): Promise<void> => this.queue(queue).pause()
   resume = (queue: string): Promise<void> => this.queue(queue).resume()

@@ -2,10 +2,10 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { runTracked } from './activity'
 import { callback, json, jsonObject, object, options, text } from './check'
 import { invalid, messageOf } from './errors'
-import { addon, bridge, call, flushDeliveries, callSync, offDelivery, onDelivery } from './native'
+import { addon, bridge, call, callSync, flushDeliveries, healthOf, offDelivery, onDelivery } from './native'
 import type { NativeQueue, Reply } from './native'
 import type {
-  FileQueueOptions, Job, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, QueueOptions, ScheduleOptions, WorkerOptions,
+  FileQueue, FileQueueOptions, Job, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, QueueOptions, QueueStats, ScheduleOptions, WorkerOptions,
 } from './types'
 import { Warnings, warnOnce } from './warn'
 
@@ -94,11 +94,14 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   private readonly attempts = new Map<number, AbortController>()
   private readonly warnings: Warnings
   private receivesCancellations = false
+  private readonly counters = { enqueued: 0, started: 0, completed: 0, failed: 0 }
+  /** Keeps the process alive while a worker with `keepAlive` is registered. */
+  private keepAlive: NodeJS.Timeout | undefined
   /** Resolves when every enqueue made so far has settled. */
   private enqueued: Promise<unknown> = Promise.resolve()
 
   /** @internal */
-  protected constructor(backend: 'memory' | 'file', given: Record<string, unknown>) {
+  protected constructor(private readonly backend: 'memory' | 'file', given: Record<string, unknown>) {
     const settings = { ...given, defaultJobOptions: finiteNumbers('options.defaultJobOptions', jobOptions('options.defaultJobOptions', given['defaultJobOptions']), INFINITE_JOB_OPTIONS) }
     this.native = callSync(() => addon.NativeQueue[backend](bridge, json('options', settings)))
     this.warnings = new Warnings(`the ${backend} queue`)
@@ -110,6 +113,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
 
   async enqueue(queue: string, job: NewJob): Promise<string> {
     const id = call<string>(() => this.native.enqueue(text('queue', queue), newJob(job)))
+    this.counters.enqueued += 1
     // Without the values, which would keep each other alive.
     if (id instanceof Promise) this.enqueued = Promise.allSettled([this.enqueued, id]).then(() => {})
     return id
@@ -136,7 +140,8 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   }
 
   async getScheduledJobs(queue: string): Promise<any[]> {
-    return call(() => this.native.scheduled(text('queue', queue)))
+    const schedules = await call<any[]>(() => this.native.scheduled(text('queue', queue)))
+    return schedules.map(schedule => ({ ...schedule, nextRun: new Date(schedule.nextRun) }))
   }
 
   async removeScheduledJob(scheduleId: string): Promise<boolean> {
@@ -145,6 +150,23 @@ export abstract class NventQueueAdapter implements QueueAdapter {
 
   async removeJob(queue: string, jobId: string): Promise<boolean> {
     return call(() => this.native.removeJob(text('queue', queue), text('jobId', jobId)))
+  }
+
+  async retryJob(queue: string, jobId: string): Promise<boolean> {
+    return call(() => this.native.retryJob(text('queue', queue), text('jobId', jobId)))
+  }
+
+  async health(): Promise<{ ok: boolean, backend: string, detail?: string }> {
+    return { backend: this.backend, ...await healthOf(this.native) }
+  }
+
+  stats(): QueueStats {
+    return { ...this.counters, running: this.attempts.size, workers: this.workers.size, handlerErrors: this.warnings.count }
+  }
+
+  /** Workers of queues that have none yet wait for `startProcessingQueue`, until they are released. @internal */
+  holdWorkers(isHeld: boolean): void {
+    this.native.holdWorkers(isHeld)
   }
 
   async isPaused(queue: string): Promise<boolean> {
@@ -167,6 +189,8 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void {
     callback('handler', handler)
     const settings = jsonObject('options', finiteNumbers('options', opts ?? {}, { concurrency: MAX_COUNT }))
+    const { keepAlive = false } = opts ?? {}
+    if (typeof keepAlive !== 'boolean') throw invalid(`options.keepAlive: expected true or false, got ${typeof keepAlive}`)
     this.receiveCancellations()
     const key = JSON.stringify([text('queue', queue), text('jobName', jobName)])
     const end = this.subscribe(
@@ -177,6 +201,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     // The queue has taken back what the worker before had not started.
     this.workers.get(key)?.()
     this.workers.set(key, end)
+    if (keepAlive) this.keepAlive ??= setInterval(() => {}, 0x7FFFFFFF)
   }
 
   startProcessingQueue(queue: string): void {
@@ -194,6 +219,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
 
   async close(): Promise<void> {
     await call(() => this.native.close(CLOSE_TIMEOUT))
+    clearInterval(this.keepAlive)
     for (const id of this.subscriptions) {
       flushDeliveries(id)
       offDelivery(id)
@@ -210,10 +236,12 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     await this.enqueued
     await turn()
     if (!this.native.startAttempt(token)) return
+    this.counters.started += 1
     const controller = new AbortController()
     this.attempts.set(token, controller)
     const { outcome, answered } = await runTracked(async () => json('result', await handler(job, { progress, signal: controller.signal }) ?? null))
     this.attempts.delete(token)
+    this.counters[outcome.status === 'fulfilled' ? 'completed' : 'failed'] += 1
     try {
       if (answered) {
         // The next job may start; only the end of this one waits.
@@ -241,6 +269,9 @@ export abstract class NventQueueAdapter implements QueueAdapter {
         const limit = 'a handler went on after its timeout and ignored its signal: its place was given to another job'
         process.emitWarning(limit, { type: 'NventWarning', code: 'NVENT_HANDLER' })
         return
+      }
+      if (reason === 'timed-out') {
+        warnOnce('NVENT_TIMEOUT', 'an attempt of a job was ended by its timeout (`timeout` of the job; `stepTimeout`, 5 minutes unless configured, in nvent): further ones are not reported')
       }
       const why = { 'timed-out': 'the attempt timed out', 'removed': 'the job was removed', 'closed': 'the queue was closed' }[reason]
       this.attempts.get(token)?.abort(new DOMException(why, reason === 'timed-out' ? 'TimeoutError' : 'AbortError'))
@@ -284,10 +315,18 @@ export class MemoryQueueAdapter extends NventQueueAdapter {
 }
 
 /** Queues in a folder: jobs survive the process. One process at a time. */
-export class FileQueueAdapter extends NventQueueAdapter {
+export class FileQueueAdapter extends NventQueueAdapter implements FileQueue {
   constructor(opts: FileQueueOptions) {
     const given = options('options', opts, { dataDir: 'string', durability: 'string', defaultJobOptions: 'object' })
     if (!given['dataDir']) throw invalid('options.dataDir is required: the folder of the queues')
     super('file', given)
+  }
+
+  async backup(path: string): Promise<void> {
+    await call(() => this.native.backup(text('path', path)))
+  }
+
+  async verify(): Promise<{ ok: boolean, problems: string[] }> {
+    return call(() => this.native.verify())
   }
 }

@@ -885,9 +885,9 @@ export interface JobOptions {
   lifo?: boolean
   /** Milliseconds after which an attempt counts as failed and its signal is aborted. Absent, 0 or Infinity: never. */
   timeout?: number
-  /** Forget the job when it completes; a number keeps the newest so many. */
+  /** Removes the job when it completes; a number keeps that many of the newest, false all. Default 10,000 for each queue. */
   removeOnComplete?: boolean | number | KeepJobs
-  /** Forget the job when it fails for good; a number keeps the newest so many. */
+  /** Removes the job after its final failure; a number keeps that many of the newest, false all. Default 10,000 for each queue. */
   removeOnFail?: boolean | number | KeepJobs
 }
 
@@ -944,10 +944,12 @@ export interface ScheduleOptions {
 export interface WorkerOptions {
   /** Jobs of the queue that run at a time; the first registration of a queue counts. Default 1. */
   concurrency?: number
-  /** Jobs run from `startProcessingQueue` on. false: the queue is paused until `resume` as well. Default true. */
+  /** Whether jobs run once the worker is registered. false: they wait until `resume`. Default true. */
   autorun?: boolean
   /** Milliseconds that a handler may go on after its timeout before its place is given to another job, with a warning. Default 30,000. */
   abandonAfter?: number
+  /** Keeps the process alive until the queue is closed. Otherwise a process that has nothing else to do ends. Default false. */
+  keepAlive?: boolean
 }
 
 /** Which jobs to list. */
@@ -989,13 +991,16 @@ export interface QueueAdapter {
   getJobs(queue: string, query?: JobQuery): Promise<Job[]>
   /** How many jobs are in each state. */
   getJobCounts(queue: string): Promise<Record<JobState, number>>
-  /** The schedules of a queue. */
+  /** The schedules of a queue: `{ id, jobName, queueName, pattern, cron, tz?, limit?, repeatCount, nextRun }`, `nextRun` a Date. */
   getScheduledJobs(queue: string): Promise<any[]>
   /** Removes a schedule, or a job that `schedule` delayed. Whether there was one. */
   removeScheduledJob(scheduleId: string): Promise<boolean>
   /** Removes a job; the result of an active one is ignored. Whether it was there. */
   removeJob(queue: string, jobId: string): Promise<boolean>
-  /** Payload: `{ jobId, name, … }` with returnvalue, failedReason, progress or delay as the event has it. The returned function ends it. */
+  /**
+   * Payload: `{ jobId, name, attemptsMade, … }`, with `job` (waiting, delayed), `delay`, `progress`, `returnvalue`, or
+   * `failedReason` and `maxAttempts`, as the event has it. The returned function removes the listener.
+   */
   on(queue: string, event: QueueEvent, callback: (payload: any) => void): () => void
   /** Whether a queue is paused. */
   isPaused(queue: string): Promise<boolean>
@@ -1005,7 +1010,13 @@ export interface QueueAdapter {
   resume(queue: string): Promise<void>
   /** Says who runs the jobs of a name. A rejection is a failed attempt; a result with `awaiting: true` means: forget the job, its id may be used again. */
   registerWorker(queue: string, jobName: string, handler: (job: any, context: JobContext) => Promise<any>, opts?: WorkerOptions): void
-  /** Runs what waits, once all handlers are registered. */
+  /** Makes a failed job wait for one more attempt. Whether it had failed. */
+  retryJob(queue: string, jobId: string): Promise<boolean>
+  /** Whether the queue is usable. */
+  health(): Promise<{ ok: boolean, backend: string, detail?: string }>
+  /** Counts of this adapter. */
+  stats(): Record<string, number>
+  /** Optional: workers run by themselves. Within nvent, those that it registers while it starts wait for this call. */
   startProcessingQueue(queue: string): void
   /**
    * Starts no further job, waits up to 30 s for running handlers, then closes. Jobs that are enqueued meanwhile, also by
@@ -1013,6 +1024,31 @@ export interface QueueAdapter {
    * been answered, for which it waits up to 5 s.
    */
   close(): Promise<void>
+}
+
+/** What an adapter has done since it was made, as numbers. */
+export interface QueueStats extends Record<string, number> {
+  enqueued: number
+  /** Attempts whose handler was called, succeeded and failed. */
+  started: number
+  completed: number
+  failed: number
+  /** Handlers at work. */
+  running: number
+  workers: number
+  /** Listeners that threw, and outcomes that could not be stored. */
+  handlerErrors: number
+}
+
+/** A queue with files of its own. */
+export interface FileQueue extends QueueAdapter {
+  /**
+   * Copies all queues, as they are at one moment, to a new file at `path`. To restore, put it into an empty `dataDir`
+   * under the name `queue.db`. Other calls wait meanwhile.
+   */
+  backup(path: string): Promise<void>
+  /** Reads everything and reports what is wrong. Other calls wait meanwhile. */
+  verify(): Promise<{ ok: boolean, problems: string[] }>
 }
 
 /** Options of {@link MemoryQueueAdapter}. */

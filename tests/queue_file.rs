@@ -231,3 +231,66 @@ async fn of_100_000_waiting_jobs_only_those_are_read_that_are_asked_for() {
     let error = queue.jobs("q", &[JobState::Waiting], 0, Some(1)).await.unwrap_err();
     assert_eq!(error.code(), Code::Corrupt, "{error}");
 }
+
+#[tokio::test]
+async fn a_queue_on_disk_is_on_disk_also_when_its_first_opening_failed() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let path = dir.path().join("queue.db");
+    std::fs::write(&path, "no database at all, and rather long".repeat(100)).unwrap();
+    let queue = open(dir.path(), clock.clone());
+    assert_eq!(queue.open().await.unwrap_err().code(), Code::Corrupt);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(queue.durability().await.unwrap(), Durability::Disk);
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
+    let lenient = Queue::file(FileQueueOptions::new(dir.path()), clock, Handle::current());
+    assert_eq!(lenient.durability().await.unwrap(), Durability::Os);
+}
+
+#[tokio::test]
+async fn a_backup_is_a_whole_queue_and_replaces_nothing() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let queue = open(dir.path(), clock.clone());
+    queue.enqueue("q", job("kept", json!({"priority": 3}))).await.unwrap();
+    let restored = dir.path().join("restored");
+    std::fs::create_dir(&restored).unwrap();
+    let path = restored.join("queue.db");
+    // What another program put there is not followed.
+    let precious = dir.path().join("precious");
+    std::fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, restored.join("queue.db.partial")).unwrap();
+    queue.backup(&path).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+    let error = queue.backup(&path).await.unwrap_err();
+    assert!(error.code() == Code::Invalid && error.message().contains("queue.db"), "{error}");
+    assert_eq!(queue.backup(&restored.join("no/such/dir")).await.unwrap_err().code(), Code::Io);
+    // A backup that failed does not stop the queue.
+    queue.enqueue("q", job("later", json!({}))).await.unwrap();
+    let copy = open(&restored, clock);
+    assert_eq!(copy.verify().await.unwrap(), Vec::<String>::new());
+    let jobs = copy.jobs("q", &[], 0, None).await.unwrap();
+    assert!(jobs.len() == 1 && jobs[0].contains(r#""id":"kept""#), "{jobs:?}");
+    let names: Vec<_> = std::fs::read_dir(&restored).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".partial")), "{names:?}");
+}
+
+#[tokio::test]
+async fn verify_finds_what_is_damaged() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let queue = open(dir.path(), clock.clone());
+    for id in ["lost", "torn", "whole"] {
+        queue.enqueue("q", job(id, json!({}))).await.unwrap();
+    }
+    assert_eq!(queue.verify().await.unwrap(), Vec::<String>::new());
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
+    let database = rusqlite::Connection::open(dir.path().join("queue.db")).unwrap();
+    let damage = "DELETE FROM job_data WHERE seq = 1; UPDATE job_data SET data = '{' WHERE seq = 2; UPDATE queues SET waiting = 7";
+    database.execute_batch(damage).unwrap();
+    drop(database);
+    let problems = open(dir.path(), clock).verify().await.unwrap();
+    let expected = [
+        "job lost: its data is missing",
+        "job torn: its data is no JSON",
+        "queue q: its counts are not those of its jobs",
+    ];
+    assert_eq!(problems, expected);
+}

@@ -12,6 +12,8 @@ export function badInput(context: QueueContext): void {
     ['getJob', 'id', id => context.queue.getJob('q', id)],
     ['getJobs', 'queue', name => context.queue.getJobs(name)],
     ['getJobCounts', 'queue', name => context.queue.getJobCounts(name)],
+    ['retryJob', 'queue', name => context.queue.retryJob(name, 'x')],
+    ['retryJob', 'jobId', id => context.queue.retryJob('q', id)],
     ['removeJob', 'queue', name => context.queue.removeJob(name, 'x')],
     ['removeJob', 'jobId', id => context.queue.removeJob('q', id)],
     ['removeScheduledJob', 'scheduleId', id => context.queue.removeScheduledJob(id)],
@@ -115,6 +117,9 @@ export function badInput(context: QueueContext): void {
     for (const handler of [undefined, null, {}, 'text'] as any[]) {
       await rejects(() => queue.on('q', 'waiting', handler), 'NVENT_INVALID', /callback/)
       await rejects(async () => queue.registerWorker('q', 'a', handler), 'NVENT_INVALID', /handler/)
+    }
+    for (const keepAlive of ['yes', 1] as any[]) {
+      await rejects(async () => queue.registerWorker('q', 'a', async () => {}, { keepAlive }), 'NVENT_INVALID', /options\.keepAlive/)
     }
     for (const abandonAfter of [-1, NaN, Infinity, '3'] as any[]) {
       await rejects(async () => queue.registerWorker('q', 'a', async () => {}, { abandonAfter }), 'NVENT_INVALID', /options\.abandonAfter/)

@@ -13,6 +13,7 @@ const everything: Array<[string, (queue: QueueAdapter) => unknown]> = [
   ['getJobCounts', queue => queue.getJobCounts('q')],
   ['getScheduledJobs', queue => queue.getScheduledJobs('q')],
   ['removeScheduledJob', queue => queue.removeScheduledJob('x')],
+  ['retryJob', queue => queue.retryJob('q', 'x')],
   ['removeJob', queue => queue.removeJob('q', 'x')],
   ['on', queue => queue.on('q', 'waiting', () => {})],
   ['isPaused', queue => queue.isPaused('q')],

@@ -4,17 +4,53 @@ import type { QueueContext } from './queue'
 import { runsAFlow } from './queue-flow'
 
 export function workers(context: QueueContext): void {
-  it('starts waiting jobs only once processing is started', async () => {
+  it('runs a worker from its registration on, with what waited', async () => {
+    const { queue, add, collect } = context
+    const completed = collect('completed')
+    await add({ jobId: 'before' })
+    queue.registerWorker('q', 'a', async job => job.id)
+    await add({ jobId: 'after' })
+    await completed.atLeast(2)
+    expect(completed.items.map(event => event.returnvalue)).toEqual(['before', 'after'])
+  })
+
+  it('holds the workers that are registered together until processing is started', async () => {
     const { queue, add, collect, state, roundTrip } = context
     const [completed, order] = [collect('completed'), new Inbox()]
     await add({ jobId: 'before' })
+    const { holdWorkers } = queue as unknown as { holdWorkers(isHeld: boolean): void }
+    holdWorkers.call(queue, true)
     queue.registerWorker('q', 'a', async job => order.take(job.id))
+    holdWorkers.call(queue, false)
     await add({ jobId: 'after' })
     await roundTrip()
     expect([order.items, await state('before'), await state('after')]).toEqual([[], 'waiting', 'waiting'])
     queue.startProcessingQueue('q')
     await completed.atLeast(2)
     expect(order.items).toEqual(['before', 'after'])
+  })
+
+  it('counts what it does, and says that it is well', async () => {
+    const { queue, add, work, collect } = context
+    const [completed, failed] = [collect('completed'), collect('failed')]
+    work((job) => { if (job.id === 'bad') throw new Error('bad') })
+    await add({ jobId: 'good' }, { jobId: 'bad' })
+    await Promise.all([completed.atLeast(1), failed.atLeast(1)])
+    expect(queue.stats()).toMatchObject({ enqueued: 2, started: 2, completed: 1, failed: 1, running: 0, workers: 1, handlerErrors: 0 })
+    expect(await queue.health()).toEqual({ ok: true, backend: context.capabilities.durable ? 'file' : 'memory' })
+    await queue.close()
+    expect(await queue.health()).toMatchObject({ ok: false, detail: expect.stringMatching(/closed/) })
+  })
+
+  it('tries a failed job once more when asked', async () => {
+    const { queue, add, work, collect } = context
+    const [completed, failed] = [collect('completed'), collect('failed')]
+    work((job) => { if (job.attemptsMade === 0) throw new Error('not yet') })
+    await add({ jobId: 'x' })
+    await failed.atLeast(1)
+    expect([await queue.retryJob('q', 'x'), await queue.retryJob('q', 'unknown')]).toEqual([true, false])
+    expect(await completed.atLeast(1)).toMatchObject([{ jobId: 'x', attemptsMade: 2 }])
+    expect(await queue.retryJob('q', 'x')).toBe(false)
   })
 
   it('starts a job only after its enqueuer has continued', async () => {

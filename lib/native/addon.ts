@@ -88,6 +88,11 @@ export interface NativeQueue {
   drain(timeoutMs: number): Reply
   settled(token: number): Reply
   startAttempt(token: number): boolean
+  retryJob(queue: string, id: string): Reply
+  holdWorkers(isHeld: boolean): void
+  health(): Reply
+  backup(path: string): Reply
+  verify(): Reply
   cancellations(): Reply
   close(limitMs: number): Reply
 }

@@ -26,7 +26,7 @@ interface Created<Q = RegisteredQueue> {
   queues: Record<string, Q>
 }
 /** A queue as nvent gets it: `close` drains it, `end` closes it. */
-type RegisteredQueue = QueueAdapter & { drain(): Promise<void>, end(): Promise<void> }
+type RegisteredQueue = QueueAdapter & { drain(): Promise<void>, end(): Promise<void>, holdWorkers?(isHeld: boolean): void }
 
 export default defineNitroPlugin((nitroApp) => {
   const { nventNative: built, nvent } = useRuntimeConfig() as unknown as { nventNative: BuiltConfig, nvent: unknown }
@@ -59,6 +59,8 @@ export default defineNitroPlugin((nitroApp) => {
       Object.values(adapters.streams).forEach(lenientStream)
       for (const queue of Object.values(adapters.queues)) {
         lenientQueue(queue)
+        // What nvent registers while it starts runs when all handlers are there.
+        queue.holdWorkers?.(true)
         activity.watch(queue, ['enqueue', 'schedule'])
         holdEnqueues(queue, Promise.race([listening, startup.wait()]))
         startWorkers(queue, registered)
@@ -79,6 +81,7 @@ export default defineNitroPlugin((nitroApp) => {
     await routing.start()
   })
   hookLast(nitroApp, 'nvent:adapters:ready', () => {
+    Object.values(created?.queues ?? {}).forEach(queue => queue.holdWorkers?.(false))
     everythingRegistered()
     startup.ready()
   })

@@ -1,6 +1,7 @@
 //! Queues, as JavaScript calls them. Jobs come to JavaScript handlers like deliveries, and their outcome comes back by
 //! token.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,6 +128,45 @@ impl NativeQueue {
     #[napi]
     pub fn remove_job(&self, queue: String, id: String) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.queue.remove_job(&queue, &id)), |removed| Some(removed.to_string()))
+    }
+
+    /// Makes a failed job wait for one more attempt.
+    #[napi]
+    pub fn retry_job(&self, queue: String, id: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.retry_job(&queue, &id)), |retried| Some(retried.to_string()))
+    }
+
+    /// Sets whether workers of further queues wait for `start`.
+    #[napi]
+    pub fn hold_workers(&self, is_held: bool) {
+        self.queue.hold_workers(is_held);
+    }
+
+    /// Replies whether the queues are usable: `{ ok, backend, detail? }`.
+    #[napi]
+    pub fn health(&self) -> napi::Result<Reply> {
+        let name = self.queue.name();
+        reply(
+            &self.bridge,
+            || Ok(self.queue.durability().map(move |_| name)),
+            |backend| Some(format!("{{\"ok\":true,\"backend\":\"{backend}\"}}")),
+        )
+    }
+
+    /// Copies all queues into a new file.
+    #[napi]
+    pub fn backup(&self, path: String) -> napi::Result<Reply> {
+        reply(&self.bridge, || Ok(self.queue.backup(Path::new(&path))), nothing)
+    }
+
+    /// Reads everything; replies with `{ ok, problems }`.
+    #[napi]
+    pub fn verify(&self) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || Ok(self.queue.verify()),
+            |problems| Some(to_json(&serde_json::json!({"ok": problems.is_empty(), "problems": problems})).to_string()),
+        )
     }
 
     /// Returns whether a queue is paused.

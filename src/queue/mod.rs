@@ -28,7 +28,8 @@ mod storage;
 mod worker;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -98,6 +99,8 @@ pub struct Queue {
     phase: Arc<PhaseCell>,
     /// Jobs whose handlers are called by token, with [`Queue::start_accepted`].
     accepted: Mutex<HashMap<u64, JobDelivery>>,
+    /// Whether workers of further queues wait for [`Queue::start`].
+    holds_workers: AtomicBool,
     closed: watch::Sender<bool>,
 }
 
@@ -123,7 +126,18 @@ impl Queue {
         runtime: Handle,
     ) -> Self {
         let (phase, closed) = (Arc::new(PhaseCell(AtomicU8::new(Phase::Open as u8))), watch::Sender::new(false));
-        Self { name, driver, owner: next_id(), defaults, clock, runtime, phase, accepted: Mutex::default(), closed }
+        Self {
+            name,
+            driver,
+            owner: next_id(),
+            defaults,
+            clock,
+            runtime,
+            phase,
+            accepted: Mutex::default(),
+            holds_workers: AtomicBool::new(false),
+            closed,
+        }
     }
 
     /// `memory` or `file`.
@@ -257,8 +271,8 @@ impl Queue {
         })
     }
 
-    /// Registers a worker for the jobs of a name in a queue. They are pushed to the mailbox (see [`worker_mailbox`]) once
-    /// [`Queue::start`] was called. The first worker of a queue decides how many of its jobs run at the same time.
+    /// Registers a worker for the jobs of a name in a queue. They are pushed to the mailbox (see [`worker_mailbox`]); while
+    /// [`Queue::hold_workers`] is set, once [`Queue::start`] was called. The first worker of a queue decides how many of its jobs run at the same time.
     /// Registering a name again replaces its worker. A job whose name has no worker waits.
     ///
     /// The receiver of a [`JobDelivery`] calls [`Queue::start_attempt`], then the handler, then [`Queue::complete`] or [`Queue::fail`].
@@ -276,10 +290,39 @@ impl Queue {
             return Op::err(Error::closed("the queue"));
         }
         let (owner, name): (u64, Arc<str>) = (self.owner, job_name.into());
-        self.on_queue(queue, move |engine, queue| engine.register(owner, &queue, &name, options, mailbox))
+        let is_held = self.holds_workers.load(Ordering::Acquire);
+        self.on_queue(queue, move |engine, queue| engine.register(owner, &queue, &name, options, is_held, mailbox))
     }
 
-    /// Starts the workers of a queue.
+    /// Sets whether the workers of queues that have none yet wait for [`Queue::start`]. A caller that registers many
+    /// handlers sets it, so that no job meets a queue without its handler.
+    pub fn hold_workers(&self, is_held: bool) {
+        self.holds_workers.store(is_held, Ordering::Release);
+    }
+
+    /// Makes a failed job wait for one more attempt. Returns false where it has not failed.
+    pub fn retry_job(&self, queue: &str, id: &str) -> Op<bool> {
+        self.on_job(queue, "jobId", id, |engine, queue, id| engine.retry_job(queue, id))
+    }
+
+    /// Returns what an acknowledged change survives: the most that an adapter on the directory asked for.
+    pub fn durability(&self) -> Op<Durability> {
+        self.call(Engine::durability)
+    }
+
+    /// Copies all queues, as they are at this moment, into a new file; an existing one is not replaced. Other calls wait
+    /// meanwhile. To restore, put the copy into an empty directory under the name `queue.db`.
+    pub fn backup(&self, path: &Path) -> Op<()> {
+        let path = path.to_owned();
+        self.call(move |engine| engine.backup(&path)).and_then(|copied| copied)
+    }
+
+    /// Reads everything. Returns what is wrong, in words. Other calls wait meanwhile.
+    pub fn verify(&self) -> Op<Vec<String>> {
+        self.call(Engine::verify).and_then(|found| found)
+    }
+
+    /// Starts the workers of a queue that are held.
     pub fn start(&self, queue: &str) -> Op<()> {
         if !self.phase.is(Phase::Open) {
             return Op::err(Error::closed("the queue"));

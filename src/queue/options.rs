@@ -155,7 +155,7 @@ pub struct NewJob {
 pub struct WorkerOptions {
     /// How many jobs of the queue may run at the same time. The first worker of a queue decides for all of them.
     pub concurrency: usize,
-    /// Whether [`super::Queue::start`] starts the queue. If not, [`super::Queue::resume`] does.
+    /// Whether the worker runs by itself. If not, it waits for [`super::Queue::resume`].
     pub autorun: bool,
     /// How long a handler may go on after its timeout before its place is given to another job, in ms.
     pub abandon_after: u64,

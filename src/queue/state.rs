@@ -49,15 +49,16 @@ impl QueueState {
         self.row.as_ref().is_some_and(|row| row.paused)
     }
 
-    /// Adds a worker. Returns its id, and the owner's worker of that name that it replaces.
+    /// Adds a worker, which runs at once unless `is_held`, where it waits for [`QueueState::start`]. Returns its id, and the owner's worker of that name that it replaces.
     pub(super) fn register(
         &mut self,
         owner: u64,
         name: &Arc<str>,
         options: WorkerOptions,
+        is_held: bool,
         mailbox: Arc<Mailbox<JobDelivery>>,
     ) -> (u64, Option<Worker>) {
-        self.gates.entry(owner).or_insert(WorkerGate { started: false, held: !options.autorun });
+        self.gates.entry(owner).or_insert(WorkerGate { started: !is_held, held: !options.autorun });
         let WorkerOptions { concurrency, abandon_after, .. } = options;
         let mut worker = Worker { id: next_id(), owner, name: name.clone(), concurrency, abandon_after, mailbox };
         let id = worker.id;

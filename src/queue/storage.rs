@@ -1,5 +1,6 @@
 //! The storage of jobs, queues and schedules.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::file::Durability;
@@ -65,4 +66,10 @@ pub(super) trait JobStorage: Send {
     fn commit(&mut self) -> Result<()>;
     /// Sets what the following commits survive.
     fn set_durability(&mut self, durability: Durability) -> Result<()>;
+    /// Returns what commits survive now.
+    fn durability(&mut self) -> Result<Durability>;
+    /// Copies everything that is committed into a new file.
+    fn backup(&mut self, path: &Path) -> Result<()>;
+    /// Reads everything. Returns what is wrong, in words.
+    fn verify(&mut self) -> Result<Vec<String>>;
 }

@@ -56,7 +56,7 @@ impl Engine {
             let number = self.next_number(index);
             job.order = job.waiting_order(number);
             self.update(index, &job, State::Delayed)?;
-            self.emit_entered(index, &job, 0);
+            self.emit_entered(index, &job, 0)?;
         }
         let due = self.schedules.values().filter(|(schedule, _)| schedule.next <= now);
         for id in due.map(|(schedule, _)| schedule.id.clone()).collect::<Vec<_>>() {

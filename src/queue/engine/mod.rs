@@ -8,6 +8,7 @@ mod clock;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -55,6 +56,8 @@ enum AttemptPhase {
     TimedOut(Arc<str>),
     /// Its job has ended, was removed or waits again: the outcome changes nothing.
     Over,
+    /// The same, and the failed job is to be tried again when the handler has settled.
+    RetryRequested,
 }
 
 /// Side effects that are carried out after the commit.
@@ -75,6 +78,7 @@ pub(in crate::queue) enum Outcome {
 pub(in crate::queue) struct Engine {
     opener: Opener,
     storage: Option<Box<dyn JobStorage>>,
+    durability: Durability,
     /// The failure after which the storage is not used any more.
     failed: Option<Error>,
     clock: SharedClock,
@@ -105,6 +109,7 @@ impl Engine {
         Self {
             opener,
             storage: None,
+            durability: Durability::default(),
             failed: None,
             clock_offset: clock::clock_offset(&clock),
             clock,
@@ -133,7 +138,35 @@ impl Engine {
 
     /// Sets what the following commits survive.
     pub(in crate::queue) fn set_durability(&mut self, durability: Durability) -> Result<()> {
-        self.db()?.set_durability(durability)
+        self.durability = durability;
+        // A storage that cannot be opened yet gets it when it is.
+        self.db().and_then(|db| db.set_durability(durability))
+    }
+
+    /// Returns what an acknowledged change survives.
+    pub(in crate::queue) fn durability(&mut self) -> Result<Durability> {
+        self.db()?.durability()
+    }
+
+    /// Copies all queues into a new file. The outer error is one of the engine, the inner one of the copy.
+    pub(in crate::queue) fn backup(&mut self, path: &Path) -> Result<Result<()>> {
+        self.save_dirty()?;
+        Ok(self.db()?.backup(path))
+    }
+
+    /// Reads everything. Returns what is wrong, in words.
+    pub(in crate::queue) fn verify(&mut self) -> Result<Result<Vec<String>>> {
+        self.save_dirty()?;
+        Ok(self.db()?.verify())
+    }
+
+    fn save_dirty(&mut self) -> Result<()> {
+        while let Some(index) = self.dirty.pop_first() {
+            if let Some(row) = self.queues[index].row.clone() {
+                self.db()?.save_queue(&row)?;
+            }
+        }
+        Ok(())
     }
 
     fn db(&mut self) -> Result<&mut dyn JobStorage> {
@@ -141,7 +174,11 @@ impl Engine {
             return Err(error.clone());
         }
         if self.storage.is_none() {
-            self.storage = Some((self.opener)()?);
+            let mut storage = (self.opener)()?;
+            if self.durability != Durability::default() {
+                storage.set_durability(self.durability)?;
+            }
+            self.storage = Some(storage);
             if let Err(error) = self.recover() {
                 self.storage = None;
                 self.effects.clear();
@@ -209,11 +246,7 @@ impl Engine {
         while let Some(index) = self.ready.pop_first() {
             self.dispatch_ready(index)?;
         }
-        while let Some(index) = self.dirty.pop_first() {
-            if let Some(row) = self.queues[index].row.clone() {
-                self.db()?.save_queue(&row)?;
-            }
-        }
+        self.save_dirty()?;
         self.storage.as_mut().map_or(Ok(()), |storage| storage.commit())
     }
 
@@ -382,7 +415,7 @@ impl Engine {
         }
         job.seq = self.db()?.insert(&job, &new.data)?;
         self.count(index, job.state, 1);
-        self.emit_entered(index, &job, delay);
+        self.emit_entered(index, &job, delay)?;
         Ok(id)
     }
 
@@ -429,6 +462,30 @@ impl Engine {
         }
         self.delete(index, &job, job.state)?;
         Ok(true)
+    }
+
+    /// Makes a failed job wait for one more attempt. Returns false where it has not failed.
+    pub(in crate::queue) fn retry_job(&mut self, queue: &str, id: &str) -> Result<bool> {
+        let Some((index, key)) = self.stored(queue)? else { return Ok(false) };
+        let Some(job) = self.db()?.find(key, id)?.filter(|job| job.state == State::Failed) else { return Ok(false) };
+        // A handler that timed out and has not settled: attempts of a job never overlap.
+        if let Some(active) = self.active.values_mut().find(|active| active.job.seq == job.seq) {
+            active.phase = AttemptPhase::RetryRequested;
+        } else {
+            self.retry_failed(index, job)?;
+        }
+        Ok(true)
+    }
+
+    fn retry_failed(&mut self, index: usize, mut job: Job) -> Result<()> {
+        let number = self.next_number(index);
+        job.state = State::Waiting;
+        job.order = job.waiting_order(number);
+        job.started = false;
+        job.stalls = 0;
+        (job.processed_on, job.finished_on, job.failed_reason) = (None, None, None);
+        self.update(index, &job, State::Failed)?;
+        self.emit_entered(index, &job, 0)
     }
 
     fn delete(&mut self, index: usize, job: &Job, from: State) -> Result<()> {
@@ -482,13 +539,21 @@ impl Engine {
         });
     }
 
-    fn emit_entered(&mut self, index: usize, job: &Job, delay: u64) {
-        match job.state {
-            State::Delayed => self.emit_about(index, EventKind::Delayed, job, |out| {
-                push_field(out, "delay", |out| out.push_str(&delay.to_string()));
-            }),
-            _ => self.emit_about(index, EventKind::Waiting, job, |_| {}),
+    /// Publishes that a job waits, or will after a delay, with the job itself.
+    fn emit_entered(&mut self, index: usize, job: &Job, delay: u64) -> Result<()> {
+        let kind = if job.state == State::Delayed { EventKind::Delayed } else { EventKind::Waiting };
+        if self.listeners.of(&self.queues[index].name, kind).is_empty() {
+            return Ok(());
         }
+        let data = self.db()?.data(job.seq)?;
+        let json = job.to_json(&data, self.queues[index].paused());
+        self.emit_about(index, kind, job, |out| {
+            if kind == EventKind::Delayed {
+                push_field(out, "delay", |out| out.push_str(&delay.to_string()));
+            }
+            push_field(out, "job", |out| out.push_str(&json));
+        });
+        Ok(())
     }
 }
 

@@ -18,6 +18,8 @@ use crate::queue::state::Worker;
 /// How often a job may be interrupted by the end of its process or adapter once its attempts are used up. Without a
 /// bound, a job that crashes its process would do so forever.
 const MAX_STALLS: u32 = 3;
+/// How many ended jobs of a queue are kept of each kind, where their options do not say.
+const DEFAULT_KEPT_JOBS: u64 = 10_000;
 /// How many old jobs are removed when a job ends, so that no step takes long. The next ends remove the rest.
 const TRIM_PER_STEP: u64 = 1_000;
 
@@ -28,11 +30,12 @@ impl Engine {
         queue: &Arc<str>,
         name: &Arc<str>,
         options: WorkerOptions,
+        is_held: bool,
         mailbox: Arc<Mailbox<JobDelivery>>,
     ) -> Result<u64> {
         let index = self.index(queue);
         self.ready.insert(index);
-        let (worker, replaced) = self.queues[index].register(owner, name, options, mailbox);
+        let (worker, replaced) = self.queues[index].register(owner, name, options, is_held, mailbox);
         if let Some(replaced) = replaced {
             self.revoke_unstarted(|active| active.worker == replaced.id)?;
             replaced.mailbox.close();
@@ -142,7 +145,7 @@ impl Engine {
             active.deadline = Some(deadline);
             self.deadlines.insert((deadline, token));
         }
-        let (job, is_over) = (active.job.clone(), active.phase == AttemptPhase::Over);
+        let (job, is_over) = (active.job.clone(), !matches!(active.phase, AttemptPhase::Running));
         if is_over { Ok(()) } else { self.db()?.mark_started(&job) }
     }
 
@@ -168,6 +171,11 @@ impl Engine {
             AttemptPhase::Running => outcome,
             AttemptPhase::TimedOut(reason) => Outcome::Failed(reason),
             AttemptPhase::Over => return Ok(false),
+            AttemptPhase::RetryRequested => {
+                let failed = self.db()?.find(job.queue, &job.id)?.filter(|found| found.seq == job.seq);
+                failed.map_or(Ok(()), |job| self.retry_failed(index, job))?;
+                return Ok(false);
+            }
         };
         match outcome {
             Outcome::Completed(result) if asks_to_await(&result) => self.delete(index, &job, State::Active)?,
@@ -216,7 +224,7 @@ impl Engine {
                 self.end(index, job, State::Failed)?;
             }
             AttemptPhase::Running => active.phase = AttemptPhase::TimedOut(reason),
-            AttemptPhase::TimedOut(_) | AttemptPhase::Over => {}
+            AttemptPhase::TimedOut(_) | AttemptPhase::Over | AttemptPhase::RetryRequested => {}
         }
         self.cancel(token, CancelReason::TimedOut);
         Ok(())
@@ -259,8 +267,7 @@ impl Engine {
             job.order = job.waiting_order(number);
         }
         self.update(index, &job, State::Active)?;
-        self.emit_entered(index, &job, delay);
-        Ok(())
+        self.emit_entered(index, &job, delay)
     }
 
     fn end(&mut self, index: usize, mut job: Job, state: State) -> Result<()> {
@@ -272,7 +279,7 @@ impl Engine {
             State::Completed => (EventKind::Completed, job.options.remove_on_complete),
             _ => (EventKind::Failed, job.options.remove_on_fail),
         };
-        let keep = keep.unwrap_or_default();
+        let keep = keep.unwrap_or(Keep::last(DEFAULT_KEPT_JOBS));
         if keep.count == Some(0) {
             self.delete(index, &job, State::Active)?;
         } else {
@@ -281,7 +288,10 @@ impl Engine {
         }
         self.emit_about(index, kind, &job, |out| match (&job.returnvalue, &job.failed_reason) {
             (Some(value), _) => push_field(out, "returnvalue", |out| out.push_str(value)),
-            (None, Some(reason)) => push_field(out, "failedReason", |out| push_string(out, reason)),
+            (None, Some(reason)) => {
+                push_field(out, "maxAttempts", |out| out.push_str(&job.options.attempts().to_string()));
+                push_field(out, "failedReason", |out| push_string(out, reason));
+            }
             (None, None) => {}
         });
         Ok(())
@@ -321,8 +331,7 @@ impl Engine {
         job.state = State::Waiting;
         job.order = job.waiting_order(job.order.1);
         self.update(index, &job, State::Active)?;
-        self.emit_entered(index, &job, 0);
-        Ok(())
+        self.emit_entered(index, &job, 0)
     }
 
     /// Releases an active job.
@@ -334,6 +343,10 @@ impl Engine {
                 self.retry(index, job)
             }
             Some(Active { index, job, phase: AttemptPhase::Running, .. }) => self.interrupted(index, job),
+            Some(Active { index, job, phase: AttemptPhase::RetryRequested, .. }) => {
+                let failed = self.db()?.find(job.queue, &job.id)?.filter(|found| found.seq == job.seq);
+                failed.map_or(Ok(()), |job| self.retry_failed(index, job))
+            }
             _ => Ok(()),
         }
     }

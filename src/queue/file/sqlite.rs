@@ -347,4 +347,60 @@ impl JobStorage for SqliteStorage {
             Durability::Disk => self.execute("PRAGMA synchronous = full", []),
         }
     }
+
+    fn durability(&mut self) -> Result<Durability> {
+        let level: i64 = self.row("PRAGMA synchronous", [], |row| row.get(0))?.unwrap_or(0);
+        Ok(if level >= 2 { Durability::Disk } else { Durability::Os })
+    }
+
+    fn backup(&mut self, path: &Path) -> Result<()> {
+        let failed = |e: &std::io::Error| disk::failed("write the backup", path, e);
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::invalid(format!("path: {} is there already: choose a new name", path.display())));
+        }
+        let name = path.file_name().ok_or_else(|| Error::invalid("path: expected the name of a new file"))?;
+        let mut partial = name.to_owned();
+        partial.push(".partial");
+        let partial = path.with_file_name(partial);
+        // What an interrupted backup left behind; a link is removed, not followed.
+        _ = std::fs::remove_file(&partial);
+        let file = disk::private_file().create_new(true).open(&partial).map_err(|e| failed(&e))?;
+        self.commit()?;
+        let copied = self.execute("VACUUM INTO ?1", [partial.to_string_lossy()]).and_then(|()| {
+            let publish = || {
+                file.sync_all()?;
+                std::fs::rename(&partial, path)?;
+                disk::sync_entry(path)
+            };
+            publish().map_err(|e| failed(&e))
+        });
+        if copied.is_err() {
+            // The first error is the one that is returned.
+            _ = std::fs::remove_file(&partial);
+        }
+        copied
+    }
+
+    fn verify(&mut self) -> Result<Vec<String>> {
+        let text = |row: &Row<'_>| row.get::<_, String>(0);
+        let mut problems = self.rows("PRAGMA integrity_check", [], text)?;
+        problems.retain(|line| line != "ok");
+        for sql in [
+            "SELECT 'job ' || id || ': its data is missing' FROM jobs WHERE seq NOT IN (SELECT seq FROM job_data)",
+            "SELECT 'job ' || jobs.id || ': its data is no JSON' FROM jobs JOIN job_data USING (seq) \
+             WHERE NOT json_valid(data)",
+            "SELECT 'job ' || id || ': its options or its result are no JSON' FROM jobs \
+             WHERE NOT json_valid(options) OR NOT json_valid(coalesce(returnvalue, 'null'))",
+            "SELECT 'queue ' || name || ': its counts are not those of its jobs' FROM queues \
+             WHERE waiting <> (SELECT count(*) FROM jobs WHERE queue = key AND state = 0) \
+                OR delayed <> (SELECT count(*) FROM jobs WHERE queue = key AND state = 1) \
+                OR active <> (SELECT count(*) FROM jobs WHERE queue = key AND state = 2) \
+                OR completed <> (SELECT count(*) FROM jobs WHERE queue = key AND state = 3) \
+                OR failed <> (SELECT count(*) FROM jobs WHERE queue = key AND state = 4)",
+            "SELECT 'schedule ' || id || ': its data is no JSON' FROM schedules WHERE NOT json_valid(data)",
+        ] {
+            problems.extend(self.rows(&format!("{sql} LIMIT 100"), [], text)?);
+        }
+        Ok(problems)
+    }
 }

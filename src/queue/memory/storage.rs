@@ -1,6 +1,7 @@
 //! The storage of queues in memory.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::super::file::Durability;
@@ -184,5 +185,17 @@ impl JobStorage for MemoryStorage {
 
     fn set_durability(&mut self, _durability: Durability) -> Result<()> {
         Ok(())
+    }
+
+    fn durability(&mut self) -> Result<Durability> {
+        Ok(Durability::Os)
+    }
+
+    fn backup(&mut self, _path: &Path) -> Result<()> {
+        Err(Error::invalid("a queue in memory has no files to copy"))
+    }
+
+    fn verify(&mut self) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 }

@@ -90,9 +90,21 @@ pub(crate) async fn concurrency_is_per_queue_and_exact(env: Env) {
     }
 }
 
-pub(crate) async fn nothing_starts_before_the_queue_is_started(env: Env) {
+pub(crate) async fn a_worker_runs_by_itself(env: Env) {
+    let queue = env.open();
+    queue.enqueue("q", job("a", json!({"jobId": "before"}))).await.unwrap();
+    let worker = TestWorker(worker_mailbox());
+    let options = WorkerOptions { concurrency: 5, ..WorkerOptions::default() };
+    queue.register_worker("q", "a", options, worker.0.clone()).await.unwrap();
+    assert_eq!(worker.ids(), ["before"]);
+    queue.enqueue("q", job("a", json!({"jobId": "after"}))).await.unwrap();
+    assert_eq!(worker.ids(), ["after"]);
+}
+
+pub(crate) async fn workers_that_are_held_wait_for_start(env: Env) {
     let queue = env.open();
     let mailbox = worker_mailbox();
+    queue.hold_workers(true);
     queue.enqueue("q", job("a", json!({"jobId": "before"}))).await.unwrap();
     queue.register_worker("q", "a", WorkerOptions::default(), mailbox.clone()).await.unwrap();
     queue.enqueue("q", job("a", json!({"jobId": "after"}))).await.unwrap();
@@ -166,8 +178,12 @@ pub(crate) async fn attempts_are_made_with_backoff_until_one_succeeds_or_all_fai
     let events = drain_events(&events);
     let kinds: Vec<_> = events.iter().map(|(kind, _)| *kind).collect();
     assert_eq!(kinds, ["waiting", "active", "delayed", "waiting", "active", "delayed", "waiting", "active", "failed"]);
-    assert_eq!(events[2].1["delay"], 100);
-    assert_eq!(events[8].1, json!({"jobId": "x", "name": "a", "attemptsMade": 3, "failedReason": "no luck"}));
+    assert_eq!((&events[2].1["delay"], &events[2].1["job"]["state"]), (&json!(100), &json!("delayed")));
+    assert_eq!(events[3].1["job"]["failedReason"], "no luck");
+    assert_eq!(
+        events[8].1,
+        json!({"jobId": "x", "name": "a", "attemptsMade": 3, "maxAttempts": 3, "failedReason": "no luck"})
+    );
     // Without a backoff the next attempt is due at once.
     queue.enqueue("q", job("a", json!({"jobId": "y", "attempts": 2}))).await.unwrap();
     queue.fail(worker.started(&queue).token, "no luck").await.unwrap();
@@ -362,8 +378,12 @@ pub(crate) async fn events_are_published_for_each_change_in_order(env: Env) {
     queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap();
     queue.complete(worker.started(&queue).token, r#"{"sum":3}"#.into()).await.unwrap();
     queue.enqueue("q", job("a", json!({"jobId": "x"}))).await.unwrap();
+    let waiting = json!({
+        "id": "x", "name": "a", "data": {"n": 1}, "opts": {"jobId": "x", "attempts": 1}, "state": "waiting",
+        "attemptsMade": 0, "timestamp": NEW_YEAR,
+    });
     let expected = [
-        ("waiting", json!({"jobId": "x", "name": "a", "attemptsMade": 0})),
+        ("waiting", json!({"jobId": "x", "name": "a", "attemptsMade": 0, "job": waiting})),
         ("active", json!({"jobId": "x", "name": "a", "attemptsMade": 0})),
         ("completed", json!({"jobId": "x", "name": "a", "attemptsMade": 1, "returnvalue": {"sum": 3}})),
     ];
@@ -474,4 +494,57 @@ pub(crate) async fn an_age_of_0_keeps_the_job_that_ended_last(env: Env) {
         assert_eq!(state(&queue, "q", id).await.as_deref(), Some("completed"));
     }
     assert_eq!(state(&queue, "q", "old").await, None);
+}
+
+pub(crate) async fn a_failed_job_is_tried_once_more_when_asked(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
+    queue.enqueue("q", job("a", json!({"jobId": "x", "attempts": 2}))).await.unwrap();
+    assert!(!queue.retry_job("q", "x").await.unwrap() && !queue.retry_job("q", "y").await.unwrap());
+    assert!(!queue.retry_job("nowhere", "x").await.unwrap());
+    for _ in 0..2 {
+        queue.fail(worker.started(&queue).token, "no luck").await.unwrap();
+    }
+    assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("failed"));
+    assert!(queue.retry_job("q", "x").await.unwrap());
+    let again = worker.started(&queue);
+    assert_eq!((field(&again.job, "attemptsMade"), field(&again.job, "failedReason")), (json!(2), Value::Null));
+    assert!(!queue.retry_job("q", "x").await.unwrap());
+    queue.fail(again.token, "still not").await.unwrap();
+    assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("failed"));
+    assert!(queue.retry_job("q", "x").await.unwrap());
+    queue.complete(worker.started(&queue).token, "1".into()).await.unwrap();
+    assert!(!queue.retry_job("q", "x").await.unwrap());
+    let counts = queue.counts("q").await.unwrap();
+    assert_eq!((counts.get(JobState::Completed), counts.get(JobState::Failed)), (1, 0));
+}
+
+pub(crate) async fn a_job_is_not_tried_again_beside_its_last_handler(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 5).await;
+    queue.enqueue("q", job("a", json!({"jobId": "x", "timeout": 500}))).await.unwrap();
+    let late = worker.started(&queue);
+    env.advance(&queue, 500).await;
+    assert_eq!(state(&queue, "q", "x").await.as_deref(), Some("failed"));
+    assert!(queue.retry_job("q", "x").await.unwrap());
+    assert!(worker.taken().is_none());
+    assert!(!queue.complete(late.token, "1".into()).await.unwrap());
+    let again = worker.started(&queue);
+    assert_eq!(field(&again.job, "attemptsMade"), 1);
+    assert!(queue.complete(again.token, "1".into()).await.unwrap());
+}
+
+pub(crate) async fn ended_jobs_do_not_pile_up(env: Env) {
+    let queue = env.open();
+    let worker = TestWorker::on(&queue, "q", &["a"], 20_000).await;
+    let ops: Vec<_> = (0..10_050).map(|_| queue.enqueue("q", job("a", json!({})))).collect();
+    for op in ops {
+        op.await.unwrap();
+    }
+    let started: Vec<_> = (0..10_050).map(|_| worker.started(&queue).token).collect();
+    let ops: Vec<_> = started.into_iter().map(|token| queue.complete(token, "1".into())).collect();
+    for op in ops {
+        op.await.unwrap();
+    }
+    assert_eq!(queue.counts("q").await.unwrap().get(JobState::Completed), 10_000);
 }

@@ -76,10 +76,12 @@ struct TestWorker(Arc<Mailbox<JobDelivery>>);
 impl TestWorker {
     async fn on(queue: &Queue, name: &str, job_names: &[&str], concurrency: usize) -> Self {
         let worker = Self(worker_mailbox());
+        queue.hold_workers(true);
         for job_name in job_names {
             let options = WorkerOptions { concurrency, ..WorkerOptions::default() };
             queue.register_worker(name, job_name, options, worker.0.clone()).await.unwrap();
         }
+        queue.hold_workers(false);
         queue.start(name).await.unwrap();
         worker
     }
@@ -161,7 +163,11 @@ macro_rules! queue_conformance {
                 jobs_without_priority_run_first_then_lower_numbers_each_in_order
                 a_lifo_job_runs_before_those_of_its_priority
                 concurrency_is_per_queue_and_exact
-                nothing_starts_before_the_queue_is_started
+                a_worker_runs_by_itself
+                workers_that_are_held_wait_for_start
+                a_failed_job_is_tried_once_more_when_asked
+                a_job_is_not_tried_again_beside_its_last_handler
+                ended_jobs_do_not_pile_up
                 workers_without_autorun_wait_for_resume
                 a_job_whose_name_has_no_worker_waits_and_holds_up_nobody
                 a_delayed_job_waits_for_its_time
