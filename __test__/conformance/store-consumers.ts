@@ -88,7 +88,7 @@ export function consumers(context: StoreContext): void {
     expect(attempts).toEqual([1, 2, 3])
     const [parked] = await until('it is parked', async () => {
       const events = await consumer.parked()
-      return events.length > 0 && events
+      return events.length > 0 ? events : undefined
     })
     expect(parked).toMatchObject({ subject: 's', attempts: 3, event: { n: 1 }, reason: 'a value without a message was thrown', parkedAt: expect.any(Number) })
     expect(await consumer.parked({ after: parked!.position })).toEqual([])
