@@ -60,7 +60,7 @@ struct Tailer {
 
 impl Tailer {
     fn receives(&self, entry: &Entry) -> bool {
-        self.start.position.seq < entry.position.seq
+        self.start.position < entry.position
             // An event of another writer may have been stored long before it was added to the feed.
             && (!entry.adopted || self.start.now <= entry.id.ms)
             && self.glob.matches(&entry.subject)
@@ -280,7 +280,7 @@ impl PubSubHandler for Announcements {
         }
         match (state.tip(), entry) {
             (None, _) => {}
-            (Some(tip), Some(entry)) if entry.position.seq <= tip.seq => {}
+            (Some(tip), Some(entry)) if entry.position <= tip && entry.position.seq <= tip.seq => {}
             (Some(tip), Some(entry)) if entry.position.seq == tip.seq + 1 && state.announced.len() < MAX_ANNOUNCED => {
                 state.announced.push_back(entry);
             }
@@ -411,7 +411,7 @@ fn start(shared: &Arc<Shared>, id: u64, head: Head, runtime: &Handle) {
     let cursor = *state.cursor.get_or_insert(head.position);
     // What is being read was selected without this tailer.
     let reached = state.reading.unwrap_or(cursor);
-    let behind = (head.position.seq < reached.seq).then_some(head.position);
+    let behind = (head.position < reached).then_some(head.position);
     state.tailers.insert(id, Tailer { glob, mailbox, start: head, behind });
     // Announcements before the first tailer were not kept.
     state.stale = true;
@@ -534,7 +534,7 @@ async fn read_page(shared: &Arc<Shared>, cursor: EventId, runtime: &Handle) -> R
         let mut state = shared.state();
         state.reading = Some(last);
         // Announced meanwhile: what follows the page is kept.
-        while state.announced.front().is_some_and(|entry| entry.position.seq <= last.seq) {
+        while state.announced.front().is_some_and(|entry| entry.position <= last) {
             state.announced.pop_front();
         }
         if state.announced.front().is_some_and(|entry| entry.position.seq != last.seq + 1) {
@@ -554,7 +554,7 @@ async fn read_page(shared: &Arc<Shared>, cursor: EventId, runtime: &Handle) -> R
 async fn reset_if_behind_cursor(shared: &Arc<Shared>, cursor: EventId) -> Result<bool> {
     let head = shared.feed.head().into_future().await?;
     let mut state = shared.state();
-    if head.position.seq >= cursor.seq || state.cursor != Some(cursor) {
+    if head.position >= cursor || state.cursor != Some(cursor) {
         return Ok(false);
     }
     state.cursor = Some(head.position);
@@ -601,7 +601,7 @@ async fn deliver(shared: &Arc<Shared>, page: Page, runtime: &Handle) -> Result<(
         let mut state = shared.state();
         let Some(cursor) = state.cursor else { return Ok(()) };
         for (id, tailer) in state.tailers.iter_mut().filter(|(_, tailer)| tailer.behind.is_none()) {
-            if page.missed > 0 && tailer.start.position.seq <= cursor.seq {
+            if page.missed > 0 && tailer.start.position <= cursor {
                 tailer.mailbox.note_gap(Gap { reason: GapReason::Trimmed, missed: Some(page.missed) });
             }
             if let Some(reached) = push_all(tailer, cursor, &wanted, &found) {
@@ -695,7 +695,7 @@ async fn catch_up_page(shared: &Shared, id: u64, after: EventId) -> Result<()> {
             _ => page.last.unwrap_or(goal),
         }
     });
-    tailer.behind = (reached.seq < goal.seq).then_some(reached);
+    tailer.behind = (reached < goal).then_some(reached);
     if tailer.behind.is_none() {
         // The others may still get some of what it has.
         tailer.start.position = reached;
