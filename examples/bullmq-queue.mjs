@@ -1,6 +1,6 @@
-/** BullMQ as the queue: an object with the methods of a QueueAdapter, here those that flow wiring and `startFlow` call. */
+/** BullMQ as the queue: an object with the methods of a QueueAdapter. */
 import { Queue, Worker } from 'bullmq'
-import { createAdapters, createWiringRegistry, defineFlow, shutdownAdapters, startFlow } from 'nvent-native'
+import { createAdapters, createWiringRegistry, defineFlow, shutdown, startFlow } from 'nvent-native'
 import { startRedis } from './redis-server.mjs'
 
 class BullQueueAdapter {
@@ -25,6 +25,35 @@ class BullQueueAdapter {
   async getJob(queue, id) {
     const job = await this.#queue(queue).getJob(id)
     return job ? { id, name: job.name, data: job.data, state: await job.getState(), attemptsMade: job.attemptsMade } : null
+  }
+
+  async getJobs(queue, { state, limit = 100, offset = 0 } = {}) {
+    return (await this.#queue(queue).getJobs(state, offset, offset + limit - 1)).map(({ id, name, data }) => ({ id, name, data }))
+  }
+
+  getJobCounts(queue) {
+    return this.#queue(queue).getJobCounts()
+  }
+
+  isPaused(queue) {
+    return this.#queue(queue).isPaused()
+  }
+
+  pause(queue) {
+    return this.#queue(queue).pause()
+  }
+
+  resume(queue) {
+    return this.#queue(queue).resume()
+  }
+
+  async schedule(queue, { name, data }, { cron }) {
+    await this.#queue(queue).upsertJobScheduler(name, { pattern: cron }, { name, data })
+    return name
+  }
+
+  async removeJob(queue, id) {
+    return await this.#queue(queue).remove(id) === 1
   }
 
   registerWorker(queue, jobName, handler, { concurrency = 1 } = {}) {
@@ -67,5 +96,5 @@ await createWiringRegistry({ flow: { flows: [greet] } }).start()
 const run = await startFlow(greet, { name: 'BullMQ' })
 console.log('the run has', (await run.result()).status)
 
-await shutdownAdapters()
+await shutdown()
 await redis.stop()

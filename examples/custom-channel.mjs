@@ -1,5 +1,5 @@
 /** A channel of your own: a row in the coordinator's table that publishes what is stored under another topic. */
-import { createAdapters, createWiringRegistry, shutdownAdapters } from 'nvent-native'
+import { createAdapters, createWiringRegistry, shutdown } from 'nvent-native'
 
 const { store, stream } = await createAdapters({ store: { adapter: 'memory' }, queue: { adapter: 'memory' } })
 const wiring = createWiringRegistry({
@@ -22,5 +22,5 @@ await both
 console.log(messages.join('\n'))
 console.log('routed:', wiring.stats().streamCoordinator.routed.billing)
 
-await shutdownAdapters()
+await shutdown()
 clearInterval(alive)

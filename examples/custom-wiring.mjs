@@ -1,5 +1,5 @@
 /** A wiring of your own: starts and stops with the built-in ones, after and before them. Here it counts orders by day. */
-import { createAdapters, createWiringRegistry, getEventBus, shutdownAdapters, useStoreAdapter } from 'nvent-native'
+import { createAdapters, createWiringRegistry, getEventBus, shutdown, useStoreAdapter } from 'nvent-native'
 
 /** Keeps a counter for each day up to date. */
 function dailyOrders() {
@@ -29,4 +29,4 @@ await wiring.stop()
 await store.append('order:4', { type: 'order.placed' })
 console.log('after the stop:', await store.kv.get(`orders:${today}`))
 
-await shutdownAdapters()
+await shutdown()

@@ -1,5 +1,5 @@
 /** Two processes on one Redis: each sees what the other stores, and drops what it has cached. */
-import { createAdapters, createWiringRegistry, shutdownAdapters } from 'nvent-native'
+import { createAdapters, createWiringRegistry, shutdown } from 'nvent-native'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
@@ -28,7 +28,7 @@ async function first() {
   await store.kv.set('price', 12)
   await store.append('prices', { type: 'price.changed', data: { price: 12 } })
   await exit
-  await shutdownAdapters()
+  await shutdown()
   await redis.stop()
 }
 
@@ -46,7 +46,7 @@ async function second(port) {
   await changed
   cached = await store.kv.get('price')
   console.log('and has now', cached)
-  await shutdownAdapters()
+  await shutdown()
   clearInterval(alive)
   process.disconnect()
 }

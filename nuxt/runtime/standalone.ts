@@ -22,7 +22,8 @@ export default defineNitroPlugin((nitroApp) => {
   hookLast(nitroApp, 'close', async () => {
     startup.close()
     const context = await running
-    if (context) await close(context)
+    // Queues drain, wirings drain, then queues, streams and stores close.
+    if (context) await shutdownAdapters(context)
   })
 })
 
@@ -31,15 +32,14 @@ async function start(nitroApp: NitroApp, built: BuiltConfig, startup: Startup): 
   const config = serverConfig(built, process.env)
   startup.openTimeout = config.openTimeout
   const adapters = await startup.open(() => open(config))
-  let context: ReadyContext | undefined
   try {
-    context = { ...adapters, wiring: await startWiring(nitroApp, config, adapters) }
+    const context = { ...adapters, wiring: await startWiring(nitroApp, config, adapters) }
     await nitroApp.hooks.callHook('nvent:adapters:ready', context)
     startup.ready()
     return context
   }
   catch (error) {
-    await (context ? close(context) : shutdownAdapters(adapters)).catch(() => {})
+    await shutdownAdapters(adapters).catch(() => {})
     throw error
   }
 }
@@ -64,11 +64,4 @@ async function startWiring(nitroApp: NitroApp, { coordinator, flow }: ServerConf
   const wiring = createWiringRegistry(options)
   await wiring.start()
   return wiring
-}
-
-/** Jobs under way may still append and publish, so the queue goes first and the store last. */
-async function close({ wiring, ...adapters }: ReadyContext) {
-  await adapters.queue.close()
-  await wiring.stop()
-  await shutdownAdapters(adapters)
 }
