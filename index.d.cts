@@ -169,6 +169,10 @@ interface Indexes {
     get(key: string, id: string): Promise<IndexEntry | null>;
     /** Entries, highest score first, ties by id ascending. */
     read(key: string, opts?: IndexReadOptions): Promise<IndexEntry[]>;
+    /** The number of entries, or of those that the filter matches. */
+    count(key: string, opts?: {
+        filter?: Record<string, any>;
+    }): Promise<number>;
     /**
      * One atomic deep merge. null and undefined delete, arrays are replaced; dotted keys reject with NVENT_INVALID.
      * false: there is no such entry, or `expectedVersion` differs.
@@ -180,6 +184,13 @@ interface Indexes {
     increment(key: string, id: string, field: string, by?: number): Promise<number>;
     /** Removes an entry. Whether it was there. */
     delete(key: string, id: string): Promise<boolean>;
+}
+/** A page of {@link StoreAdapter.subjects}. */
+interface SubjectPage {
+    /** May be empty although more pages follow. */
+    subjects: string[];
+    /** For the next page. null: this is the last one. */
+    cursor: string | null;
 }
 /**
  * Pure storage: it knows no stream. After an append it announces the record on its bus. Calls on one adapter take
@@ -200,6 +211,11 @@ interface StoreAdapter {
     readonly kv: KeyValues;
     /** Sorted indexes. nvent 0.5. */
     readonly index: Indexes;
+    /**
+     * A page of the subjects that have events and that a glob (default `*`) matches. `cursor` is that of the page before; null: it
+     * was the last page. By name in memory and on file; on Redis in no order, and a subject may come twice.
+     */
+    subjects(pattern?: string, cursor?: string | null): Promise<SubjectPage>;
     /** All events of the store, in the order in which it took them. */
     readonly feed: Feed;
     /**
@@ -1233,6 +1249,7 @@ declare abstract class NventStoreAdapter implements StoreAdapter {
         detail?: string;
     }>;
     consume(name: string, handler: Parameters<StoreAdapter['consume']>[1], opts?: ConsumeOptions): Promise<Consumer>;
+    subjects(pattern?: string, cursor?: string | null): Promise<SubjectPage>;
     consumers(): Promise<ListedConsumer[]>;
     deleteConsumer(name: string): Promise<boolean>;
     [Symbol.asyncDispose](): Promise<void>;
@@ -1325,4 +1342,4 @@ declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
 };
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, defineFlow, deleteRun, getEventBus, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
+export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };

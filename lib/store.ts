@@ -5,7 +5,7 @@ import { NventConsumer, readFeed } from './consumer'
 import { invalid, NventError } from './errors'
 import { addon, bridge, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
 import type { NativeStore } from './native'
-import type { ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, StoreAdapter, StoreOptions, StoreStats } from './types'
+import type { ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
 import { Warnings } from './warn'
 
 const READ = { types: 'array', after: 'string', before: 'string', from: 'number', to: 'number', limit: 'number', order: 'string' } as const
@@ -108,6 +108,11 @@ export abstract class NventStoreAdapter implements StoreAdapter {
         checkFilter(given['filter'])
         return call<IndexEntry[]>(() => native.indexRead(text('key', key), present(opts) ? json('options', given) : undefined))
       },
+      count: async (key, opts) => {
+        const given = options('options', opts, { filter: 'object' })
+        checkFilter(given['filter'])
+        return call<number>(() => native.indexCount(text('key', key), present(opts) ? json('options', given) : undefined))
+      },
       update: async (key, id, metadata, opts) => {
         const { expectedVersion } = options('options', opts, { expectedVersion: 'number' })
         const patch = jsonPatch('metadata', metadata)
@@ -148,6 +153,10 @@ export abstract class NventStoreAdapter implements StoreAdapter {
     })
     this.running.add(consumer)
     return consumer
+  }
+
+  async subjects(pattern = '*', cursor?: string | null): Promise<SubjectPage> {
+    return call(() => this.native.subjects(text('pattern', pattern), present(cursor) ? text('cursor', cursor) : undefined))
   }
 
   async consumers(): Promise<ListedConsumer[]> {

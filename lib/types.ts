@@ -185,6 +185,8 @@ export interface Indexes {
   get(key: string, id: string): Promise<IndexEntry | null>
   /** Entries, highest score first, ties by id ascending. */
   read(key: string, opts?: IndexReadOptions): Promise<IndexEntry[]>
+  /** The number of entries, or of those that the filter matches. */
+  count(key: string, opts?: { filter?: Record<string, any> }): Promise<number>
   /**
    * One atomic deep merge. null and undefined delete, arrays are replaced; dotted keys reject with NVENT_INVALID.
    * false: there is no such entry, or `expectedVersion` differs.
@@ -196,6 +198,14 @@ export interface Indexes {
   increment(key: string, id: string, field: string, by?: number): Promise<number>
   /** Removes an entry. Whether it was there. */
   delete(key: string, id: string): Promise<boolean>
+}
+
+/** A page of {@link StoreAdapter.subjects}. */
+export interface SubjectPage {
+  /** May be empty although more pages follow. */
+  subjects: string[]
+  /** For the next page. null: this is the last one. */
+  cursor: string | null
 }
 
 /**
@@ -219,6 +229,11 @@ export interface StoreAdapter {
   /** Sorted indexes. nvent 0.5. */
   readonly index: Indexes
 
+  /**
+   * A page of the subjects that have events and that a glob (default `*`) matches. `cursor` is that of the page before; null: it
+   * was the last page. By name in memory and on file; on Redis in no order, and a subject may come twice.
+   */
+  subjects(pattern?: string, cursor?: string | null): Promise<SubjectPage>
   /** All events of the store, in the order in which it took them. */
   readonly feed: Feed
   /**

@@ -116,6 +116,29 @@ export function events(context: StoreContext): void {
     expect((await store.read('s'))[0]!.data.list).toEqual([1])
   })
 
+  it('lists the subjects that a glob matches, page by page', async () => {
+    const { store } = context
+    const names = Array.from({ length: 2_500 }, (_, n) => `list:${String(n).padStart(4, '0')}`)
+    await Promise.all([...names, 'other', 'list'].map(subject => store.append(subject, { type: 'x' })))
+    await store.kv.set('list:key', 1)
+    const all = async (pattern?: string): Promise<string[]> => {
+      const found = new Set<string>()
+      for (let cursor: string | null | undefined; cursor !== null;) {
+        const page = await store.subjects(pattern, cursor)
+        for (const subject of page.subjects) found.add(subject)
+        cursor = page.cursor
+      }
+      return [...found].sort()
+    }
+    expect(await all('list:*')).toEqual(names)
+    expect(await all('list:00[01]?')).toEqual(names.slice(0, 20))
+    expect(await all('other')).toEqual(['other'])
+    expect(await all('none*')).toEqual([])
+    expect(await all()).toEqual([...names, 'list', 'other'].sort())
+    await store.stream.delete('other')
+    expect(await all('other')).toEqual([])
+  })
+
   it('keeps subjects apart, whatever is in their names', async () => {
     const { store } = context
     const subjects = ['a', 'a:b', 'a_b', 'a/b', '../a', 'a b', 'ä', '日本', '*', 'a\u0000b', 'A', '__proto__', 'constructor', 'x'.repeat(1_000)]

@@ -3,6 +3,17 @@ import { rejects } from '../support/until'
 import type { StoreContext } from './store'
 
 export function indexes(context: StoreContext): void {
+  it('counts entries, all or those that a filter matches', async () => {
+    const { store } = context
+    expect(await store.index.count('k')).toBe(0)
+    for (let n = 0; n < 60; n++) await store.index.add('k', `e${n}`, n, { status: n % 3 ? 'done' : 'new', n })
+    expect(await store.index.count('k')).toBe(60)
+    expect(await store.index.count('k', { filter: { status: 'new' } })).toBe(20)
+    expect(await store.index.count('k', { filter: { n: [1, 2, 99] } })).toBe(2)
+    await store.index.delete('k', 'e0')
+    expect(await store.index.count('k')).toBe(59)
+  })
+
   it('adds an entry with version 0 and gets it', async () => {
     const { index } = context.store
     await index.add('flows', 'a', 12.5, { status: 'running', version: 7 })

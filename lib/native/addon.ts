@@ -35,6 +35,8 @@ export interface NativeStore {
   kvIncrement(key: string, by: number): Reply
   indexAdd(key: string, id: string, score: number, metadata?: string | null): Reply
   indexGet(key: string, id: string): Reply
+  indexCount(key: string, query: string | undefined): Reply
+  subjects(pattern: string, cursor: string | undefined): Reply
   indexRead(key: string, query?: string | null): Reply
   indexUpdate(key: string, id: string, patch: string, expectedVersion?: number | null): Reply
   indexIncrement(key: string, id: string, field: string, by: number): Reply

@@ -463,6 +463,29 @@ impl NativeStore {
         reply(&self.bridge, || Ok(self.store.doc_get(Collection::new(&collection)?, DocId::new(&id)?)), optional_json)
     }
 
+    /// Returns the number of entries of an index that match.
+    #[napi]
+    pub fn index_count(&self, key: String, query: Option<String>) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || {
+                let page: PageOptions = options_of(query.as_deref())?;
+                Ok(self.store.index_count(Key::new(&key)?, Filter::new(page.filter.unwrap_or_default())))
+            },
+            |count| Some(count.to_string()),
+        )
+    }
+
+    /// Returns a page of the subjects that a glob matches.
+    #[napi]
+    pub fn subjects(&self, pattern: String, cursor: Option<String>) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || Ok(self.store.subjects(Pattern::new(&pattern)?, cursor.as_deref())),
+            |page| Some(json!({ "subjects": page.subjects, "cursor": page.cursor }).to_string()),
+        )
+    }
+
     /// Lists documents.
     #[napi]
     pub fn doc_list(&self, collection: String, query: Option<String>) -> napi::Result<Reply> {

@@ -128,6 +128,18 @@ pub struct DocQuery {
     pub descending: bool,
 }
 
+/// A page of subjects. In memory and on file they come by name; on Redis in no order, and one may come twice.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SubjectPage {
+    /// Names.
+    pub subjects: Vec<Arc<str>>,
+    /// For the next page. None: this is the last one. A page may be empty and not the last.
+    pub cursor: Option<Arc<str>>,
+}
+
+/// Names that one page of subjects is taken from.
+pub(crate) const SUBJECT_PAGE: usize = 1_000;
+
 /// The result of [`Maintenance::verify`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Verification {
@@ -185,6 +197,9 @@ pub trait StoreBackend: Send + Sync + 'static {
     fn unsubscribe(&self, id: u64) -> Op<()>;
     /// Deletes a subject. Returns whether it had events. Ids given later are greater than all before.
     fn delete_subject(&self, subject: &Subject) -> Op<bool>;
+
+    /// Returns a page of the subjects that have events and match. `cursor` is that of the page before, None for the first.
+    fn subjects(&self, pattern: &Pattern, cursor: Option<&str>) -> Op<SubjectPage>;
 
     /// Reads events of all subjects, in the order in which they were stored.
     fn feed_read(&self, query: FeedQuery) -> Op<FeedPage> {
@@ -255,6 +270,10 @@ pub trait StoreBackend: Send + Sync + 'static {
     fn index_get(&self, key: &Key, id: &EntryId) -> Op<Option<IndexEntry>>;
     /// Returns a page of entries.
     fn index_read(&self, key: &Key, query: IndexQuery) -> Op<Vec<IndexEntry>>;
+    /// Returns the number of entries that match.
+    fn index_count(&self, key: &Key, filter: Filter) -> Op<u64> {
+        self.index_read(key, IndexQuery { offset: 0, limit: usize::MAX, filter }).map(|entries| entries.len() as u64)
+    }
     /// Applies [`crate::json::update_metadata`] to one entry. Returns false if there is none, or it has another version.
     fn index_update(&self, key: &Key, id: &EntryId, patch: Object, expected_version: Option<i64>) -> Op<bool>;
     /// Applies [`crate::json::increment_metadata`] to one entry. A missing entry is [`entry_not_found`].

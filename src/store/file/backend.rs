@@ -17,14 +17,15 @@ use super::{docs, events, feed, index, kv, registry, subscription};
 use crate::error::{Error, Result};
 use crate::event::{Event, NewEvent};
 use crate::fanout::{Mailbox, Subscriber, next_id};
-use crate::json::{self, Json, Object};
+use crate::json::{self, Filter, Json, Object};
 use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::{Op, completion};
 use crate::store::{
     Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery, Health,
-    IndexEntry, IndexQuery, Lease, Maintenance, ParkedEvent, Position, Stats, StoreBackend, Stored,
+    IndexEntry, IndexQuery, Lease, Maintenance, ParkedEvent, Position, Stats, StoreBackend, Stored, SubjectPage,
 };
 use crate::sync::lock;
+use crate::topic::Glob;
 
 impl StoreBackend for FileStore {
     fn name(&self) -> &'static str {
@@ -163,6 +164,11 @@ impl StoreBackend for FileStore {
     fn delete_subject(&self, subject: &Subject) -> Op<bool> {
         let name: Arc<str> = subject.into();
         self.write(Footprint::subject(subject), move |tx| events::delete(tx, &name))
+    }
+
+    fn subjects(&self, pattern: &Pattern, cursor: Option<&str>) -> Op<SubjectPage> {
+        let (glob, after) = (Glob::new(pattern), cursor.unwrap_or("").to_owned());
+        self.point(Footprint::All, move |view| events::subjects(view, &glob, &after))
     }
 
     fn feed_read(&self, query: FeedQuery) -> Op<FeedPage> {
@@ -317,6 +323,12 @@ impl StoreBackend for FileStore {
         let footprint = Footprint::collection("index", key);
         let key: Arc<str> = key.into();
         self.read_view(footprint, Extent::Range, move |view, budget| index::read(view, &key, &query, budget))
+    }
+
+    fn index_count(&self, key: &Key, filter: Filter) -> Op<u64> {
+        let footprint = Footprint::collection("index", key);
+        let key: Arc<str> = key.into();
+        self.read_view(footprint, Extent::Range, move |view, budget| index::count(view, &key, &filter, budget))
     }
 
     fn index_update(&self, key: &Key, id: &EntryId, patch: Object, expected_version: Option<i64>) -> Op<bool> {

@@ -11,7 +11,8 @@ use super::view::{Budget, SubjectState, Tx, View, checked, from_sql, to_sql};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::json::Json;
-use crate::store::{EventQuery, Expected};
+use crate::store::{EventQuery, Expected, SUBJECT_PAGE, SubjectPage};
+use crate::topic::Glob;
 
 /// Stores an event at the end of a subject. Returns it, and its number in the feed.
 pub(super) fn append(
@@ -275,6 +276,23 @@ fn remove(
         removed += tx.execute("DELETE FROM events WHERE id = ?1", [id])?;
     }
     Ok(removed)
+}
+
+/// Returns a page of the subjects that match, by name.
+pub(super) fn subjects(view: &View<'_>, glob: &Glob, after: &str) -> Result<SubjectPage> {
+    let limit = i64::try_from(SUBJECT_PAGE).unwrap_or(i64::MAX);
+    let prefix = glob.literal_prefix();
+    let load = || {
+        let mut statement = view
+            .conn
+            .prepare_cached("SELECT name FROM subjects WHERE name > ?1 AND name >= ?2 ORDER BY name LIMIT ?3")?;
+        let rows = statement.query_map(params![after, prefix, limit], |row| row.get::<_, Arc<str>>(0))?;
+        rows.collect::<rusqlite::Result<Vec<_>>>()
+    };
+    let names = load().map_err(|e| view.fail(&e))?;
+    let more = names.len() == SUBJECT_PAGE && names.last().is_some_and(|name| name.starts_with(prefix));
+    let cursor = names.last().filter(|_| more).cloned();
+    Ok(SubjectPage { subjects: names.into_iter().filter(|name| glob.matches(name)).collect(), cursor })
 }
 
 /// Returns the next few subjects. Those without a name are deleted.

@@ -7,9 +7,9 @@ use serde_json::Number;
 
 use super::filter::TextPrefilter;
 use super::schema::checksum;
-use super::view::{Budget, Tx, View, checked};
+use super::view::{Budget, Tx, View, checked, from_sql};
 use crate::error::{Error, Result};
-use crate::json::{self, Object};
+use crate::json::{self, Filter, Object};
 use crate::store::{IndexEntry, IndexQuery, entry_not_found};
 
 /// Adds or replaces an entry.
@@ -79,6 +79,20 @@ pub(super) fn read(view: &View<'_>, key: &str, query: &IndexQuery, budget: Budge
         }
     }
     Ok(Some(found))
+}
+
+/// Returns the number of entries that match, or None if the budget was spent.
+pub(super) fn count(view: &View<'_>, key: &str, filter: &Filter, budget: Budget) -> Result<Option<u64>> {
+    if budget.is_short() {
+        return Ok(None);
+    }
+    if filter.is_empty() {
+        let count =
+            view.first("SELECT count(*) FROM index_entries WHERE key = ?1", [key], |row| row.get::<_, i64>(0))?;
+        return Ok(Some(count.map_or(0, from_sql)));
+    }
+    let query = IndexQuery { offset: 0, limit: usize::MAX, filter: filter.clone() };
+    Ok(read(view, key, &query, budget)?.map(|entries| entries.len() as u64))
 }
 
 /// Reads, changes and writes the metadata of one entry. Returns None if there is none.

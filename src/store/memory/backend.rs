@@ -13,15 +13,15 @@ use super::index::Index;
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::{Mailbox, Subscriber, TopicRegistry, next_id};
-use crate::json::{self, Json, Object};
+use crate::json::{self, Filter, Json, Object};
 use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::Op;
 use crate::store::consumer::LocalLeases;
 use crate::store::feed::FeedSignal;
 use crate::store::{
     Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery,
-    FeedRecord, Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, Stats, StoreBackend, Stored,
-    entry_not_found, select_docs,
+    FeedRecord, Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats, StoreBackend,
+    Stored, SubjectPage, entry_not_found, select_docs,
 };
 use crate::sync::lock;
 use crate::time::SharedClock;
@@ -321,6 +321,20 @@ impl StoreBackend for MemoryStore {
         })
     }
 
+    fn subjects(&self, pattern: &Pattern, cursor: Option<&str>) -> Op<SubjectPage> {
+        self.read_with(|state| {
+            let glob = Glob::new(pattern);
+            let after = cursor.unwrap_or("");
+            let mut subjects: Vec<Arc<str>> =
+                state.subjects.keys().filter(|name| &***name > after && glob.matches(name)).cloned().collect();
+            subjects.sort_unstable();
+            let more = subjects.len() > SUBJECT_PAGE;
+            subjects.truncate(SUBJECT_PAGE);
+            let cursor = subjects.last().filter(|_| more).cloned();
+            Ok(SubjectPage { subjects, cursor })
+        })
+    }
+
     fn feed_read(&self, query: FeedQuery) -> Op<FeedPage> {
         self.read_with(|state| {
             let after = query.after.as_ref().map_or(Ok(0), Position::number)?;
@@ -475,6 +489,13 @@ impl StoreBackend for MemoryStore {
     fn index_read(&self, key: &Key, query: IndexQuery) -> Op<Vec<IndexEntry>> {
         self.read_with(|state| {
             Ok(state.indexes.get_mut(key.as_str()).map(|index| index.read(&query)).unwrap_or_default())
+        })
+    }
+
+    fn index_count(&self, key: &Key, filter: Filter) -> Op<u64> {
+        self.read_with(|state| {
+            let Some(index) = state.indexes.get_mut(key.as_str()) else { return Ok(0) };
+            Ok(index.count(&filter) as u64)
         })
     }
 

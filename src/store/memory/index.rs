@@ -122,6 +122,17 @@ impl Index {
         self.entries_at(page)
     }
 
+    /// Returns the number of entries that match.
+    pub(super) fn count(&mut self, filter: &Filter) -> usize {
+        if filter.is_empty() {
+            return self.slots.len();
+        }
+        self.slots
+            .values()
+            .filter(|slot| self.entries.get(**slot as usize).is_some_and(|e| filter.matches(&e.metadata)))
+            .count()
+    }
+
     fn entries_at(&mut self, page: Vec<Rank>) -> Vec<IndexEntry> {
         page.into_iter().filter_map(|rank| self.entries.get_mut(rank.slot as usize).map(Entry::index_entry)).collect()
     }

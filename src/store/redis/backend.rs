@@ -18,14 +18,15 @@ use super::{metadata, record, scripts, text};
 use crate::error::{Code, Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
-use crate::json::{self, Json, Object, to_json};
+use crate::json::{self, Filter, Json, Object, to_json};
 use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::{Op, completion};
 use crate::redis::client::{self, unanswered};
 use crate::redis::{Client, Request, reply};
 use crate::store::{
     Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery, Health,
-    IndexEntry, IndexQuery, Lease, ParkedEvent, Position, Stats, StoreBackend, Stored, entry_not_found, select_docs,
+    IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats, StoreBackend, Stored, SubjectPage,
+    entry_not_found, select_docs,
 };
 use crate::time::SharedClock;
 use crate::topic::Glob;
@@ -373,6 +374,27 @@ impl StoreBackend for RedisStore {
         self.write_call(Request::write("delete", call).of(&scripts::DELETE_SUBJECT), flag)
     }
 
+    fn subjects(&self, pattern: &Pattern, cursor: Option<&str>) -> Op<SubjectPage> {
+        let cursor = cursor.unwrap_or("0");
+        if cursor.parse::<u64>().is_err() {
+            return Op::err(Error::invalid(format!("cursor: {cursor:?} is none that this store returned")));
+        }
+        let mut scan = cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(pattern.as_str()).arg("COUNT").arg(SUBJECT_PAGE).arg("TYPE").arg("stream");
+        let keys = self.keys.clone();
+        self.read_call(Request::read("subjects", scan), move |value| match value {
+            Value::Array(page) if page.len() == 2 => {
+                let mut page = page.into_iter();
+                let cursor = page.next().map(reply::text).transpose()?.filter(|cursor| cursor != "0");
+                let Some(Value::Array(names)) = page.next() else { return Ok(SubjectPage::default()) };
+                let names = names.into_iter().map(reply::text).collect::<Result<Vec<_>>>()?;
+                let subjects = names.into_iter().filter(|name| keys.check("subject", name).is_ok());
+                Ok(SubjectPage { subjects: subjects.map(Arc::from).collect(), cursor: cursor.map(Arc::from) })
+            }
+            _ => Err(Error::corrupt("SCAN: an unexpected reply")),
+        })
+    }
+
     fn kv_get(&self, key: &Key) -> Op<Option<Json>> {
         self.read_call(Request::read("kv.get", cmd("GET").arg(key.as_str()).take()), |value| {
             Ok(reply::optional_text(value)?.map(|text| text::to_json(&text).into()))
@@ -469,6 +491,14 @@ impl StoreBackend for RedisStore {
             }
             Ok(found.into_iter().skip(query.offset).take(query.limit).collect())
         })
+    }
+
+    fn index_count(&self, key: &Key, filter: Filter) -> Op<u64> {
+        if filter.is_empty() {
+            let count = Request::read("index.count", cmd("ZCARD").arg(key.as_str()).take());
+            return self.read_call(count, |value| reply::int(value).map(|n| u64::try_from(n).unwrap_or(0)));
+        }
+        self.index_read(key, IndexQuery { offset: 0, limit: usize::MAX, filter }).map(|entries| entries.len() as u64)
     }
 
     fn index_update(&self, key: &Key, id: &EntryId, mut patch: Object, expected_version: Option<i64>) -> Op<bool> {
