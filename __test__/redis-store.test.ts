@@ -41,6 +41,33 @@ it('refuses to replace what is no kv value', async () => {
   await store.close()
 })
 
+it('refuses names of its own keys and index keys that would share metadata, whatever the call', async () => {
+  const store = new RedisStoreAdapter({ connection: server.connection, prefix: 'app' })
+  for (const name of ['app:~feed', 'app:~documents:c', 'app:~']) {
+    await rejects(store.append(name, { type: 'x' }), 'NVENT_INVALID', /reserved/)
+    await rejects(store.stream.delete(name), 'NVENT_INVALID', /reserved/)
+    await rejects(store.kv.set(name, 1), 'NVENT_INVALID', /reserved/)
+    await rejects(store.kv.increment(name), 'NVENT_INVALID', /reserved/)
+    await rejects(store.kv.delete(name), 'NVENT_INVALID', /reserved/)
+    await rejects(store.index.add(name, 'a', 1), 'NVENT_INVALID', /reserved/)
+  }
+  await rejects(store.index.add('a:meta:b', 'c', 1), 'NVENT_INVALID', /ambiguous/)
+  await rejects(store.index.updateWithRetry('a:meta', 'c', { n: 1 }), 'NVENT_INVALID', /ambiguous/)
+  await store.index.add('a', 'b:meta:c', 1, { n: 1 })
+  expect(await store.index.get('a', 'b:meta:c')).toMatchObject({ metadata: { n: 1 } })
+  await store.close()
+})
+
+it('merges thousands of fields at once, and refuses more than an entry may have', async () => {
+  const store = new RedisStoreAdapter({ connection: server.connection })
+  const fields = (n: number) => Object.fromEntries(Array.from({ length: n }, (_, i) => [`field${i}`, i]))
+  await store.index.add('wide', 'a', 1, fields(10))
+  expect(await store.index.update('wide', 'a', fields(9_000))).toBe(true)
+  expect((await store.index.get('wide', 'a'))?.metadata).toEqual({ ...fields(9_000), version: 1 })
+  await rejects(store.index.update('wide', 'a', fields(20_000)), 'NVENT_INVALID', /at most 10000/)
+  await store.close()
+})
+
 it.each(['up', 'down'])('closes within seconds and lets the process exit while Redis is %s', async (state) => {
   const own = await RedisServer.start()
   const fixture = fileURLToPath(new URL('fixtures/closes-while-down.mjs', import.meta.url))
