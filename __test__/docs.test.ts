@@ -35,3 +35,7 @@ it('every page of docs is in its table of contents', () => {
   const listed = links(read('docs/README.md'))
   expect(markdown('docs').map(page => page.slice('docs/'.length)).filter(page => page !== 'README.md' && !listed.includes(page))).toEqual([])
 })
+
+it('the README has at most 120 lines', () => {
+  expect(read('README.md').trimEnd().split('\n').length).toBeLessThanOrEqual(120)
+})
