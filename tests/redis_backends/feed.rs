@@ -209,6 +209,8 @@ async fn what_other_writers_append_is_found_once_and_enters_the_feed() {
     let redis = TestRedis::start();
     let (store, second) = (store_on(patient(redis.port())), store_on(patient(redis.port())));
     redis.raw(&["XADD", "run:early", "*", "type", "before", "n", "0", "ts", "1"]);
+    // Ids and subscriptions are compared by the millisecond.
+    tokio::time::sleep(Duration::from_millis(2)).await;
     let (one, two) = (mailbox(10), mailbox(10));
     store.subscribe(name("run:*"), one.clone()).await.unwrap();
     second.subscribe(name("*"), two.clone()).await.unwrap();
