@@ -35,6 +35,8 @@ pub(crate) fn sync_entry(path: &Path) -> std::io::Result<()> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::File::open(parent)?.sync_all()?;
     }
+    #[cfg(test)]
+    crate::sync::lock(&tests::SYNCED).push(path.to_owned());
     Ok(())
 }
 
@@ -138,4 +140,57 @@ fn locked_by(dir: &Path, holder: &str) -> Error {
         Code::Locked,
         format!("{}: {holder} uses this data directory: end it, or use another dataDir", dir.display()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::op::Op;
+    use crate::store::file::{FileStore, FileStoreOptions};
+    use crate::store::{Maintenance, StoreBackend};
+    use crate::time::system_clock;
+
+    /// Entries whose directory was synced.
+    pub(super) static SYNCED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+    fn is_synced(path: &Path) -> bool {
+        crate::sync::lock(&SYNCED).iter().any(|synced| synced == path)
+    }
+
+    #[test]
+    fn every_directory_that_is_created_survives_power_loss() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("a/b/c");
+        prepare_dir(&dir).unwrap();
+        for created in dir.ancestors().take(3) {
+            assert!(is_synced(created), "{created:?}");
+        }
+        assert!(!is_synced(base.path()), "it was there");
+    }
+
+    #[tokio::test]
+    async fn the_name_of_a_backup_survives_power_loss() {
+        let base = tempfile::tempdir().unwrap();
+        let options = FileStoreOptions::new(base.path().join("data"));
+        let store = Arc::new(FileStore::new(options, system_clock(), tokio::runtime::Handle::current()));
+        let copy = base.path().join("copy.db");
+        let backup: Op<()> = store.backup(&copy);
+        backup.await.unwrap();
+        assert!(copy.is_file() && is_synced(&copy));
+        store.close().await.unwrap();
+    }
+
+    #[test]
+    fn a_rename_replaces_no_file() {
+        let base = tempfile::tempdir().unwrap();
+        let path = |name: &str| base.path().join(name);
+        std::fs::write(path("from"), "new").unwrap();
+        std::fs::write(path("to"), "old").unwrap();
+        assert_eq!(rename_new(&path("from"), &path("to")).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(path("to")).unwrap(), "old");
+        rename_new(&path("from"), &path("other")).unwrap();
+        assert!(!path("from").exists() && path("other").exists());
+    }
 }
