@@ -67,6 +67,8 @@ interface EventSubscription {
     subject: string;
     /** Ends it. After it resolves the handler is not called again. Needs no `this`; calling it twice is fine. */
     unsubscribe: () => Promise<void>;
+    /** {@link EventSubscription.unsubscribe}. */
+    [Symbol.asyncDispose]: () => Promise<void>;
 }
 /** One entry of an index. What is returned is the caller's own copy. */
 interface IndexEntry {
@@ -235,7 +237,7 @@ interface StoreAdapter {
     /** {@link StoreAdapter.close}. */
     [Symbol.asyncDispose](): Promise<void>;
     /** {@link EventStreams.append}. nvent 0.4.1. */
-    append(subject: string, event: NewEvent): Promise<EventRecord>;
+    append(subject: string, event: NewEvent, opts?: AppendOptions): Promise<EventRecord>;
     /** {@link EventStreams.read}. nvent 0.4.1. */
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
     /** {@link EventStreams.subscribe}. nvent 0.4.1. */
@@ -502,6 +504,8 @@ interface SubscriptionHandle {
     topic: string;
     /** Ends it. After it resolves the handler is not called again. Needs no `this`; calling it twice is fine. */
     unsubscribe: () => Promise<void>;
+    /** {@link SubscriptionHandle.unsubscribe}. */
+    [Symbol.asyncDispose]: () => Promise<void>;
 }
 /** Counters of a stream since it was made. */
 interface StreamStats {
@@ -1204,6 +1208,8 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     on(queue: string, event: QueueEvent, listener: (payload: any) => void): () => void;
     registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void;
     startProcessingQueue(queue: string): void;
+    /** {@link QueueAdapter.close}. */
+    [Symbol.asyncDispose](): Promise<void>;
     close(): Promise<void>;
     /** Runs a handler and commits its outcome. */
     private run;
@@ -1257,7 +1263,7 @@ declare abstract class NventStoreAdapter implements StoreAdapter {
     private stopConsumers;
     stats(): StoreStats;
     private listen;
-    append(subject: string, event: Parameters<StoreAdapter['append']>[1]): Promise<EventRecord>;
+    append(...args: Parameters<StoreAdapter['append']>): Promise<EventRecord>;
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
     subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>;
     save(collection: string, id: string, doc: Record<string, any>): Promise<void>;
@@ -1303,6 +1309,8 @@ declare abstract class NventStreamAdapter implements StreamAdapter {
     listTopics(): Promise<string[]>;
     getSubscriptionCount(topic: string): Promise<number>;
     shutdown(): Promise<void>;
+    /** {@link StreamAdapter.shutdown}. */
+    [Symbol.asyncDispose](): Promise<void>;
     health(): Promise<{
         ok: boolean;
         backend: 'memory' | 'redis';

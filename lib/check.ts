@@ -110,8 +110,8 @@ export function jsonPatch(what: string, value: unknown): string {
 function withNulls(value: unknown, depth: number): unknown {
   // What is deeper than any accepted value is left to JSON.stringify and to the core, which say what is wrong with it.
   if (typeof value !== 'object' || value === null || depth > 600) return value
-  const prototype = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== null) return value
+  // An array replaces what is there. What has a JSON of its own, a date say, is written as that.
+  if (Array.isArray(value) || typeof (value as { toJSON?: unknown }).toJSON === 'function' || isBoxed(value)) return value
   let copy: Record<string, unknown> | undefined
   for (const [key, inner] of Object.entries(value)) {
     const kept = inner === undefined ? null : withNulls(inner, depth + 1)
@@ -121,6 +121,9 @@ function withNulls(value: unknown, depth: number): unknown {
   }
   return copy ?? value
 }
+
+/** Returns whether JSON.stringify writes an object as a primitive value. */
+const isBoxed = (value: object): boolean => value instanceof Number || value instanceof String || value instanceof Boolean || value instanceof BigInt
 
 /** Finds what keeps a value from having JSON. */
 function culprit(path: string, value: unknown, above: unknown[]): { path: string, why: string } | undefined {

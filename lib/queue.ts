@@ -217,6 +217,11 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     await call(() => this.native.drain(CLOSE_TIMEOUT))
   }
 
+  /** {@link QueueAdapter.close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
   async close(): Promise<void> {
     await call(() => this.native.close(CLOSE_TIMEOUT))
     clearInterval(this.keepAlive)

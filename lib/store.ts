@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { BusLink, getEventBus } from './bus'
 import { callback, finite, json, jsonObject, jsonPatch, options, text } from './check'
 import { NventConsumer, readFeed } from './consumer'
+import { disposable } from './dispose'
 import { invalid, NventError } from './errors'
 import { addon, bridge, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
 import type { NativeStore } from './native'
@@ -192,13 +193,13 @@ export abstract class NventStoreAdapter implements StoreAdapter {
       offDelivery(id)
       if (this.subscriptions.delete(id)) await call(() => this.native.unsubscribe(id))
     }
-    return { id: String(id), subject, unsubscribe }
+    return disposable({ id: String(id), subject, unsubscribe }, unsubscribe)
   }
 
   // The surface of nvent 0.4.1: the same operations under their older names, and documents.
 
-  async append(subject: string, event: Parameters<StoreAdapter['append']>[1]): Promise<EventRecord> {
-    return this.stream.append(subject, event)
+  async append(...args: Parameters<StoreAdapter['append']>): Promise<EventRecord> {
+    return this.stream.append(...args)
   }
 
   async read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]> {

@@ -1,4 +1,5 @@
 import { callback, jsonObject, object, options, text } from './check'
+import { disposable } from './dispose'
 import { invalid } from './errors'
 import { addon, bridge, call, healthOf, callSync, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
@@ -53,7 +54,8 @@ export abstract class NventStreamAdapter implements StreamAdapter {
     }
     onDelivery(id, single, handle, this.warnings.handlerFailed)
     this.subscriptions.set(id, topic)
-    return { id: String(id), topic, unsubscribe: () => this.end(id) }
+    const unsubscribe = () => this.end(id)
+    return disposable({ id: String(id), topic, unsubscribe }, unsubscribe)
   }
 
   async unsubscribe(handle: SubscriptionHandle): Promise<void> {
@@ -77,6 +79,11 @@ export abstract class NventStreamAdapter implements StreamAdapter {
     for (const id of this.subscriptions.keys()) offDelivery(id)
     this.subscriptions.clear()
     await call(() => this.native.close())
+  }
+
+  /** {@link StreamAdapter.shutdown}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.shutdown()
   }
 
   async health(): Promise<{ ok: boolean, backend: 'memory' | 'redis', detail?: string }> {

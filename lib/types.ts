@@ -72,6 +72,8 @@ export interface EventSubscription {
   subject: string
   /** Ends it. After it resolves the handler is not called again. Needs no `this`; calling it twice is fine. */
   unsubscribe: () => Promise<void>
+  /** {@link EventSubscription.unsubscribe}. */
+  [Symbol.asyncDispose]: () => Promise<void>
 }
 
 // ───────────────────────────── store ─────────────────────────────
@@ -254,7 +256,7 @@ export interface StoreAdapter {
   [Symbol.asyncDispose](): Promise<void>
 
   /** {@link EventStreams.append}. nvent 0.4.1. */
-  append(subject: string, event: NewEvent): Promise<EventRecord>
+  append(subject: string, event: NewEvent, opts?: AppendOptions): Promise<EventRecord>
   /** {@link EventStreams.read}. nvent 0.4.1. */
   read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>
   /** {@link EventStreams.subscribe}. nvent 0.4.1. */
@@ -524,6 +526,8 @@ export interface SubscriptionHandle {
   topic: string
   /** Ends it. After it resolves the handler is not called again. Needs no `this`; calling it twice is fine. */
   unsubscribe: () => Promise<void>
+  /** {@link SubscriptionHandle.unsubscribe}. */
+  [Symbol.asyncDispose]: () => Promise<void>
 }
 
 /** Counters of a stream since it was made. */

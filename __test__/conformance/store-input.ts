@@ -71,6 +71,27 @@ export function badInput(context: StoreContext): void {
     expect((await store.index.read('k', { filter: { n: 1 } })).map(entry => entry.metadata)).toEqual([{ n: 1, version: 0 }])
   })
 
+  it('deletes what is undefined in objects of any class, and writes what has a JSON of its own as that', async () => {
+    const { store } = context
+    class Patch {
+      a = undefined
+      inner = { b: undefined, c: 2 }
+    }
+    await store.index.add('k', 'classes', 1, { a: 1, inner: { b: 1, kept: true }, at: 0 })
+    await store.index.update('k', 'classes', Object.assign(new Patch(), { at: new Date(0), n: Object(3) }))
+    const { version, ...metadata } = (await store.index.get('k', 'classes'))!.metadata
+    expect(version).toBe(1)
+    expect(metadata).toEqual({ inner: { c: 2, kept: true }, at: '1970-01-01T00:00:00.000Z', n: 3 })
+  })
+
+  it('checks the expected last id on the older surface as well', async () => {
+    const { store } = context
+    const first = await store.append('older', { type: 'x' }, { expectedLastId: null })
+    await rejects(store.append('older', { type: 'x' }, { expectedLastId: null }), 'NVENT_CONFLICT')
+    await store.append('older', { type: 'x' }, { expectedLastId: first.id })
+    expect(await store.read('older')).toHaveLength(2)
+  })
+
   it('refuses an expected version that is no whole number', async () => {
     await context.store.index.add('k', 'id', 1)
     for (const expectedVersion of [0.9, -0.5, -1]) {
