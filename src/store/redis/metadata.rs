@@ -85,17 +85,18 @@ fn write(path: &str, value: &Value) -> Written {
     }
 }
 
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+/// Returns the path of a key in an object at a path. None is the metadata itself; a key may be empty.
+fn join(path: Option<&str>, key: &str) -> String {
+    path.map_or_else(|| key.to_owned(), |path| format!("{path}.{key}"))
 }
 
 /// Converts metadata to the fields of a hash, tags included.
 pub(super) fn flatten(metadata: &Object) -> Vec<(String, String)> {
-    fn walk(path: &str, object: &Object, fields: &mut Vec<(String, String)>, tags: &mut Object) {
+    fn walk(path: Option<&str>, object: &Object, fields: &mut Vec<(String, String)>, tags: &mut Object) {
         for (key, value) in object {
             let path = join(path, key);
             match value {
-                Value::Object(inner) if !inner.is_empty() && path != TAGS => walk(&path, inner, fields, tags),
+                Value::Object(inner) if !inner.is_empty() && path != TAGS => walk(Some(&path), inner, fields, tags),
                 value => match write(&path, value) {
                     Written::Field(text) => fields.push((path, text)),
                     Written::Tagged(kind, text) => {
@@ -108,7 +109,7 @@ pub(super) fn flatten(metadata: &Object) -> Vec<(String, String)> {
         }
     }
     let (mut fields, mut tags) = (Vec::new(), Object::new());
-    walk("", metadata, &mut fields, &mut tags);
+    walk(None, metadata, &mut fields, &mut tags);
     if !tags.is_empty() {
         fields.push((TAGS.into(), to_json(&tags).to_string()));
     }
@@ -190,14 +191,14 @@ fn put_if_free(object: &mut Object, path: &str, value: Value) {
 
 /// Converts a patch to steps for `index_update.lua`: kind, path, text. Parents precede their children.
 pub(super) fn steps(patch: &Object) -> Vec<(&'static str, String, String)> {
-    fn walk(path: &str, object: &Object, steps: &mut Vec<(&'static str, String, String)>) {
+    fn walk(path: Option<&str>, object: &Object, steps: &mut Vec<(&'static str, String, String)>) {
         for (key, value) in object {
             let path = join(path, key);
             match value {
                 Value::Null => steps.push(("delete", path, String::new())),
                 Value::Object(inner) if path != TAGS => {
                     steps.push(("object", path.clone(), String::new()));
-                    walk(&path, inner, steps);
+                    walk(Some(&path), inner, steps);
                 }
                 value => match write(&path, value) {
                     Written::Field(text) => steps.push(("set", path, text)),
@@ -209,7 +210,7 @@ pub(super) fn steps(patch: &Object) -> Vec<(&'static str, String, String)> {
         }
     }
     let mut steps = Vec::new();
-    walk("", patch, &mut steps);
+    walk(None, patch, &mut steps);
     steps
 }
 
@@ -293,6 +294,14 @@ mod tests {
             metadata.insert(VERSION.into(), 0.into());
             prop_assert!(json::equal(&Value::Object(assemble(flatten(&metadata))), &Value::Object(metadata)));
         }
+    }
+
+    #[test]
+    fn an_object_under_an_empty_key_is_apart_from_the_metadata_itself() {
+        let metadata = object(json!({"": {"x": 1, "": {"x": 2}}, "x": 3, "version": 0}));
+        assert_eq!(assemble(flatten(&metadata)), metadata);
+        let paths: Vec<_> = steps(&metadata).into_iter().map(|(_, path, _)| path).collect();
+        assert_eq!(paths, ["", ".x", ".", "..x", "x", "version"]);
     }
 
     #[test]
