@@ -57,9 +57,8 @@ export function platformManifest(target) {
 /** Links and pictures that work on the registry's page, where there is no checkout. */
 export function registryReadme() {
   const address = manifest().homepage.replace(/#.*/, '')
-  return readFileSync(join(root, 'README.md'), 'utf8')
-    .replaceAll(/(!\[[^\]]*\])\((?!https?:|#)([^)]+)\)/g, (_, alt, path) => `${alt}(${address}/raw/HEAD/${path})`)
-    .replaceAll(/(?<!!)(\[[^\]]*\])\((?!https?:|#)([^)]+)\)/g, (_, text, path) => `${text}(${address}/blob/HEAD/${path})`)
+  return readFileSync(join(root, 'README.md'), 'utf8').replaceAll(/\]\((?!https?:|#)([^)\s]+)\)/g, (_, path) =>
+    `](${address}/${/\.(png|svg)$/.test(path) ? 'raw' : 'blob'}/HEAD/${path})`)
 }
 
 /** Lays out one directory per package below `directory`, for the addons that are there. Returns their paths, root last. */

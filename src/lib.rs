@@ -9,6 +9,33 @@
 //! | adapters | [`store`], [`stream`], [`queue`], [`bus`] | each does one thing and knows none of the others |
 //! | transport | [`redis`] | the connection that the Redis backends share |
 //! | ground | [`event`], [`topic`], [`json`], [`fanout`], [`op`], [`health`], [`error`], [`time`], `disk` | values and mechanisms |
+//!
+//! A store announces what it stored to a bus; operations begin when they are called, and are awaited for their result:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use nvent_native::bus::Bus;
+//! use nvent_native::event::NewEvent;
+//! use nvent_native::name::Subject;
+//! use nvent_native::store::{Announce, EventQuery, MemoryStore, StoreBackend};
+//! use nvent_native::time::system_clock;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> nvent_native::Result<()> {
+//! let bus = Bus::new();
+//! let announce: Announce = Arc::new(move |subject, event| bus.announce(subject, event));
+//! let store = MemoryStore::new(system_clock());
+//! let subject = Subject::new("nq:flow:abc")?;
+//!
+//! let first = store.append(subject, NewEvent::parse(r#"{"type":"flow.start"}"#)?, None, Some(announce));
+//! let second = store.append(subject, NewEvent::parse(r#"{"type":"flow.completed"}"#)?, None, None);
+//! assert!(second.await?.id() > first.await?.id(), "calls take effect in their order, however they are awaited");
+//! assert_eq!(store.read(subject, EventQuery::default()).await?.len(), 2);
+//! store.close().await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod backoff;
 pub mod bus;
