@@ -5,11 +5,29 @@ import { NventStoreAdapter } from './store'
 import { NventStreamAdapter } from './stream'
 import type { ParkedEvent, RedisConnection, RedisStoreOptions, RedisStreamOptions } from './types'
 
-const CONNECTION = { url: 'string', host: 'string', port: 'number', username: 'string', password: 'string', db: 'number', tls: 'boolean' } as const
+const CONNECTION = {
+  url: 'string', host: 'string', port: 'number', username: 'string', password: 'string', db: 'number', tls: ['boolean', 'object'],
+  sentinels: 'array', name: 'string', sentinelPassword: 'string',
+} as const
+const TLS = { ca: ['string', 'array'], cert: 'string', key: 'string', servername: 'string', rejectUnauthorized: 'boolean' } as const
 
 /** Checks where Redis is. No message ever quotes a value of it. */
-export const checkConnection = (what: string, connection: RedisConnection | undefined): RedisConnection =>
-  options(what, connection, CONNECTION)
+export function checkConnection(what: string, connection: RedisConnection | undefined): RedisConnection {
+  const given = options(what, connection, CONNECTION as any)
+  const { tls, sentinels } = given
+  if (typeof tls === 'object') {
+    const { ca } = options(`${what}.tls`, tls, TLS as any)
+    if (Array.isArray(ca)) ca.forEach((one, i) => text(`${what}.tls.ca[${i}]`, one))
+  }
+  if (Array.isArray(sentinels)) {
+    if (sentinels.length === 0) throw invalid(`${what}.sentinels: expected at least one sentinel`)
+    sentinels.forEach((sentinel, i) => {
+      const { host } = options(`${what}.sentinels[${i}]`, sentinel, { host: 'string', port: 'number' })
+      text(`${what}.sentinels[${i}].host`, host)
+    })
+  }
+  return given
+}
 
 /** A store on Redis, for apps that outgrow one machine: drop-in beside nvent's own. */
 export class RedisStoreAdapter extends NventStoreAdapter {

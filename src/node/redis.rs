@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::redis::RedisConfig;
+use crate::redis::{ConnectionFields, RedisConfig, Sentinels, TlsOptions};
 use crate::store::{RedisStoreOptions, Trim};
 use crate::stream::{RedisStreamOptions, RetainTopics};
 
@@ -16,7 +16,54 @@ struct Connection {
     username: Option<String>,
     password: Option<String>,
     db: Option<f64>,
-    tls: Option<bool>,
+    tls: Option<Tls>,
+    sentinels: Option<Vec<Sentinel>>,
+    name: Option<String>,
+    sentinel_password: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Tls {
+    Enabled(bool),
+    Options(TlsFields),
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct TlsFields {
+    ca: Option<OneOrMany>,
+    cert: Option<String>,
+    key: Option<String>,
+    servername: Option<String>,
+    reject_unauthorized: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl From<TlsFields> for TlsOptions {
+    fn from(fields: TlsFields) -> Self {
+        let mut options = Self::default();
+        options.ca = match fields.ca {
+            None => Vec::new(),
+            Some(OneOrMany::One(ca)) => vec![ca],
+            Some(OneOrMany::Many(ca)) => ca,
+        };
+        (options.cert, options.key, options.servername) = (fields.cert, fields.key, fields.servername);
+        options.reject_unauthorized = fields.reject_unauthorized.unwrap_or(true);
+        options
+    }
+}
+
+#[derive(Deserialize)]
+struct Sentinel {
+    host: String,
+    port: Option<f64>,
 }
 
 /// A whole number in a range.
@@ -30,20 +77,37 @@ fn whole(what: &str, value: f64, max: f64) -> Result<u64> {
 
 impl Connection {
     fn config(self) -> Result<RedisConfig> {
-        if let Some(url) = &self.url {
-            return RedisConfig::from_url(url);
-        }
-        let defaults = RedisConfig::default();
-        let port = self.port.map(|port| whole("connection.port", port, 65_535.0)).transpose()?;
-        let db = self.db.map(|db| whole("connection.db", db, 1e6)).transpose()?;
-        Ok(RedisConfig {
-            host: self.host.unwrap_or(defaults.host),
-            port: port.map_or(defaults.port, |port| port as u16),
-            db: db.map_or(defaults.db, |db| db as i64),
-            tls: self.tls.unwrap_or(defaults.tls),
+        let port = |what: &str, port: f64| whole(what, port, 65_535.0).map(|port| port as u16);
+        let sentinels = match (self.sentinels, self.name) {
+            (None, None) => None,
+            (Some(sentinels), Some(name)) => {
+                let addresses = sentinels.into_iter().map(|Sentinel { host, port: given }| {
+                    Ok((host, given.map_or(Ok(26_379), |given| port("connection.sentinels[].port", given))?))
+                });
+                let addresses = addresses.collect::<Result<Vec<_>>>()?;
+                Some(Sentinels { addresses, name, password: self.sentinel_password })
+            }
+            _ => {
+                return Err(Error::invalid(
+                    "options.connection: sentinels and name belong together: give both, or none",
+                ));
+            }
+        };
+        let (tls, tls_options) = match self.tls {
+            None => (None, None),
+            Some(Tls::Enabled(enabled)) => (Some(enabled), None),
+            Some(Tls::Options(fields)) => (Some(true), Some(fields.into())),
+        };
+        RedisConfig::from_fields(ConnectionFields {
+            url: self.url,
+            host: self.host,
+            port: self.port.map(|given| port("connection.port", given)).transpose()?,
             username: self.username,
             password: self.password,
-            ..RedisConfig::default()
+            db: self.db.map(|db| whole("connection.db", db, 1e6)).transpose()?.map(|db| db as i64),
+            tls,
+            tls_options,
+            sentinels,
         })
     }
 }

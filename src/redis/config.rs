@@ -1,12 +1,56 @@
 //! The address and credentials of a Redis server, and all timeouts.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ::redis::{ConnectionAddr, IntoConnectionInfo};
 
+use super::tls::TlsOptions;
 use crate::error::{Error, Result};
+
+/// Sentinels, and the primary that they watch.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sentinels {
+    /// Their hosts and ports.
+    pub addresses: Vec<(String, u16)>,
+    /// The name of the primary.
+    pub name: String,
+    /// Their password.
+    pub password: Option<String>,
+}
+
+/// The fields of a connection as an application gives them. Fields fill in what the URL leaves open.
+#[derive(Clone, Default)]
+pub struct ConnectionFields {
+    /// `redis://` or `rediss://`.
+    pub url: Option<String>,
+    /// Host name or address.
+    pub host: Option<String>,
+    /// TCP port.
+    pub port: Option<u16>,
+    /// ACL user. An empty one is none.
+    pub username: Option<String>,
+    /// Password. An empty one is none.
+    pub password: Option<String>,
+    /// Database number.
+    pub db: Option<i64>,
+    /// Whether to use TLS.
+    pub tls: Option<bool>,
+    /// TLS options, which imply TLS unless `tls` is false.
+    pub tls_options: Option<TlsOptions>,
+    /// Sentinels.
+    pub sentinels: Option<Sentinels>,
+}
+
+/// Returns the value of a field that the URL may also have. They must agree.
+fn agreed<T: PartialEq>(field: &str, in_url: Option<T>, given: Option<T>) -> Result<Option<T>> {
+    match (in_url, given) {
+        (Some(url), Some(given)) if url != given => Err(Error::invalid(format!(
+            "connection.{field}: contradicts connection.url, which has another value: leave out one of the two"
+        ))),
+        (url, given) => Ok(given.or(url)),
+    }
+}
 
 /// How to reach a Redis server. Its `Debug` output hides the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,10 +65,10 @@ pub struct RedisConfig {
     pub password: Option<String>,
     /// Database number.
     pub db: i64,
-    /// Whether to use TLS.
-    pub tls: bool,
-    /// A PEM file with the only roots to trust. None: the system's (or `SSL_CERT_FILE`).
-    pub tls_ca: Option<PathBuf>,
+    /// TLS options. None: no TLS.
+    pub tls: Option<TlsOptions>,
+    /// Sentinels that know the primary's address, instead of `host` and `port`.
+    pub sentinels: Option<Sentinels>,
     /// The name that `CLIENT LIST` shows.
     pub client_name: String,
     /// Limit of one attempt to connect and authenticate.
@@ -51,8 +95,8 @@ impl Default for RedisConfig {
             username: None,
             password: None,
             db: 0,
-            tls: false,
-            tls_ca: None,
+            tls: None,
+            sentinels: None,
             client_name: "nvent-native".into(),
             connect_timeout: Duration::from_secs(3),
             queue_timeout: Duration::from_secs(5),
@@ -68,40 +112,71 @@ impl Default for RedisConfig {
 impl RedisConfig {
     /// Parses `redis://` and `rediss://` URLs: `redis://user:password@host:port/db`.
     pub fn from_url(url: &str) -> Result<Self> {
-        // The message does not contain the URL, which may contain the password.
-        let unusable = |why: String| {
-            Error::invalid(format!(
-                "connection.url: {why}; expected redis://[[user]:password@]host[:port][/db], or rediss:// for TLS"
-            ))
+        Self::from_fields(ConnectionFields { url: Some(url.into()), ..ConnectionFields::default() })
+    }
+
+    /// Merges the URL and the fields. A contradiction between them is [`crate::error::Code::Invalid`].
+    pub fn from_fields(fields: ConnectionFields) -> Result<Self> {
+        let not_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let mut url = match &fields.url {
+            Some(url) => parse_url(url)?,
+            None => ConnectionFields::default(),
         };
-        // The crate accepts rediss:// only when built with its own TLS; the rest of the URL is the same.
-        let (tls, plain) = match url.strip_prefix("rediss://") {
-            Some(rest) => (true, format!("redis://{rest}")),
-            None => (false, url.to_owned()),
-        };
-        let info = ::redis::parse_redis_url(&plain)
-            .ok_or_else(|| unusable("not a Redis URL".into()))?
-            .into_connection_info()
-            .map_err(|e| unusable(e.category().to_owned()))?;
-        let ConnectionAddr::Tcp(host, port) = info.addr() else {
-            return Err(unusable("not an address on a network".into()));
-        };
-        let settings = info.redis_settings();
+        if fields.sentinels.is_some() && (fields.host.is_some() || fields.port.is_some() || fields.url.is_some()) {
+            return Err(Error::invalid(
+                "connection.sentinels: not usable with connection.url, host or port, as the sentinels know the address",
+            ));
+        }
+        let wants_tls = fields.tls.or(fields.tls_options.is_some().then_some(true));
+        let tls = agreed("tls", url.tls.take(), wants_tls)?.unwrap_or(false);
+        let defaults = Self::default();
         Ok(Self {
-            host: host.clone(),
-            port: *port,
-            tls,
-            db: settings.db(),
-            username: settings.username().filter(|name| !name.is_empty()).map(str::to_owned),
-            password: settings.password().map(str::to_owned),
+            host: agreed("host", url.host, not_empty(fields.host))?.unwrap_or(defaults.host),
+            port: agreed("port", url.port, fields.port)?.unwrap_or(defaults.port),
+            db: agreed("db", url.db, fields.db)?.unwrap_or(defaults.db),
+            username: agreed("username", not_empty(url.username), not_empty(fields.username))?,
+            password: agreed("password", not_empty(url.password), not_empty(fields.password))?,
+            tls: tls.then(|| fields.tls_options.unwrap_or_default()),
+            sentinels: fields.sentinels,
             ..Self::default()
         })
     }
 
     /// Returns the server's address for messages, without user and password.
     pub fn address(&self) -> String {
-        format!("{}://{}:{}/{}", if self.tls { "rediss" } else { "redis" }, self.host, self.port, self.db)
+        format!("{}://{}:{}/{}", if self.tls.is_some() { "rediss" } else { "redis" }, self.host, self.port, self.db)
     }
+}
+
+/// Parses a URL into the fields that it has.
+fn parse_url(url: &str) -> Result<ConnectionFields> {
+    // The message does not contain the URL, which may contain the password.
+    let unusable = |why: String| {
+        Error::invalid(format!(
+            "connection.url: {why}; expected redis://[[user]:password@]host[:port][/db], or rediss:// for TLS"
+        ))
+    };
+    // The crate accepts rediss:// only when built with its own TLS; the rest of the URL is the same.
+    let (tls, plain) = match url.strip_prefix("rediss://") {
+        Some(rest) => (true, format!("redis://{rest}")),
+        None => (false, url.to_owned()),
+    };
+    let parsed = ::redis::parse_redis_url(&plain).ok_or_else(|| unusable("not a Redis URL".into()))?;
+    let (port, has_db) = (parsed.port(), !parsed.path().trim_matches('/').is_empty());
+    let info = parsed.into_connection_info().map_err(|e| unusable(e.category().to_owned()))?;
+    let ConnectionAddr::Tcp(host, _) = info.addr() else {
+        return Err(unusable("not an address on a network".into()));
+    };
+    let settings = info.redis_settings();
+    Ok(ConnectionFields {
+        host: Some(host.clone()),
+        port,
+        tls: Some(tls),
+        db: has_db.then(|| settings.db()),
+        username: settings.username().map(str::to_owned),
+        password: settings.password().map(str::to_owned),
+        ..ConnectionFields::default()
+    })
 }
 
 impl fmt::Debug for RedisConfig {
@@ -123,7 +198,10 @@ mod tests {
     #[test]
     fn a_url_sets_every_field_of_the_connection() {
         let config = RedisConfig::from_url("rediss://ann:s%40crt@cache.example:6390/3").unwrap();
-        assert_eq!((config.host.as_str(), config.port, config.db, config.tls), ("cache.example", 6390, 3, true));
+        assert_eq!(
+            (config.host.as_str(), config.port, config.db, config.tls.is_some()),
+            ("cache.example", 6390, 3, true)
+        );
         assert_eq!((config.username.as_deref(), config.password.as_deref()), (Some("ann"), Some("s@crt")));
         let config = RedisConfig::from_url("redis://:only-password@localhost").unwrap();
         assert_eq!((config.port, config.username, config.password.as_deref()), (6379, None, Some("only-password")));
@@ -138,5 +216,39 @@ mod tests {
         }
         let config = RedisConfig { password: Some("hunter2".into()), ..RedisConfig::default() };
         assert!(!format!("{config:?} {}", config.address()).contains("hunter2"));
+    }
+
+    #[test]
+    fn fields_fill_in_what_the_url_leaves_open_and_a_contradiction_is_refused() {
+        let merged = |fields: ConnectionFields| RedisConfig::from_fields(fields);
+        let url = |url: &str| ConnectionFields { url: Some(url.into()), ..ConnectionFields::default() };
+        let config = merged(ConnectionFields {
+            port: Some(7000),
+            db: Some(5),
+            password: Some("p".into()),
+            ..url("redis://cache.example")
+        })
+        .unwrap();
+        assert_eq!((config.host.as_str(), config.port, config.db), ("cache.example", 7000, 5));
+        assert_eq!((config.username, config.password.as_deref()), (None, Some("p")));
+        for contradiction in [
+            ConnectionFields { db: Some(5), ..url("redis://h/3") },
+            ConnectionFields { port: Some(1), ..url("redis://h:2") },
+            ConnectionFields { host: Some("other".into()), ..url("redis://h") },
+            ConnectionFields { tls: Some(true), ..url("redis://h") },
+            ConnectionFields { tls_options: Some(TlsOptions::default()), ..url("redis://h") },
+            ConnectionFields { tls: Some(false), ..url("rediss://h") },
+            ConnectionFields { password: Some("hunter2".into()), ..url("redis://:hunter3@h") },
+        ] {
+            let error = merged(contradiction).unwrap_err();
+            assert_eq!(error.code(), Code::Invalid);
+            assert!(!error.message().contains("hunter"), "{error}");
+        }
+        assert!(
+            merged(ConnectionFields { db: Some(3), tls: Some(true), ..url("rediss://h/3") }).unwrap().tls.is_some()
+        );
+        let empty = ConnectionFields { username: Some("".into()), password: Some("".into()), ..Default::default() };
+        let config = merged(empty).unwrap();
+        assert_eq!((config.username, config.password), (None, None));
     }
 }

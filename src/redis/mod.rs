@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`config`] | the address and credentials of the server, and all timeouts |
 //! | [`socket`] | one socket: connects, authenticates, reads and writes |
+//! | `tls` | roots, client certificates, and which TLS failures are permanent |
 //! | `connection` | exchanges bytes over a socket and bounds how long a reply may take; shared by client and pub/sub |
 //! | [`client`] | one multiplexed connection for ordinary commands, in the order of the calls |
 //! | [`pubsub`] | one connection for subscriptions, which are restored after every outage |
@@ -23,11 +24,13 @@ pub mod reply;
 pub mod request;
 pub mod script;
 pub mod socket;
+mod tls;
 
 pub use client::Client;
-pub use config::RedisConfig;
+pub use config::{ConnectionFields, RedisConfig, Sentinels};
 pub use request::Request;
 pub use script::Script;
+pub use tls::TlsOptions;
 
 use std::time::Duration;
 

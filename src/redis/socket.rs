@@ -1,19 +1,17 @@
 //! One socket to a server: connects, authenticates, reads and writes.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{Cmd, Parser, Value};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::config::RedisConfig;
-use super::reply::server_error;
+use super::config::{RedisConfig, Sentinels};
+use super::reply::{server_error, texts};
+use super::tls::tls_error;
 use crate::error::{Error, Result};
 
 /// A plain or encrypted byte stream.
@@ -65,7 +63,7 @@ impl Socket {
     /// Connects, authenticates and pings, within [`RedisConfig::connect_timeout`].
     pub(crate) async fn open(config: &RedisConfig) -> Result<Self> {
         let address = config.address();
-        match tokio::time::timeout(config.connect_timeout, Self::connect(config)).await {
+        match timeout(config.connect_timeout, Self::connect(config)).await {
             Ok(result) => result,
             Err(_) => Err(Error::unavailable(format!(
                 "no reply from {address} within {:?}: check that it is running and reachable",
@@ -75,38 +73,97 @@ impl Socket {
     }
 
     async fn connect(config: &RedisConfig) -> Result<Self> {
-        let address = config.address();
+        let Some(sentinels) = &config.sentinels else {
+            let mut socket = Self::connect_to(config, &config.host, config.port).await?;
+            socket.handshake(config).await?;
+            return Ok(socket);
+        };
+        let mut last = Error::invalid("connection.sentinels: expected at least one sentinel");
+        for (host, port) in &sentinels.addresses {
+            match timeout(config.connect_timeout / 3, Self::ask_sentinel(config, sentinels, host, *port)).await {
+                Ok(Ok((host, port))) => {
+                    let mut socket = Self::connect_to(config, &host, port).await?;
+                    socket.handshake(config).await?;
+                    socket.require_primary().await?;
+                    return Ok(socket);
+                }
+                Ok(Err(error)) => last = error,
+                Err(_) => last = Error::unavailable(format!("no reply from the sentinel {host}:{port}")),
+            }
+        }
+        Err(last)
+    }
+
+    /// Connects, with TLS if that is configured.
+    async fn connect_to(config: &RedisConfig, host: &str, port: u16) -> Result<Self> {
+        let address = match config.sentinels {
+            Some(_) => format!("{host}:{port}"),
+            None => config.address(),
+        };
         let failed = |e: io::Error| Error::unavailable(format!("{address} cannot be reached: {e}"));
-        let tcp = TcpStream::connect((config.host.as_str(), config.port)).await.map_err(failed)?;
+        let tcp = TcpStream::connect((host, port)).await.map_err(failed)?;
         set_options(&tcp, config).map_err(failed)?;
-        let transport: Box<dyn Transport> = if config.tls {
-            let name = ServerName::try_from(config.host.clone())
-                .map_err(|e| Error::invalid(format!("connection.host: not usable with TLS: {e}")))?;
-            let tls = TlsConnector::from(tls_config(config)?).connect(name, tcp).await;
-            Box::new(tls.map_err(|e| Error::unavailable(format!("{address}: TLS failed: {e}")))?)
+        let transport: Box<dyn Transport> = if let Some(tls) = &config.tls {
+            let connector = TlsConnector::from(tls.client_config()?);
+            let stream = connector.connect(tls.server_name(host)?, tcp).await;
+            Box::new(stream.map_err(|e| {
+                tls_error(&address, &e).unwrap_or_else(|| Error::unavailable(format!("{address}: TLS failed: {e}")))
+            })?)
         } else {
             Box::new(tcp)
         };
         let (reader, writer) = tokio::io::split(transport);
-        let mut socket = Self { reader, writer, parser: ReplyParser::default(), ready: Default::default(), address };
-        socket.handshake(config).await?;
-        Ok(socket)
+        Ok(Self { reader, writer, parser: ReplyParser::default(), ready: Default::default(), address })
+    }
+
+    /// Asks a sentinel for the address of the primary.
+    async fn ask_sentinel(config: &RedisConfig, sentinels: &Sentinels, host: &str, port: u16) -> Result<(String, u16)> {
+        let mut sentinel = Self::connect_to(config, host, port).await?;
+        let what = format!("the sentinel {host}:{port}");
+        if let Some(password) = sentinels.password.as_ref().filter(|password| !password.is_empty()) {
+            sentinel.call(&what, ::redis::cmd("AUTH").arg(password)).await?;
+        }
+        let ask = ::redis::cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&sentinels.name).take();
+        let address = texts(sentinel.call(&what, &ask).await?)?;
+        let parsed = match address.as_slice() {
+            [host, port] => port.parse().ok().map(|port| (host.clone(), port)),
+            _ => None,
+        };
+        // Sentinels that have just started may not know it yet.
+        parsed.ok_or_else(|| {
+            Error::unavailable(format!(
+                "{what} knows no primary of the name {:?}: check connection.name",
+                sentinels.name
+            ))
+        })
+    }
+
+    /// Fails if the server is not a primary: sentinels may name the old one for a while.
+    async fn require_primary(&mut self) -> Result<()> {
+        match self.call("ROLE", &::redis::cmd("ROLE")).await {
+            Ok(Value::Array(role)) if !matches!(role.first(), Some(Value::BulkString(role)) if role == b"master") => {
+                Err(Error::unavailable(format!("{}, which the sentinels name, is not a primary now", self.address)))
+            }
+            // The user may lack the permission for ROLE.
+            _ => Ok(()),
+        }
     }
 
     async fn handshake(&mut self, config: &RedisConfig) -> Result<()> {
         let mut commands = vec![];
-        if let Some(password) = &config.password {
+        if config.password.is_some() || config.username.is_some() {
             let mut auth = ::redis::cmd("AUTH");
             if let Some(username) = &config.username {
                 auth.arg(username);
             }
-            auth.arg(password);
+            auth.arg(config.password.as_deref().unwrap_or_default());
             commands.push(("AUTH", auth));
         }
         if config.db != 0 {
             commands.push(("SELECT", ::redis::cmd("SELECT").arg(config.db).take()));
         }
         commands.push(("CLIENT SETNAME", ::redis::cmd("CLIENT").arg("SETNAME").arg(&config.client_name).take()));
+        commands.push(("INFO", ::redis::cmd("INFO").arg("cluster").take()));
         // A server that is loading its data set, or a replica without a primary, replies with an error.
         commands.push(("PING", ::redis::cmd("PING")));
         let mut out = Vec::new();
@@ -115,14 +172,28 @@ impl Socket {
         }
         self.write(&out).await?;
         for (name, _) in commands {
-            match self.next().await? {
+            match (name, self.next().await?) {
+                // It only serves to refuse a cluster with a clear error.
+                ("INFO", Value::ServerError(_)) => {}
+                ("INFO", Value::BulkString(info)) => self.refuse_cluster(&info)?,
                 // The user may lack the permission for a command that is not essential.
-                Value::ServerError(e) if e.code() == "NOPERM" && matches!(name, "CLIENT SETNAME" | "PING") => {}
-                Value::ServerError(e) => return Err(server_error(&format!("{}: {name}", self.address), &e)),
+                ("CLIENT SETNAME" | "PING", Value::ServerError(e)) if e.code() == "NOPERM" => {}
+                (_, Value::ServerError(e)) => return Err(server_error(&format!("{}: {name}", self.address), &e)),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn refuse_cluster(&self, info: &[u8]) -> Result<()> {
+        if !String::from_utf8_lossy(info).lines().any(|line| line.trim() == "cluster_enabled:1") {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "connection: {} is a node of a Redis Cluster, which is not supported: use a single primary, with replicas and \
+             sentinels if it has to be highly available",
+            self.address
+        )))
     }
 
     /// Writes everything.
@@ -164,12 +235,15 @@ impl Socket {
             while self.next().await.is_ok() {}
             Ok::<_, Error>(())
         };
-        let _ = tokio::time::timeout(QUIT_TIMEOUT, quit).await;
+        let _ = timeout(QUIT_TIMEOUT, quit).await;
     }
 }
 
 /// Returns the error of a connection that broke.
 pub(crate) fn connection_lost(address: &str, error: &io::Error) -> Error {
+    if let Some(error) = tls_error(address, error) {
+        return error;
+    }
     Error::unavailable(format!("the connection to {address} is lost: {error}"))
 }
 
@@ -190,21 +264,6 @@ fn set_options(tcp: &TcpStream, config: &RedisConfig) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(config.response_timeout + interval))?;
     Ok(())
-}
-
-fn tls_config(config: &RedisConfig) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = &config.tls_ca {
-        let unusable =
-            |e: &dyn std::fmt::Display| Error::invalid(format!("connection.tls_ca: {}: {e}", path.display()));
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unusable(&e))? {
-            roots.add(certificate.map_err(|e| unusable(&e))?).map_err(|e| unusable(&e))?;
-        }
-    } else {
-        // Some of a system's roots may be unreadable; what matters is whether the server's is there.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #[path = "../conformance/mod.rs"]
 mod conformance;
+mod connections;
 mod consumer;
 mod contention;
 mod feed;

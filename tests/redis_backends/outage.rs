@@ -338,37 +338,6 @@ async fn store_subscriptions_made_during_an_outage_are_accepted_and_live_when_th
 }
 
 #[tokio::test]
-async fn tls_reaches_a_server_whose_root_is_trusted_and_no_other() {
-    let dir = std::env::temp_dir().join(format!("nvent-redis-tls-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));
-    std::fs::write(&cert_file, cert.pem()).unwrap();
-    std::fs::write(&key_file, signing_key.serialize_pem()).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (cert, key, tls_port) = (cert_file.to_str().unwrap(), key_file.to_str().unwrap(), port.to_string());
-    let _redis = TestRedis::start_with(&[
-        "--tls-port",
-        &tls_port,
-        "--tls-cert-file",
-        cert,
-        "--tls-key-file",
-        key,
-        "--tls-auth-clients",
-        "no",
-    ]);
-    let config = RedisConfig::from_url(&format!("rediss://localhost:{port}")).unwrap();
-    let store = store_on(RedisConfig { tls_ca: Some(cert_file), ..config.clone() });
-    set(&store).await.unwrap();
-    store.close().await.unwrap();
-    let stranger = store_on(RedisConfig { queue_timeout: Duration::from_millis(300), ..config });
-    let error = set(&stranger).await.unwrap_err();
-    assert!(error.message().contains("TLS") && !error.is_maybe_applied(), "{error}");
-    std::fs::remove_dir_all(dir).unwrap();
-}
-
-#[tokio::test]
 async fn names_in_refused_calls_do_not_cost_the_connection_or_make_them_retryable() {
     let redis = TestRedis::start();
     let store = store_on(patient(redis.port()));

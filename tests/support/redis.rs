@@ -36,6 +36,18 @@ impl TestRedis {
         server
     }
 
+    /// A sentinel that watches a primary under this name, alone.
+    pub(crate) fn start_sentinel(name: &str, primary: u16) -> Self {
+        let config = tempfile::NamedTempFile::new().expect("a temporary file");
+        let lines = [
+            format!("sentinel monitor {name} 127.0.0.1 {primary} 1"),
+            format!("sentinel failover-timeout {name} 5000"),
+        ];
+        std::fs::write(config.path(), lines.join("\n")).expect("a temporary file");
+        let (_, path) = config.keep().expect("a temporary file");
+        Self::start_with(&["CONFIG-FILE", path.to_str().expect("a path in UTF-8"), "--sentinel"])
+    }
+
     /// Starts it again on the same port, killing it first if it runs.
     pub(crate) fn restart(&mut self) {
         self.spawn();
@@ -45,10 +57,19 @@ impl TestRedis {
     /// Starts it without waiting for an answer.
     pub(crate) fn spawn(&mut self) {
         self.kill();
-        let child = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        let mut args = self.args.as_slice();
+        // A configuration file goes first.
+        if let [marker, file, rest @ ..] = args
+            && marker == "CONFIG-FILE"
+        {
+            command.arg(file);
+            args = rest;
+        }
+        let child = command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
             .arg(&self.dir)
-            .args(&self.args)
+            .args(args)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -117,6 +138,13 @@ impl TestRedis {
         let info = String::from_utf8(info).expect("text");
         let line = info.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
         line.unwrap_or_default().to_owned()
+    }
+
+    /// Its role, or nothing while it resets connections, as a sentinel lets it do.
+    pub(crate) fn role(&self) -> String {
+        let output =
+            Command::new("redis-cli").args(["-p", &self.port.to_string(), "ROLE"]).output().expect("redis-cli");
+        String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned()
     }
 
     /// Connections with this name.
