@@ -79,7 +79,7 @@ export function sbom(crates) {
       'name': crate.name,
       'version': crate.version,
       'purl': `pkg:cargo/${crate.name}@${crate.version}`,
-      'licenses': [{ expression: crate.license.replaceAll('/', ' OR ') }],
+      'licenses': [{ expression: crate.license.replaceAll(/ *\/ */g, ' OR ') }],
     })),
   }
 }
