@@ -294,3 +294,58 @@ async fn verify_finds_what_is_damaged() {
     ];
     assert_eq!(problems, expected);
 }
+
+/// The files of nvent's own queue, as it writes them.
+fn old_job(dir: &Path, queue: &str, mut job: Value) {
+    let jobs = dir.join(queue).join("jobs");
+    std::fs::create_dir_all(&jobs).unwrap();
+    job["data"]["__queueName"] = queue.into();
+    let path = jobs.join(format!("{}.json", job["id"].as_str().unwrap()));
+    std::fs::write(path, serde_json::to_string_pretty(&job).unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn waiting_jobs_of_nvents_own_queue_are_imported_once() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let queue_dir = dir.path();
+    let job = |id: &str, state: &str, timestamp: u64| json!({"id": id, "name": "step", "data": {"flowId": id}, "state": state, "timestamp": timestamp, "attemptsMade": 0});
+    let mut retried = job("retried", "waiting", 3);
+    retried["attemptsMade"] = 1.into();
+    retried["opts"] =
+        json!({"jobId": "retried", "attempts": 3, "backoff": {"type": "fixed", "delay": 5}, "unknown": 1});
+    let mut delayed = job("delayed", "delayed", 1_767_225_600_000_u64);
+    delayed["opts"] = json!({"delay": 60_000});
+    for old in [job("second", "waiting", 2), job("first", "active", 1), retried, delayed, job("ended", "completed", 1)]
+    {
+        old_job(queue_dir, "q", old);
+    }
+    old_job(queue_dir, "other", job("x", "waiting", 1));
+    std::fs::write(queue_dir.join("q/jobs/torn.json"), r#"{"id":"torn","na"#).unwrap();
+    let queue = open(queue_dir, clock.clone());
+    let mailbox = work(&queue, 10).await;
+    let jobs = [next(&mailbox).await, next(&mailbox).await, next(&mailbox).await];
+    assert_eq!(jobs.each_ref().map(id), ["first", "second", "retried"]);
+    let third: Value = serde_json::from_str(&jobs[2].job).unwrap();
+    assert_eq!(
+        (&third["data"], &third["attemptsMade"], &third["opts"]["attempts"]),
+        (&json!({"flowId": "retried"}), &json!(1), &json!(3))
+    );
+    let counts = queue.counts("q").await.unwrap();
+    assert_eq!(
+        [JobState::Waiting, JobState::Active, JobState::Delayed, JobState::Completed].map(|s| counts.get(s)),
+        [0, 3, 1, 0]
+    );
+    assert_eq!(queue.counts("other").await.unwrap().get(JobState::Waiting), 1);
+    assert_eq!(queue.verify().await.unwrap(), Vec::<String>::new());
+    for delivery in jobs {
+        assert!(queue.start_attempt(&delivery));
+        queue.complete(delivery.token, "1".into()).await.unwrap();
+    }
+    clock.advance(60_000);
+    queue.tick().await.unwrap();
+    assert_eq!(id(&next(&mailbox).await), "delayed");
+    queue.close(Duration::ZERO).await.unwrap();
+    let queue = open(queue_dir, clock);
+    assert_eq!(queue.counts("q").await.unwrap().get(JobState::Completed), 3);
+    assert_eq!(queue.counts("other").await.unwrap().get(JobState::Waiting), 1);
+}

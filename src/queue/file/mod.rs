@@ -3,6 +3,7 @@
 
 mod backend;
 mod config;
+mod import;
 mod sqlite;
 
 pub(super) use backend::FileDriver;

@@ -11,7 +11,7 @@ use super::super::job::{Job, State};
 use super::super::options::JobOptions;
 use super::super::schedule::Schedule;
 use super::super::storage::{JobStorage, QueueRow};
-use super::Durability;
+use super::{Durability, import};
 use crate::disk::{self, DirLock};
 use crate::error::{Error, Result};
 use crate::json::Json;
@@ -76,8 +76,13 @@ impl SqliteStorage {
         let (connection, version) = opened().map_err(|e| failure(&path, &e))?;
         match version {
             0 => {
-                let schema = format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;");
-                connection.execute_batch(&schema).map_err(|e| failure(&path, &e))?;
+                // In one transaction, so that nothing is imported twice or not at all.
+                connection.execute_batch(&format!("BEGIN; {SCHEMA}")).map_err(|e| failure(&path, &e))?;
+                let mut storage = Self { connection, in_step: true, path, _lock: lock };
+                import::import(&mut storage, &dir)?;
+                storage.execute(&format!("PRAGMA user_version = {VERSION}"), [])?;
+                storage.commit()?;
+                return Ok(storage);
             }
             VERSION => {}
             newer => {
