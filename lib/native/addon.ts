@@ -15,6 +15,7 @@ interface NativeBridge {
   resume(subscription: number, ok: boolean): void
   remove(subscription: number, handlerAtWork: boolean): void
   takeCalls(): string | null
+  takeWarnings(): string | null
   completeCall(call: number, ok: boolean, text: string): void
 }
 

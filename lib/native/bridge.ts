@@ -1,6 +1,6 @@
 import { addon } from './addon'
 
-type Kind = 'calls' | 'completed' | 'deliveries'
+type Kind = 'calls' | 'completed' | 'deliveries' | 'warnings'
 
 const takers = new Map<Kind, () => void>()
 
@@ -11,6 +11,7 @@ export const bridge = new addon.Bridge(() => {
   // Before deliveries: whoever awaits a subscription registers its handler first.
   takers.get('completed')?.()
   takers.get('deliveries')?.()
+  takers.get('warnings')?.()
 })
 
 /** Registers what takes one kind of thing from the bridge. */

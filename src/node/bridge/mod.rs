@@ -14,6 +14,7 @@ mod calls;
 mod deliveries;
 mod notifier;
 mod operations;
+mod warnings;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub(super) use self::deliveries::Source;
 use self::notifier::Notifier;
 use self::operations::Operations;
 pub(super) use self::operations::{Reply, guard, reply};
+use self::warnings::Warnings;
 use crate::error::Result;
 use crate::fanout::OnReady;
 
@@ -43,6 +45,7 @@ pub(super) struct Shared {
     operations: Operations,
     deliveries: Arc<Deliveries>,
     calls: Calls,
+    warnings: Arc<Warnings>,
 }
 
 impl Shared {
@@ -85,6 +88,7 @@ impl Bridge {
                 operations: Operations::new(notifier.clone()),
                 deliveries: Arc::new(Deliveries::new(notifier.clone())),
                 calls: Calls::new(notifier.clone()),
+                warnings: Warnings::new(notifier.clone()),
                 notifier,
             }),
         })
@@ -146,6 +150,12 @@ impl Bridge {
     #[napi]
     pub fn take_calls(&self) -> Option<String> {
         self.shared.calls.take()
+    }
+
+    /// Takes what native code reports, `[[is a warning, code, message], …]`, or null.
+    #[napi]
+    pub fn take_warnings(&self) -> Option<String> {
+        self.shared.warnings.take()
     }
 
     /// Completes a call of a JavaScript object, with the JSON of its value or of its error.
