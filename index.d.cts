@@ -652,6 +652,21 @@ interface StreamCoordinatorOptions {
     flowEventTypes?: string[];
     /** In `metadata.instanceId` of every message. Default: one per process. */
     instanceId?: string;
+    /**
+     * `at-least-once` follows the feed of a file or Redis store: after a crash, or an outage of the stream, it goes on after its
+     * cursor, and no message is lost. A message may be published twice; `metadata.eventId` and `metadata.position` show that.
+     * Events of other stores, and those that are only on the bus, are not routed.
+     * `at-most-once` follows the bus: what waits when the process ends, or exceeds the limits, is lost.
+     * On Redis one process at a time publishes for all; `metadata.instanceId` is its own. When it is gone another one takes over within 15 s.
+     * Default: `at-least-once` where the store is a file store that announces on the coordinator's bus, unless another
+     * coordinator is at work on it.
+     */
+    delivery?: 'at-least-once' | 'at-most-once';
+    /**
+     * Name of the cursor in the store, for which one coordinator at a time publishes. Coordinators with different channels, or
+     * with streams that others do not see, need different names. Default `stream-coordinator`.
+     */
+    consumer?: string;
 }
 /** The coordinator's options, and what it connects. */
 interface StreamCoordinatorParts extends StreamCoordinatorOptions {
@@ -659,6 +674,8 @@ interface StreamCoordinatorParts extends StreamCoordinatorOptions {
     bus?: EventBus;
     /** Where messages go. Absent: the current stream. Native, or any object with the same methods. */
     stream?: StreamAdapter;
+    /** Whose feed `delivery: 'at-least-once'` follows. Absent: the current store. */
+    store?: StoreAdapter;
 }
 /** Counters of the stream coordinator. */
 interface CoordinatorStats {
@@ -1364,6 +1381,7 @@ declare class RedisStreamAdapter extends NventStreamAdapter {
 declare function createStreamCoordinator(opts?: StreamCoordinatorOptions & {
     bus?: EventBus;
     stream?: StreamAdapter;
+    store?: StoreAdapter;
 }): Wiring & {
     stats(): CoordinatorStats;
 };

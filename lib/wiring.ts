@@ -10,7 +10,7 @@ import type { NativeWiring } from './native'
 import { NventQueueAdapter } from './queue'
 import { running } from './running'
 import type { Running } from './running'
-import { NventStoreAdapter } from './store'
+import { FileStoreAdapter, MemoryStoreAdapter, NventStoreAdapter } from './store'
 import { NventStreamAdapter } from './stream'
 import type {
   CoordinatorStats, EventBus, EventRecord, FlowDefinition, FlowStats, FlowWiringOptions, QueueAdapter, StoreAdapter,
@@ -19,7 +19,7 @@ import type {
 
 const COORDINATOR = {
   enableStoreSync: 'boolean', enableFlowEvents: 'boolean', enableClientMessages: 'boolean',
-  channels: 'array', flowEventTypes: 'array', instanceId: 'string',
+  channels: 'array', flowEventTypes: 'array', instanceId: 'string', delivery: 'string', consumer: 'string',
 } as const
 
 /** `metadata.instanceId` of the messages of this process. */
@@ -134,17 +134,17 @@ const nativeStream = (stream: StreamAdapter, lend: (target: object) => number) =
   stream instanceof NventStreamAdapter ? [stream.native, 0] as const : [null, lend(stream)] as const
 
 export function createStreamCoordinator(
-  opts: StreamCoordinatorOptions & { bus?: EventBus, stream?: StreamAdapter } = {},
+  opts: StreamCoordinatorOptions & { bus?: EventBus, stream?: StreamAdapter, store?: StoreAdapter } = {},
 ): Wiring & { stats(): CoordinatorStats } {
-  const { bus, stream, ...own } = options('options', opts, { ...COORDINATOR, bus: 'object', stream: 'object' })
-  return coordinatorOf('options', own, { bus, stream })
+  const { bus, stream, store, ...own } = options('options', opts, { ...COORDINATOR, bus: 'object', stream: 'object', store: 'object' })
+  return coordinatorOf('options', own, { bus, stream, store })
 }
 
 /** `what` is the path of `own` in messages. */
 function coordinatorOf(
   what: string,
   own: Record<string, any>,
-  { bus, stream, runSubject }: { bus?: EventBus, stream?: StreamAdapter, runSubject?: string },
+  { bus, stream, store, runSubject }: { bus?: EventBus, stream?: StreamAdapter, store?: StoreAdapter, runSubject?: string },
 ): Wiring & { stats(): CoordinatorStats } {
   own['channels']?.forEach((row: unknown, i: number) => {
     const at = `${what}.channels[${i}]`
@@ -155,17 +155,37 @@ function coordinatorOf(
   })
   if (bus !== undefined) requireMethods('options.bus', bus, ['publish', 'onType'])
   if (stream !== undefined) requireMethods('options.stream', stream, ['publish'])
-  const settings = JSON.stringify({ instanceId: INSTANCE, ...own, runSubject })
+  const { delivery, ...settled } = own
+  if (delivery !== undefined && !DELIVERIES.includes(delivery)) {
+    throw invalid(`${what}.delivery: ${JSON.stringify(delivery)} is not known (known: ${DELIVERIES.join(', ')})`)
+  }
+  const settings = JSON.stringify({ instanceId: INSTANCE, ...settled, runSubject, fallBack: delivery === undefined })
   const types = [...own['flowEventTypes'] ?? [], ...(own['channels'] ?? []).flatMap((row: any) => row.types)]
   const wiring = new LinkedWiring((links) => {
     const used = stream ?? currentAdapter('stream')
-    links.uses({ stream: used })
+    const onBus = bus ?? getEventBus()
+    const fed = fedBy(what, delivery, store, onBus)
+    links.uses({ stream: used, store: fed })
     const [native, target] = nativeStream(used, links.lend)
-    const linked = links.bus(bus ?? getEventBus(), types)
-    return new addon.NativeCoordinator(bridge, linked.bus.native, native, target, settings)
+    const linked = links.bus(onBus, types)
+    return new addon.NativeCoordinator(bridge, linked.bus.native, fed?.native ?? null, native, target, settings)
   })
   const none: CoordinatorStats = { routed: {}, skipped: 0, failed: 0, lag: 0 }
   return { start: () => wiring.start(), stop: () => wiring.stop(), stats: () => wiring.stats() ?? none }
+}
+
+const DELIVERIES = ['at-least-once', 'at-most-once']
+
+/** Returns the store whose feed a coordinator follows. None: it follows the bus. */
+function fedBy(what: string, delivery: string | undefined, store: StoreAdapter | undefined, bus: EventBus): NventStoreAdapter | undefined {
+  if (delivery === 'at-most-once') return
+  const candidate = store ?? currentAdapter('store', false)
+  const isDurable = candidate instanceof NventStoreAdapter && !(candidate instanceof MemoryStoreAdapter)
+  // On Redis one process publishes for all, under its own instanceId: that is for the application to choose.
+  const isDefault = candidate instanceof FileStoreAdapter && candidate.bus === bus
+  if (isDurable && (delivery !== undefined || isDefault)) return candidate
+  if (delivery === undefined) return
+  throw invalid(`${what}.delivery: "at-least-once" needs a file or Redis store: pass it as store, or make it current`)
 }
 
 /** The calls of flow wiring on a store that is not native, over the surface that the store has. */
@@ -263,7 +283,7 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
   wirings.forEach((wiring: Wiring, i: number) => requireMethods(`options.wirings[${i}]`, wiring, ['start', 'stop']))
   const flowWiring = flow === false ? undefined : flowWiringOf(defined({ bus, store, queue, flows, subjects }), { stream: () => stream ?? currentAdapter('stream', false), keepState })
   const routing = options('options.streamCoordinator', streamCoordinator, COORDINATOR as any)
-  const coordinator = coordinatorOf('options.streamCoordinator', routing, { bus, stream, runSubject: subjects?.run })
+  const coordinator = coordinatorOf('options.streamCoordinator', routing, { bus, stream, store, runSubject: subjects?.run })
   // The coordinator starts first and stops last, so that it receives everything that the others persist.
   const builtIn: Wiring[] = flowWiring ? [coordinator, flowWiring] : [coordinator]
   const all = [...builtIn, ...wirings] as Wiring[]

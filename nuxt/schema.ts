@@ -39,7 +39,7 @@ const jobOptions = {
 } satisfies SchemaOf<JobOptions>
 
 export const coordinator = {
-  enableStoreSync: flag, enableFlowEvents: flag, enableClientMessages: flag, channels: list, flowEventTypes: list, instanceId: text,
+  enableStoreSync: flag, enableFlowEvents: flag, enableClientMessages: flag, channels: list, flowEventTypes: list, instanceId: text, delivery: text, consumer: text,
 } satisfies SchemaOf<StreamCoordinatorOptions>
 
 /** `nventNative` in nuxt.config. */

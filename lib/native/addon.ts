@@ -138,7 +138,7 @@ interface Addon {
     memory(bridge: NativeBridge, options: string): NativeQueue
     file(bridge: NativeBridge, options: string): NativeQueue
   }
-  NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, stream: NativeStream | null, target: number, options: string) => NativeWiring
+  NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, stream: NativeStream | null, target: number, options: string) => NativeWiring
   NativeFlowWiring: { checkFlows(flows: string): void } & (new (
     bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number,
     queue: NativeQueue | null, queueTarget: number, options: string,

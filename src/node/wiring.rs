@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use napi_derive::napi;
 use serde::de::DeserializeOwned;
@@ -23,7 +24,7 @@ use crate::store::{IndexEntry, IndexQuery};
 use crate::stream::Message;
 use crate::time::system_clock;
 use crate::wiring::channels::{ChannelDefinition, ChannelOptions};
-use crate::wiring::coordinator::{CoordinatorOptions, StreamCoordinator};
+use crate::wiring::coordinator::{CONSUMER, CoordinatorOptions, CoordinatorStats, FeedCoordinator, StreamCoordinator};
 use crate::wiring::flow::{self, FlowJob, FlowOptions, FlowParts, FlowQueue, FlowStore, FlowWiring};
 use crate::wiring::{Publisher, Wiring};
 
@@ -150,6 +151,11 @@ struct Coordinator {
     flow_event_types: Option<Vec<String>>,
     instance_id: String,
     run_subject: Option<String>,
+    /// The name of the consumer of a coordinator at least once.
+    consumer: Option<String>,
+    /// Follow the bus where another coordinator follows the feed.
+    #[serde(default)]
+    fall_back: bool,
 }
 
 #[derive(Deserialize)]
@@ -184,20 +190,80 @@ fn read_options<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|e| Error::invalid(format!("options: not usable: {e}")))
 }
 
+/// A coordinator of either delivery.
+enum Coordination {
+    AtMostOnce(StreamCoordinator),
+    AtLeastOnce(FeedCoordinator),
+    /// At least once, unless another coordinator on the store does that for a stream of its own.
+    Either(Arc<Either>),
+}
+
+struct Either {
+    feed: FeedCoordinator,
+    bus: StreamCoordinator,
+    follows_bus: AtomicBool,
+}
+
+impl Coordination {
+    fn start(&self) -> Op<()> {
+        match self {
+            Self::AtMostOnce(coordinator) => coordinator.start(),
+            Self::AtLeastOnce(coordinator) => coordinator.start(),
+            Self::Either(either) => {
+                let (starting, either) = (either.feed.start(), either.clone());
+                Op::pending(async move {
+                    starting.await?;
+                    let follows_bus = !either.feed.is_active();
+                    either.follows_bus.store(follows_bus, Ordering::Release);
+                    if follows_bus {
+                        either.feed.stop().await?;
+                        either.bus.start().await?;
+                    }
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    fn stop(&self) -> Op<()> {
+        match self {
+            Self::AtMostOnce(coordinator) => coordinator.stop(),
+            Self::AtLeastOnce(coordinator) => coordinator.stop(),
+            Self::Either(either) => {
+                let (feed, bus) = (either.feed.stop(), either.bus.stop());
+                Op::pending(async move {
+                    feed.await?;
+                    bus.await
+                })
+            }
+        }
+    }
+
+    fn stats(&self) -> CoordinatorStats {
+        match self {
+            Self::AtMostOnce(coordinator) => coordinator.stats(),
+            Self::AtLeastOnce(coordinator) => coordinator.stats(),
+            Self::Either(either) if either.follows_bus.load(Ordering::Acquire) => either.bus.stats(),
+            Self::Either(either) => either.feed.stats(),
+        }
+    }
+}
+
 /// The stream coordinator.
 #[napi]
 pub struct NativeCoordinator {
-    wiring: StreamCoordinator,
+    wiring: Coordination,
     bridge: Arc<Shared>,
 }
 
 #[napi]
 impl NativeCoordinator {
-    /// Creates a coordinator between a bus and a native stream, or the JavaScript object `target`.
+    /// Creates a coordinator between a bus, or the feed of a store, and a native stream, or the JavaScript object `target`.
     #[napi(constructor)]
     pub fn new(
         bridge: &Bridge,
         bus: &NativeBus,
+        store: Option<&NativeStore>,
         stream: Option<&NativeStream>,
         target: u32,
         options: String,
@@ -207,8 +273,26 @@ impl NativeCoordinator {
                 Some(stream) => Arc::new(stream.stream.clone()),
                 None => Arc::new(JsObject { bridge: bridge.shared.clone(), target }),
             };
-            let options = read_options::<Coordinator>(&options)?.options();
-            let wiring = StreamCoordinator::new(bus.bus.clone(), publisher, options, runtime(), system_clock())?;
+            let options = read_options::<Coordinator>(&options)?;
+            let name = options.consumer.clone().unwrap_or_else(|| CONSUMER.to_owned());
+            let (fall_back, options, clock) = (options.fall_back, options.options(), system_clock());
+            let wiring = match store {
+                Some(store) => {
+                    let store = store.store.clone();
+                    let (stream, of_bus) = (publisher.clone(), options.clone());
+                    let feed = FeedCoordinator::new(store, publisher, &name, options, runtime(), clock.clone())?;
+                    if fall_back {
+                        let bus = StreamCoordinator::new(bus.bus.clone(), stream, of_bus, runtime(), clock)?;
+                        Coordination::Either(Arc::new(Either { feed, bus, follows_bus: AtomicBool::new(false) }))
+                    } else {
+                        Coordination::AtLeastOnce(feed)
+                    }
+                }
+                None => {
+                    let coordinator = StreamCoordinator::new(bus.bus.clone(), publisher, options, runtime(), clock)?;
+                    Coordination::AtMostOnce(coordinator)
+                }
+            };
             Ok(Self { wiring, bridge: bridge.shared.clone() })
         })
     }

@@ -114,7 +114,7 @@ pub struct Router {
     rows: Vec<ChannelRule>,
     channels: Vec<Arc<str>>,
     run_subject: Template,
-    /// Ends every message: metadata and the closing brace.
+    /// Follows the payload of every message: its metadata, without the closing braces.
     metadata_suffix: Box<str>,
 }
 
@@ -131,7 +131,7 @@ impl Router {
             metadata_suffix: {
                 let mut metadata_suffix = String::from(",\"metadata\":{\"instanceId\":");
                 push_string(&mut metadata_suffix, &options.instance_id);
-                metadata_suffix + "}}"
+                metadata_suffix
             }
             .into(),
         };
@@ -209,6 +209,17 @@ impl Router {
     /// Returns the messages of an event in the order of the rows, and the number of rows that matched it but could not
     /// render their topic.
     pub fn route(&self, event: &BusEvent, statuses: &mut RunStatusTracker, now_ms: u64) -> (Vec<Routed>, u64) {
+        self.route_at(event, None, statuses, now_ms)
+    }
+
+    /// Routes an event of a feed: the metadata of its messages has the event's id and its position in the feed.
+    pub fn route_at(
+        &self,
+        event: &BusEvent,
+        position: Option<&str>,
+        statuses: &mut RunStatusTracker,
+        now_ms: u64,
+    ) -> (Vec<Routed>, u64) {
         let (mut out, mut skipped) = (Vec::new(), 0);
         let Some(view) = self.view(event) else { return (out, 0) };
         for row in self.rows.iter().filter(|row| row.matches(view.event.kind())) {
@@ -222,7 +233,7 @@ impl Router {
             match row.topic.render(|field| view.field(field)) {
                 Some(topic) => {
                     let kind = row.kind.as_deref().unwrap_or(view.event.kind());
-                    let json = self.message(row, kind, &view, status, now_ms);
+                    let json = self.message(row, kind, &view, status, position, now_ms);
                     out.push(Routed { channel: row.channel, message: Message::new(&topic, kind, json.into()) });
                 }
                 None => skipped += 1,
@@ -266,7 +277,15 @@ impl Router {
         Some(EventView { event: stored, subject, run_id: run_id.filter(|id| !id.is_empty()), fields: OnceCell::new() })
     }
 
-    fn message(&self, row: &ChannelRule, kind: &str, view: &EventView<'_>, status: &str, now_ms: u64) -> String {
+    fn message(
+        &self,
+        row: &ChannelRule,
+        kind: &str,
+        view: &EventView<'_>,
+        status: &str,
+        position: Option<&str>,
+        now_ms: u64,
+    ) -> String {
         let mut out = String::with_capacity(view.event.json().len() + 256);
         out.push_str("{\"type\":");
         push_string(&mut out, kind);
@@ -308,6 +327,13 @@ impl Router {
         }
         out.push_str(&format!("}},\"timestamp\":{now_ms}"));
         out.push_str(&self.metadata_suffix);
+        if let Some(position) = position {
+            out.push_str(",\"eventId\":");
+            push_string(&mut out, view.event.id());
+            out.push_str(",\"position\":");
+            push_string(&mut out, position);
+        }
+        out.push_str("}}");
         out
     }
 }

@@ -8,8 +8,10 @@
 //! |---|---|
 //! | `mod.rs` | the public type: options, counters, start and stop |
 //! | `routing.rs` | the task: takes events from the queue, orders them by partition |
+//! | `feed.rs` | the coordinator at least once: follows the feed of a store instead of the bus |
 //! | `publishing.rs` | publishes batches: retries, failures, gaps, counters |
 
+mod feed;
 mod publishing;
 mod routing;
 
@@ -29,6 +31,7 @@ use crate::time::SharedClock;
 use crate::wiring::channels::{ChannelOptions, Router};
 use crate::wiring::{Publisher, Wiring};
 
+pub use feed::{CONSUMER, FeedCoordinator};
 use publishing::Channels;
 pub use publishing::MAX_ATTEMPTS;
 use routing::RoutingTask;

@@ -157,6 +157,23 @@ impl Channels {
         }
     }
 
+    pub(super) fn record_dropped(&self, events: u64) {
+        self.dropped.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// Counts the result of a publish. Returns why it must be repeated, if it must.
+    pub(super) fn record_outcome(&self, item: &Item, result: Result<()>) -> Option<String> {
+        match result {
+            Ok(()) => self.record_delivery(item),
+            Err(error) if error.is_retryable() || error.is_maybe_applied() => {
+                self.retries.fetch_add(1, Ordering::Relaxed);
+                return Some(error.message().to_owned());
+            }
+            Err(error) => self.record_failure(item, &error),
+        }
+        None
+    }
+
     pub(super) fn record_skipped(&self, rows: u64) {
         self.skipped.fetch_add(rows, Ordering::Relaxed);
     }
@@ -298,7 +315,7 @@ impl Channels {
 }
 
 /// Returns the result of a publish; without one in time it has failed, possibly with an effect.
-async fn outcome(op: Op<()>) -> Result<()> {
+pub(super) async fn outcome(op: Op<()>) -> Result<()> {
     match op {
         Op::Ready(result) => result,
         op => tokio::time::timeout(PUBLISH_TIMEOUT, op.into_future()).await.unwrap_or_else(|_| {

@@ -1,0 +1,214 @@
+//! The coordinator that loses nothing: it follows the feed of a store with a durable consumer.
+//!
+//! The log is the buffer. A message that the stream does not accept is published again until it does, in its place in its
+//! subject, and after a crash the consumer goes on after its cursor. A message may be published more than once, which
+//! `metadata.eventId` and `metadata.position` show.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::bus::BusEvent;
+use crate::error::Result;
+use crate::event::{AnyEvent, Event};
+use crate::name::ConsumerName;
+use crate::op::{BoxFuture, Op};
+use crate::store::StoreBackend;
+use crate::store::consumer::{Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions, RetryDelay, StartAt};
+use crate::sync::lock;
+use crate::time::SharedClock;
+use crate::wiring::channels::{Router, RunStatusTracker};
+use crate::wiring::coordinator::publishing::{Channels, outcome};
+use crate::wiring::coordinator::{CoordinatorOptions, CoordinatorStats};
+use crate::wiring::{Publisher, Wiring};
+
+/// The default name of the consumer.
+pub const CONSUMER: &str = "stream-coordinator";
+/// Subjects whose events are published at a time.
+const CONCURRENCY: usize = 64;
+/// The delays before a message is published again.
+const RETRY: RetryDelay = RetryDelay::Exponential { first: Duration::from_millis(100), max: Duration::from_secs(5) };
+/// How often `stop` looks whether the consumer has caught up.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Publishes every event of a store's feed to the channels of a stream, at least once. See the [module](self).
+pub struct FeedCoordinator {
+    store: Arc<dyn StoreBackend>,
+    name: Arc<str>,
+    routing: Arc<FeedRouting>,
+    clock: SharedClock,
+    runtime: Handle,
+    drain_timeout: Duration,
+    consumer: Arc<Mutex<Option<Consumer>>>,
+}
+
+impl FeedCoordinator {
+    /// Creates a coordinator between a store with a feed and a stream that runs on `runtime`. Its cursor is kept in the
+    /// store under `name`.
+    ///
+    /// # Errors
+    /// [`crate::error::Code::Invalid`] where a channel or the name is not usable.
+    pub fn new(
+        store: Arc<dyn StoreBackend>,
+        stream: Arc<dyn Publisher>,
+        name: &str,
+        options: CoordinatorOptions,
+        runtime: Handle,
+        clock: SharedClock,
+    ) -> Result<Self> {
+        let name: Arc<str> = ConsumerName::new(name)?.into();
+        let router = Router::new(&options.channels)?;
+        let channels = Arc::new(Channels::new(router, stream, clock.clone(), options.max_lag));
+        let routing = Arc::new(FeedRouting { channels, statuses: Mutex::default() });
+        let drain_timeout = options.drain_timeout;
+        Ok(Self { store, name, routing, clock, runtime, drain_timeout, consumer: Arc::default() })
+    }
+
+    /// Returns the counters.
+    pub fn stats(&self) -> CoordinatorStats {
+        let lag = self.lock().as_ref().map_or(0, |consumer| consumer.stats().lag);
+        CoordinatorStats { lag, ..self.routing.channels.stats() }
+    }
+
+    /// Returns whether it publishes. Otherwise another coordinator holds the name, and it stands by.
+    pub fn is_active(&self) -> bool {
+        self.lock().as_ref().is_some_and(|consumer| consumer.stats().active)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Consumer>> {
+        lock(&self.consumer)
+    }
+}
+
+impl Wiring for FeedCoordinator {
+    fn start(&self) -> Op<()> {
+        if self.lock().is_some() {
+            return Op::ok(());
+        }
+        let options = ConsumerOptions {
+            from: StartAt::Now,
+            // An event is never parked: what the stream refuses permanently is counted and skipped.
+            attempts: u32::MAX,
+            retry_delay: RETRY,
+            concurrency: CONCURRENCY,
+            ..ConsumerOptions::default()
+        };
+        let name = match ConsumerName::new(&self.name) {
+            Ok(name) => name,
+            Err(error) => return Op::err(error),
+        };
+        let (handler, slot) = (self.routing.clone(), self.consumer.clone());
+        Consumer::start(self.store.clone(), name, options, handler, self.clock.clone(), &self.runtime)
+            .map(move |consumer| *lock(&slot) = Some(consumer))
+    }
+
+    /// Publishes what was stored before, within a timeout. What is left is published after the next start.
+    fn stop(&self) -> Op<()> {
+        let Some(consumer) = self.lock().take() else { return Op::ok(()) };
+        let drain_timeout = self.drain_timeout;
+        Op::pending(async move {
+            let caught_up = async {
+                while consumer.stats().active && consumer.stats().lag > 0 {
+                    tokio::time::sleep(CATCH_UP_INTERVAL).await;
+                }
+            };
+            let is_caught_up = tokio::select! {
+                result = tokio::time::timeout(drain_timeout, caught_up) => result.is_ok(),
+                // Its store was closed.
+                () = consumer.ended() => consumer.stats().lag == 0,
+            };
+            if !is_caught_up {
+                tracing::debug!(
+                    "the stream coordinator stopped before the stream accepted every event; it will go on there"
+                );
+            }
+            consumer.stop().await
+        })
+    }
+}
+
+struct FeedRouting {
+    channels: Arc<Channels>,
+    statuses: Mutex<RunStatusTracker>,
+}
+
+impl ConsumerHandler for FeedRouting {
+    fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
+        let channels = self.channels.clone();
+        if let Some(missed) = batch.missed {
+            tracing::warn!(
+                code = "NVENT_GAP",
+                "{missed} events were removed from the log before the stream coordinator had published them"
+            );
+            channels.record_dropped(missed);
+        }
+        // A stream that keeps the order of calls takes the whole batch at once.
+        let mut events = Vec::with_capacity(batch.events.len());
+        for event in batch.events {
+            let record = match Event::parse(&event.event) {
+                Ok(record) => record,
+                Err(error) => {
+                    tracing::warn!(code = %error.code(), subject = %event.subject, "an event cannot be read and was not published: {error}");
+                    events.push(Vec::new());
+                    continue;
+                }
+            };
+            let event_on_bus = BusEvent { subject: Some(event.subject), event: AnyEvent::Stored(record) };
+            let position = Some(event.position.as_str());
+            let (routed, skipped) =
+                channels.router().route_at(&event_on_bus, position, &mut lock(&self.statuses), channels.now_ms());
+            channels.record_skipped(skipped);
+            events.push(channels.event_items(routed));
+        }
+        let stopping = batch.stopping;
+        Box::pin(async move {
+            let mut handled = 0;
+            let mut started = Vec::new();
+            if channels.keeps_order() {
+                started = events.drain(..).map(|items| channels.publish(items)).collect();
+            }
+            let count = started.len().max(events.len());
+            let mut started = started.into_iter();
+            let mut waiting = events.into_iter();
+            for _ in 0..count {
+                let ops = match started.next() {
+                    Some(ops) => ops,
+                    None if *stopping.borrow() => break,
+                    None => {
+                        let Some(items) = waiting.next() else { break };
+                        if let Err(failure) = publish_in_order(&channels, items).await {
+                            return Ok(BatchOutcome { handled, failure: Some(failure) });
+                        }
+                        handled += 1;
+                        continue;
+                    }
+                };
+                for (item, op) in ops {
+                    let result = outcome(op).await;
+                    if let Some(failure) = channels.record_outcome(&item, result) {
+                        return Ok(BatchOutcome { handled, failure: Some(failure) });
+                    }
+                }
+                handled += 1;
+            }
+            Ok(BatchOutcome { handled, failure: None })
+        })
+    }
+}
+
+/// Publishes the messages of an event one after the other.
+async fn publish_in_order(
+    channels: &Channels,
+    items: Vec<crate::wiring::coordinator::publishing::Item>,
+) -> std::result::Result<(), String> {
+    for item in items {
+        for (item, op) in channels.publish(vec![item]) {
+            let result = outcome(op).await;
+            if let Some(failure) = channels.record_outcome(&item, result) {
+                return Err(failure);
+            }
+        }
+    }
+    Ok(())
+}
