@@ -26,6 +26,7 @@ const choice = (...values: string[]) => new Leaf(['string'], { values })
 
 const redis = {
   url: text, host: text, port: number(1, 65_535), username: text, password: text, db: number(), tls: new Leaf(['boolean', 'object']),
+  sentinels: list, name: text, sentinelPassword: text,
 } satisfies SchemaOf<RedisConnection>
 
 const durability = choice('os', 'disk')
@@ -39,7 +40,8 @@ const jobOptions = {
 } satisfies SchemaOf<JobOptions>
 
 export const coordinator = {
-  enableStoreSync: flag, enableFlowEvents: flag, enableClientMessages: flag, channels: list, flowEventTypes: list, instanceId: text, delivery: text, consumer: text,
+  enableStoreSync: flag, enableFlowEvents: flag, enableClientMessages: flag, channels: list, flowEventTypes: list, instanceId: text,
+  delivery: choice('at-least-once', 'at-most-once'), consumer: text,
 } satisfies SchemaOf<StreamCoordinatorOptions>
 
 /** `nventNative` in nuxt.config. */
