@@ -407,7 +407,7 @@ interface FileStoreOptions extends StoreOptions {
 interface FileStore extends StoreAdapter {
     /** Writes a copy of the whole store, as it is at one moment, to a new file at `path`. */
     backup(path: string): Promise<void>;
-    /** Reads everything and tells what is wrong with it. */
+    /** Reads everything and returns what is wrong with it. */
     verify(): Promise<{
         ok: boolean;
         problems: string[];
@@ -489,7 +489,7 @@ interface StreamEvent {
     /** When it was sent: Unix time in milliseconds. */
     timestamp?: number;
 }
-/** What a subscriber is told when events may have been missed: flush the cache, or catch up. It passes every filter. */
+/** Delivered to a subscriber when events may have been missed: flush the cache, or catch up. It passes every filter. */
 interface StreamGap extends StreamEvent {
     /** Always this. */
     type: 'stream.gap';
@@ -518,7 +518,7 @@ interface SubscribeOptions {
     ignoreOwn?: boolean;
     /** Events that may wait for this subscriber. Default 10,000. */
     buffer?: number;
-    /** When the buffer is full: drop the oldest (default) or the newest, and tell a gap; or let publishers wait. */
+    /** When the buffer is full: drop the oldest (default) or the newest, and report a gap; or let publishers wait. */
     overflow?: 'drop-oldest' | 'drop-newest' | 'block';
 }
 /** A subscription to a topic. */
@@ -540,7 +540,7 @@ interface StreamStats {
     delivered: number;
     /** Events that overflowed a buffer. */
     dropped: number;
-    /** Gaps told to handlers. */
+    /** Gaps reported to handlers. */
     gaps: number;
     /** Handlers that threw or rejected. The first is reported as a process warning. */
     handlerErrors: number;
@@ -605,7 +605,7 @@ interface ParkedEvent {
 }
 /** In-process. Handlers run synchronously, in order of registration, on the JavaScript thread; one that throws does not stop the others. */
 interface EventBus {
-    /** Tells every handler of the type, of `'*'` and of the event's run. An event without id and ts is ingress: flow wiring persists it. */
+    /** Calls every handler of the type, of `'*'` and of the event's run. An event without id and ts is ingress: flow wiring persists it. */
     publish(event: Partial<EventRecord> & {
         type: string;
     }): void;
@@ -880,7 +880,7 @@ interface WiringRegistry extends Wiring {
 }
 /** Where a job is in its life. */
 type JobState = 'waiting' | 'active' | 'completed' | 'failed' | 'delayed' | 'paused';
-/** What a queue tells about. */
+/** Events of a queue. */
 type QueueEvent = 'waiting' | 'active' | 'progress' | 'completed' | 'failed' | 'delayed' | 'paused' | 'stalled';
 /** Options of a job. */
 interface JobOptions {
@@ -923,7 +923,7 @@ interface NewJob {
     /** Options; they win over the queue's `defaultJobOptions`. */
     opts?: JobOptions;
 }
-/** A job, as the queue tells about it. */
+/** A job, as the queue returns it. */
 interface Job {
     /** Unique within its queue. */
     id: string;
@@ -945,7 +945,7 @@ interface Job {
     finishedOn?: number;
     /** Attempts so far. */
     attemptsMade?: number;
-    /** What its handler told, from 0 to 100. */
+    /** Reported by its handler, from 0 to 100. */
     progress?: number;
 }
 /** When a scheduled job runs. */

@@ -37,7 +37,7 @@ it('lets a process exit in mid-flight, with its own code', async () => {
   expect(await run('exits-in-mid-flight.mjs', dir)).toEqual({ code: 7, signal: null, stdout: '', stderr: '' })
 })
 
-it('ends no process because handlers fail, and tells once per adapter', async () => {
+it('ends no process because handlers fail, and warns once per adapter', async () => {
   const exit = await run('unhandled-handler.mjs')
   expect(exit).toMatchObject({ code: 0, signal: null, stdout: '4 4\n' })
   expect(exit.stderr.match(/NVENT_HANDLER/g)).toHaveLength(3)

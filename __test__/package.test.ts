@@ -56,7 +56,7 @@ it('runs nothing where it is installed, and brings one binary', async () => {
   expect(await readdir(join(app, 'node_modules', `nvent-native-${target}`))).toContain(`nvent-native.${target}.node`)
 })
 
-it('is told apart by C library on Linux', async () => {
+it('is distinguished by C library on Linux', async () => {
   const { platformManifest } = await import(new URL('../scripts/pack.mjs', import.meta.url).href)
   expect(platformManifest('linux-x64-musl')).toMatchObject({ os: ['linux'], cpu: ['x64'], libc: ['musl'] })
   expect(platformManifest('linux-arm64-gnu')).toMatchObject({ os: ['linux'], cpu: ['arm64'], libc: ['glibc'] })
@@ -139,7 +139,7 @@ it('says which package is missing where optional dependencies were left out', as
   expect(failure.stderr).not.toContain('Rust')
 })
 
-it('tells a bundled copy to be made external, and a checkout to be built', async () => {
+it('says that a bundled copy must be external, and a checkout built', async () => {
   const outside = await mkdtemp(join(tmpdir(), 'nvent-bundled-'))
   await cp(join(staged, 'dist/index.cjs'), join(outside, 'server/index.cjs'))
   const failed = async (): Promise<string> => (await run(process.execPath, ['server/index.cjs'], { cwd: outside }).catch(error => error)).stderr

@@ -93,7 +93,7 @@ it('costs no connection when the event loop is blocked, and events only as the p
   for (let n = 0; n < COUNT; n++) await stream.publish('t', { type: 'big', data: { n, text: 'x'.repeat(2_000) } })
   await stream.shutdown()
   await writeFile(unblock, '')
-  await until('it has heard the last', () => out.includes('stats'))
+  await until('it has received the last', () => out.includes('stats'))
   const { small, large, stats } = JSON.parse(out.slice(out.indexOf('{')))
   expect(large).toEqual(Array.from({ length: COUNT }, (_, n) => n))
   expect(small).toEqual([{ reason: 'overflow', topic: 't', missed: COUNT - SMALL }, ...large.slice(-SMALL)])

@@ -71,7 +71,7 @@ function distance(a: string, b: string): number {
   return row[b.length]!
 }
 
-/** The JSON of a value, as JSON.stringify makes it. What has none is told with its path. */
+/** The JSON of a value, as JSON.stringify makes it. Throws NVENT_INVALID with the path of what has none. */
 export function json(what: string, value: unknown): string {
   let text: string | undefined
   try {
@@ -101,7 +101,7 @@ export function jsonPatch(what: string, value: unknown): string {
     patch = withNulls(value, 0)
   }
   catch {
-    // A getter that throws: told with its path by what follows.
+    // A getter that throws: jsonObject reports its path.
     patch = value
   }
   return jsonObject(what, patch)

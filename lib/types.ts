@@ -428,7 +428,7 @@ export interface FileStoreOptions extends StoreOptions {
 export interface FileStore extends StoreAdapter {
   /** Writes a copy of the whole store, as it is at one moment, to a new file at `path`. */
   backup(path: string): Promise<void>
-  /** Reads everything and tells what is wrong with it. */
+  /** Reads everything and returns what is wrong with it. */
   verify(): Promise<{ ok: boolean, problems: string[] }>
 }
 
@@ -513,7 +513,7 @@ export interface StreamEvent {
   timestamp?: number
 }
 
-/** What a subscriber is told when events may have been missed: flush the cache, or catch up. It passes every filter. */
+/** Delivered to a subscriber when events may have been missed: flush the cache, or catch up. It passes every filter. */
 export interface StreamGap extends StreamEvent {
   /** Always this. */
   type: 'stream.gap'
@@ -539,7 +539,7 @@ export interface SubscribeOptions {
   ignoreOwn?: boolean
   /** Events that may wait for this subscriber. Default 10,000. */
   buffer?: number
-  /** When the buffer is full: drop the oldest (default) or the newest, and tell a gap; or let publishers wait. */
+  /** When the buffer is full: drop the oldest (default) or the newest, and report a gap; or let publishers wait. */
   overflow?: 'drop-oldest' | 'drop-newest' | 'block'
 }
 
@@ -563,7 +563,7 @@ export interface StreamStats {
   delivered: number
   /** Events that overflowed a buffer. */
   dropped: number
-  /** Gaps told to handlers. */
+  /** Gaps reported to handlers. */
   gaps: number
   /** Handlers that threw or rejected. The first is reported as a process warning. */
   handlerErrors: number
@@ -635,7 +635,7 @@ export interface ParkedEvent {
 
 /** In-process. Handlers run synchronously, in order of registration, on the JavaScript thread; one that throws does not stop the others. */
 export interface EventBus {
-  /** Tells every handler of the type, of `'*'` and of the event's run. An event without id and ts is ingress: flow wiring persists it. */
+  /** Calls every handler of the type, of `'*'` and of the event's run. An event without id and ts is ingress: flow wiring persists it. */
   publish(event: Partial<EventRecord> & { type: string }): void
   /** Registers a handler for a type; `'*'` is every type. The returned function ends it. */
   onType(type: string, handler: (event: any) => unknown): () => void
@@ -927,7 +927,7 @@ export interface WiringRegistry extends Wiring {
 /** Where a job is in its life. */
 export type JobState = 'waiting' | 'active' | 'completed' | 'failed' | 'delayed' | 'paused'
 
-/** What a queue tells about. */
+/** Events of a queue. */
 export type QueueEvent = 'waiting' | 'active' | 'progress' | 'completed' | 'failed' | 'delayed' | 'paused' | 'stalled'
 
 /** Options of a job. */
@@ -965,7 +965,7 @@ export interface NewJob {
   opts?: JobOptions
 }
 
-/** A job, as the queue tells about it. */
+/** A job, as the queue returns it. */
 export interface Job {
   /** Unique within its queue. */
   id: string
@@ -987,7 +987,7 @@ export interface Job {
   finishedOn?: number
   /** Attempts so far. */
   attemptsMade?: number
-  /** What its handler told, from 0 to 100. */
+  /** Reported by its handler, from 0 to 100. */
   progress?: number
 }
 

@@ -1,6 +1,6 @@
 import { stackOf } from './errors'
 
-/** Tells about failing handlers through `process.on('warning')`: the first of each adapter, the rest is in its counters. */
+/** Reports failing handlers through `process.on('warning')`: the first of each adapter, the rest is in its counters. */
 export class Warnings {
   count = 0
 
@@ -19,7 +19,7 @@ export class Warnings {
 /** What has been warned about in this process. */
 const warned = new Set<string>()
 
-/** Tells once in a process, through `process.on('warning')`. */
+/** Warns once in a process, through `process.on('warning')`. */
 export function warnOnce(code: string, message: string): void {
   if (warned.has(message)) return
   warned.add(message)

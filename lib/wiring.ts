@@ -52,7 +52,7 @@ class Turns {
 /** What a native wiring is linked with while it runs. */
 interface Links {
   /** Lets native code call the methods of an object. */
-  lend: (target: object) => number
+  register: (target: object) => number
   bus: (bus: EventBus, types?: string[]) => BusLink
   /** Called when the wiring has stopped. */
   onStop: (release: () => void) => void
@@ -75,7 +75,7 @@ class LinkedWiring implements Wiring {
       if (!this.native) {
         try {
           this.native = callSync(() => this.create({
-            lend: (target) => {
+            register: (target) => {
               const number = registerTarget(target)
               this.releases.push(() => releaseTarget(number))
               return number
@@ -130,8 +130,8 @@ class LinkedWiring implements Wiring {
 }
 
 /** Returns the native stream of an adapter, or registers the object as a target of native calls. */
-const nativeStream = (stream: StreamAdapter, lend: (target: object) => number) =>
-  stream instanceof NventStreamAdapter ? [stream.native, 0] as const : [null, lend(stream)] as const
+const nativeStream = (stream: StreamAdapter, register: (target: object) => number) =>
+  stream instanceof NventStreamAdapter ? [stream.native, 0] as const : [null, register(stream)] as const
 
 export function createStreamCoordinator(
   opts: StreamCoordinatorOptions & { bus?: EventBus, stream?: StreamAdapter, store?: StoreAdapter } = {},
@@ -166,7 +166,7 @@ function coordinatorOf(
     const onBus = bus ?? getEventBus()
     const fed = fedBy(what, delivery, store, onBus)
     links.uses({ stream: used, store: fed })
-    const [native, target] = nativeStream(used, links.lend)
+    const [native, target] = nativeStream(used, links.register)
     const linked = links.bus(onBus, types)
     return new addon.NativeCoordinator(bridge, linked.bus.native, fed?.native ?? null, native, target, settings)
   })
@@ -235,15 +235,15 @@ function flowWiringOf(
   if (queue !== undefined) requireMethods('options.queue', queue, ['enqueue'])
   if (Array.isArray(flows)) callSync(() => addon.NativeFlowWiring.checkFlows(json('options.flows', flows.map(nativeDefinition))))
   let runtime: FlowRuntime | undefined
-  const wiring = new LinkedWiring(({ lend, bus: link, onStop, uses }) => {
+  const wiring = new LinkedWiring(({ register, bus: link, onStop, uses }) => {
     const used: StoreAdapter = store ?? currentAdapter('store')
     const jobs: QueueAdapter | undefined = queue ?? currentAdapter('queue', false)
     uses({ store: used, queue: jobs })
-    const [native, target] = used instanceof NventStoreAdapter ? [used.native, 0] as const : [null, lend(storePort(used))] as const
-    const [nativeJobs, lentJobs] = jobs instanceof NventQueueAdapter ? [jobs.native, 0] as const : [null, jobs ? lend(queuePort(jobs)) : 0] as const
+    const [native, target] = used instanceof NventStoreAdapter ? [used.native, 0] as const : [null, register(storePort(used))] as const
+    const [nativeJobs, queueTarget] = jobs instanceof NventQueueAdapter ? [jobs.native, 0] as const : [null, jobs ? register(queuePort(jobs)) : 0] as const
     const linked = link(bus ?? getEventBus())
     const created = new addon.NativeFlowWiring(
-      bridge, linked.bus.native, native, target, nativeJobs, lentJobs, JSON.stringify(templates),
+      bridge, linked.bus.native, native, target, nativeJobs, queueTarget, JSON.stringify(templates),
     )
     const defined: FlowDefinition[] = typeof flows === 'function' ? flows() : flows ?? []
     created.setFlows(json('options.flows', defined.map(nativeDefinition)))

@@ -16,7 +16,7 @@ use crate::json::{self, Json};
 pub struct EventId {
     /// Milliseconds of Unix time when it was given, or of the id before it where the clock had gone back.
     pub ms: u64,
-    /// Tells ids of one millisecond apart.
+    /// Distinguishes ids of one millisecond.
     pub seq: u64,
 }
 

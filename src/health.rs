@@ -1,4 +1,4 @@
-//! How a backend tells that it is well, and what it counts.
+//! The health and the counters of a backend.
 
 /// Whether a backend is usable.
 #[derive(Debug, Clone, PartialEq)]

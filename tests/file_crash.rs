@@ -1,6 +1,6 @@
 //! The file store under kill -9: a real child process, killed in the middle of concurrent writes, many times over.
 //!
-//! The child is this test binary itself, started with the data directory in an environment variable. It tells on its
+//! The child is this test binary itself, started with the data directory in an environment variable. It prints on its
 //! standard output what has been acknowledged, line by line.
 
 #[path = "support/name.rs"]
@@ -73,16 +73,16 @@ fn say(line: std::fmt::Arguments<'_>) {
     writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
 }
 
-/// Lets a child write for a while, kills it, and returns the last numbers that it was told for each thing.
+/// Lets a child write for a while, kills it, and returns the last numbers that it acknowledged, by name.
 fn run_and_kill(dir: &Path, disk: bool, after_lines: u64) -> HashMap<String, u64> {
     let mut child = spawn_child(dir, disk);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut told = HashMap::new();
+    let mut acknowledged = HashMap::new();
     let mut note = |line: String| {
         // The test harness prints lines of its own.
         let words: Vec<_> = line.split(' ').collect();
         if let [what @ ("events" | "sum"), writer, number] = words[..] {
-            told.insert(format!("{what} {writer}"), number.parse::<u64>().unwrap());
+            acknowledged.insert(format!("{what} {writer}"), number.parse::<u64>().unwrap());
         }
     };
     assert!(lines.any(|line| line.ends_with("open")), "the child opened the store");
@@ -90,19 +90,22 @@ fn run_and_kill(dir: &Path, disk: bool, after_lines: u64) -> HashMap<String, u64
     child.kill().unwrap();
     lines.for_each(&mut note);
     child.wait().unwrap();
-    told
+    acknowledged
 }
 
-async fn check(dir: &Path, told: &HashMap<String, u64>) {
+async fn check(dir: &Path, acknowledged: &HashMap<String, u64>) {
     let store = store(dir, Durability::Os);
     for w in 0..WRITERS {
         let records = store.read(name(&format!("s{w}")), EventQuery::default()).await.unwrap();
         let numbers: Vec<_> =
             records.iter().map(|record| json::parse_object("", record).unwrap()["n"].as_u64().unwrap()).collect();
-        assert!(numbers.len() as u64 >= told.get(&format!("events {w}")).copied().unwrap_or(0), "an event is missing");
+        assert!(
+            numbers.len() as u64 >= acknowledged.get(&format!("events {w}")).copied().unwrap_or(0),
+            "an event is missing"
+        );
         assert!(numbers.iter().copied().eq(0..numbers.len() as u64), "events are whole and in order: {numbers:?}");
         let sum = store.kv_get(name(&format!("k{w}"))).await.unwrap().map_or(0, |text| text.parse::<u64>().unwrap());
-        assert!(sum >= told.get(&format!("sum {w}")).copied().unwrap_or(0), "an increment is missing");
+        assert!(sum >= acknowledged.get(&format!("sum {w}")).copied().unwrap_or(0), "an increment is missing");
     }
     assert_eq!(store.verify().await.unwrap().problems, Vec::<String>::new());
     store.close().await.unwrap();
@@ -113,8 +116,8 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     for round in 0..ROUNDS {
         // Another moment every round: at once, and after up to some thousand acknowledgements.
-        let told = run_and_kill(dir.path(), round % 3 == 2, round * round * 37);
-        check(dir.path(), &told).await;
+        let acknowledged = run_and_kill(dir.path(), round % 3 == 2, round * round * 37);
+        check(dir.path(), &acknowledged).await;
     }
 }
 

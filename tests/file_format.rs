@@ -303,13 +303,13 @@ async fn damage_anywhere_is_an_error_or_is_found_and_never_a_wrong_answer() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("nvent.db"), bytes).unwrap();
         let store = store(dir.path());
-        let mut told = false;
+        let mut reported = false;
         let mut wrong = false;
         let mut check = |outcome: Result<bool, nvent_native::Error>| match outcome {
             Ok(right) => wrong |= !right,
             Err(error) => {
                 assert!(matches!(error.code(), Code::Corrupt | Code::Io), "{error}");
-                told = true;
+                reported = true;
             }
         };
         for (s, events) in truth.iter().enumerate() {
@@ -324,11 +324,11 @@ async fn damage_anywhere_is_an_error_or_is_found_and_never_a_wrong_answer() {
             );
         }
         match store.verify().await {
-            Ok(found) => told |= !found.problems.is_empty(),
-            Err(_) => told = true,
+            Ok(found) => reported |= !found.problems.is_empty(),
+            Err(_) => reported = true,
         }
-        assert!(told || !wrong, "round {round}: damage at {at} changed an answer, and nothing tells");
-        noticed += u32::from(told);
+        assert!(reported || !wrong, "round {round}: damage at {at} changed an answer, and nothing reports it");
+        noticed += u32::from(reported);
         // Writing to it may fail, and must not hang or crash.
         let _ = store.kv_set(name("new"), "1".into(), None).await;
         store.close().await.unwrap();

@@ -102,7 +102,7 @@ async fn everything_readable_is_imported_and_the_rest_is_told() {
     assert_eq!(store.kv_get(name("plain")).await.unwrap().as_deref(), Some("\"text\""));
 
     let report = store.health().await.unwrap().detail.unwrap();
-    for told in [
+    for expected in [
         "imported 4 events, 2 index entries and 2 keys",
         "nvent_flow_run_my_run-1.ndjson: line 3",
         "torn.ndjson: line 1",
@@ -111,7 +111,7 @@ async fn everything_readable_is_imported_and_the_rest_is_told() {
         "binary.json",
         "skipped 5",
     ] {
-        assert!(report.contains(told), "{told:?} is missing in: {report}");
+        assert!(report.contains(expected), "{expected:?} is missing in: {report}");
     }
     assert!(!report.contains("notes.txt"), "{report}");
     assert_eq!(files(dir.path()), before, "the old files are as they were");

@@ -128,7 +128,7 @@ fn object(text: &str) -> json::Object {
 }
 
 /// Any answer, as text that two stores must agree on.
-fn told<T: std::fmt::Debug + Send + 'static>(op: Op<T>) -> Op<String> {
+fn outcome<T: std::fmt::Debug + Send + 'static>(op: Op<T>) -> Op<String> {
     op.map(|value| format!("{value:?}"))
 }
 
@@ -137,54 +137,56 @@ fn make(store: &dyn StoreBackend, call: &Call) -> Option<Op<String>> {
     Some(match call.clone() {
         Call::Append(subject, kind, expected) => {
             let event = NewEvent::parse(&format!("{{\"type\":\"{kind}\",\"x\":[]}}")).unwrap();
-            told(store.append(name(subject), event, expected, None).map(|event| event.json().clone()))
+            outcome(store.append(name(subject), event, expected, None).map(|event| event.json().clone()))
         }
-        Call::Read(subject, query) => told(store.read(name(subject), query)),
-        Call::DeleteSubject(subject) => told(store.delete_subject(name(subject))),
-        Call::KvSet(key, value, ttl) => told(store.kv_set(name(key), value.into(), ttl)),
-        Call::KvGet(key) => told(store.kv_get(name(key))),
-        Call::KvDelete(key) => told(store.kv_delete(name(key))),
-        Call::KvClear(pattern) => told(store.kv_clear(name(pattern))),
-        Call::KvIncrement(key, by) => told(store.kv_increment(name(key), by)),
-        Call::IndexAdd(key, id, score, metadata) => told(store.index_add(name(key), name(id), score, object(metadata))),
-        Call::IndexGet(key, id) => told(store.index_get(name(key), name(id))),
+        Call::Read(subject, query) => outcome(store.read(name(subject), query)),
+        Call::DeleteSubject(subject) => outcome(store.delete_subject(name(subject))),
+        Call::KvSet(key, value, ttl) => outcome(store.kv_set(name(key), value.into(), ttl)),
+        Call::KvGet(key) => outcome(store.kv_get(name(key))),
+        Call::KvDelete(key) => outcome(store.kv_delete(name(key))),
+        Call::KvClear(pattern) => outcome(store.kv_clear(name(pattern))),
+        Call::KvIncrement(key, by) => outcome(store.kv_increment(name(key), by)),
+        Call::IndexAdd(key, id, score, metadata) => {
+            outcome(store.index_add(name(key), name(id), score, object(metadata)))
+        }
+        Call::IndexGet(key, id) => outcome(store.index_get(name(key), name(id))),
         Call::IndexRead(key, offset, limit, text) => {
-            told(store.index_read(name(key), IndexQuery { offset, limit, filter: filter(text) }))
+            outcome(store.index_read(name(key), IndexQuery { offset, limit, filter: filter(text) }))
         }
         Call::IndexUpdate(key, id, patch, version) => {
-            told(store.index_update(name(key), name(id), object(patch), version))
+            outcome(store.index_update(name(key), name(id), object(patch), version))
         }
-        Call::IndexIncrement(key, id, field) => told(store.index_increment(name(key), name(id), name(field), 2.0)),
-        Call::IndexDelete(key, id) => told(store.index_delete(name(key), name(id))),
-        Call::DocSave(collection, id, doc) => told(store.doc_save(name(collection), name(id), doc.into())),
-        Call::DocGet(collection, id) => told(store.doc_get(name(collection), name(id))),
+        Call::IndexIncrement(key, id, field) => outcome(store.index_increment(name(key), name(id), name(field), 2.0)),
+        Call::IndexDelete(key, id) => outcome(store.index_delete(name(key), name(id))),
+        Call::DocSave(collection, id, doc) => outcome(store.doc_save(name(collection), name(id), doc.into())),
+        Call::DocGet(collection, id) => outcome(store.doc_get(name(collection), name(id))),
         Call::DocList(collection, text, sort_by, offset, limit, descending) => {
             let sort_by = sort_by.map(str::to_owned);
-            told(
+            outcome(
                 store.doc_list(name(collection), DocQuery { filter: filter(text), offset, limit, sort_by, descending }),
             )
         }
-        Call::DocDelete(collection, id) => told(store.doc_delete(name(collection), name(id))),
+        Call::DocDelete(collection, id) => outcome(store.doc_delete(name(collection), name(id))),
         Call::Wait(_) | Call::Reopen => return None,
     })
 }
 
-/// A store under test, and what it tells its subscriber.
+/// A store under test, and its subscriber.
 struct Side {
     store: Box<dyn StoreBackend>,
-    heard: Arc<Mailbox<Stored>>,
+    delivered: Arc<Mailbox<Stored>>,
 }
 
 impl Side {
     async fn new(store: Box<dyn StoreBackend>) -> Self {
-        let heard = Arc::new(Mailbox::new(10_000, Overflow::default()));
-        store.subscribe(name("a*"), heard.clone()).await.unwrap();
-        Self { store, heard }
+        let delivered = Arc::new(Mailbox::new(10_000, Overflow::default()));
+        store.subscribe(name("a*"), delivered.clone()).await.unwrap();
+        Self { store, delivered }
     }
 
-    fn heard(&self) -> Vec<String> {
+    fn delivered(&self) -> Vec<String> {
         let mut deliveries = Vec::new();
-        while self.heard.take(usize::MAX, &mut deliveries) {}
+        while self.delivered.take(usize::MAX, &mut deliveries) {}
         let text = |delivery| match delivery {
             Delivery::Item(Stored { subject, event }) => format!("{subject} {}", event.json()),
             Delivery::Gap(gap) => format!("{gap:?}"),
@@ -215,7 +217,7 @@ async fn agree(calls: Vec<Call>) -> Result<(), TestCaseError> {
                 (expected.await.map_err(code), found.await.map_err(code));
             prop_assert_eq!(found, expected, "{:?}", call);
         }
-        prop_assert_eq!(tested.heard(), model.heard());
+        prop_assert_eq!(tested.delivered(), model.delivered());
         match call {
             Call::Wait(ms) => clock.advance(ms),
             _ => {

@@ -37,7 +37,7 @@ fn numbers(records: &[Json]) -> Vec<u64> {
     records.iter().map(|record| object(record)["n"].as_u64().unwrap()).collect()
 }
 
-/// Waits for what happens in the background, and gives up on what does not.
+/// Waits for background work, with a deadline.
 async fn until(mut happened: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !happened().await {

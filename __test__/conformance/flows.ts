@@ -217,7 +217,7 @@ export function flowSuite(name: string, open: (bus: ReturnType<typeof createEven
       expect(await run.result()).toMatchObject({ status: 'failed', error: expect.stringContaining('cannot be converted') })
     })
 
-    test('result gives up at its timeout and its signal', async () => {
+    test('result rejects at its timeout and its signal', async () => {
       const flow = defineFlow('slow', { only: { run: (_, { signal }) => new Promise(resolve => signal.addEventListener('abort', resolve)) } })
       await using _env = await running([flow])
       const run = await startFlow(flow, {})

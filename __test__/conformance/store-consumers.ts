@@ -60,7 +60,7 @@ export function consumers(context: StoreContext): void {
     await again[Symbol.asyncDispose]()
   })
 
-  it('begins where it is told to', async () => {
+  it('begins where its options say', async () => {
     const { store } = context
     await numbers(store, 1, 5)
     const { position } = (await store.feed.read({ limit: 2 }))[1]!
@@ -100,7 +100,7 @@ export function consumers(context: StoreContext): void {
     await consumer.stop()
   })
 
-  it('handles as many subjects at a time as it is told, and each in order', async () => {
+  it('handles as many subjects at a time as its options say, and each in order', async () => {
     const { store } = context
     let [now, most] = [0, 0]
     const seen: Record<string, number[]> = {}

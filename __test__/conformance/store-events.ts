@@ -181,27 +181,27 @@ export function events(context: StoreContext): void {
   it('announces each record on its bus, in order, before the append resolves', async () => {
     const bus = createEventBus()
     const store = context.another({ bus })
-    const heard: EventRecord[] = []
-    bus.onType('*', event => heard.push(event))
+    const received: EventRecord[] = []
+    bus.onType('*', event => received.push(event))
     const record = await store.append('s', { type: 'x', runId: 'r' })
-    expect(heard).toEqual([record])
+    expect(received).toEqual([record])
     const records = await fill(store, 's', 100)
-    expect(heard).toEqual([record, ...records])
+    expect(received).toEqual([record, ...records])
     await rejects(store.stream.append('s', { type: 'x' }, { expectedLastId: null }), 'NVENT_CONFLICT')
-    expect(heard).toHaveLength(101)
+    expect(received).toHaveLength(101)
   })
 
   it('announces nowhere with bus: null, and on no other bus', async () => {
     const bus = createEventBus()
-    const heard = new Inbox()
-    bus.onType('*', heard.take)
+    const received = new Inbox()
+    bus.onType('*', received.take)
     const announcing = context.another({ bus })
     await context.store.append('s', { type: 'silent' })
     await announcing.append('s', { type: 'loud' })
-    expect(heard.items.map(event => event.type)).toEqual(['loud'])
+    expect(received.items.map(event => event.type)).toEqual(['loud'])
   })
 
-  it('tells subscribers of a subject or a glob what is appended, in order', async () => {
+  it('delivers what is appended to subscribers of a subject or a glob, in order', async () => {
     const { store } = context
     await store.append('nq:flow:a', { type: 'before' })
     const [exact, glob, all] = [new Inbox<EventRecord>(), new Inbox<EventRecord>(), new Inbox<EventRecord>()]
@@ -242,7 +242,7 @@ export function events(context: StoreContext): void {
     expect(gone.items).toHaveLength(1)
   })
 
-  it('counts failing handlers and tells the first one through a warning, and the append succeeds', async () => {
+  it('counts failing handlers and reports the first one through a warning, and the append succeeds', async () => {
     const { store } = context
     const warning = nextWarning()
     const others = new Inbox()

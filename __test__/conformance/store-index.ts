@@ -164,7 +164,7 @@ export function indexes(context: StoreContext): void {
     expect((await index.read('k', { limit: 2 })).map(entry => entry.id)).toEqual(['d', 'c'])
   })
 
-  it('reads 50 unless told otherwise, in pages', async () => {
+  it('reads 50 by default, in pages', async () => {
     const { index } = context.store
     await Promise.all(Array.from({ length: 120 }, (_, n) => index.add('k', `id${n}`, n, { n })))
     const read = async (opts?: Parameters<typeof index.read>[1]): Promise<number[]> => (await index.read('k', opts)).map(entry => entry.metadata.n)
@@ -233,7 +233,7 @@ export function indexes(context: StoreContext): void {
 
   it('keeps keys and ids apart, whatever is in them', async () => {
     const { index } = context.store
-    // On Redis nvent's format has the metadata of "b" in the index "a" at the key "a:meta:b", which is told.
+    // On Redis nvent's format has the metadata of "b" in the index "a" at the key "a:meta:b", which is reported.
     const clash = context.capabilities.backend === 'redis' ? [] : ['a:meta:b']
     const names = ['a', 'a:b', 'b', ':', ...clash, '*', '__proto__', 'constructor', 'ä', 'x\u0000y', 'x'.repeat(1_000)]
     for (const key of names) for (const id of names) await index.add(key, id, 1, { key, id })

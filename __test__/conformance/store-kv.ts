@@ -20,7 +20,7 @@ export function keys(context: StoreContext): void {
     expect(await kv.get('there')).toBeNull()
   })
 
-  it('tells a stored null from none by clear', async () => {
+  it('distinguishes a stored null from none by clear', async () => {
     await context.store.kv.set('null', null)
     expect(await context.store.kv.clear('null')).toBe(1)
     expect(await context.store.kv.clear('null')).toBe(0)

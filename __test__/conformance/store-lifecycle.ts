@@ -35,7 +35,7 @@ export function lifecycle(context: StoreContext): void {
     expect(await store.kv.get('k')).toBe(1)
   })
 
-  it('tells its health and counts what it does', async () => {
+  it('reports its health and counts what it does', async () => {
     const { store } = context
     await store.init()
     expect(await store.health()).toMatchObject({ ok: true, backend: context.capabilities.backend })

@@ -130,7 +130,7 @@ export function delivery(context: StreamContext): void {
     else expect(other.items).toEqual([])
   })
 
-  it('counts handlers that throw or reject, tells the first through a warning, and fails no publish', async () => {
+  it('counts handlers that throw or reject, reports the first through a warning, and fails no publish', async () => {
     const { stream } = context
     const warning = nextWarning()
     const fine = new Inbox()
@@ -138,9 +138,9 @@ export function delivery(context: StreamContext): void {
     await stream.subscribe('t', async () => { throw new TypeError('rejected on purpose') })
     await stream.subscribe('t', fine.take)
     await send(stream, 't', 3)
-    const told = await warning
-    expect(told.message).toContain(`${context.capabilities.backend} stream`)
-    expect(told.detail).toContain('on purpose')
+    const reported = await warning
+    expect(reported.message).toContain(`${context.capabilities.backend} stream`)
+    expect(reported.detail).toContain('on purpose')
     let more = 0
     const count = (other: any): unknown => String(other.code).startsWith('NVENT_') && more++
     process.on('warning', count)

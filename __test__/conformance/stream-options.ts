@@ -185,7 +185,7 @@ export function options(context: StreamContext): void {
       return inbox.items.slice(0, -1).map(event => event.type === 'stream.gap' ? event : event.data)
     }
 
-    it('drops the oldest unless told otherwise, and tells of the gap before what follows', async () => {
+    it('drops the oldest by default, and reports the gap before what follows', async () => {
       const { stream } = context
       const items = await overflowing(stream, { buffer: 4 }, 10, 6)
       const gap = { type: 'stream.gap', data: { reason: 'overflow', topic: 't', missed: 6 }, timestamp: expect.any(Number) }
@@ -193,7 +193,7 @@ export function options(context: StreamContext): void {
       expect(stream.stats()).toMatchObject({ dropped: 6, gaps: 1 })
     })
 
-    it('drops the newest where told to', async () => {
+    it('drops the newest on request', async () => {
       const items = await overflowing(context.stream, { buffer: 4, overflow: 'drop-newest' }, 10, 6)
       expect(items.filter(item => typeof item === 'number')).toEqual([0, 1, 2, 3])
       expect(items.find(item => item.type === 'stream.gap')!.data).toEqual({ reason: 'overflow', topic: 't', missed: 6 })
@@ -246,7 +246,7 @@ export function options(context: StreamContext): void {
       await until('some are dropped', () => stream.stats().dropped > 0)
       open()
       await publishes
-      await until('the gap is told', () => inbox.items.some(event => event.type === 'stream.gap'))
+      await until('the gap is reported', () => inbox.items.some(event => event.type === 'stream.gap'))
     })
   })
 }

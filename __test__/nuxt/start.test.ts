@@ -50,7 +50,7 @@ describe('the start and the end of a server', () => {
       .rejects.toThrow(/exited with 1 .*wrong options:\s+- NUXT_NVENT_STORE_ADAPTER is "fille": did you mean 'file'\?/s)
   })
 
-  test('where the application fails in nvent:adapters:ready, everything is closed, once, and requests are told the cause', async () => {
+  test('where the application fails in nvent:adapters:ready, everything is closed, once, and requests are answered with the cause', async () => {
     const server = await built.start({ FAIL_READY: '1' })
     for (let n = 0; n < 3; n++) await expect(server.get('/api/state')).rejects.toThrow(/503 .*the adapters are not open: the application failed/s)
     expect(server.output.match(/ready \d/g)).toEqual(['ready 1'])

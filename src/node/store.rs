@@ -195,13 +195,13 @@ impl NativeStore {
 
     fn with(bridge: &Bridge, bus: Option<&NativeBus>, store: Arc<dyn StoreBackend>) -> Self {
         let announce = bus.map(|bus| {
-            let (bus, told) = (bus.bus.clone(), bus.bus.clone());
-            (bus, Arc::new(move |subject: &Arc<str>, event: &Event| told.announce(subject, event)) as Announce)
+            let (bus, announcer) = (bus.bus.clone(), bus.bus.clone());
+            (bus, Arc::new(move |subject: &Arc<str>, event: &Event| announcer.announce(subject, event)) as Announce)
         });
         Self { store, bridge: bridge.shared.clone(), announce }
     }
 
-    /// What is told about appends.
+    /// What receives appends.
     pub(super) fn announce(&self) -> Option<Announce> {
         self.announce.as_ref().map(|(_, announce)| announce.clone())
     }

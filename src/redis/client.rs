@@ -450,7 +450,7 @@ impl<'a> Session<'a> {
             return;
         };
         if let (Some(script), "NOSCRIPT") = (call.request.script, error.code()) {
-            // The server was told to forget its scripts. Sending this one whole loads it again.
+            // The scripts of the server were flushed. EVAL loads this one again.
             let offset = self.connection.queue(&script.whole(&call.request.cmd), self.sent.is_empty());
             return self.sent.push_back(Sent { call: Some(call), offset });
         }

@@ -51,7 +51,7 @@ macro_rules! consumer_conformance {
 /// Delivered numbers with their subjects and attempts.
 type Seen = Vec<(String, u64, u32)>;
 
-/// A handler that records what it gets, and fails or waits as it is told.
+/// A handler that records what it gets, and fails or waits on demand.
 #[derive(Default)]
 struct Recorder {
     seen: Mutex<Seen>,

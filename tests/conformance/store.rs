@@ -267,19 +267,19 @@ pub(crate) async fn an_ended_subscription_is_closed_and_the_others_go_on(store: 
 }
 
 pub(crate) async fn appends_are_announced_in_order_and_before_they_are_acknowledged(store: Store) {
-    let heard = Arc::new(Mutex::new(Vec::new()));
+    let announced = Arc::new(Mutex::new(Vec::new()));
     let announce: Announce = {
-        let heard = heard.clone();
-        Arc::new(move |subject, event| heard.lock().unwrap().push((subject.to_string(), event.id().to_owned())))
+        let announced = announced.clone();
+        Arc::new(move |subject, event| announced.lock().unwrap().push((subject.to_string(), event.id().to_owned())))
     };
     let appends: Vec<_> =
         (0..200).map(|n| store.append(name("s"), numbered(n), None, Some(announce.clone()))).collect();
     for (n, append) in appends.into_iter().enumerate() {
         let stored = append.await.unwrap();
-        assert_eq!(heard.lock().unwrap()[n], ("s".to_owned(), stored.id().to_owned()));
+        assert_eq!(announced.lock().unwrap()[n], ("s".to_owned(), stored.id().to_owned()));
     }
     let refused = store.append(name("s"), numbered(0), Some(Expected::Empty), Some(announce)).await;
-    assert_eq!((code(refused), heard.lock().unwrap().len()), (Code::Conflict, 200));
+    assert_eq!((code(refused), announced.lock().unwrap().len()), (Code::Conflict, 200));
 }
 
 pub(crate) async fn a_key_keeps_any_json_value_exactly(store: Store) {

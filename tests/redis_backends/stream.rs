@@ -96,10 +96,10 @@ async fn a_message_is_on_the_wire_as_others_expect_it_and_theirs_are_heard() {
     let redis::Value::Array(parts) = raw.receive() else { panic!("no message") };
     assert_eq!(parts[2], redis::Value::BulkString(text.into()));
 
-    let heard = stream.subscribe("topic", SubscribeSpec::default(), None).await.unwrap();
+    let subscription = stream.subscribe("topic", SubscribeSpec::default(), None).await.unwrap();
     redis.raw(&["PUBLISH", "topic", "no JSON"]);
     redis.raw(&["PUBLISH", "topic", r#"{"type":"old","data":{"event":1},"timestamp":5}"#]);
-    assert_eq!(json(&heard.mailbox).await, r#"{"type":"old","data":{"event":1},"timestamp":5}"#);
+    assert_eq!(json(&subscription.mailbox).await, r#"{"type":"old","data":{"event":1},"timestamp":5}"#);
 }
 
 #[tokio::test]

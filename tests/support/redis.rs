@@ -190,7 +190,7 @@ impl Raw {
     }
 }
 
-/// Forwards connections to a local port, until it is told to drop what comes: then both sides hold an open connection
+/// Forwards connections to a local port, until it is set to drop what comes: then both sides hold an open connection
 /// on which nothing arrives any more.
 pub(crate) struct Proxy {
     address: SocketAddr,

@@ -4,15 +4,15 @@
 //! |---|---|
 //! | this one | the consumer as its user sees it: options, handler, statistics |
 //! | `worker` | the loop: reads the feed, calls the handler, stores the cursor |
-//! | `lanes` | events on their way to the handler, in order within a subject |
+//! | `partitions` | events on their way to the handler, in order within a subject |
 //! | `lease` | one consumer of a name is at work at a time |
 //! | `state` | what a store keeps of a consumer |
 //!
 //! **At least once.** The cursor is stored after the handler has succeeded, at the latest after [`CURSOR_DELAY`] or a few
 //! hundred events. After a crash the events since the stored cursor are delivered again.
 
-mod lanes;
 mod lease;
+mod partitions;
 mod state;
 mod worker;
 

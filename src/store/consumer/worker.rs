@@ -10,7 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::lanes::{Lanes, Pending};
+use super::partitions::{Partitions, Pending};
 use super::{
     Batch, BatchOutcome, CURSOR_DELAY, ConsumerChange, ConsumerEvent, ConsumerHandler, ConsumerOptions, ConsumerStats,
     Lease, ParkedEvent, StartAt, refuse, stands_by,
@@ -166,7 +166,7 @@ impl Worker {
         let newest = self.store.feed_watch()?;
         let (stop_batches, stopping) = watch::channel(false);
         let mut shift = Shift {
-            lanes: Lanes::new(self.options.concurrency > 1),
+            partitions: Partitions::new(self.options.concurrency > 1),
             query: FeedQuery {
                 after: position,
                 limit: PAGE_LIMIT,
@@ -228,7 +228,7 @@ struct Shift<'w> {
     worker: &'w mut Worker,
     lease: Lease,
     newest: watch::Receiver<u64>,
-    lanes: Lanes,
+    partitions: Partitions,
     /// Batches at work, and failed events that wait for their next delivery.
     slots: FuturesUnordered<BoxFuture<Ended>>,
     stop_batches: watch::Sender<bool>,
@@ -341,7 +341,7 @@ impl Shift<'_> {
         let gap_unsaved = self.held_page.is_some()
             || self.change.missed_reported > 0
             || self.saving.as_ref().is_some_and(|saving| saving.change.missed_reported > 0);
-        let room = self.lanes.pending() < READ_THRESHOLD && self.lanes.window() < MAX_WINDOW;
+        let room = self.partitions.pending() < READ_THRESHOLD && self.partitions.window() < MAX_WINDOW;
         if self.reading.is_none() && self.read_at.is_none() && !self.at_end && room && !gap_unsaved {
             self.newest.mark_unchanged();
             self.reading = Some(self.worker.store.feed_read(self.query.clone()).into_future());
@@ -356,29 +356,29 @@ impl Shift<'_> {
         if page.missed > 0 {
             self.held_page = Some(page);
         } else {
-            self.lanes.push_page(page);
+            self.partitions.push_page(page);
         }
         self.advance();
     }
 
     fn start_batches(&mut self) {
         if self.slots.is_empty()
-            && self.lanes.pending() == 0
+            && self.partitions.pending() == 0
             && let Some(mut page) = self.held_page.take()
         {
             let missed = std::mem::take(&mut page.missed);
-            self.lanes.push_page(page);
-            let events = self.lanes.take(1, MAX_BATCH);
+            self.partitions.push_page(page);
+            let events = self.partitions.take(1, MAX_BATCH);
             self.start_batch(events, Some(missed), None);
         }
         let free = self.worker.options.concurrency.max(1).saturating_sub(self.slots.len());
         for slot in 0..free {
-            // Ready lanes are shared out among the free slots.
-            let share = self.lanes.ready().div_ceil(free - slot);
+            // Ready partitions are shared out among the free slots.
+            let share = self.partitions.ready().div_ceil(free - slot);
             if share == 0 {
                 return;
             }
-            let events = self.lanes.take(share, MAX_BATCH);
+            let events = self.partitions.take(share, MAX_BATCH);
             self.start_batch(events, None, None);
         }
     }
@@ -415,7 +415,7 @@ impl Shift<'_> {
             // At once: reading goes on when it is stored.
             self.save_at = Some(Instant::now());
         }
-        let mut lanes: HashSet<Arc<str>> = events.iter().map(|p| self.lanes.key(&p.event.subject)).collect();
+        let mut partitions: HashSet<Arc<str>> = events.iter().map(|p| self.partitions.key(&p.event.subject)).collect();
         let mut events = events.into_iter();
         let mut handled = 0;
         for pending in events.by_ref().take(outcome.handled) {
@@ -435,27 +435,27 @@ impl Shift<'_> {
             if attempt >= self.worker.options.attempts.max(1) {
                 self.park(failed, reason);
             } else if !stopped {
-                // The event keeps its slot and its lane until its next delivery, with what was behind it.
-                let key = self.lanes.key(&failed.event.subject);
-                lanes.remove(&key);
+                // The event keeps its slot and its partition until its next delivery, with what was behind it.
+                let key = self.partitions.key(&failed.event.subject);
+                partitions.remove(&key);
                 let mut again = vec![failed];
                 again[0].event.attempt += 1;
-                let (same, others) = rest.into_iter().partition(|p| self.lanes.key(&p.event.subject) == key);
+                let (same, others) = rest.into_iter().partition(|p| self.partitions.key(&p.event.subject) == key);
                 again.extend::<Vec<Pending>>(same);
                 rest = others;
                 let delay = self.worker.options.retry_delay.after(attempt);
                 self.start_batch(again, None, Some(delay));
             }
         }
-        self.lanes.put_back(rest);
-        lanes.iter().for_each(|key| self.lanes.release(key));
+        self.partitions.put_back(rest);
+        partitions.iter().for_each(|key| self.partitions.release(key));
         self.advance();
     }
 
     /// Records that an event was handled.
     fn settle(&mut self, pending: &Pending) {
         match pending.ticket {
-            Some(ticket) => self.lanes.done(ticket),
+            Some(ticket) => self.partitions.done(ticket),
             None => {
                 self.change.unpark.push(pending.event.position.clone());
                 let mut stats = lock(&self.worker.stats);
@@ -476,7 +476,7 @@ impl Shift<'_> {
         );
         match ticket {
             Some(ticket) => {
-                self.lanes.done(ticket);
+                self.partitions.done(ticket);
                 lock(&self.worker.stats).parked += 1;
             }
             None => self.replays.end(&event.position),
@@ -494,9 +494,9 @@ impl Shift<'_> {
 
     /// Moves the cursor over what is done.
     fn advance(&mut self) {
-        let before = self.lanes.window();
-        if let Some(position) = self.lanes.advance() {
-            self.unsaved += before - self.lanes.window();
+        let before = self.partitions.window();
+        if let Some(position) = self.partitions.advance() {
+            self.unsaved += before - self.partitions.window();
             lock(&self.worker.stats).position = Some(position.clone());
             self.change.position = Some(position);
             self.save_soon();
@@ -580,7 +580,7 @@ impl Shift<'_> {
         for parked in fresh {
             let ParkedEvent { position, subject, event, attempts, .. } = parked;
             let event = ConsumerEvent { subject, position, event, attempt: 1 };
-            self.lanes.push(Pending { event, ticket: None, attempts_before: attempts });
+            self.partitions.push(Pending { event, ticket: None, attempts_before: attempts });
         }
     }
 }

@@ -1,5 +1,5 @@
 -- Functions of the scripts that add messages to a retained topic. Each message has a number, `s`, which counts the
--- messages of its topic and so tells how many lie between two of them.
+-- messages of its topic from which follows how many lie between two of them.
 
 -- Returns the number of a stream's entry, or nil if an earlier version added it.
 local function number_of(entry)

@@ -1,4 +1,4 @@
-//! Events between the feed and the handlers: in lanes, each of which is handled in order, and in a window that knows up to
+//! Events between the feed and the handlers: in partitions, each of which is handled in order, and in a window that knows up to
 //! where everything was handled.
 
 use std::collections::{HashMap, VecDeque};
@@ -17,7 +17,7 @@ pub(super) struct Pending {
 }
 
 #[derive(Default)]
-struct Lane {
+struct Partition {
     pending: VecDeque<Pending>,
     busy: bool,
 }
@@ -27,12 +27,12 @@ struct Place {
     done: bool,
 }
 
-/// Lanes and window.
-pub(super) struct Lanes {
-    /// Each subject has a lane. Otherwise all events are in one.
+/// Partitions and window.
+pub(super) struct Partitions {
+    /// Each subject has a partition. Otherwise all events are in one.
     by_subject: bool,
-    lanes: HashMap<Arc<str>, Lane>,
-    /// Lanes that are not busy and have events, in the order in which they got them.
+    partitions: HashMap<Arc<str>, Partition>,
+    /// Partitions that are not busy and have events, in the order in which they got them.
     ready: VecDeque<Arc<str>>,
     window: VecDeque<Place>,
     /// Ticket of the first place in the window.
@@ -40,13 +40,13 @@ pub(super) struct Lanes {
     pending: usize,
 }
 
-impl Lanes {
+impl Partitions {
     pub(super) fn new(by_subject: bool) -> Self {
-        let (lanes, ready, window) = (HashMap::new(), VecDeque::new(), VecDeque::new());
-        Self { by_subject, lanes, ready, window, first: 0, pending: 0 }
+        let (partitions, ready, window) = (HashMap::new(), VecDeque::new(), VecDeque::new());
+        Self { by_subject, partitions, ready, window, first: 0, pending: 0 }
     }
 
-    /// Returns the lane of a subject.
+    /// Returns the partition of a subject.
     pub(super) fn key(&self, subject: &Arc<str>) -> Arc<str> {
         if self.by_subject { subject.clone() } else { Arc::default() }
     }
@@ -67,19 +67,19 @@ impl Lanes {
         }
     }
 
-    /// Adds an event to the end of its lane.
+    /// Adds an event to the end of its partition.
     pub(super) fn push(&mut self, pending: Pending) {
         let key = self.key(&pending.event.subject);
-        let lane = self.lanes.entry(key.clone()).or_default();
-        if !lane.busy && lane.pending.is_empty() {
+        let partition = self.partitions.entry(key.clone()).or_default();
+        if !partition.busy && partition.pending.is_empty() {
             self.ready.push_back(key);
         }
-        lane.pending.push_back(pending);
+        partition.pending.push_back(pending);
         self.pending += 1;
     }
 
-    /// Takes events of ready lanes, of at most `max_lanes` lanes and `max_events` events. These lanes are busy until
-    /// [`Lanes::release`].
+    /// Takes events of ready partitions, of at most `max_lanes` partitions and `max_events` events. These partitions are busy until
+    /// [`Partitions::release`].
     pub(super) fn take(&mut self, max_lanes: usize, max_events: usize) -> Vec<Pending> {
         let mut taken = Vec::new();
         for _ in 0..max_lanes {
@@ -87,30 +87,30 @@ impl Lanes {
                 break;
             }
             let Some(key) = self.ready.pop_front() else { break };
-            let Some(lane) = self.lanes.get_mut(&key) else { continue };
-            lane.busy = true;
-            let count = lane.pending.len().min(max_events - taken.len());
-            taken.extend(lane.pending.drain(..count));
+            let Some(partition) = self.partitions.get_mut(&key) else { continue };
+            partition.busy = true;
+            let count = partition.pending.len().min(max_events - taken.len());
+            taken.extend(partition.pending.drain(..count));
         }
         self.pending -= taken.len();
         taken
     }
 
-    /// Puts events of a busy lane back to its beginning.
+    /// Puts events of a busy partition back to its beginning.
     pub(super) fn put_back(&mut self, events: Vec<Pending>) {
         for pending in events.into_iter().rev() {
             let key = self.key(&pending.event.subject);
-            self.lanes.entry(key).or_default().pending.push_front(pending);
+            self.partitions.entry(key).or_default().pending.push_front(pending);
             self.pending += 1;
         }
     }
 
-    /// Makes a lane ready again.
+    /// Makes a partition ready again.
     pub(super) fn release(&mut self, key: &Arc<str>) {
-        let Some(lane) = self.lanes.get_mut(key) else { return };
-        lane.busy = false;
-        if lane.pending.is_empty() {
-            self.lanes.remove(key);
+        let Some(partition) = self.partitions.get_mut(key) else { return };
+        partition.busy = false;
+        if partition.pending.is_empty() {
+            self.partitions.remove(key);
         } else {
             self.ready.push_back(key.clone());
         }
@@ -134,7 +134,7 @@ impl Lanes {
         reached
     }
 
-    /// Returns the number of lanes that can be taken.
+    /// Returns the number of partitions that can be taken.
     pub(super) fn ready(&self) -> usize {
         self.ready.len()
     }
@@ -171,45 +171,45 @@ mod tests {
 
     #[test]
     fn a_lane_is_taken_once_at_a_time_and_in_order() {
-        let mut lanes = Lanes::new(true);
-        lanes.push_page(page(1, &["a", "b", "a", "c"]));
-        let first = lanes.take(1, 10);
+        let mut partitions = Partitions::new(true);
+        partitions.push_page(page(1, &["a", "b", "a", "c"]));
+        let first = partitions.take(1, 10);
         assert_eq!(positions(&first), ["1", "3"]);
-        assert_eq!((lanes.ready(), lanes.pending()), (2, 2));
-        let mut others = lanes.take(5, 10);
+        assert_eq!((partitions.ready(), partitions.pending()), (2, 2));
+        let mut others = partitions.take(5, 10);
         assert_eq!(positions(&others), ["2", "4"]);
-        lanes.push_page(page(6, &["a", "d"]));
-        let fresh = lanes.take(5, 10);
+        partitions.push_page(page(6, &["a", "d"]));
+        let fresh = partitions.take(5, 10);
         assert_eq!(positions(&fresh), ["7"], "a is busy");
-        lanes.put_back(vec![others.remove(1)]);
-        lanes.release(&"c".into());
-        lanes.release(&"a".into());
-        assert_eq!(positions(&lanes.take(5, 10)), ["4", "6"]);
+        partitions.put_back(vec![others.remove(1)]);
+        partitions.release(&"c".into());
+        partitions.release(&"a".into());
+        assert_eq!(positions(&partitions.take(5, 10)), ["4", "6"]);
     }
 
     #[test]
     fn the_window_advances_over_what_is_done_without_a_hole() {
-        let mut lanes = Lanes::new(true);
-        lanes.push_page(page(1, &["a", "b", "c"]));
-        let tickets: Vec<u64> = lanes.take(3, 10).iter().filter_map(|pending| pending.ticket).collect();
-        lanes.done(tickets[1]);
-        assert_eq!(lanes.advance(), None);
-        lanes.done(tickets[0]);
-        assert_eq!(lanes.advance(), Some(2.into()));
-        lanes.done(tickets[2]);
-        assert_eq!(lanes.advance(), Some(4.into()), "the end of the page is behind its last event");
-        lanes.push_page(FeedPage { records: Vec::new(), end: Some(9.into()), missed: 0 });
-        assert_eq!(lanes.advance(), Some(9.into()));
-        assert_eq!(lanes.window(), 0);
+        let mut partitions = Partitions::new(true);
+        partitions.push_page(page(1, &["a", "b", "c"]));
+        let tickets: Vec<u64> = partitions.take(3, 10).iter().filter_map(|pending| pending.ticket).collect();
+        partitions.done(tickets[1]);
+        assert_eq!(partitions.advance(), None);
+        partitions.done(tickets[0]);
+        assert_eq!(partitions.advance(), Some(2.into()));
+        partitions.done(tickets[2]);
+        assert_eq!(partitions.advance(), Some(4.into()), "the end of the page is behind its last event");
+        partitions.push_page(FeedPage { records: Vec::new(), end: Some(9.into()), missed: 0 });
+        assert_eq!(partitions.advance(), Some(9.into()));
+        assert_eq!(partitions.window(), 0);
     }
 
     #[test]
     fn without_lanes_by_subject_all_events_are_in_order() {
-        let mut lanes = Lanes::new(false);
-        lanes.push_page(page(1, &["a", "b", "a"]));
-        assert_eq!(positions(&lanes.take(9, 2)), ["1", "2"]);
-        assert!(lanes.take(9, 9).is_empty());
-        lanes.release(&lanes.key(&"b".into()));
-        assert_eq!(positions(&lanes.take(9, 9)), ["3"]);
+        let mut partitions = Partitions::new(false);
+        partitions.push_page(page(1, &["a", "b", "a"]));
+        assert_eq!(positions(&partitions.take(9, 2)), ["1", "2"]);
+        assert!(partitions.take(9, 9).is_empty());
+        partitions.release(&partitions.key(&"b".into()));
+        assert_eq!(positions(&partitions.take(9, 9)), ["3"]);
     }
 }
