@@ -32,7 +32,8 @@ const RETRY: RetryDelay = RetryDelay::Exponential { first: Duration::from_millis
 /// How often `stop` looks whether the consumer has caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Publishes every event of a store's feed to the channels of a stream, at least once. See the [module](self).
+/// Publishes every event of a store's feed to the channels of a stream, at least once: after a crash it goes on after its
+/// cursor.
 pub struct FeedCoordinator {
     store: Arc<dyn StoreBackend>,
     name: Arc<str>,
