@@ -2,6 +2,8 @@
 //!
 //! `*` is any run of bytes (colons too), `?` one byte, `[a-c]` and `[^a]` one of a class, `\` takes the next byte as it is.
 
+use std::sync::OnceLock;
+
 use crate::error::{Error, Result};
 
 /// Longest subject, topic, key or id, in bytes.
@@ -27,11 +29,21 @@ pub fn is_pattern(text: &str) -> bool {
 }
 
 /// A compiled pattern. Cheap to match where the pattern is a name, a prefix and `*`, or a name between two stars.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Glob {
     text: Box<str>,
     shape: Shape,
+    /// Built when a topic has cost more than its share.
+    automaton: OnceLock<Box<Automaton>>,
 }
+
+impl PartialEq for Glob {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Glob {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
@@ -51,7 +63,7 @@ impl Glob {
         } else {
             Shape::General
         };
-        Self { text: pattern.into(), shape }
+        Self { text: pattern.into(), shape, automaton: OnceLock::new() }
     }
 
     /// The pattern as it was written.
@@ -88,19 +100,33 @@ impl Glob {
             Shape::Literal => *self.text == *topic,
             // Redis matches nothing against an empty topic, and there is none: `check_name`.
             Shape::Prefix(len) => topic.as_bytes().starts_with(&self.text.as_bytes()[..len]),
-            Shape::General => matches(self.text.as_bytes(), topic.as_bytes()),
+            Shape::General => {
+                let (pattern, topic) = (self.text.as_bytes(), topic.as_bytes());
+                matches(pattern, topic, STEPS_PER_BYTE * (pattern.len() + topic.len())).unwrap_or_else(|| {
+                    self.automaton.get_or_init(|| Box::new(Automaton::new(&tokens(pattern)))).matches(topic)
+                })
+            }
         }
     }
 }
 
-/// The matcher of Redis (`stringmatchlen`) without recursion: only the last `*` ever needs to be tried again.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
+/// Steps of the matcher for each byte of pattern and topic before the automaton takes over. Ordinary patterns take one or
+/// two; `*aaa…b` on `aaa…` would take the product of both lengths.
+const STEPS_PER_BYTE: usize = 16;
+/// What one look at a class counts for, at most.
+const MAX_CLASS_STEPS: usize = 64;
+
+/// The matcher of Redis (`stringmatchlen`) without recursion: only the last `*` ever needs to be tried again. Returns None
+/// if that takes more than `budget` steps.
+fn matches(pattern: &[u8], text: &[u8], mut budget: usize) -> Option<bool> {
     let (mut p, mut t) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     loop {
         if t == text.len() {
-            return pattern[p..].iter().all(|&b| b == b'*') || text.is_empty() && pattern.is_empty();
+            return Some(pattern[p..].iter().all(|&b| b == b'*') || text.is_empty() && pattern.is_empty());
         }
+        let steps = if pattern.get(p) == Some(&b'[') { (pattern.len() - p).min(MAX_CLASS_STEPS) } else { 1 };
+        budget = budget.checked_sub(steps)?;
         if p < pattern.len() && pattern[p] == b'*' {
             p += 1;
             retry = Some((p, t));
@@ -117,7 +143,7 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
                 t = from + 1;
                 retry = Some((after_star, t));
             }
-            None => return false,
+            None => return Some(false),
         }
     }
 }
@@ -202,6 +228,56 @@ fn tokens(pattern: &[u8]) -> Vec<Token> {
     tokens
 }
 
+/// A pattern as a set of positions, 64 to a word, that is moved on by each byte: the time is the product of the topic's
+/// length and the pattern's, divided by 64, whatever they contain.
+#[derive(Debug, Clone)]
+struct Automaton {
+    words: usize,
+    /// The position after the last byte of the pattern.
+    end: usize,
+    /// The positions at which a star stands.
+    stars: Box<[u64]>,
+    /// For each byte, the positions from which it leads to the next.
+    steps: Box<[u64]>,
+}
+
+impl Automaton {
+    fn new(tokens: &[Token]) -> Self {
+        let end = tokens.iter().filter(|token| matches!(token, Token::Byte(_))).count();
+        let words = end / 64 + 1;
+        let mut stars = vec![0; words].into_boxed_slice();
+        let mut steps = vec![0; 256 * words].into_boxed_slice();
+        let mut position = 0;
+        for token in tokens {
+            match token {
+                Token::Star => stars[position / 64] |= 1 << (position % 64),
+                Token::Byte(set) => {
+                    for byte in (0..256).filter(|byte| set[*byte]) {
+                        steps[byte * words + position / 64] |= 1 << (position % 64);
+                    }
+                    position += 1;
+                }
+            }
+        }
+        Self { words, end, stars, steps }
+    }
+
+    fn matches(&self, text: &[u8]) -> bool {
+        let mut reached = vec![0u64; self.words];
+        reached[0] = 1;
+        for byte in text {
+            let steps = &self.steps[usize::from(*byte) * self.words..][..self.words];
+            let mut carry = 0;
+            for ((reached, step), star) in reached.iter_mut().zip(steps).zip(&self.stars) {
+                let moved = *reached & step;
+                *reached = moved << 1 | carry | *reached & star;
+                carry = moved >> 63;
+            }
+        }
+        reached[self.end / 64] >> (self.end % 64) & 1 == 1
+    }
+}
+
 /// Simulates `outer` on the parts of `inner`: a star of `inner` can only be covered by a star.
 fn covers(outer: &[Token], inner: &[Token]) -> bool {
     // The positions in `outer` that the parts of `inner` so far can reach.
@@ -267,6 +343,34 @@ mod tests {
     fn a_hostile_pattern_costs_no_exponential_time() {
         let pattern = format!("{}b", "a*".repeat(200));
         assert!(!Glob::new(&pattern).matches(&"a".repeat(2_000)));
+    }
+
+    #[test]
+    fn a_pattern_that_would_take_the_product_of_both_lengths_is_left_to_the_automaton() {
+        let long = "a".repeat(4_000);
+        let topic = "a".repeat(8_000);
+        for pattern in [
+            format!("*{long}b"),
+            format!("*{long}b*"),
+            format!("*{}b", "?".repeat(4_000)),
+            format!("*{}c*", "[ab]".repeat(1_000)),
+            format!("*{}b*", "a?".repeat(2_000)),
+        ] {
+            let budget = STEPS_PER_BYTE * (pattern.len() + topic.len());
+            assert_eq!(matches(pattern.as_bytes(), topic.as_bytes(), budget), None, "{}", &pattern[..8]);
+            let glob = Glob::new(&pattern);
+            assert!(!glob.matches(&topic));
+            assert!(glob.matches(&format!("{topic}{}", if pattern.contains('c') { 'c' } else { 'b' })));
+        }
+    }
+
+    #[test]
+    fn matcher_and_automaton_agree() {
+        let pattern = "[ab*?\\[\\]^\\\\-]{0,9}";
+        proptest::proptest!(|(pattern in pattern, topic in "[ab*?^\\[\\]\\\\-]{1,12}")| {
+            let found = Automaton::new(&tokens(pattern.as_bytes())).matches(topic.as_bytes());
+            proptest::prop_assert_eq!(Some(found), matches(pattern.as_bytes(), topic.as_bytes(), usize::MAX));
+        });
     }
 
     #[test]
