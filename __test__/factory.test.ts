@@ -2,10 +2,11 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import {
-  createAdapters, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter,
+  createAdapters, MemoryStoreAdapter, MemoryStreamAdapter, RedisStoreAdapter, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter,
 } from 'nvent-native'
 import type { AdaptersConfig, QueueAdapter } from 'nvent-native'
 import { afterEach, beforeEach, expect, it } from 'vitest'
+import { RedisServer } from './support/redis'
 import { rejects } from './support/until'
 
 let dir: string
@@ -79,9 +80,9 @@ it.each<[string, any, RegExp]>([
   ['an unknown store', { store: { adapter: 'fiel' } }, /store\.adapter.*fiel.*did you mean "file".*memory/],
   ['an unknown stream', { stream: { adapter: 'kafka' } }, /stream\.adapter.*kafka.*memory/],
   ['an unknown queue', { queue: { adapter: 'filee' } }, /queue\.adapter.*filee.*file/],
-  ['a queue on Redis', { queue: { adapter: 'redis' } }, /config\.queue\.adapter.*BullMQ.*Nuxt.*adapter-queue-redis.*createAdapters\(\{ queue \}\)/],
+  ['a queue on Redis', { queue: { adapter: 'redis' } }, /^queue\.adapter.*BullMQ.*Nuxt.*adapter-queue-redis.*createAdapters\(\{ queue \}\)/],
   ['a misspelt section', { stor: {} }, /stor.*did you mean "store"/],
-  ['a misspelt option', { store: { adaptor: 'memory' } }, /config\.store\.adaptor.*did you mean "adapter"/],
+  ['a misspelt option', { store: { adaptor: 'memory' } }, /^store\.adaptor.*did you mean "adapter"/],
   ['a misspelt option further in', { store: { adapter: 'file', file: { datadir: 'x' } } }, /datadir.*did you mean "dataDir"/],
   ['a misspelt connection', { connections: { redis: { hots: 'x' } } }, /hots.*did you mean "host"/],
   ['another type', { stream: { adapter: 'memory', prefix: 5 } }, /prefix/],
@@ -99,5 +100,22 @@ it('refuses to make current what is no adapter', async () => {
 })
 
 it('refuses a queue of the application that lacks methods, and names them', async () => {
-  await rejects(createAdapters({ store: { adapter: 'memory' }, queue: { enqueue() {} } as any }), 'NVENT_INVALID', /config\.queue: is no queue adapter, it has no init, getJob/)
+  await rejects(createAdapters({ store: { adapter: 'memory' }, queue: { enqueue() {} } as any }), 'NVENT_INVALID', /^queue: is no queue adapter, it has no init, getJob/)
+})
+
+it('merges the connection of an adapter with the shared one, field by field', async () => {
+  const server = await RedisServer.start()
+  try {
+    const { store } = await createAdapters({
+      ...memory, store: { adapter: 'redis', redis: { db: 3 } }, connections: { redis: { url: `redis://127.0.0.1:${server.port}` } },
+    })
+    await store.kv.set('k', 'in 3')
+    const other = new RedisStoreAdapter({ bus: null, connection: { port: server.port, db: 3 } })
+    expect(await other.kv.get('k')).toBe('in 3')
+    await other.close()
+    await shutdownAdapters()
+  }
+  finally {
+    await server.stop()
+  }
 })

@@ -30,25 +30,26 @@ export async function createAdapters(
   config: Omit<AdaptersConfig, 'queue'> & { queue?: AdaptersConfig['queue'] | QueueAdapter } = {},
 ): Promise<Adapters> {
   const { store, stream, queue, connections } = options('config', config, CONFIG)
-  const { redis, file } = options('config.connections', connections, { redis: 'object', file: 'object' })
-  checkConnection('config.connections.redis', redis)
-  const base: string | undefined = options('config.connections.file', file, { dataDir: 'string' })['dataDir']
+  const { redis, file } = options('connections', connections, { redis: 'object', file: 'object' })
+  checkConnection('connections.redis', redis)
+  const base: string | undefined = options('connections.file', file, { dataDir: 'string' })['dataDir']
   const section = (name: string, value: unknown, known: Kinds): Record<string, any> =>
-    options(`config.${name}`, value, { adapter: 'string', prefix: 'string', file: 'object', redis: 'object', ...known })
+    options(name, value, { adapter: 'string', prefix: 'string', file: 'object', redis: 'object', ...known })
   const dir = (own: { dataDir?: string } | undefined, name: string): string =>
     own?.dataDir ?? (base === undefined ? `.data/${name}` : `${base}/${name}`)
 
   const storeConfig = section('store', store, {})
-  const storeFile = options('config.store.file', storeConfig['file'], { dataDir: 'string', durability: 'string', retention: 'object' })
-  checkConnection('config.store.redis', storeConfig['redis'])
+  const storeFile = options('store.file', storeConfig['file'], { dataDir: 'string', durability: 'string', retention: 'object' })
+  checkConnection('store.redis', storeConfig['redis'])
   const streamConfig = section('stream', stream, { retain: 'object' })
-  checkConnection('config.stream.redis', streamConfig['redis'])
-  const ownQueue = queue !== undefined && 'enqueue' in object('config.queue', queue) ? checkQueue(queue) : undefined
+  checkConnection('stream.redis', streamConfig['redis'])
+  const ownQueue = queue !== undefined && 'enqueue' in object('queue', queue) ? checkQueue(queue) : undefined
   const queueConfig = ownQueue ? {} : section('queue', queue, { defaultJobOptions: 'object' })
-  const queueFile = options('config.queue.file', queueConfig['file'], { dataDir: 'string', durability: 'string' })
+  const queueFile = options('queue.file', queueConfig['file'], { dataDir: 'string', durability: 'string' })
 
+  /** What the adapter says itself wins, field by field; a url of its own names another server. */
   const onRedis = (own: Record<string, any>): { connection?: RedisConnection, prefix?: string } =>
-    ({ connection: own['redis'] ?? redis, prefix: own['prefix'] })
+    ({ connection: own['redis']?.url === undefined ? { ...redis, ...own['redis'] } : own['redis'], prefix: own['prefix'] })
   const makeStore = {
     memory: () => new MemoryStoreAdapter(),
     file: () => new FileStoreAdapter({ ...storeFile, dataDir: dir(storeFile, 'store') }),
@@ -56,23 +57,23 @@ export async function createAdapters(
   }
   const makeStream = {
     memory: () => {
-      if (streamConfig['retain'] !== undefined) throw invalid('config.stream.retain: is an option of the adapter "redis"; for a memory stream pass it to MemoryStreamAdapter')
+      if (streamConfig['retain'] !== undefined) throw invalid('stream.retain: is an option of the adapter "redis"; for a memory stream pass it to MemoryStreamAdapter')
       return new MemoryStreamAdapter()
     },
     redis: () => new RedisStreamAdapter({ ...onRedis(streamConfig), retain: streamConfig['retain'] }),
   }
   const defaults = queueConfig['defaultJobOptions'] === undefined ? {} : { defaultJobOptions: queueConfig['defaultJobOptions'] }
   if (queueConfig['adapter'] === 'redis') {
-    throw invalid('config.queue.adapter: there is no native queue on Redis, BullMQ is one: in Nuxt add nvent\'s module @nvent-addon/adapter-queue-redis, elsewhere pass an object with the methods of a QueueAdapter to createAdapters({ queue }) or setAdapters({ queue })')
+    throw invalid('queue.adapter: there is no native queue on Redis, BullMQ is one: in Nuxt add nvent\'s module @nvent-addon/adapter-queue-redis, elsewhere pass an object with the methods of a QueueAdapter to createAdapters({ queue }) or setAdapters({ queue })')
   }
   const makeQueue = {
     memory: () => new MemoryQueueAdapter(defaults),
     file: () => new FileQueueAdapter({ ...defaults, ...queueFile, dataDir: dir(queueFile, 'queue') }),
   }
   const chosen = {
-    store: adapterName('config.store', storeConfig['adapter'], Object.keys(makeStore), 'file') as keyof typeof makeStore,
-    stream: adapterName('config.stream', streamConfig['adapter'], Object.keys(makeStream), 'memory') as keyof typeof makeStream,
-    queue: adapterName('config.queue', queueConfig['adapter'], Object.keys(makeQueue), 'file') as keyof typeof makeQueue,
+    store: adapterName('store', storeConfig['adapter'], Object.keys(makeStore), 'file') as keyof typeof makeStore,
+    stream: adapterName('stream', streamConfig['adapter'], Object.keys(makeStream), 'memory') as keyof typeof makeStream,
+    queue: adapterName('queue', queueConfig['adapter'], Object.keys(makeQueue), 'file') as keyof typeof makeQueue,
   }
   const adapters: Adapters = { store: makeStore[chosen.store](), stream: makeStream[chosen.stream](), queue: ownQueue ?? makeQueue[chosen.queue]() }
   try {
@@ -92,7 +93,7 @@ const QUEUE_METHODS = ['init', 'enqueue', 'getJob', 'getJobs', 'on', 'registerWo
 
 function checkQueue(queue: object): QueueAdapter {
   const missing = QUEUE_METHODS.filter(method => typeof (queue as any)[method] !== 'function')
-  if (missing.length > 0) throw invalid(`config.queue: is no queue adapter, it has no ${missing.join(', ')}`)
+  if (missing.length > 0) throw invalid(`queue: is no queue adapter, it has no ${missing.join(', ')}`)
   return queue as QueueAdapter
 }
 
