@@ -58,13 +58,6 @@ class Watch {
   }
 }
 
-const openStreams = new Set<() => void>()
-
-/** Ends all responses of {@link streamRun}: browsers reconnect, to another instance or after the restart. */
-export function endRunStreams(): void {
-  for (const end of [...openStreams]) end()
-}
-
 /** Returns the subject of a run as the running registry has it. */
 function subjectOf(runId: string): string {
   for (const runtime of runtimes) {
@@ -142,7 +135,6 @@ function streamOf(reader: RunReader, signal: AbortSignal | undefined): ReadableS
   let close = (): void => {}
   const release = (): void => {
     clearInterval(heartbeat)
-    openStreams.delete(close)
     signal?.removeEventListener('abort', close)
     reader.stop()
   }
@@ -157,7 +149,6 @@ function streamOf(reader: RunReader, signal: AbortSignal | undefined): ReadableS
           // The client has gone already.
         }
       }
-      openStreams.add(close)
       signal?.addEventListener('abort', close, { once: true })
       if (signal?.aborted) return close()
       // Headers and a first byte at once: a proxy, or the page, sees that the connection stands.

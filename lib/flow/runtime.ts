@@ -1,5 +1,5 @@
 import { invalid } from '../errors'
-import type { Flow, FlowDefinition, QueueAdapter, StepContext, StepOptions, StoreAdapter, StreamAdapter, SubscriptionHandle } from '../types'
+import type { Flow, FlowDefinition, JobContext, QueueAdapter, StepContext, StepOptions, StoreAdapter, StreamAdapter, SubscriptionHandle } from '../types'
 import { Warnings } from '../warn'
 import { isFlow, queueOf } from './define'
 import { appendOnce, whileRetryable } from './retry'
@@ -81,7 +81,7 @@ export class FlowRuntime {
         const queue = queueOf(flow, name)
         queues.add(queue)
         this.queue.registerWorker(
-          queue, name, (job: StepJob, context: { signal?: AbortSignal } | undefined) => this.attempt(flow, name, step, job, context),
+          queue, name, (job: StepJob, context?: Partial<JobContext>) => this.attempt(flow, name, step, job, context),
           { concurrency: step.concurrency ?? 1 },
         )
       }
@@ -129,7 +129,7 @@ export class FlowRuntime {
     }
   }
 
-  private async attempt(flow: Flow, name: string, step: StepOptions, job: StepJob, context: { signal?: AbortSignal } | undefined): Promise<null> {
+  private async attempt(flow: Flow, name: string, step: StepOptions, job: StepJob, context?: Partial<JobContext>): Promise<null> {
     const { flowId: runId } = job.data
     const controller = new AbortController()
     let settle = (): void => {}
