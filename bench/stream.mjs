@@ -2,10 +2,11 @@
 import { MemoryStoreAdapter, MemoryStreamAdapter } from '../dist/index.mjs'
 import { inFlight } from './harness.mjs'
 import { copyByHand, JavaScriptStore } from './peers/memory.mjs'
-import { EmitterStream, route } from './peers/stream.mjs'
+import { EmitterStream, PrefixStream, route } from './peers/stream.mjs'
 import { natively, underLoad, fullPath } from './pipeline.mjs'
 import { event } from './samples.mjs'
 
+const PREFIXES = 'Map of prefixes, an object for each'
 const SHARED = 'EventEmitter, one shared object'
 const OWN = 'EventEmitter, an object for each'
 const OWN_WHY = 'each handler gets an object of its own, so that what one changes no other sees: the copies are the time; handlers of an EventEmitter share one'
@@ -31,7 +32,8 @@ export default async function (bench) {
     ops: 1_000,
     topic: i => i === 7 ? 'flow:event:a*' : `flow:other-${i}:*`,
     deliveries: 1,
-    targets: { [SHARED]: 3, [OWN]: 3 },
+    peers: { [PREFIXES]: new PrefixStream({ copy: copyByHand }) },
+    targets: { [SHARED]: 1, [OWN]: 1 },
     why: HOP_WHY,
   })
   await publish(bench, {
@@ -41,7 +43,7 @@ export default async function (bench) {
     topic: () => 'flow:event:*',
     filter: i => i === 7 ? 'step.completed' : `type-${i}.*`,
     deliveries: 1,
-    targets: { [SHARED]: 10, [OWN]: 10 },
+    targets: { [SHARED]: 1, [OWN]: 1 },
     why: HOP_WHY,
   })
   await fullPath(bench, { on: 'in memory', ways, why: HOP_WHY })
@@ -50,11 +52,12 @@ export default async function (bench) {
 
 const count = subscribers => subscribers === 1 ? '1 subscriber' : `${subscribers.toLocaleString('en')} subscribers`
 
-async function publish(bench, { name, subscribers, ops, topic, filter, deliveries, targets, why }) {
+async function publish(bench, { name, subscribers, ops, topic, filter, deliveries, peers = {}, targets, why }) {
   const streams = {
     native: new MemoryStreamAdapter(),
     [SHARED]: new EmitterStream(),
     [OWN]: new EmitterStream({ copy: copyByHand }),
+    ...peers,
   }
   const contenders = {}
   for (const [contender, stream] of Object.entries(streams)) {

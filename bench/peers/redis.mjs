@@ -18,13 +18,13 @@ redis.call('HSET', KEYS[1], unpack(ARGV))
 return redis.call('HINCRBY', KEYS[1], 'version', 1)`,
   increment: `if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 redis.call('HINCRBY', KEYS[1], 'version', 1)
-return redis.call('HINCRBYFLOAT', KEYS[1], ARGV[1], ARGV[2])`,
+return redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2])`,
   page: `local page = redis.call('ZREVRANGE', KEYS[1], ARGV[1], ARGV[2], 'WITHSCORES')
 local entries = {}
 for i = 1, #page, 2 do
   entries[#entries + 1] = { page[i], page[i + 1], redis.call('HGETALL', KEYS[1] .. ':meta:' .. page[i]) }
 end
-return entries`,
+return cjson.encode(entries)`,
 }
 /** How many keys each takes. */
 const KEYS = { add: 2, update: 1, increment: 1, page: 1 }
@@ -112,7 +112,7 @@ class Operations {
 
   async append(subject, event) {
     const ts = Date.now()
-    const id = await this.command('XADD', subject, '*', 'ts', ts, ...fields(event))
+    const id = await this.command('XADD', subject, 'MAXLEN', '~', 10_000, '*', 'ts', ts, ...fields(event))
     return { ...event, id, ts }
   }
 
@@ -130,7 +130,7 @@ class Operations {
   }
 
   async increment(key) {
-    return Number(await this.command('INCRBYFLOAT', key, 1))
+    return Number(await this.command('INCRBY', key, 1))
   }
 
   async indexAdd(key, id, score, metadata) {
@@ -145,9 +145,9 @@ class Operations {
     return Number(await this.script('increment', [`${key}:meta:${id}`], [field, 1]))
   }
 
-  /** One script for the page. */
+  /** One script for the page, which is returned as one JSON text. */
   async indexRead(key) {
-    const entries = await this.script('page', [key], [0, 49])
+    const entries = JSON.parse(await this.script('page', [key], [0, 49]))
     return entries.map(([id, score, fields]) => ({ id, score: Number(score), metadata: unflattened(record(fields)) }))
   }
 
@@ -161,7 +161,12 @@ class Operations {
 }
 
 const text = value => typeof value === 'object' ? JSON.stringify(value) : String(value)
-const fields = object => Object.entries(object).flatMap(([field, value]) => [field, text(value)])
+
+function fields(object) {
+  const flat = []
+  for (const field in object) flat.push(field, text(object[field]))
+  return flat
+}
 
 function flattened(object, prefix = '') {
   return Object.entries(object).flatMap(([field, value]) =>

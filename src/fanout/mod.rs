@@ -4,6 +4,7 @@
 //! policy. Streams and store subscriptions deliver through this module on every backend.
 
 mod mailbox;
+mod patterns;
 mod registry;
 
 pub use mailbox::{

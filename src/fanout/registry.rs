@@ -1,11 +1,12 @@
 //! The topic registry: finds the subscribers of a topic.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use super::Mailbox;
+use super::patterns::PatternIndex;
 use crate::sync::{read, write};
-use crate::topic::{Glob, is_pattern};
+use crate::topic::is_pattern;
 
 /// A subscriber of a topic or pattern.
 pub struct Subscriber<T, M> {
@@ -24,7 +25,7 @@ type Subscribers<T, M> = Vec<Arc<Subscriber<T, M>>>;
 struct Routes<T, M> {
     exact: HashMap<Arc<str>, Subscribers<T, M>>,
     /// By text, so that a thousand subscribers of one pattern cost one match.
-    patterns: BTreeMap<Arc<str>, (Glob, Subscribers<T, M>)>,
+    patterns: PatternIndex<Subscribers<T, M>>,
 }
 
 /// The subscribers of all topics and patterns. Publishers match concurrently.
@@ -34,7 +35,7 @@ pub struct TopicRegistry<T, M = ()> {
 
 impl<T, M> Default for TopicRegistry<T, M> {
     fn default() -> Self {
-        Self { routes: RwLock::new(Routes { exact: HashMap::new(), patterns: BTreeMap::new() }) }
+        Self { routes: RwLock::new(Routes { exact: HashMap::new(), patterns: PatternIndex::default() }) }
     }
 }
 
@@ -43,11 +44,8 @@ impl<T, M> TopicRegistry<T, M> {
     pub fn add(&self, subscriber: Arc<Subscriber<T, M>>) -> bool {
         let mut routes = write(&self.routes);
         let topic = subscriber.topic.clone();
-        let list = if is_pattern(&topic) {
-            &mut routes.patterns.entry(topic.clone()).or_insert_with(|| (Glob::new(&topic), Vec::new())).1
-        } else {
-            routes.exact.entry(topic).or_default()
-        };
+        let list =
+            if is_pattern(&topic) { routes.patterns.entry(&topic) } else { routes.exact.entry(topic).or_default() };
         list.push(subscriber);
         list.len() == 1
     }
@@ -60,7 +58,7 @@ impl<T, M> TopicRegistry<T, M> {
         }
         let mut routes = write(&self.routes);
         if is_pattern(topic) {
-            let removed = take(&mut routes.patterns.get_mut(topic)?.1, id)?;
+            let removed = take(routes.patterns.get_mut(topic)?, id)?;
             if removed.1 {
                 routes.patterns.remove(topic);
             }
@@ -80,23 +78,20 @@ impl<T, M> TopicRegistry<T, M> {
         if let Some(list) = routes.exact.get(topic) {
             list.iter().for_each(&mut each);
         }
-        for (glob, list) in routes.patterns.values() {
-            if glob.matches(topic) {
-                list.iter().for_each(&mut each);
-            }
-        }
+        routes.patterns.for_each_match(topic, |list| list.iter().for_each(&mut each));
     }
 
     /// Calls `each` for every subscriber.
     pub fn for_each(&self, each: impl FnMut(&Arc<Subscriber<T, M>>)) {
         let routes = read(&self.routes);
-        routes.exact.values().chain(routes.patterns.values().map(|(_, list)| list)).flatten().for_each(each);
+        routes.exact.values().chain(routes.patterns.iter().map(|(_, list)| list)).flatten().for_each(each);
     }
 
     /// Returns the topics and patterns that have subscribers, each once, sorted.
     pub fn topics(&self) -> Vec<Arc<str>> {
         let routes = read(&self.routes);
-        let mut topics: Vec<_> = routes.exact.keys().chain(routes.patterns.keys()).cloned().collect();
+        let mut topics: Vec<_> =
+            routes.exact.keys().chain(routes.patterns.iter().map(|(pattern, _)| pattern)).cloned().collect();
         topics.sort_unstable();
         topics
     }
@@ -105,7 +100,7 @@ impl<T, M> TopicRegistry<T, M> {
     pub fn count(&self, topic: &str) -> usize {
         let routes = read(&self.routes);
         if is_pattern(topic) {
-            routes.patterns.get(topic).map_or(0, |(_, list)| list.len())
+            routes.patterns.get(topic).map_or(0, Vec::len)
         } else {
             routes.exact.get(topic).map_or(0, Vec::len)
         }
