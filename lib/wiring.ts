@@ -252,7 +252,15 @@ function flowWiringOf(
         onStop(jobs.on(name, 'failed', ({ jobId, name: step, failedReason }) => created.jobFailed(name, jobId, step, failedReason)))
       }
     }
-    runtime = jobs && new FlowRuntime({ flows: defined, store: used, queue: jobs, stream: stream?.(), subjects: templates, keepState })
+    runtime = jobs && new FlowRuntime({
+      flows: defined,
+      store: used,
+      queue: jobs,
+      stream: stream?.(),
+      subjects: templates,
+      keepState,
+      claimEntry: async (flow, runId) => call<boolean>(() => created.claimEntry(flow, runId)),
+    })
     return created
   })
   const none: FlowStats = { persisted: 0, triggered: 0, completed: 0, failed: 0, retries: 0, lag: 0, lost: 0, errors: 0, recovered: 0 }

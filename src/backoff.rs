@@ -32,6 +32,11 @@ impl RetryBackoff {
     }
 }
 
+/// Returns a name that does not collide with another: 128 random bits in hexadecimal.
+pub(crate) fn random_name() -> String {
+    format!("{:016x}{:016x}", random_u64(), random_u64())
+}
+
 /// Returns a number that is random enough for jitter and for names that must not collide, but not for secrets.
 pub(crate) fn random_u64() -> u64 {
     RandomState::new().hash_one(std::process::id())

@@ -42,10 +42,14 @@ export async function startFlow<Input = any>(flow: Flow<Input> | string, input: 
   if (!definition.entry) throw invalid(`flow ${JSON.stringify(definition.id)} has no entry: which step starts it?`)
   const subject = located.runtime.subject(definition.id, runId)
   const start = { type: 'flow.start', runId, flowName: definition.id, data: { input } }
+  // Takes effect before the run can be found by another process.
+  const claim = located.runtime.claimEntry(definition.id, runId)
   const created = await store.stream.append(subject, start, { expectedLastId: null }).then(() => true, (error) => {
     if (error?.code === 'NVENT_CONFLICT') return false
     throw error
   })
+  const isClaimed = await claim
+  if (!isClaimed) return { runId, created, result: opts => resultOf(store, subject, opts) }
   if (created) await enqueueEntry(located, runId, input)
   else await resumeStart(located, subject, runId)
   return { runId, created, result: opts => resultOf(store, subject, opts) }

@@ -23,6 +23,8 @@ export interface RuntimeParts {
   subjects?: Partial<Subjects>
   /** ms */
   keepState?: number
+  /** Claims the entry step of a run for this process. Resolves with false where another process has it. */
+  claimEntry?: (flow: string, runId: string) => Promise<boolean>
 }
 
 const key = Symbol.for('nvent-native.flow-runtimes')
@@ -37,6 +39,7 @@ export class FlowRuntime {
   readonly store: StoreAdapter
   readonly queue: QueueAdapter
   readonly subjects: Subjects
+  readonly claimEntry: (flow: string, runId: string) => Promise<boolean>
   private readonly flows: Map<string, FlowDefinition>
   private readonly stream: StreamAdapter | undefined
   private readonly state: StateWiring
@@ -45,7 +48,8 @@ export class FlowRuntime {
   private readonly attempts = new Map<string, Set<{ controller: AbortController, settled: Promise<void> }>>()
   private cancellations: Promise<SubscriptionHandle> | undefined
 
-  constructor({ flows, store, queue, stream, subjects, keepState = DEFAULT_KEEP_STATE_MS }: RuntimeParts) {
+  constructor({ flows, store, queue, stream, subjects, keepState = DEFAULT_KEEP_STATE_MS, claimEntry = async () => true }: RuntimeParts) {
+    this.claimEntry = claimEntry
     this.store = store
     this.queue = queue
     this.stream = stream

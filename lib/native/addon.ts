@@ -145,6 +145,7 @@ interface Addon {
   ) => NativeWiring & {
     setFlows(flows: string): void
     queues(): string
+    claimEntry(flow: string, runId: string): Reply
     jobFailed(queue: string, jobId: string, name: string, reason?: string | null): void
   })
 }

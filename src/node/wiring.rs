@@ -429,6 +429,16 @@ impl NativeFlowWiring {
         self.wiring.job_failed(queue, job_id, name, reason);
     }
 
+    /// Claims the entry step of a run that is about to be started. Resolves with false where another process has it.
+    #[napi]
+    pub fn claim_entry(&self, flow: String, run_id: String) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || Ok(self.wiring.claim_entry(&flow, &run_id)),
+            |claimed| Some(to_json(&claimed).to_string()),
+        )
+    }
+
     /// Starts, and recovers the runs that the index has as running.
     #[napi]
     pub fn start(&self) -> napi::Result<Reply> {

@@ -310,6 +310,12 @@ impl Queue {
         self.call(Engine::durability)
     }
 
+    /// Returns a random text that identifies the jobs: on file it stays the same for a directory, also after a restart; in
+    /// memory it is new for each adapter.
+    pub fn identity(&self) -> Op<Arc<str>> {
+        self.call(Engine::identity)
+    }
+
     /// Copies all queues, as they are at this moment, into a new file; an existing one is not replaced. Other calls wait
     /// meanwhile. To restore, put the copy into an empty directory under the name `queue.db`.
     pub fn backup(&self, path: &Path) -> Op<()> {

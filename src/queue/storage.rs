@@ -68,6 +68,8 @@ pub(super) trait JobStorage: Send {
     fn set_durability(&mut self, durability: Durability) -> Result<()>;
     /// Returns what commits survive now.
     fn durability(&mut self) -> Result<Durability>;
+    /// Returns what identifies the storage as long as it exists: a random text.
+    fn identity(&mut self) -> Result<Arc<str>>;
     /// Copies everything that is committed into a new file.
     fn backup(&mut self, path: &Path) -> Result<()>;
     /// Reads everything. Returns what is wrong, in words.

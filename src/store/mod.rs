@@ -3,12 +3,14 @@
 //! A store is pure storage. It knows no stream and no bus: an append takes an [`Announce`] callback, which is called
 //! with each event in the order of storage.
 
+mod claims;
 pub mod consumer;
 mod feed;
 pub mod file;
 mod memory;
 mod redis;
 
+pub use claims::{Claim, Claims};
 pub use consumer::{ConsumerChange, ConsumerFilter, ConsumerInfo, ConsumerState, Lease, ParkedEvent};
 pub use feed::{FeedPage, FeedQuery, FeedRecord, Position};
 pub use memory::MemoryStore;
@@ -176,6 +178,10 @@ pub trait StoreBackend: Send + Sync + 'static {
     fn health(&self) -> Op<Health>;
     /// Returns the maintenance of its files, if it has any.
     fn maintenance(&self) -> Option<&dyn Maintenance> {
+        None
+    }
+    /// Returns its claims. None: only one process can open it, which has nobody to agree with.
+    fn claims(&self) -> Option<&dyn Claims> {
         None
     }
     /// Returns its counters: `appends`, `reads`, `writes`, `errors`, and what it has of its own.

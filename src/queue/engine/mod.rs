@@ -148,6 +148,11 @@ impl Engine {
         self.db()?.durability()
     }
 
+    /// Returns what identifies the storage.
+    pub(in crate::queue) fn identity(&mut self) -> Result<Arc<str>> {
+        self.db()?.identity()
+    }
+
     /// Copies all queues into a new file. The outer error is one of the engine, the inner one of the copy.
     pub(in crate::queue) fn backup(&mut self, path: &Path) -> Result<Result<()>> {
         self.save_dirty()?;

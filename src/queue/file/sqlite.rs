@@ -12,6 +12,7 @@ use super::super::options::JobOptions;
 use super::super::schedule::Schedule;
 use super::super::storage::{JobStorage, QueueRow};
 use super::{Durability, import};
+use crate::backoff::random_name;
 use crate::disk::{self, DirLock};
 use crate::error::{Error, Result};
 use crate::json::Json;
@@ -356,6 +357,16 @@ impl JobStorage for SqliteStorage {
     fn durability(&mut self) -> Result<Durability> {
         let level: i64 = self.row("PRAGMA synchronous", [], |row| row.get(0))?.unwrap_or(0);
         Ok(if level >= 2 { Durability::Disk } else { Durability::Os })
+    }
+
+    fn identity(&mut self) -> Result<Arc<str>> {
+        self.execute("CREATE TABLE IF NOT EXISTS identity (id TEXT NOT NULL) STRICT", [])?;
+        if let Some(id) = self.row("SELECT id FROM identity", [], |row| row.get::<_, String>(0))? {
+            return Ok(id.into());
+        }
+        let id = random_name();
+        self.execute("INSERT INTO identity (id) VALUES (?1)", [&id])?;
+        Ok(id.into())
     }
 
     fn backup(&mut self, path: &Path) -> Result<()> {

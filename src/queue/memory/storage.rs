@@ -8,6 +8,7 @@ use super::super::file::Durability;
 use super::super::job::{Job, State};
 use super::super::schedule::Schedule;
 use super::super::storage::{JobStorage, QueueRow};
+use crate::backoff::random_name;
 use crate::error::{Error, Result};
 use crate::json::Json;
 
@@ -24,6 +25,7 @@ pub(in crate::queue) struct MemoryStorage {
     delayed: BTreeSet<Position>,
     last_seq: i64,
     last_queue: i64,
+    identity: Option<Arc<str>>,
 }
 
 fn position(job: &Job) -> Position {
@@ -189,6 +191,10 @@ impl JobStorage for MemoryStorage {
 
     fn durability(&mut self) -> Result<Durability> {
         Ok(Durability::Os)
+    }
+
+    fn identity(&mut self) -> Result<Arc<str>> {
+        Ok(self.identity.get_or_insert_with(|| random_name().into()).clone())
     }
 
     fn backup(&mut self, _path: &Path) -> Result<()> {

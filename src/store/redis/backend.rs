@@ -8,6 +8,7 @@ use serde_json::Number;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::claims::RedisClaims;
 use super::config::{RedisStoreOptions, Trim};
 use super::consumer::Consumers;
 use super::feed;
@@ -24,9 +25,9 @@ use crate::op::{Op, completion};
 use crate::redis::client::{self, unanswered};
 use crate::redis::{Client, Request, reply};
 use crate::store::{
-    Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery, Health,
-    IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats, StoreBackend, Stored, SubjectPage,
-    entry_not_found, select_docs,
+    Announce, Claims, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery,
+    Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats, StoreBackend, Stored,
+    SubjectPage, entry_not_found, select_docs,
 };
 use crate::time::SharedClock;
 use crate::topic::Glob;
@@ -47,6 +48,7 @@ pub struct RedisStore {
     client: Arc<Client>,
     tailers: Tailers,
     keys: Keys,
+    claims: RedisClaims,
     trim: Trim,
     clock: SharedClock,
     runtime: Handle,
@@ -61,10 +63,12 @@ impl RedisStore {
         let keys = Keys::new(&options.prefix);
         let client = Arc::new(Client::new(config.clone(), scripts::all(), "the Redis store", &runtime));
         let tailers = Tailers::new(config, client.clone(), &keys, options.feed_max_len, &runtime);
+        let claims = RedisClaims::new(client.clone(), keys.clone());
         Self {
             client,
             tailers,
             keys,
+            claims,
             trim: options.trim,
             clock: options.clock,
             runtime,
@@ -370,8 +374,12 @@ impl StoreBackend for RedisStore {
         if let Err(error) = self.keys.check("subject", subject) {
             return Op::err(error);
         }
-        let call = scripts::DELETE_SUBJECT.call(&[subject, &self.keys.deleted(subject)]);
+        let call = scripts::DELETE_SUBJECT.call(&[subject, &self.keys.deleted(subject), &self.keys.claims(subject)]);
         self.write_call(Request::write("delete", call).of(&scripts::DELETE_SUBJECT), flag)
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        Some(&self.claims)
     }
 
     fn subjects(&self, pattern: &Pattern, cursor: Option<&str>) -> Op<SubjectPage> {

@@ -79,6 +79,16 @@ impl Keys {
         format!("{}:~feed:adopted", self.prefix)
     }
 
+    /// Hash: the holder of each piece of work of a subject.
+    pub(super) fn claims(&self, subject: &str) -> String {
+        format!("{}:~claims:{subject}", self.prefix)
+    }
+
+    /// Sorted set: when the lease of each holder of claims ends, in Unix ms.
+    pub(super) fn holders(&self) -> String {
+        format!("{}:~holders", self.prefix)
+    }
+
     /// Hash: the positions of consumers by name.
     pub(super) fn consumers(&self) -> String {
         format!("{}:~consumers", self.prefix)

@@ -17,7 +17,8 @@
 //! Every key that begins with `<prefix>:~` is the store's own, and refused as a name: documents
 //! (`~documents:<collection>`, a hash from id to JSON), the last id of a deleted subject (`~deleted:<subject>`, a hash
 //! that expires after a day), the kv keys that native instances wrote (`~kv`, a set, for `kv.clear('*')`), and the feed
-//! (`~feed`, a stream, with its state in two hashes). Appends are announced on the channel `~appended`.
+//! (`~feed`, a stream, with its state in two hashes), and which process carries out which step of a run (`~claims:<subject>`, a
+//! hash that expires, and `~holders`, a sorted set). Appends are announced on the channel `~appended`.
 //!
 //! Events that nvent's own adapters append are found within 5 s plus a second for each 2,000 keys of the database, see
 //! `feed.rs`; a store subscription also gets them with the next native event of their subject.
@@ -34,12 +35,14 @@
 //! | [`backend`] | the calls of [`StoreBackend`](super::StoreBackend), each one command |
 //! | [`feed`], [`tail`] | one order over all subjects; store subscriptions, which follow it |
 //! | [`consumer`] | leases, cursors and parked events of durable consumers |
+//! | [`claims`] | which process carries out a step of a run |
 //! | [`keys`] | every key and channel |
 //! | [`record`], [`metadata`], [`text`] | events, index entries and values as Redis keeps them |
 //! | [`page`] | the reply of a read of an index |
 //! | [`scripts`] | the Lua scripts |
 
 mod backend;
+mod claims;
 mod config;
 mod consumer;
 mod feed;

@@ -23,6 +23,8 @@ scripts! {
     FEED_HEAD = "feed_head";
     FEED_EVENTS = "feed_events";
     FEED_ADOPT = "feed_add", "feed_adopt";
+    CLAIM = "claim";
+    CLAIM_RENEW = "claim_renew";
     CONSUMER_ACQUIRE = "consumer_acquire";
     CONSUMER_RENEW = "consumer_renew";
     CONSUMER_SAVE = "consumer_save";

@@ -7,6 +7,7 @@
 //!
 //! - Decisions are made on the whole log: after each write the log is read until nothing is new.
 //! - The terminal event is appended on the condition that the log still ends where it was read, so there is only one.
+//! - A step is enqueued by the process that claims it ([`ownership`]), where processes have queues of their own.
 //! - Jobs have the id `<run>__<step>` and index entries are absolute values, so both effects are idempotent.
 //!
 //! **Events in flight.** An outcome that an event in flight could still change (a failed step whose event does not say
@@ -22,7 +23,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::bus::{Bus, BusEvent, Listener};
 use crate::error::{Error, Result};
@@ -34,6 +36,7 @@ use crate::wiring::Wiring;
 use crate::wiring::template::Template;
 
 pub mod definition;
+pub mod ownership;
 mod ports;
 mod reconcile;
 pub mod reducer;
@@ -43,6 +46,7 @@ mod runs;
 pub use ports::{BackendFlowStore, FlowJob, FlowQueue, FlowStore, JobEnd};
 
 use definition::{Flows, parse_flows};
+use ownership::Holder;
 use runner::{Core, Counters};
 use runs::{Admission, Runs, Signal};
 
@@ -127,6 +131,8 @@ pub struct FlowWiring {
 #[derive(Default)]
 struct Lifecycle {
     listener: Option<u64>,
+    /// Renews the lease of the queue.
+    holding: Option<JoinHandle<()>>,
     /// Becomes true when the last stop has completed.
     ended: Option<watch::Receiver<bool>>,
 }
@@ -149,6 +155,7 @@ impl FlowWiring {
             runs: Runs::new(options.max_ingress.max(1), options.max_idle.max(1)),
             permits: Semaphore::new(options.concurrency.max(1)),
             aborted: watch::channel(false).0,
+            holder: watch::channel(Holder::Unknown).0,
             recovering: watch::channel(0).0,
             watched: Mutex::default(),
             counters: Counters::default(),
@@ -167,7 +174,7 @@ impl FlowWiring {
         let before = std::mem::replace(&mut *write(&self.core.flows), flows.clone());
         if self.lock().listener.is_some() {
             self.core.watch(queues(&flows));
-            self.core.recover(flows.keys().filter(|id| !before.contains_key(*id)).cloned().collect());
+            self.core.recover(flows.keys().filter(|id| !before.contains_key(*id)).cloned().collect(), Vec::new());
         }
         Ok(())
     }
@@ -192,6 +199,15 @@ impl FlowWiring {
         self.core.runtime.spawn(async move { core.job_failed(&queue, &job_id, &name, reason).await });
     }
 
+    /// Claims the entry step of a run for this process, before the run is started. Returns false where another process has
+    /// it. The call takes effect before later calls on the store.
+    pub fn claim_entry(&self, flow: &str, run_id: &str) -> Op<bool> {
+        match self.core.flows().get(flow) {
+            Some(flow) => self.core.claim_entry(flow, run_id),
+            None => Op::ok(true),
+        }
+    }
+
     /// Returns the counters.
     pub fn stats(&self) -> FlowStats {
         self.core.stats()
@@ -208,7 +224,8 @@ impl FlowWiring {
 }
 
 impl Wiring for FlowWiring {
-    /// Subscribes to the bus and recovers every run that the index has as running.
+    /// Subscribes to the bus and recovers every run that the index has as running. Where steps are claimed it resolves when
+    /// the queue has no job any more that another process has taken over, or the store has not answered for a few seconds.
     fn start(&self) -> Op<()> {
         let mut lifecycle = self.lock();
         if lifecycle.listener.is_none() {
@@ -216,7 +233,13 @@ impl Wiring for FlowWiring {
             self.core.aborted.send_replace(false);
             lifecycle.listener = Some(self.bus.subscribe(Arc::new(FlowListener(self.core.clone()))));
             self.core.watch(queues(&self.core.flows()));
-            self.core.recover(self.core.flows().keys().cloned().collect());
+            if self.core.may_claim() {
+                self.core.holder.send_replace(Holder::Unknown);
+                let (ready, holding) = oneshot::channel();
+                lifecycle.holding = Some(self.core.runtime.spawn(self.core.clone().hold(ready)));
+                return ownership::ready(holding);
+            }
+            self.core.recover(self.core.flows().keys().cloned().collect(), Vec::new());
         }
         Op::ok(())
     }
@@ -228,12 +251,16 @@ impl Wiring for FlowWiring {
             self.core.unwatch();
             let (over, ended) = watch::channel(false);
             lifecycle.ended = Some(ended);
-            let (core, drain_timeout) = (self.core.clone(), self.drain_timeout);
+            let (core, drain_timeout, holding) = (self.core.clone(), self.drain_timeout, lifecycle.holding.take());
             self.core.runtime.spawn(async move {
                 if tokio::time::timeout(drain_timeout, core.wait_idle()).await.is_err() {
                     tracing::warn!("flow wiring stopped with active runs, which it will recover at the next start");
                     core.aborted.send_replace(true);
                     core.wait_idle().await;
+                }
+                if let Some(holding) = holding {
+                    holding.abort();
+                    core.release().await;
                 }
                 over.send_replace(true);
             });

@@ -12,7 +12,7 @@ use crate::json::{Json, Object, check_depth};
 use crate::name::{EntryId, Key, Subject};
 use crate::op::Op;
 use crate::queue::{EventKind, JobOptions, JobState, NewJob, Queue, QueueEvent};
-use crate::store::{Announce, EventQuery, Expected, IndexEntry, IndexQuery, StoreBackend};
+use crate::store::{Announce, Claims, EventQuery, Expected, IndexEntry, IndexQuery, StoreBackend};
 
 /// Jobs read at a time.
 const JOBS_PAGE: u64 = 500;
@@ -27,6 +27,10 @@ pub trait FlowStore: Send + Sync + 'static {
     /// Returns whether its ids are `<ms>-<seq>` and any such id can be read after.
     fn has_ordered_ids(&self) -> bool {
         false
+    }
+    /// Returns its claims, where several processes can work on it.
+    fn claims(&self) -> Option<&dyn Claims> {
+        None
     }
     /// Adds or replaces an index entry.
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()>;
@@ -54,6 +58,17 @@ pub trait FlowQueue: Send + Sync + 'static {
     /// Reads the newest jobs that have ended, at most `limit` of each outcome.
     fn ended_jobs(&self, _queue: &str, _limit: u64) -> Op<Vec<FlowJob>> {
         Op::ok(Vec::new())
+    }
+
+    /// Reads the jobs that have not ended.
+    fn pending_jobs(&self, _queue: &str) -> Op<Vec<FlowJob>> {
+        Op::ok(Vec::new())
+    }
+
+    /// Returns what identifies the jobs, after a restart too if they are still there. None: every process that uses the
+    /// store has the same queue.
+    fn identity(&self) -> Op<Option<Arc<str>>> {
+        Op::ok(None)
     }
 
     /// Returns whether a job ends only after the events that its handler published have been stored.
@@ -161,24 +176,17 @@ impl FlowQueue for Arc<Queue> {
     }
 
     fn ended_jobs(&self, queue: &str, limit: u64) -> Op<Vec<FlowJob>> {
-        let (this, queue) = (self.clone(), queue.to_owned());
-        Op::pending(async move {
-            let mut found = Vec::new();
-            for state in [JobState::Completed, JobState::Failed] {
-                let mut offset = 0;
-                while offset < limit {
-                    let page =
-                        Queue::jobs(&this, &queue, &[state], offset, Some(JOBS_PAGE.min(limit - offset))).await?;
-                    offset += JOBS_PAGE;
-                    let is_last = (page.len() as u64) < JOBS_PAGE;
-                    found.extend(page.iter().filter_map(|job| FlowJob::parse(job).ok()));
-                    if is_last {
-                        break;
-                    }
-                }
-            }
-            Ok(found)
-        })
+        jobs_in(self, queue, &[JobState::Completed, JobState::Failed], limit)
+    }
+
+    fn pending_jobs(&self, queue: &str) -> Op<Vec<FlowJob>> {
+        // A job may pass from one state to another while pages are read, so the states are read in that order.
+        let states = [JobState::Delayed, JobState::Waiting, JobState::Paused, JobState::Active];
+        jobs_in(self, queue, &states, u64::MAX)
+    }
+
+    fn identity(&self) -> Op<Option<Arc<str>>> {
+        Queue::identity(self).map(Some)
     }
 
     fn ends_after_events(&self) -> bool {
@@ -192,6 +200,27 @@ impl FlowQueue for Arc<Queue> {
     fn unwatch(&self, id: u64) {
         drop(Queue::off(self, id));
     }
+}
+
+/// Reads jobs of these states, at most `limit` of each.
+fn jobs_in(queue: &Arc<Queue>, name: &str, states: &[JobState], limit: u64) -> Op<Vec<FlowJob>> {
+    let (queue, name, states) = (queue.clone(), name.to_owned(), states.to_vec());
+    Op::pending(async move {
+        let mut found = Vec::new();
+        for state in states {
+            let mut offset = 0;
+            while offset < limit {
+                let page = Queue::jobs(&queue, &name, &[state], offset, Some(JOBS_PAGE.min(limit - offset))).await?;
+                offset += JOBS_PAGE;
+                let is_last = (page.len() as u64) < JOBS_PAGE;
+                found.extend(page.iter().filter_map(|job| FlowJob::parse(job).ok()));
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    })
 }
 
 /// A native store and its announcements.
@@ -226,6 +255,10 @@ impl FlowStore for BackendFlowStore {
 
     fn has_ordered_ids(&self) -> bool {
         true
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        self.backend.claims()
     }
 
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {

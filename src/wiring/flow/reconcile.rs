@@ -33,15 +33,22 @@ const MAX_ENDED_JOBS: u64 = 10_000;
 const MAX_FAILURES: usize = 100_000;
 
 impl Core {
-    /// Signals the runs of these flows that have not ended, or whose end is missing.
-    pub(super) fn recover(self: &Arc<Self>, flows: Vec<String>) {
+    /// Signals the runs of these flows that have not ended, or whose end is missing. Then forgets holders of claims that
+    /// are gone.
+    pub(super) fn recover(self: &Arc<Self>, flows: Vec<String>, gone: Vec<Arc<str>>) {
         self.recovering.send_modify(|tasks| *tasks += 1);
         let core = self.clone();
         self.runtime.spawn(async move {
+            let mut all_signalled = true;
             for flow in flows {
                 if let Err(error) = core.recover_flow(&flow).await {
+                    all_signalled = false;
                     core.report_failure("running runs could not be recovered", &flow, &error);
                 }
+            }
+            if let Some(claims) = core.store.claims().filter(|_| all_signalled && !gone.is_empty()) {
+                // Holders that are not forgotten are reported again.
+                _ = core.once(claims.forget(&gone)).await;
             }
             core.recovering.send_modify(|tasks| *tasks -= 1);
         });
@@ -105,7 +112,10 @@ impl Core {
             }
             let id = run.state.job_id(&run.id, &step.name);
             let read = |id: &str| queue.job(&step.queue, id);
-            let Some(job) = self.attempt(|| read(&id)).await? else { continue };
+            let Some(job) = self.attempt(|| read(&id)).await? else {
+                self.adopt(subject, run, &flow, step, &id).await?;
+                continue;
+            };
             let Some(end) = job.end.clone() else { continue };
             if !queue.ends_after_events() {
                 // The events of the handler may be in flight.
@@ -307,7 +317,7 @@ impl Core {
 }
 
 /// Ends the id of a job that runs a step once more.
-const RECOVERED: &str = "__recovered";
+pub(super) const RECOVERED: &str = "__recovered";
 
 fn recovered_id(id: &str) -> String {
     format!("{id}{RECOVERED}")

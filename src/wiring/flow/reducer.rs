@@ -473,6 +473,16 @@ impl RunState {
         }
     }
 
+    /// Returns whether a step has begun and not ended.
+    pub fn is_active(&self, step: &Step) -> bool {
+        self.steps.get(&*step.name) == Some(&StepState::Active)
+    }
+
+    /// Returns how to enqueue a step once more whose job is lost. None where its input is not in the log.
+    pub fn trigger_again(&self, run_id: &str, flow: &FlowDefinition, step: &Step) -> Option<Trigger> {
+        (!flow.is_entry(step) || self.input.is_some()).then(|| self.trigger(run_id, flow, step))
+    }
+
     /// Returns whether a step is enqueued, by whoever starts the run or by the wiring.
     fn is_due(&self, flow: &FlowDefinition, step: &Step) -> bool {
         flow.is_entry(step) || !step.subscribes.is_empty() && step.subscribes.iter().all(|name| self.is_met(name))

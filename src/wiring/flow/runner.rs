@@ -14,9 +14,10 @@ use crate::error::{Code, Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::json::{Object, parse_object};
 use crate::op::{Completion, Op};
-use crate::store::Announce;
+use crate::store::{Announce, Claim};
 use crate::sync::read;
 use crate::wiring::flow::definition::{FlowDefinition, Flows};
+use crate::wiring::flow::ownership::Holder;
 use crate::wiring::flow::reducer::{Outcome, RunState, Status, Trigger};
 use crate::wiring::flow::runs::Work;
 use crate::wiring::flow::{Admission, FlowQueue, FlowStats, FlowStore, Runs, Signal, Subjects};
@@ -41,6 +42,8 @@ pub(super) struct Core {
     pub(super) permits: Semaphore,
     /// True: pending work is cancelled.
     pub(super) aborted: watch::Sender<bool>,
+    /// Who holds the queue.
+    pub(super) holder: watch::Sender<Holder>,
     /// The number of recovery tasks.
     pub(super) recovering: watch::Sender<usize>,
     /// The queues whose failures are observed, with the id of the subscription once it is known.
@@ -238,6 +241,9 @@ impl Core {
                 continue;
             }
             let is_start = event.kind() == "flow.start";
+            if is_start && let Err(error) = self.claim_start(&run, &event).await {
+                self.report_failure("a run could not be claimed", &run.id, &error);
+            }
             match self.persist(subject, &run, &event, &known).await {
                 Ok(record) => {
                     count(&self.counters.persisted);
@@ -265,6 +271,18 @@ impl Core {
             return None;
         }
         Some(run)
+    }
+
+    /// Claims the entry step of a run that is started in this process, whose caller enqueues it.
+    async fn claim_start(&self, run: &Run, event: &NewEvent) -> Result<()> {
+        let flow = event.flow_name().and_then(|name| self.flows().get(name).cloned());
+        if let Some(flow) = flow
+            && let Some(entry) = &flow.entry
+            && let Some(subject) = self.subjects.run(&run.id, Some(&flow.id))
+        {
+            self.claim(&subject, &run.state.job_id(&run.id, entry), true).await?;
+        }
+        Ok(())
     }
 
     /// Repeats idempotent work until it succeeds or fails permanently.
@@ -412,7 +430,9 @@ impl Core {
         if let Some(flow) = &flow {
             let decision = run.state.decide(&run.id, flow);
             for trigger in decision.triggers {
-                self.trigger(run, trigger).await?;
+                if self.trigger(subject, run, flow, trigger).await? {
+                    return Ok(Next::Again);
+                }
             }
             if let Some(outcome) = self.confirmed(subject, run, decision.outcome) {
                 let next = self.end(subject, run, &name, &outcome, delay).await?;
@@ -425,14 +445,33 @@ impl Core {
         Ok(Next::Done)
     }
 
-    async fn trigger(&self, run: &mut Run, trigger: Trigger) -> Result<()> {
+    /// Enqueues a step, if this process claims it. Returns whether the log has grown, so that the state must be applied again.
+    async fn trigger(&self, subject: &str, run: &mut Run, flow: &FlowDefinition, trigger: Trigger) -> Result<bool> {
         let Some(queue) = self.queue.as_ref().filter(|_| !run.enqueued.contains(&trigger.job_id)) else {
-            return Ok(());
+            return Ok(false);
         };
-        let enqueue = || queue.enqueue(&trigger.queue, &trigger.step, trigger.data.clone(), trigger.opts.clone());
         if run.restarted && !self.remove_ended(queue.as_ref(), &trigger).await? {
-            return Ok(());
+            return Ok(false);
         }
+        match self.claim(subject, &trigger.job_id, true).await? {
+            Claim::Own => {}
+            Claim::Other => return Ok(false),
+            // The process that had it may have run it after the log was read.
+            Claim::TakenOver => {
+                let has_grown = self.catch_up(subject, run).await?;
+                if !flow.step(&trigger.step).is_some_and(|step| run.state.is_open(flow, step)) {
+                    return Ok(has_grown);
+                }
+                self.enqueue(run, trigger).await?;
+                return Ok(has_grown);
+            }
+        }
+        self.enqueue(run, trigger).await.map(|()| false)
+    }
+
+    pub(super) async fn enqueue(&self, run: &mut Run, trigger: Trigger) -> Result<()> {
+        let Some(queue) = &self.queue else { return Ok(()) };
+        let enqueue = || queue.enqueue(&trigger.queue, &trigger.step, trigger.data.clone(), trigger.opts.clone());
         let mut delay = RETRY_DELAY;
         for attempt in 1.. {
             match self.once(enqueue()).await {
@@ -516,6 +555,11 @@ impl Core {
                 count(counter);
                 run.state.fold(record.json())?;
                 self.announce(subject, &record);
+                if self.may_claim()
+                    && let Some(claims) = self.store.claims()
+                {
+                    drop(claims.expire(subject));
+                }
                 Ok(Next::Done)
             }
             Err(error) if error.code() == Code::Conflict => Ok(Next::Conflict(error)),
