@@ -1213,6 +1213,13 @@ declare function cancelFlow(flow: Flow | string, runId: string, reason?: string)
 declare function retryRun(flow: Flow | string, runId: string): Promise<boolean>;
 declare function deleteRun(flow: Flow | string, runId: string): Promise<boolean>;
 
+/**
+ * Returns the numbers of every adapter and wiring in use as Prometheus text (version 0.0.4), for `GET /metrics`. Nothing is
+ * read from a disk or a server for it but the size of the files. Counters and gauges are those of this JavaScript environment
+ * (the main thread, or a worker thread), what the core measures itself (durations, jobs by state) is the whole process's.
+ */
+declare function metrics(): string;
+
 /** The queue adapter of every backend. */
 declare abstract class NventQueueAdapter implements QueueAdapter {
     private readonly backend;
@@ -1222,6 +1229,7 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     /** Attempts whose handlers are running, by token. */
     private readonly attempts;
     private readonly warnings;
+    private readonly endMetrics;
     private receivesCancellations;
     private readonly counters;
     /** Keeps the process alive while a worker with `keepAlive` is registered. */
@@ -1289,6 +1297,7 @@ declare abstract class NventStoreAdapter implements StoreAdapter {
     private readonly subscriptions;
     private readonly running;
     private readonly warnings;
+    private readonly endMetrics;
     init(): Promise<void>;
     close(): Promise<void>;
     health(): Promise<{
@@ -1343,6 +1352,7 @@ declare abstract class NventStreamAdapter implements StreamAdapter {
     private readonly warnings;
     private delivered;
     private gaps;
+    private readonly endMetrics;
     init(): Promise<void>;
     publish(topic: string, event: StreamEvent): Promise<void>;
     subscribe(topic: string, handler: (event: any, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle>;
@@ -1392,5 +1402,5 @@ declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
     stats(): any;
 };
 
-export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, defineFlow, deleteRun, getEventBus, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
+export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, defineFlow, deleteRun, getEventBus, metrics, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
 export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };

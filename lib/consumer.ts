@@ -1,5 +1,7 @@
 import { finite, options, text } from './check'
 import { invalid, messageOf } from './errors'
+import { registerWeakly } from './metrics/registry'
+import { CONSUMER } from './metrics/tables'
 import { addon, bridge, call, callSync, registerTarget, releaseTarget } from './native'
 import type { NativeConsumer, NativeStore } from './native'
 import type { ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, EventRecord, FeedEntry, FeedReadOptions, ParkedConsumerEvent } from './types'
@@ -67,6 +69,7 @@ export class NventConsumer implements Consumer {
   private readonly target: number
   private readonly batches = new Map<number, AbortController>()
   private stopped: Promise<void> | undefined
+  private endMetrics: (() => void) | undefined
   private readonly onAbort = (): void => void this.stop().catch(this.failed)
 
   private constructor(
@@ -89,7 +92,7 @@ export class NventConsumer implements Consumer {
   /** Starts a consumer; resolves when its cursor is stored. */
   static async start(
     store: NativeStore, name: string, handler: Handler, opts: ConsumeOptions | undefined,
-    { failed, onStop }: { failed: (error: unknown) => void, onStop: (consumer: NventConsumer) => void },
+    { backend, failed, onStop }: { backend: string, failed: (error: unknown) => void, onStop: (consumer: NventConsumer) => void },
   ): Promise<NventConsumer> {
     const { subjects, types, from, attempts = DEFAULT_ATTEMPTS, backoff, concurrency = 1, signal } = options('options', opts, CONSUME as any)
     if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalid('options.signal: expected an AbortSignal')
@@ -114,6 +117,7 @@ export class NventConsumer implements Consumer {
       signal.throwIfAborted()
     }
     signal?.addEventListener('abort', consumer.onAbort, { once: true })
+    consumer.endMetrics = registerWeakly(consumer, { metrics: CONSUMER, labels: { backend, consumer: name } }, one => one.stats())
     return consumer
   }
 
@@ -147,6 +151,7 @@ export class NventConsumer implements Consumer {
       await call(() => this.native.stop())
     }
     finally {
+      this.endMetrics?.()
       releaseTarget(this.target)
       this.onStop(this)
     }

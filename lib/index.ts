@@ -7,6 +7,7 @@ export {
 export { defineFlow } from './flow/define'
 export { streamRun } from './flow/run-stream'
 export { cancelFlow, deleteRun, retryRun, startFlow } from './flow/runs'
+export { metrics } from './metrics'
 export { FileQueueAdapter, MemoryQueueAdapter } from './queue'
 export { RedisStoreAdapter, RedisStreamAdapter } from './redis'
 export { FileStoreAdapter, MemoryStoreAdapter } from './store'

@@ -2,6 +2,8 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { runTracked } from './activity'
 import { callback, json, jsonObject, object, options, text } from './check'
 import { invalid, messageOf } from './errors'
+import { registerWeakly } from './metrics/registry'
+import { QUEUE } from './metrics/tables'
 import { addon, bridge, call, callSync, flushDeliveries, healthOf, offDelivery, onDelivery } from './native'
 import type { NativeQueue, Reply } from './native'
 import type {
@@ -93,6 +95,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   /** Attempts whose handlers are running, by token. */
   private readonly attempts = new Map<number, AbortController>()
   private readonly warnings: Warnings
+  private readonly endMetrics: (last?: QueueStats) => void
   private receivesCancellations = false
   private readonly counters = { enqueued: 0, started: 0, completed: 0, failed: 0 }
   /** Keeps the process alive while a worker with `keepAlive` is registered. */
@@ -105,6 +108,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     const settings = { ...given, defaultJobOptions: finiteNumbers('options.defaultJobOptions', jobOptions('options.defaultJobOptions', given['defaultJobOptions']), INFINITE_JOB_OPTIONS) }
     this.native = callSync(() => addon.NativeQueue[backend](bridge, json('options', settings)))
     this.warnings = new Warnings(`the ${backend} queue`)
+    this.endMetrics = registerWeakly(this, { metrics: QUEUE, labels: { backend } }, queue => queue.stats())
   }
 
   async init(): Promise<void> {
@@ -230,6 +234,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
       offDelivery(id)
     }
     this.subscriptions.clear()
+    this.endMetrics()
   }
 
   /** Runs a handler and commits its outcome. */

@@ -1,9 +1,12 @@
+import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { BusLink, getEventBus } from './bus'
 import { callback, finite, json, jsonObject, jsonPatch, options, text } from './check'
 import { NventConsumer, readFeed } from './consumer'
 import { disposable } from './dispose'
 import { invalid, NventError } from './errors'
+import { registerWeakly } from './metrics/registry'
+import { STORE } from './metrics/tables'
 import { addon, bridge, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
 import type { NativeStore } from './native'
 import type { ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
@@ -59,14 +62,18 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   private readonly subscriptions = new Set<number>()
   private readonly running = new Set<NventConsumer>()
   private readonly warnings: Warnings
+  private readonly endMetrics: (last?: StoreStats) => void
 
   /** @internal */
-  protected constructor(private readonly backend: 'memory' | 'file' | 'redis', opts: StoreOptions, create: (bus: BusLink['bus']['native'] | null) => NativeStore) {
+  protected constructor(
+    private readonly backend: 'memory' | 'file' | 'redis', opts: StoreOptions, create: (bus: BusLink['bus']['native'] | null) => NativeStore, dataDir?: string,
+  ) {
     const link = announceOn(opts.bus)
     this.link = link
     this.bus = opts.bus === undefined ? getEventBus() : opts.bus
     this.native = callSync(() => create(link?.bus.native ?? null))
     this.warnings = new Warnings(`the ${backend} store`)
+    this.endMetrics = registerWeakly(this, { metrics: STORE, labels: { backend }, ...dataDir === undefined ? {} : { shared: resolve(dataDir) } }, store => store.stats())
     const { native } = this
     this.stream = {
       append: async (subject, event, opts) => {
@@ -137,7 +144,9 @@ export abstract class NventStoreAdapter implements StoreAdapter {
     for (const id of this.subscriptions) offDelivery(id)
     this.subscriptions.clear()
     if (this.running.size > 0) await this.stopConsumers()
+    const last = this.stats()
     await call(() => this.native.close())
+    this.endMetrics({ ...last, ...this.stats() })
     flushBuses()
     this.link?.stop()
   }
@@ -149,6 +158,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   async consume(name: string, handler: Parameters<StoreAdapter['consume']>[1], opts?: ConsumeOptions): Promise<Consumer> {
     callback('handler', handler)
     const consumer = await NventConsumer.start(this.native, name, handler, opts, {
+      backend: this.backend,
       failed: this.warnings.handlerFailed,
       onStop: stopped => this.running.delete(stopped),
     })
@@ -269,7 +279,7 @@ export class FileStoreAdapter extends NventStoreAdapter implements FileStore {
     if (!given['dataDir']) throw invalid('options.dataDir is missing: the folder that holds the store')
     const retention = options('options.retention', given['retention'], { maxAgeMs: 'number', maxEventsPerSubject: 'number' })
     const settings = JSON.stringify({ dataDir: given['dataDir'], durability: given['durability'], retention })
-    super('file', opts, bus => addon.NativeStore.file(bridge, bus, settings))
+    super('file', opts, bus => addon.NativeStore.file(bridge, bus, settings), given['dataDir'])
   }
 
   async backup(path: string): Promise<void> {

@@ -1,6 +1,8 @@
 import { callback, jsonObject, object, options, text } from './check'
 import { disposable } from './dispose'
 import { invalid } from './errors'
+import { registerWeakly } from './metrics/registry'
+import { STREAM } from './metrics/tables'
 import { addon, bridge, call, healthOf, callSync, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
 import type { MemoryStreamOptions, StreamAdapter, StreamEvent, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
@@ -27,11 +29,13 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   private readonly warnings: Warnings
   private delivered = 0
   private gaps = 0
+  private readonly endMetrics: (last?: StreamStats) => void
 
   /** @internal */
   protected constructor(private readonly backend: 'memory' | 'redis', create: () => NativeStream) {
     this.native = callSync(create)
     this.warnings = new Warnings(`the ${backend} stream`)
+    this.endMetrics = registerWeakly(this, { metrics: STREAM, labels: { backend } }, stream => stream.stats())
   }
 
   async init(): Promise<void> {
@@ -78,7 +82,9 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   async shutdown(): Promise<void> {
     for (const id of this.subscriptions.keys()) offDelivery(id)
     this.subscriptions.clear()
+    const last = this.stats()
     await call(() => this.native.close())
+    this.endMetrics(last)
   }
 
   /** {@link StreamAdapter.shutdown}. */

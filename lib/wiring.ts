@@ -2,6 +2,9 @@ import { randomUUID } from 'node:crypto'
 import { BusLink, getEventBus } from './bus'
 import { json, object, options } from './check'
 import { invalid } from './errors'
+import { registerMetrics } from './metrics/registry'
+import type { Metric } from './metrics/registry'
+import { COORDINATOR as COORDINATOR_METRICS, FLOW as FLOW_METRICS } from './metrics/tables'
 import { currentAdapter } from './factory'
 import { nativeDefinition } from './flow/define'
 import { FlowRuntime } from './flow/runtime'
@@ -66,9 +69,10 @@ class LinkedWiring implements Wiring {
   private releases: Array<() => void> = []
   private links: BusLink[] = []
   private last = ''
+  private endMetrics: ((last: any) => void) | undefined
   private readonly turns = new Turns()
 
-  constructor(private readonly create: (links: Links) => NativeWiring) {}
+  constructor(private readonly metrics: ReadonlyArray<Metric>, private readonly create: (links: Links) => NativeWiring) {}
 
   start(): Promise<void> {
     return this.turns.take(async () => {
@@ -97,6 +101,7 @@ class LinkedWiring implements Wiring {
           this.release()
           throw error
         }
+        this.endMetrics = registerMetrics<any>({ metrics: this.metrics, read: () => this.stats() })
       }
       for (const link of this.links) link.start()
       const { native } = this
@@ -110,6 +115,7 @@ class LinkedWiring implements Wiring {
       if (!native) return
       await call(() => native.stop())
       this.last = native.stats()
+      this.endMetrics?.(JSON.parse(this.last))
       this.native = undefined
       this.release()
     })
@@ -161,7 +167,7 @@ function coordinatorOf(
   }
   const settings = JSON.stringify({ instanceId: INSTANCE, ...settled, runSubject, fallBack: delivery === undefined })
   const types = [...own['flowEventTypes'] ?? [], ...(own['channels'] ?? []).flatMap((row: any) => row.types)]
-  const wiring = new LinkedWiring((links) => {
+  const wiring = new LinkedWiring(COORDINATOR_METRICS, (links) => {
     const used = stream ?? currentAdapter('stream')
     const onBus = bus ?? getEventBus()
     const fed = fedBy(what, delivery, store, onBus)
@@ -235,7 +241,7 @@ function flowWiringOf(
   if (queue !== undefined) requireMethods('options.queue', queue, ['enqueue'])
   if (Array.isArray(flows)) callSync(() => addon.NativeFlowWiring.checkFlows(json('options.flows', flows.map(nativeDefinition))))
   let runtime: FlowRuntime | undefined
-  const wiring = new LinkedWiring(({ register, bus: link, onStop, uses }) => {
+  const wiring = new LinkedWiring(FLOW_METRICS, ({ register, bus: link, onStop, uses }) => {
     const used: StoreAdapter = store ?? currentAdapter('store')
     const jobs: QueueAdapter | undefined = queue ?? currentAdapter('queue', false)
     uses({ store: used, queue: jobs })

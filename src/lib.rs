@@ -8,7 +8,7 @@
 //! | wiring | [`wiring`] | persists, tracks and routes events: flow wiring and the stream coordinator |
 //! | adapters | [`store`], [`stream`], [`queue`], [`bus`] | each does one thing and knows none of the others |
 //! | transport | [`redis`] | the connection that the Redis backends share |
-//! | ground | [`event`], [`topic`], [`json`], [`fanout`], [`op`], [`health`], [`error`], [`time`], `disk` | values and mechanisms |
+//! | ground | [`event`], [`topic`], [`json`], [`fanout`], [`op`], [`health`], [`error`], [`time`], [`metrics`], `disk` | values and mechanisms |
 //!
 //! A store announces what it stored to a bus; operations begin when they are called, and are awaited for their result:
 //!
@@ -46,6 +46,7 @@ pub mod fanout;
 pub mod health;
 pub mod json;
 mod latch;
+pub mod metrics;
 pub mod name;
 #[cfg(feature = "node")]
 pub mod node;

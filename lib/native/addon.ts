@@ -16,6 +16,7 @@ interface NativeBridge {
   remove(subscription: number, handlerAtWork: boolean): void
   takeCalls(): string | null
   takeWarnings(): string | null
+  metrics(): string
   completeCall(call: number, ok: boolean, text: string): void
 }
 

@@ -6,6 +6,7 @@
 mod bridge;
 mod bus;
 mod consumer;
+mod metrics;
 mod queue;
 mod redis;
 mod store;

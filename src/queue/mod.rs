@@ -20,6 +20,7 @@ mod events;
 mod file;
 mod job;
 mod memory;
+mod metrics;
 mod options;
 mod parse;
 mod schedule;
@@ -31,7 +32,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -367,17 +368,18 @@ impl Queue {
         if !delivery.claim.start() {
             return false;
         }
-        let (token, now) = (delivery.token, self.clock.monotonic_ms());
+        let (token, at, now) = (delivery.token, Instant::now(), self.clock.monotonic_ms());
         // A failure of the storage is reported by the outcome as well.
-        drop(call(&self.driver, move |engine| engine.mark_started(token, now)));
+        drop(call(&self.driver, move |engine| engine.mark_started(token, at, now)));
         true
     }
 
     /// Frees the place of an attempt whose handler has settled. Its outcome follows with [`Queue::complete`] or
     /// [`Queue::fail`], when what the handler wrote is stored: the timeout has ended, and the next job may start.
     pub fn handler_settled(&self, token: u64) -> Op<()> {
+        let at = Instant::now();
         call(&self.driver, move |engine| {
-            engine.free_place(token);
+            engine.handler_settled(token, at);
             Ok(())
         })
     }
@@ -388,13 +390,21 @@ impl Queue {
         if let Err(error) = check_depth("the job's result", &result) {
             return self.fail(token, error.message());
         }
-        call(&self.driver, move |engine| engine.outcome(token, Outcome::Completed(result)))
+        self.settle(token, Outcome::Completed(result))
     }
 
     /// Fails an attempt. Returns the same as [`Queue::complete`].
     pub fn fail(&self, token: u64, reason: &str) -> Op<bool> {
         let reason: Arc<str> = reason.into();
-        call(&self.driver, move |engine| engine.outcome(token, Outcome::Failed(reason)))
+        self.settle(token, Outcome::Failed(reason))
+    }
+
+    fn settle(&self, token: u64, outcome: Outcome) -> Op<bool> {
+        let at = Instant::now();
+        call(&self.driver, move |engine| {
+            engine.handler_settled(token, at);
+            engine.outcome(token, outcome)
+        })
     }
 
     /// Stores the progress of an attempt, any JSON. Returns false where the attempt was over.

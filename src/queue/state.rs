@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::delivery::JobDelivery;
 use super::job::State;
+use super::metrics::QueueMetrics;
 use super::options::WorkerOptions;
 use super::storage::QueueRow;
 use crate::fanout::{Mailbox, next_id};
@@ -36,13 +37,15 @@ pub(super) struct QueueState {
     pub(super) row: Option<QueueRow>,
     /// How many jobs are with workers, removed ones included.
     pub(super) active: usize,
+    pub(super) metrics: QueueMetrics,
     workers: Vec<Worker>,
     gates: HashMap<u64, WorkerGate>,
 }
 
 impl QueueState {
-    pub(super) fn new(name: Arc<str>) -> Self {
-        Self { name, row: None, active: 0, workers: Vec::new(), gates: HashMap::new() }
+    pub(super) fn new(backend: &'static str, name: Arc<str>) -> Self {
+        let metrics = QueueMetrics::new(backend, name.clone());
+        Self { name, row: None, active: 0, metrics, workers: Vec::new(), gates: HashMap::new() }
     }
 
     pub(super) fn paused(&self) -> bool {

@@ -10,6 +10,7 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -45,6 +46,8 @@ struct Active {
     phase: AttemptPhase,
     /// Whether its handler still counts against the concurrency of the queue.
     has_place: bool,
+    /// When its handler was called; None before, and after it has settled.
+    started_at: Option<Instant>,
 }
 
 /// How far an attempt is.
@@ -76,6 +79,8 @@ pub(in crate::queue) enum Outcome {
 }
 
 pub(in crate::queue) struct Engine {
+    /// `memory` or `file`.
+    backend: &'static str,
     opener: Opener,
     storage: Option<Box<dyn JobStorage>>,
     durability: Durability,
@@ -105,8 +110,9 @@ pub(in crate::queue) struct Engine {
 }
 
 impl Engine {
-    pub(in crate::queue) fn new(clock: SharedClock, opener: Opener) -> Self {
+    pub(in crate::queue) fn new(backend: &'static str, clock: SharedClock, opener: Opener) -> Self {
         Self {
+            backend,
             opener,
             storage: None,
             durability: Durability::default(),
@@ -168,6 +174,7 @@ impl Engine {
     fn save_dirty(&mut self) -> Result<()> {
         while let Some(index) = self.dirty.pop_first() {
             if let Some(row) = self.queues[index].row.clone() {
+                self.queues[index].metrics.set_row(&row);
                 self.db()?.save_queue(&row)?;
             }
         }
@@ -202,6 +209,7 @@ impl Engine {
             let index = self.index(&row.name.clone());
             self.by_key.insert(row.key, index);
             let (key, active) = (row.key, row.counts[State::Active as usize]);
+            self.queues[index].metrics.set_row(&row);
             self.queues[index].row = Some(row);
             for job in self.db()?.page(key, State::Active, false, 0, active)? {
                 self.interrupted(index, job)?;
@@ -298,7 +306,7 @@ impl Engine {
         if let Some(index) = self.by_name.get(name) {
             return *index;
         }
-        self.queues.push(QueueState::new(name.clone()));
+        self.queues.push(QueueState::new(self.backend, name.clone()));
         self.by_name.insert(name.clone(), self.queues.len() - 1);
         self.queues.len() - 1
     }

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -131,15 +132,24 @@ impl Engine {
             timed_out: false,
             phase: AttemptPhase::Running,
             has_place: true,
+            started_at: None,
         };
         self.active.insert(token, active);
         Ok(())
     }
 
-    /// Records that the handler of an active job was called at this monotonic time: the attempt counts, and its timeout runs.
-    pub(in crate::queue) fn mark_started(&mut self, token: u64, now: u64) -> Result<()> {
+    /// Records that the handler of an active job was called, at this time and this monotonic time: the attempt counts, and
+    /// its timeout runs.
+    pub(in crate::queue) fn mark_started(&mut self, token: u64, at: Instant, now: u64) -> Result<()> {
+        let wall_ms = self.clock.now_ms();
         let Some(active) = self.active.get_mut(&token).filter(|active| !active.job.started) else { return Ok(()) };
         active.job.started = true;
+        active.started_at = Some(at);
+        let job = &active.job;
+        if job.attempts_made == 0 && job.stalls == 0 {
+            let runnable_ms = job.timestamp.saturating_add(job.options.delay.unwrap_or(0));
+            self.queues[active.index].metrics.waited(wall_ms.saturating_sub(runnable_ms));
+        }
         if let Some(timeout) = active.job.options.timeout.filter(|timeout| *timeout > 0) {
             let deadline = now.saturating_add(timeout);
             active.deadline = Some(deadline);
@@ -177,6 +187,13 @@ impl Engine {
                 return Ok(false);
             }
         };
+        let metrics = &self.queues[index].metrics;
+        match &outcome {
+            Outcome::Completed(_) => metrics.completed.increment(),
+            // What timed out was counted then.
+            Outcome::Failed(_) if is_running => metrics.failed.increment(),
+            Outcome::Failed(_) => {}
+        }
         match outcome {
             Outcome::Completed(result) if asks_to_await(&result) => self.delete(index, &job, State::Active)?,
             Outcome::Completed(result) => {
@@ -209,6 +226,9 @@ impl Engine {
             return self.outcome(token, Outcome::Failed(abandoned)).map(|_| ());
         }
         active.timed_out = true;
+        if active.phase == AttemptPhase::Running {
+            self.queues[active.index].metrics.timed_out.increment();
+        }
         let deadline = monotonic.saturating_add(active.abandon_after);
         active.deadline = Some(deadline);
         self.deadlines.insert((deadline, token));
@@ -230,8 +250,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Records that the handler of an attempt has settled, and makes room for the next job.
+    pub(in crate::queue) fn handler_settled(&mut self, token: u64, at: Instant) {
+        if let Some(active) = self.active.get_mut(&token)
+            && let Some(started) = active.started_at.take()
+        {
+            self.queues[active.index].metrics.ran(&active.job.name, started, at);
+        }
+        self.free_place(token);
+    }
+
     /// Ends the timeout of an attempt and makes room for the next job.
-    pub(in crate::queue) fn free_place(&mut self, token: u64) {
+    fn free_place(&mut self, token: u64) {
         let Some(active) = self.active.get_mut(&token) else { return };
         if let Some(deadline) = active.deadline.take() {
             self.deadlines.remove(&(deadline, token));

@@ -157,7 +157,7 @@ impl Drop for FileDriver {
 /// The thread of a directory. Returns when the last sender is dropped.
 fn serve(dir: PathBuf, clock: SharedClock, commands: &Receiver<Command>) {
     let opener = move || Ok(Box::new(SqliteStorage::open(&dir)?) as Box<dyn JobStorage>);
-    let mut engine = Engine::new(clock.clone(), Box::new(opener));
+    let mut engine = Engine::new("file", clock.clone(), Box::new(opener));
     loop {
         let first = match commands.recv_timeout(wait_for(engine.next_wake(), clock.monotonic_ms())) {
             Ok(command) => Some(command),

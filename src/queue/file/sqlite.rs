@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params};
 
@@ -16,6 +16,7 @@ use crate::backoff::random_name;
 use crate::disk::{self, DirLock};
 use crate::error::{Error, Result};
 use crate::json::Json;
+use crate::metrics::{Histogram, QUEUE_COMMIT};
 
 /// The version of the schema, in `user_version`.
 const VERSION: i64 = 1;
@@ -50,6 +51,7 @@ const JOB: &str = "seq, queue, id, name, options, timestamp, state, order1, orde
 pub(in crate::queue) struct SqliteStorage {
     connection: Connection,
     in_step: bool,
+    commit_seconds: Arc<Histogram>,
     path: Arc<Path>,
     /// Held while the storage is open. The system releases it when the process ends.
     _lock: DirLock,
@@ -79,7 +81,8 @@ impl SqliteStorage {
             0 => {
                 // In one transaction, so that nothing is imported twice or not at all.
                 connection.execute_batch(&format!("BEGIN; {SCHEMA}")).map_err(|e| failure(&path, &e))?;
-                let mut storage = Self { connection, in_step: true, path, _lock: lock };
+                let mut storage =
+                    Self { connection, in_step: true, commit_seconds: QUEUE_COMMIT.with(&["file"]), path, _lock: lock };
                 import::import(&mut storage, &dir)?;
                 storage.execute(&format!("PRAGMA user_version = {VERSION}"), [])?;
                 storage.commit()?;
@@ -93,7 +96,7 @@ impl SqliteStorage {
                 )));
             }
         }
-        Ok(Self { connection, in_step: false, path, _lock: lock })
+        Ok(Self { connection, in_step: false, commit_seconds: QUEUE_COMMIT.with(&["file"]), path, _lock: lock })
     }
 
     fn execute(&mut self, sql: &str, params: impl Params) -> Result<()> {
@@ -339,7 +342,9 @@ impl JobStorage for SqliteStorage {
 
     fn commit(&mut self) -> Result<()> {
         if self.in_step {
+            let started = Instant::now();
             self.execute("COMMIT", [])?;
+            self.commit_seconds.observe_since(started);
             self.in_step = false;
         }
         Ok(())

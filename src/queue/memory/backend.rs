@@ -30,7 +30,7 @@ impl MemoryDriver {
         let opener = Box::new(|| Ok(Box::new(MemoryStorage::default()) as Box<dyn JobStorage>));
         let rescheduled = Arc::new(Notify::new());
         let driver = Arc::new(Self {
-            engine: Mutex::new(Engine::new(clock.clone(), opener)),
+            engine: Mutex::new(Engine::new("memory", clock.clone(), opener)),
             clock,
             rescheduled: rescheduled.clone(),
             ended: AtomicBool::new(false),
@@ -71,7 +71,7 @@ impl Driver for MemoryDriver {
 
     fn end(&self) -> BoxFuture<()> {
         self.ended.store(true, Ordering::Release);
-        *lock(&self.engine) = Engine::new(self.clock.clone(), Box::new(|| Err(Error::closed("the queue"))));
+        *lock(&self.engine) = Engine::new("memory", self.clock.clone(), Box::new(|| Err(Error::closed("the queue"))));
         self.rescheduled.notify_one();
         Box::pin(ready(Ok(())))
     }

@@ -16,6 +16,7 @@ use super::view::{Budget, Tx, View};
 use super::write_queue::{Footprint, Step, WriteJob};
 use crate::error::{Error, Result};
 use crate::fanout::Mailbox;
+use crate::metrics::{APPEND, Histogram};
 use crate::op::{Completion, Op, completion};
 use crate::store::{Stats, Stored};
 use crate::sync::lock;
@@ -36,12 +37,19 @@ pub(super) fn within<T>(tx: Result<&mut Tx<'_>, &Error>, work: impl FnOnce(&mut 
 }
 
 /// Calls of one adapter.
-#[derive(Default)]
 pub(super) struct Counters {
     pub(super) appends: AtomicU64,
     pub(super) reads: AtomicU64,
     pub(super) writes: AtomicU64,
     pub(super) errors: AtomicU64,
+    pub(super) append_seconds: Arc<Histogram>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let (appends, reads, writes, errors) = Default::default();
+        Self { appends, reads, writes, errors, append_seconds: APPEND.with(&["file"]) }
+    }
 }
 
 impl Counters {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::Number;
 use tokio::sync::{oneshot, watch};
@@ -114,6 +115,7 @@ impl StoreBackend for FileStore {
         Counters::count(&self.counters.appends);
         let subject: Arc<str> = subject.into();
         let (name, runtime) = (subject.clone(), self.runtime.clone());
+        let (counters, started) = (self.counters.clone(), Instant::now());
         self.write_then(
             Footprint::subject(&subject),
             move |tx| events::append(tx, &name, event, expected),
@@ -126,6 +128,7 @@ impl StoreBackend for FileStore {
                     subscription::deliver(store, &runtime, subscriber, stored, number);
                 });
                 store.feed.notify(number);
+                counters.append_seconds.observe_since(started);
             },
         )
     }

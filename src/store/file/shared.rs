@@ -14,6 +14,7 @@ use super::view::{Clear, View};
 use super::write_queue::WriteQueue;
 use crate::error::Error;
 use crate::fanout::TopicRegistry;
+use crate::metrics::{Histogram, SYNC};
 use crate::store::consumer::LocalLeases;
 use crate::store::feed::FeedSignal;
 use crate::store::{Stats, Stored};
@@ -78,7 +79,6 @@ impl CommitMode {
 }
 
 /// The writer's part of `stats()`.
-#[derive(Default)]
 pub(super) struct Gauges {
     pub(super) groups: AtomicU64,
     pub(super) grouped: AtomicU64,
@@ -91,6 +91,27 @@ pub(super) struct Gauges {
     pub(super) slowest_checkpoint_us: AtomicU64,
     pub(super) wal_pages: AtomicU64,
     pub(super) removed: AtomicU64,
+    pub(super) sync_seconds: Arc<Histogram>,
+}
+
+impl Default for Gauges {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            groups: zero(),
+            grouped: zero(),
+            largest_group: zero(),
+            inline_writes: zero(),
+            syncs: zero(),
+            sync_us: zero(),
+            slowest_sync_us: zero(),
+            checkpoints: zero(),
+            slowest_checkpoint_us: zero(),
+            wal_pages: zero(),
+            removed: zero(),
+            sync_seconds: SYNC.with(&["file"]),
+        }
+    }
 }
 
 impl Shared {
@@ -171,6 +192,7 @@ impl Shared {
             ("checkpointMaxMs", get(&g.slowest_checkpoint_us) / 1000.0),
             ("queueDepth", self.queue.depth() as f64),
             ("groups", get(&g.groups)),
+            ("groupedWrites", get(&g.grouped)),
             ("groupSizeAvg", per(get(&g.grouped), get(&g.groups))),
             ("groupSizeMax", get(&g.largest_group)),
             ("inlineWrites", get(&g.inline_writes)),

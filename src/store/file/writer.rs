@@ -252,6 +252,7 @@ impl WriterState {
                     shared.gauges.syncs.fetch_add(1, Ordering::Relaxed);
                     shared.gauges.sync_us.fetch_add(took, Ordering::Relaxed);
                     shared.gauges.slowest_sync_us.fetch_max(took, Ordering::Relaxed);
+                    shared.gauges.sync_seconds.observe(Duration::from_micros(took));
                 }
             }
             Err(error) => {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use serde_json::Number;
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::{Mailbox, Subscriber, TopicRegistry, next_id};
 use crate::json::{self, Filter, Json, Object};
+use crate::metrics::{APPEND, Histogram};
 use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::Op;
 use crate::store::consumer::LocalLeases;
@@ -36,6 +38,7 @@ pub struct MemoryStore {
     state: Mutex<State>,
     subscribers: TopicRegistry<Stored>,
     counters: Counters,
+    append_seconds: Arc<Histogram>,
     signal: Arc<FeedSignal>,
     leases: LocalLeases,
 }
@@ -167,6 +170,7 @@ impl MemoryStore {
             state: Mutex::default(),
             subscribers: TopicRegistry::default(),
             counters: Counters::default(),
+            append_seconds: APPEND.with(&["memory"]),
             signal: FeedSignal::new(0),
             leases: LocalLeases::default(),
         }
@@ -239,7 +243,8 @@ impl StoreBackend for MemoryStore {
         expected: Option<Expected>,
         announce: Option<Announce>,
     ) -> Op<Event> {
-        self.run(&self.counters.appends, |state| {
+        let started = Instant::now();
+        let stored = self.run(&self.counters.appends, |state| {
             let now = self.clock.now_ms();
             let last = state.subjects.get(subject.as_str()).and_then(|log| log.events.last()).map(|row| row.id);
             if let Some(expected) = expected {
@@ -267,7 +272,11 @@ impl StoreBackend for MemoryStore {
             }
             self.signal.notify(number);
             Ok(event)
-        })
+        });
+        if let Op::Ready(Ok(_)) = stored {
+            self.append_seconds.observe_since(started);
+        }
+        stored
     }
 
     fn read(&self, subject: &Subject, query: EventQuery) -> Op<Vec<Json>> {

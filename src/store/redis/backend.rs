@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use ::redis::{Cmd, Value, cmd};
 use serde_json::Number;
@@ -20,6 +21,7 @@ use crate::error::{Code, Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
 use crate::json::{self, Filter, Json, Object, to_json};
+use crate::metrics::{APPEND, Histogram};
 use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::{Op, completion};
 use crate::redis::client::{self, unanswered};
@@ -54,6 +56,7 @@ pub struct RedisStore {
     runtime: Handle,
     feed_max_len: u64,
     counters: Counters,
+    append_seconds: Arc<Histogram>,
 }
 
 impl RedisStore {
@@ -74,6 +77,7 @@ impl RedisStore {
             runtime,
             feed_max_len: options.feed_max_len,
             counters: Counters::default(),
+            append_seconds: APPEND.with(&["redis"]),
         }
     }
 
@@ -250,6 +254,7 @@ impl StoreBackend for RedisStore {
         });
         // Runs where replies are read, one after the other: in the order of storage, before the append resolves.
         let (to, own) = (subject.clone(), self.tailers.own_append());
+        let (append_seconds, started) = (self.append_seconds.clone(), Instant::now());
         let stored = move |text: String| {
             let (id, position) = text.split_once(' ').unwrap_or((&text, ""));
             let event = event.persist(id.parse()?, ts);
@@ -257,6 +262,7 @@ impl StoreBackend for RedisStore {
             if let Some(announce) = announce {
                 announce(&to, &event);
             }
+            append_seconds.observe_since(started);
             Ok(event)
         };
         let convert = move |value| match value {

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use super::config::Retain;
 use super::retained::RetainedTopics;
 use crate::error::{Error, Result};
 use crate::fanout::{Mailbox, OnReady, Push, Subscriber, TopicRegistry, next_id};
+use crate::metrics::{Histogram, PUBLISH};
 use crate::op::Op;
 use crate::stream::{
     BLOCK_TIMEOUT, Health, Incoming, Message, Stats, StreamBackend, SubscribeSpec, Subscription, TypeFilter,
@@ -23,6 +25,7 @@ pub struct MemoryStream {
     state: Mutex<State>,
     closed: AtomicBool,
     published: AtomicU64,
+    publish_seconds: Arc<Histogram>,
     /// Events dropped from mailboxes that are closed.
     dropped_before: AtomicU64,
 }
@@ -63,6 +66,7 @@ impl MemoryStream {
             }),
             closed: AtomicBool::new(false),
             published: AtomicU64::new(0),
+            publish_seconds: PUBLISH.with(&["memory"]),
             dropped_before: AtomicU64::new(0),
         }
     }
@@ -126,6 +130,7 @@ impl StreamBackend for MemoryStream {
             return Op::err(error);
         }
         self.published.fetch_add(1, Ordering::Relaxed);
+        let started = Instant::now();
         let mut full = Vec::new();
         {
             let mut state = self.lock();
@@ -143,8 +148,10 @@ impl StreamBackend for MemoryStream {
             });
         }
         if full.is_empty() {
+            self.publish_seconds.observe_since(started);
             return Op::ok(());
         }
+        let publish_seconds = self.publish_seconds.clone();
         Op::pending(async move {
             // The message is in the mailbox already, so the timeout loses nothing.
             _ = tokio::time::timeout(BLOCK_TIMEOUT, async {
@@ -153,6 +160,7 @@ impl StreamBackend for MemoryStream {
                 }
             })
             .await;
+            publish_seconds.observe_since(started);
             Ok(())
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::redis::cmd;
 use tokio::runtime::Handle;
@@ -18,6 +18,7 @@ use super::subscriber::Subscriber;
 use super::{scripts, wire};
 use crate::error::{Error, Result};
 use crate::fanout::{OnReady, Overflow, next_id};
+use crate::metrics::{Histogram, PUBLISH};
 use crate::op::Op;
 use crate::redis::client;
 use crate::redis::pubsub::{Channel, PubSub};
@@ -73,6 +74,7 @@ pub struct RedisStream {
     members: Arc<Mutex<Members>>,
     closed: AtomicBool,
     published: AtomicU64,
+    publish_seconds: Arc<Histogram>,
     /// Events dropped from mailboxes that are closed.
     dropped_before: AtomicU64,
 }
@@ -96,6 +98,7 @@ impl RedisStream {
             members: Arc::default(),
             closed: AtomicBool::new(false),
             published: AtomicU64::new(0),
+            publish_seconds: PUBLISH.with(&["redis"]),
             dropped_before: AtomicU64::new(0),
         }
     }
@@ -380,7 +383,11 @@ impl StreamBackend for RedisStream {
             Request::write("publish", publish)
         };
         self.published.fetch_add(1, Ordering::Relaxed);
-        let sent = self.shared.client.call(request, |_| Ok(()));
+        let (publish_seconds, started) = (self.publish_seconds.clone(), Instant::now());
+        let sent = self.shared.client.call(request, move |_| {
+            publish_seconds.observe_since(started);
+            Ok(())
+        });
         let full = self.shared.matching(&topic, |subscriber| subscriber.overflow == Overflow::Block);
         if full.is_empty() {
             return sent;

@@ -160,7 +160,7 @@ impl ConsumerHandler for FeedRouting {
             let (routed, skipped) =
                 channels.router().route_at(&event_on_bus, position, &mut lock(&self.statuses), channels.now_ms());
             channels.record_skipped(skipped);
-            events.push(channels.event_items(routed));
+            events.push(channels.event_items(&event_on_bus, routed));
         }
         let stopping = batch.stopping;
         Box::pin(async move {

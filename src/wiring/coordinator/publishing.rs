@@ -15,7 +15,9 @@ use tokio::sync::Notify;
 
 use crate::bus::BusEvent;
 use crate::error::{Error, Result};
+use crate::event::{AnyEvent, EventId};
 use crate::fanout::{Gap, GapReason, Mailbox, Push};
+use crate::metrics::{CHANNEL_LAG, Histogram};
 use crate::op::Op;
 use crate::stream::{BLOCK_TIMEOUT, Message};
 use crate::sync::lock;
@@ -41,6 +43,8 @@ pub(super) struct PendingGap {
 pub(super) struct Item {
     message: Message,
     payload: Payload,
+    /// When its event was stored, Unix time in ms. 0: unknown.
+    stored_ms: u64,
     /// Whether this is the last message of its event.
     pub(super) last: bool,
 }
@@ -59,6 +63,7 @@ pub(super) struct Channels {
     clock: SharedClock,
     max_lag: usize,
     routed: Box<[AtomicU64]>,
+    lag_seconds: Box<[Arc<Histogram>]>,
     skipped: AtomicU64,
     failed: AtomicU64,
     lag: AtomicU64,
@@ -74,12 +79,14 @@ pub(super) struct Channels {
 impl Channels {
     pub(super) fn new(router: Router, stream: Arc<dyn Publisher>, clock: SharedClock, max_lag: usize) -> Self {
         let routed = router.channels().iter().map(|_| AtomicU64::new(0)).collect();
+        let lag_seconds = router.channels().iter().map(|name| CHANNEL_LAG.with(&[name])).collect();
         Self {
             router,
             stream,
             clock,
             max_lag: max_lag.max(1),
             routed,
+            lag_seconds,
             skipped: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             lag: AtomicU64::new(0),
@@ -210,18 +217,28 @@ impl Channels {
 
     fn gap_item(&self, topic: &str, gap: PendingGap) -> Item {
         let report = Gap { reason: gap.reason, missed: Some(gap.count) };
-        Item { message: Message::gap(topic, report, self.now_ms()), payload: Payload::Gap(gap), last: false }
+        Item {
+            message: Message::gap(topic, report, self.now_ms()),
+            payload: Payload::Gap(gap),
+            stored_ms: 0,
+            last: false,
+        }
     }
 
     /// Returns the messages of an event, each after a pending gap of its topic.
-    pub(super) fn event_items(&self, routed: Vec<Routed>) -> Vec<Item> {
+    pub(super) fn event_items(&self, event: &BusEvent, routed: Vec<Routed>) -> Vec<Item> {
+        let stored_ms = match &event.event {
+            AnyEvent::Stored(event) => event.id().parse().map_or(0, |id: EventId| id.ms),
+            AnyEvent::New(_) => 0,
+        };
         let mut items = Vec::with_capacity(routed.len());
         let mut gaps = self.lock_gaps();
         for routed in routed {
             if let Some(gap) = gaps.remove(routed.message.topic()) {
                 items.push(self.gap_item(routed.message.topic(), gap));
             }
-            items.push(Item { message: routed.message, payload: Payload::Event(routed.channel), last: false });
+            let payload = Payload::Event(routed.channel);
+            items.push(Item { message: routed.message, payload, stored_ms, last: false });
         }
         if let Some(item) = items.last_mut() {
             item.last = true;
@@ -258,7 +275,13 @@ impl Channels {
 
     pub(super) fn record_delivery(&self, item: &Item) {
         match item.payload {
-            Payload::Event(channel) => _ = self.routed[channel].fetch_add(1, Ordering::Relaxed),
+            Payload::Event(channel) => {
+                self.routed[channel].fetch_add(1, Ordering::Relaxed);
+                if item.stored_ms > 0 {
+                    let lag = self.now_ms().saturating_sub(item.stored_ms);
+                    self.lag_seconds[channel].observe(Duration::from_millis(lag));
+                }
+            }
             Payload::Gap(_) => _ = self.gaps_published.fetch_add(1, Ordering::Relaxed),
         }
     }

@@ -96,7 +96,7 @@ impl RoutingTask {
             return channels.complete_events(1);
         };
         self.in_flight += 1;
-        self.send(partition, channels.event_items(routed));
+        self.send(partition, channels.event_items(event, routed));
     }
 
     /// Publishes gaps of topics that have had no message since.
