@@ -1,11 +1,11 @@
 //! Events: ids, and records that stay the JSON text they came as.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
@@ -77,9 +77,9 @@ impl FromStr for EventId {
 /// The fields of an event that routing and filtering read. Everything else stays text.
 #[derive(Deserialize)]
 struct Header<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     ts: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "type")]
     kind: Option<&'a RawValue>,
@@ -89,18 +89,129 @@ struct Header<'a> {
     flow_name: Option<&'a RawValue>,
 }
 
+/// Reads a field that is there, as null too.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
 fn text_of(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     let raw = raw?.get();
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { serde_json::from_str(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
+/// A part of an event's text: the value of a header field that is a string. An event has a few million of them in memory,
+/// so that each costs eight bytes and no allocation.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u32,
+    len: u32,
+}
+
+impl Span {
+    const NONE: Self = Self { start: 0, len: u32::MAX };
+
+    /// Returns where `part`, a slice of `text`, is in it.
+    fn of(text: &str, part: Option<&str>) -> Self {
+        let Some(part) = part else { return Self::NONE };
+        let start = part.as_ptr().addr() - text.as_ptr().addr();
+        Self { start: start as u32, len: part.len() as u32 }
+    }
+
+    fn shifted(self, by: i64) -> Self {
+        if self.len == u32::MAX { self } else { Self { start: (i64::from(self.start) + by) as u32, ..self } }
+    }
+
+    fn in_text(self, text: &str) -> Option<&str> {
+        if self.len == u32::MAX {
+            return None;
+        }
+        text.get(self.start as usize..(self.start + self.len) as usize)
+    }
+}
+
+/// Where the header fields are in an event's text, or their values where the text has them with escapes.
+#[derive(Debug, Clone)]
+struct Fields {
+    kind: Span,
+    run_id: Span,
+    flow_name: Span,
+    escaped: Option<Box<Escaped>>,
+}
+
+/// Header fields that the text has with escapes.
+#[derive(Debug, Clone)]
+struct Escaped {
+    id: Option<Box<str>>,
+    kind: Box<str>,
+    run_id: Option<Box<str>>,
+    flow_name: Option<Box<str>>,
+}
+
+impl Fields {
+    /// Finds the fields, which are slices of `text` or were written with escapes.
+    fn new<'a>(
+        text: &str,
+        id: Option<&Cow<'a, str>>,
+        kind: &Cow<'a, str>,
+        run_id: Option<&Cow<'a, str>>,
+        flow_name: Option<&Cow<'a, str>>,
+    ) -> Self {
+        let span = |value: Option<&Cow<'_, str>>| Span::of(text, value.map(AsRef::as_ref));
+        let is_owned = |value: &&Cow<'_, str>| matches!(value, Cow::Owned(_));
+        if [id, Some(kind), run_id, flow_name].into_iter().flatten().any(|value| is_owned(&value)) {
+            let boxed = |value: Option<&Cow<'_, str>>| value.map(|value| Box::from(value.as_ref()));
+            let escaped = Escaped {
+                id: boxed(id),
+                kind: kind.as_ref().into(),
+                run_id: boxed(run_id),
+                flow_name: boxed(flow_name),
+            };
+            return Self {
+                kind: Span::NONE,
+                run_id: Span::NONE,
+                flow_name: Span::NONE,
+                escaped: Some(Box::new(escaped)),
+            };
+        }
+        Self { kind: span(Some(kind)), run_id: span(run_id), flow_name: span(flow_name), escaped: None }
+    }
+
+    fn shifted(self, by: i64) -> Self {
+        Self {
+            kind: self.kind.shifted(by),
+            run_id: self.run_id.shifted(by),
+            flow_name: self.flow_name.shifted(by),
+            escaped: self.escaped,
+        }
+    }
+
+    fn kind<'a>(&'a self, text: &'a str) -> &'a str {
+        match &self.escaped {
+            Some(escaped) => &escaped.kind,
+            None => self.kind.in_text(text).unwrap_or_default(),
+        }
+    }
+
+    fn run_id<'a>(&'a self, text: &'a str) -> Option<&'a str> {
+        match &self.escaped {
+            Some(escaped) => escaped.run_id.as_deref(),
+            None => self.run_id.in_text(text),
+        }
+    }
+
+    fn flow_name<'a>(&'a self, text: &'a str) -> Option<&'a str> {
+        match &self.escaped {
+            Some(escaped) => escaped.flow_name.as_deref(),
+            None => self.flow_name.in_text(text),
+        }
+    }
+}
+
 /// An event without id and ts: what a caller appends, or an ingress event on the bus.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    kind: Arc<str>,
-    run_id: Option<Arc<str>>,
-    flow_name: Option<Arc<str>>,
+    fields: Fields,
     /// A JSON object without `id` and `ts`.
     body: Json,
 }
@@ -110,33 +221,34 @@ impl NewEvent {
     pub fn parse(text: &str) -> Result<Self> {
         match parse_any(text)? {
             AnyEvent::New(event) => Ok(event),
-            AnyEvent::Stored(event) => {
-                let mut object = json::parse_object("event", event.json())?;
-                object.shift_remove("id");
-                object.shift_remove("ts");
-                Ok(Self {
-                    kind: event.0.kind.clone(),
-                    run_id: event.0.run_id.clone(),
-                    flow_name: event.0.flow_name.clone(),
-                    body: json::to_json(&object),
-                })
-            }
+            AnyEvent::Stored(event) => Self::without_id(event.json()),
+        }
+    }
+
+    /// Reads an event that has an id or a ts, and leaves both out.
+    fn without_id(text: &str) -> Result<Self> {
+        let mut object = json::parse_object("event", text)?;
+        object.shift_remove("id");
+        object.shift_remove("ts");
+        match parse_any(&json::to_json(&object))? {
+            AnyEvent::New(event) => Ok(event),
+            AnyEvent::Stored(_) => Err(Error::internal("an event without id and ts was read as a stored one")),
         }
     }
 
     /// The event's type.
     pub fn kind(&self) -> &str {
-        &self.kind
+        self.fields.kind(&self.body)
     }
 
     /// The run it belongs to.
     pub fn run_id(&self) -> Option<&str> {
-        self.run_id.as_deref()
+        self.fields.run_id(&self.body)
     }
 
     /// The flow it belongs to.
     pub fn flow_name(&self) -> Option<&str> {
-        self.flow_name.as_deref()
+        self.fields.flow_name(&self.body)
     }
 
     /// The JSON object, without id and ts.
@@ -146,13 +258,21 @@ impl NewEvent {
 
     /// The record that a store keeps: `id` and `ts` first, then the fields as they came.
     pub fn persist(self, id: EventId, ts: u64) -> Event {
-        let id: Box<str> = id.to_string().into();
         let rest = self.body[1..].trim_start();
         let comma = if rest.starts_with('}') { "" } else { "," };
-        let json: Json = format!("{{\"id\":\"{id}\",\"ts\":{ts}{comma}{rest}").into();
-        Event(Arc::new(Record { id, kind: self.kind, run_id: self.run_id, flow_name: self.flow_name, json }))
+        let mut text = String::with_capacity(rest.len() + 64);
+        // Writing to a string does not fail.
+        _ = write!(text, "{OPENING}{id}");
+        let id = Span { start: OPENING.len() as u32, len: (text.len() - OPENING.len()) as u32 };
+        _ = write!(text, "\",\"ts\":{ts}{comma}");
+        let shift = text.len() as i64 - (self.body.len() - rest.len()) as i64;
+        text.push_str(rest);
+        Event(Arc::new(Record { id, fields: self.fields.shifted(shift), json: text.into() }))
     }
 }
+
+/// What a record's text begins with.
+const OPENING: &str = "{\"id\":\"";
 
 /// A stored event. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -160,32 +280,33 @@ pub struct Event(Arc<Record>);
 
 #[derive(Debug)]
 struct Record {
-    id: Box<str>,
-    kind: Arc<str>,
-    run_id: Option<Arc<str>>,
-    flow_name: Option<Arc<str>>,
+    id: Span,
+    fields: Fields,
     json: Json,
 }
 
 impl Event {
     /// The event's id: `<ms>-<seq>` where one of our stores gave it, any text where it came over a foreign bus.
     pub fn id(&self) -> &str {
-        &self.0.id
+        let Record { id, fields, json } = &*self.0;
+        // An id that a store gave has no escapes, whatever the other fields have.
+        let escaped = fields.escaped.as_ref().and_then(|escaped| escaped.id.as_deref());
+        escaped.or_else(|| id.in_text(json)).unwrap_or_default()
     }
 
     /// The event's type.
     pub fn kind(&self) -> &str {
-        &self.0.kind
+        self.0.fields.kind(&self.0.json)
     }
 
     /// The run it belongs to.
     pub fn run_id(&self) -> Option<&str> {
-        self.0.run_id.as_deref()
+        self.0.fields.run_id(&self.0.json)
     }
 
     /// The flow it belongs to.
     pub fn flow_name(&self) -> Option<&str> {
-        self.0.flow_name.as_deref()
+        self.0.fields.flow_name(&self.0.json)
     }
 
     /// The whole record as JSON text.
@@ -223,28 +344,22 @@ pub fn parse_any(text: &str) -> Result<AnyEvent> {
     let kind = text_of(header.kind)
         .filter(|kind| !kind.is_empty())
         .ok_or_else(|| Error::invalid("event.type: expected a non-empty string"))?;
-    let kind: Arc<str> = kind.into();
-    let run_id = text_of(header.run_id).map(Arc::from);
-    let flow_name = text_of(header.flow_name).map(Arc::from);
+    if u32::try_from(text.len()).is_err() {
+        return Err(Error::invalid("event: more than 4 GiB of JSON"));
+    }
+    let (run_id, flow_name) = (text_of(header.run_id), text_of(header.flow_name));
+    let fields = |id| Fields::new(text, id, &kind, run_id.as_ref(), flow_name.as_ref());
     let is_number = |raw: &RawValue| raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
     if header.id.is_none() && header.ts.is_none() {
-        return Ok(AnyEvent::New(NewEvent { kind, run_id, flow_name, body: text.into() }));
+        return Ok(AnyEvent::New(NewEvent { fields: fields(None), body: text.into() }));
     }
     match (text_of(header.id).filter(|id| !id.is_empty()), header.ts.is_some_and(is_number)) {
-        (Some(id), true) => Ok(AnyEvent::Stored(Event(Arc::new(Record {
-            id: id.as_ref().into(),
-            kind,
-            run_id,
-            flow_name,
-            json: text.into(),
-        })))),
-        _ => {
-            // Half of what makes a record (`id: undefined`, a `ts` of one's own) is no record: both go.
-            let mut object = json::parse_object("event", text)?;
-            object.shift_remove("id");
-            object.shift_remove("ts");
-            Ok(AnyEvent::New(NewEvent { kind, run_id, flow_name, body: json::to_json(&object) }))
+        (Some(id), true) => {
+            let at = if let Cow::Borrowed(id) = &id { Span::of(text, Some(id)) } else { Span::NONE };
+            Ok(AnyEvent::Stored(Event(Arc::new(Record { id: at, fields: fields(Some(&id)), json: text.into() }))))
         }
+        // Half of what makes a record (`id: undefined`, a `ts` of one's own) is no record: both go.
+        _ => NewEvent::without_id(text).map(AnyEvent::New),
     }
 }
 
@@ -277,6 +392,27 @@ mod tests {
         let stored = event.persist(EventId { ms: 7, seq: 1 }, 7);
         assert_eq!(&**stored.json(), r#"{"id":"7-1","ts":7,"type":"a","z":1,"a":{"k":[null]}}"#);
         assert_eq!(Event::parse(stored.json()).unwrap().id(), "7-1");
+    }
+
+    #[test]
+    fn header_fields_are_read_from_the_text_before_and_after_it_is_stored() {
+        for text in [
+            r#"{"type":"a","runId":"r","flowName":"f"}"#,
+            r#" {  "flowName" : "f", "x": {"type": "no"}, "runId":"r","type":"a" } "#,
+            r#"{"type":"\u0061","runId":"r","flowName":"f"}"#,
+            r#"{"type":"a","runId":"\u0072","flowName":"f","id":null}"#,
+            r#"{"type":"a","runId":"r","flowName":"\u0066","ts":1}"#,
+        ] {
+            let event = NewEvent::parse(text).unwrap();
+            assert_eq!((event.kind(), event.run_id(), event.flow_name()), ("a", Some("r"), Some("f")), "{text}");
+            let stored = event.persist(EventId { ms: 7, seq: 1 }, 7);
+            for stored in [&stored, &Event::parse(stored.json()).unwrap()] {
+                assert_eq!((stored.id(), stored.kind()), ("7-1", "a"), "{text}");
+                assert_eq!((stored.run_id(), stored.flow_name()), (Some("r"), Some("f")), "{text}");
+            }
+        }
+        let foreign = Event::parse(r#"{"type":"ä","id":"\u0061/1","ts":5,"runId":5}"#).unwrap();
+        assert_eq!((foreign.id(), foreign.kind(), foreign.run_id(), foreign.flow_name()), ("a/1", "ä", None, None));
     }
 
     #[test]

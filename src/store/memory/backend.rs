@@ -484,8 +484,8 @@ impl StoreBackend for MemoryStore {
         self.write_with(|state| {
             let metadata = json::fresh_metadata(metadata)?;
             match state.indexes.get_mut(key.as_str()) {
-                Some(index) => index.add(id, score, metadata),
-                None => state.indexes.entry(key.into()).or_default().add(id, score, metadata),
+                Some(index) => index.add(id, score, &metadata),
+                None => state.indexes.entry(key.into()).or_default().add(id, score, &metadata),
             }
             Ok(())
         })

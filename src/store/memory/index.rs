@@ -2,11 +2,9 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use serde_json::Value;
-
+use super::column::Column;
 use super::ranking::Ranking;
 use crate::json::{self, Filter, Json, Object};
 use crate::store::{IndexEntry, IndexQuery};
@@ -24,12 +22,11 @@ pub(super) struct Index {
     columns: Vec<Column>,
 }
 
+/// The metadata is text only: as an object it takes ten times the memory, and reads return text.
 struct Entry {
     id: Arc<str>,
     score: f64,
-    metadata: Object,
-    /// The metadata as text, until it changes.
-    text: Option<Json>,
+    metadata: Json,
 }
 
 #[derive(Clone, Copy)]
@@ -38,16 +35,21 @@ struct Rank {
     slot: u32,
 }
 
-/// By slot, a hash of the value at a path. It excludes most entries that do not match.
-struct Column {
-    path: String,
-    hashes: Vec<u64>,
+/// A filter on an index: what the columns decide, and what only the entries can.
+struct Selection {
+    /// Columns, and the values that match.
+    by_column: Vec<(usize, Vec<u32>)>,
+    rest: Filter,
 }
 
 impl Entry {
-    fn index_entry(&mut self) -> IndexEntry {
-        let text = self.text.get_or_insert_with(|| json::to_json(&self.metadata));
-        IndexEntry { id: self.id.clone(), score: self.score, metadata: text.clone() }
+    fn index_entry(&self) -> IndexEntry {
+        IndexEntry { id: self.id.clone(), score: self.score, metadata: self.metadata.clone() }
+    }
+
+    /// Returns the metadata as an object. It was written by [`json::to_json`], so that reading it does not fail.
+    fn object(&self) -> Object {
+        json::parse_object("metadata", &self.metadata).unwrap_or_default()
     }
 }
 
@@ -57,10 +59,10 @@ impl Index {
     }
 
     /// Adds an entry, or replaces the one with its id.
-    pub(super) fn add(&mut self, id: &str, score: f64, metadata: Object) {
+    pub(super) fn add(&mut self, id: &str, score: f64, metadata: &Object) {
         self.remove(id);
         let id: Arc<str> = id.into();
-        let entry = Entry { id: id.clone(), score, metadata, text: None };
+        let entry = Entry { id: id.clone(), score, metadata: json::to_json(metadata) };
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => self.entries.len() as u32,
@@ -71,7 +73,7 @@ impl Index {
         }
         self.slots.insert(id.clone(), slot);
         self.order.insert(Rank { score, slot }, by_rank(&self.entries, score, &id));
-        self.update_columns(slot);
+        self.update_columns(slot, metadata);
     }
 
     /// Removes an entry. Returns whether it existed.
@@ -81,45 +83,37 @@ impl Index {
             self.order.remove(by_rank(&self.entries, entry.score, id));
         }
         if let Some(entry) = self.entries.get_mut(slot as usize) {
-            *entry = Entry { id: "".into(), score: 0.0, metadata: Object::new(), text: None };
+            *entry = Entry { id: "".into(), score: 0.0, metadata: "{}".into() };
         }
+        self.update_columns(slot, &Object::new());
         self.free.push(slot);
         true
     }
 
-    pub(super) fn get(&mut self, id: &str) -> Option<IndexEntry> {
+    pub(super) fn get(&self, id: &str) -> Option<IndexEntry> {
         let slot = *self.slots.get(id)?;
-        self.entries.get_mut(slot as usize).map(Entry::index_entry)
+        self.entries.get(slot as usize).map(Entry::index_entry)
     }
 
     /// Changes the metadata of an entry. Returns None if there is no such entry.
     pub(super) fn change<T>(&mut self, id: &str, change: impl FnOnce(&mut Object) -> T) -> Option<T> {
         let slot = *self.slots.get(id)?;
         let entry = self.entries.get_mut(slot as usize)?;
-        let result = change(&mut entry.metadata);
-        entry.text = None;
-        self.update_columns(slot);
+        let mut metadata = entry.object();
+        let result = change(&mut metadata);
+        entry.metadata = json::to_json(&metadata);
+        self.update_columns(slot, &metadata);
         Some(result)
     }
 
     pub(super) fn read(&mut self, query: &IndexQuery) -> Vec<IndexEntry> {
         let (offset, limit) = (query.offset, query.limit);
         if query.filter.is_empty() {
-            let page: Vec<Rank> = self.order.iter_from(offset).take(limit).collect();
-            return self.entries_at(page);
+            return self.entries_at(self.order.iter_from(offset).take(limit));
         }
-        let wanted = self.candidates(&query.filter);
-        let matches = |rank: &Rank| {
-            let slot = rank.slot as usize;
-            wanted.iter().all(|(column, any)| {
-                self.columns
-                    .get(*column)
-                    .and_then(|column| column.hashes.get(slot))
-                    .is_some_and(|hash| any.contains(hash))
-            }) && self.entries.get(slot).is_some_and(|entry| query.filter.matches(&entry.metadata))
-        };
-        let page: Vec<Rank> = self.order.iter_from(0).filter(matches).skip(offset).take(limit).collect();
-        self.entries_at(page)
+        let selection = self.select(&query.filter);
+        let matching = self.order.iter_from(0).filter(|rank| self.is_selected(&selection, rank.slot));
+        self.entries_at(matching.skip(offset).take(limit))
     }
 
     /// Returns the number of entries that match.
@@ -127,49 +121,55 @@ impl Index {
         if filter.is_empty() {
             return self.slots.len();
         }
-        self.slots
-            .values()
-            .filter(|slot| self.entries.get(**slot as usize).is_some_and(|e| filter.matches(&e.metadata)))
-            .count()
+        let selection = self.select(filter);
+        self.slots.values().filter(|slot| self.is_selected(&selection, **slot)).count()
     }
 
-    fn entries_at(&mut self, page: Vec<Rank>) -> Vec<IndexEntry> {
-        page.into_iter().filter_map(|rank| self.entries.get_mut(rank.slot as usize).map(Entry::index_entry)).collect()
+    fn entries_at(&self, page: impl Iterator<Item = Rank>) -> Vec<IndexEntry> {
+        page.filter_map(|rank| self.entries.get(rank.slot as usize).map(Entry::index_entry)).collect()
     }
 
-    /// Returns the columns that a filter can use, with the hashes that may match. Creates missing ones.
-    fn candidates(&mut self, filter: &Filter) -> Vec<(usize, Vec<u64>)> {
-        let mut wanted = Vec::new();
-        for (path, value) in filter.fields() {
-            let Some(column) = self.column(path) else { continue };
-            // An array is "one of", and what equals an array that is there.
-            let one_of = value.as_array().map_or(&[][..], Vec::as_slice);
-            wanted.push((column, one_of.iter().chain([value]).map(hash_of).collect()));
+    /// Prepares a filter. Creates missing columns.
+    fn select(&mut self, filter: &Filter) -> Selection {
+        let (mut by_column, mut rest) = (Vec::new(), Object::new());
+        for (path, wanted) in filter.fields() {
+            match self.column(path) {
+                Some(column) => {
+                    let values = self.columns.get(column).map(|column| column.matching(wanted)).unwrap_or_default();
+                    by_column.push((column, values));
+                }
+                None => _ = rest.insert(path.into(), wanted.clone()),
+            }
         }
-        wanted
+        Selection { by_column, rest: Filter::new(rest) }
+    }
+
+    fn is_selected(&self, selection: &Selection, slot: u32) -> bool {
+        let of_column = |(column, wanted): &(usize, Vec<u32>)| {
+            self.columns.get(*column).is_some_and(|column| wanted.contains(&column.at(slot)))
+        };
+        selection.by_column.iter().all(of_column)
+            && (selection.rest.is_empty()
+                || self.entries.get(slot as usize).is_some_and(|entry| selection.rest.matches(&entry.object())))
     }
 
     fn column(&mut self, path: &str) -> Option<usize> {
-        let known = self.columns.iter().position(|column| column.path == path);
+        let known = self.columns.iter().position(|column| column.path() == path);
         if known.is_some() || self.columns.len() == MAX_COLUMNS {
             return known;
         }
-        let hashes = self.entries.iter().map(|entry| hash_at(&entry.metadata, path)).collect();
-        self.columns.push(Column { path: path.into(), hashes });
+        let mut column = Column::new(path);
+        for (slot, entry) in self.entries.iter().enumerate() {
+            column.set(slot as u32, &entry.object());
+        }
+        self.columns.push(column);
         Some(self.columns.len() - 1)
     }
 
     /// Updates the columns of an entry.
-    fn update_columns(&mut self, slot: u32) {
-        let slot = slot as usize;
-        let Some(entry) = self.entries.get(slot) else { return };
-        for Column { path, hashes } in &mut self.columns {
-            let hash = hash_at(&entry.metadata, path);
-            match hashes.get_mut(slot) {
-                Some(old) => *old = hash,
-                // A new slot is always the next one.
-                None => hashes.push(hash),
-            }
+    fn update_columns(&mut self, slot: u32, metadata: &Object) {
+        for column in &mut self.columns {
+            column.set(slot, metadata);
         }
     }
 }
@@ -181,54 +181,11 @@ fn by_rank<'a>(entries: &'a [Entry], score: f64, id: &'a str) -> impl Fn(Rank) -
     }
 }
 
-fn hash_at(metadata: &Object, path: &str) -> u64 {
-    hash_of(json::at_path(metadata, path).unwrap_or(&Value::Null))
-}
-
-/// Values that are [`json::equal`] have the same hash.
-fn hash_of(value: &Value) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    std::mem::discriminant(value).hash(&mut hasher);
-    match value {
-        Value::Null => {}
-        Value::Bool(value) => value.hash(&mut hasher),
-        // 1 and 1.0 are equal, and so are 0 and -0.
-        Value::Number(value) => (value.as_f64().unwrap_or(0.0) + 0.0).to_bits().hash(&mut hasher),
-        Value::String(value) => value.hash(&mut hasher),
-        Value::Array(values) => values.iter().for_each(|value| hash_of(value).hash(&mut hasher)),
-        // In whatever order the keys are.
-        Value::Object(object) => object
-            .iter()
-            .map(|(key, value)| {
-                let mut pair = DefaultHasher::new();
-                (key, hash_of(value)).hash(&mut pair);
-                pair.finish()
-            })
-            .fold(0_u64, u64::wrapping_add)
-            .hash(&mut hasher),
-    }
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
-
-    #[test]
-    fn equal_values_have_equal_hashes() {
-        for (a, b) in [
-            (json!(1), json!(1.0)),
-            (json!(0), json!(-0.0)),
-            (json!({"a": [1, null], "b": 2}), json!({"b": 2.0, "a": [1.0, null]})),
-            (json!(18446744073709551615_u64), json!(18446744073709551615.0)),
-        ] {
-            assert!(json::equal(&a, &b), "{a} {b}");
-            assert_eq!(hash_of(&a), hash_of(&b), "{a} {b}");
-        }
-        assert_ne!(hash_of(&json!("1")), hash_of(&json!(1)));
-    }
 
     #[test]
     fn a_filter_finds_what_was_added_changed_and_removed_after_its_first_use() {
@@ -239,13 +196,13 @@ mod tests {
             index.read(&query).into_iter().map(|entry| entry.id.to_string()).collect()
         };
         for n in 0..4 {
-            index.add(&format!("e{n}"), f64::from(n), object(json!({"status": "new", "at": {"n": n}})));
+            index.add(&format!("e{n}"), f64::from(n), &object(json!({"status": "new", "at": {"n": n}})));
         }
         assert_eq!(found(&mut index, json!({"status": "new", "at.n": [1, 2]})), ["e2", "e1"]);
         index.change("e1", |metadata| metadata.insert("status".into(), json!("old")));
         index.remove("e2");
-        index.add("e9", 9.0, object(json!({"status": "new", "at": {"n": 1.0}})));
-        index.add("e3", 0.5, object(json!({"status": ["new"], "at": {"n": 3}})));
+        index.add("e9", 9.0, &object(json!({"status": "new", "at": {"n": 1.0}})));
+        index.add("e3", 0.5, &object(json!({"status": ["new"], "at": {"n": 3}})));
         assert_eq!(found(&mut index, json!({"status": "new", "at.n": [1, 2]})), ["e9"]);
         assert_eq!(found(&mut index, json!({"status": ["new"]})), ["e9", "e3", "e0"]);
         assert_eq!(found(&mut index, json!({"status": null})), Vec::<String>::new());

@@ -7,6 +7,7 @@
 //! | `ranking` | a sorted list with fast access by position |
 
 mod backend;
+mod column;
 mod index;
 mod ranking;
 
