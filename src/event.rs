@@ -150,20 +150,14 @@ struct Escaped {
 
 impl Fields {
     /// Finds the fields, which are slices of `text` or were written with escapes.
-    fn new<'a>(
-        text: &str,
-        id: Option<&Cow<'a, str>>,
-        kind: &Cow<'a, str>,
-        run_id: Option<&Cow<'a, str>>,
-        flow_name: Option<&Cow<'a, str>>,
-    ) -> Self {
+    fn new(text: &str, [id, kind, run_id, flow_name]: [Option<&Cow<'_, str>>; 4]) -> Self {
         let span = |value: Option<&Cow<'_, str>>| Span::of(text, value.map(AsRef::as_ref));
         let is_owned = |value: &&Cow<'_, str>| matches!(value, Cow::Owned(_));
-        if [id, Some(kind), run_id, flow_name].into_iter().flatten().any(|value| is_owned(&value)) {
+        if [id, kind, run_id, flow_name].into_iter().flatten().any(|value| is_owned(&value)) {
             let boxed = |value: Option<&Cow<'_, str>>| value.map(|value| Box::from(value.as_ref()));
             let escaped = Escaped {
                 id: boxed(id),
-                kind: kind.as_ref().into(),
+                kind: boxed(kind).unwrap_or_default(),
                 run_id: boxed(run_id),
                 flow_name: boxed(flow_name),
             };
@@ -174,7 +168,7 @@ impl Fields {
                 escaped: Some(Box::new(escaped)),
             };
         }
-        Self { kind: span(Some(kind)), run_id: span(run_id), flow_name: span(flow_name), escaped: None }
+        Self { kind: span(kind), run_id: span(run_id), flow_name: span(flow_name), escaped: None }
     }
 
     fn shifted(self, by: i64) -> Self {
@@ -348,7 +342,7 @@ pub fn parse_any(text: &str) -> Result<AnyEvent> {
         return Err(Error::invalid("event: more than 4 GiB of JSON"));
     }
     let (run_id, flow_name) = (text_of(header.run_id), text_of(header.flow_name));
-    let fields = |id| Fields::new(text, id, &kind, run_id.as_ref(), flow_name.as_ref());
+    let fields = |id| Fields::new(text, [id, Some(&kind), run_id.as_ref(), flow_name.as_ref()]);
     let is_number = |raw: &RawValue| raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
     if header.id.is_none() && header.ts.is_none() {
         return Ok(AnyEvent::New(NewEvent { fields: fields(None), body: text.into() }));

@@ -82,7 +82,7 @@ impl Column {
         let Some((value, slots)) = self.values.get_mut(number as usize) else { return };
         *slots -= 1;
         if *slots == 0 {
-            let value = std::mem::replace(value, Arc::default());
+            let value = std::mem::take(value);
             self.by_value.remove(&value);
             self.unused.push(number);
         }
