@@ -5,6 +5,7 @@ import { callback, finite, json, jsonObject, jsonPatch, options, text } from './
 import { NventConsumer, readFeed } from './consumer'
 import { disposable } from './dispose'
 import { invalid, NventError } from './errors'
+import { plainEvent } from './plain'
 import { registerWeakly } from './metrics/registry'
 import { STORE } from './metrics/tables'
 import { addon, bridge, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
@@ -82,9 +83,13 @@ export abstract class NventStoreAdapter implements StoreAdapter {
           throw invalid('options.expectedLastId: expected an event id, or null for an empty subject')
         }
         const expected = expectedLastId === undefined ? undefined : expectedLastId === null ? '' : text('options.expectedLastId', expectedLastId)
-        const record = call<EventRecord>(() => native.append(text('subject', subject), jsonObject('event', event), expected))
-        if (!(record instanceof Promise)) flushBuses()
-        return record
+        const copy = plainEvent(event)
+        const body = copy ? JSON.stringify(copy) : jsonObject('event', event)
+        const stored = call<EventRecord>(() => native.append(text('subject', subject), body, expected, copy !== undefined))
+        if (!(stored instanceof Promise)) flushBuses()
+        if (!copy) return stored
+        const complete = ({ id, ts }: EventRecord): EventRecord => ({ id, ts, ...copy }) as EventRecord
+        return stored instanceof Promise ? stored.then(complete) : complete(stored)
       },
       read: async (subject, opts) => call<EventRecord[]>(() => native.read(text('subject', subject), readOptions(opts))),
       subscribe: async (subject, onEvent) => this.listen(subject, onEvent),

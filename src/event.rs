@@ -308,6 +308,22 @@ impl Event {
         &self.0.json
     }
 
+    /// Returns a JSON object with the record's `id` and `ts` alone, for a caller that has the rest. The whole record where it
+    /// does not begin with these two, which only one of another program's does not.
+    pub fn id_json(&self) -> String {
+        const TS: &str = "\",\"ts\":";
+        let json = &*self.0.json;
+        let ts = OPENING.len() + self.0.id.len as usize;
+        let head = (self.0.id.start as usize == OPENING.len())
+            .then(|| json.get(ts..)?.strip_prefix(TS)?.find([',', '}']))
+            .flatten()
+            .and_then(|end| json.get(..ts + TS.len() + end));
+        match head {
+            Some(head) => format!("{head}}}"),
+            None => json.into(),
+        }
+    }
+
     /// Reads a stored record.
     pub fn parse(text: &str) -> Result<Self> {
         match parse_any(text)? {
@@ -403,9 +419,11 @@ mod tests {
             for stored in [&stored, &Event::parse(stored.json()).unwrap()] {
                 assert_eq!((stored.id(), stored.kind()), ("7-1", "a"), "{text}");
                 assert_eq!((stored.run_id(), stored.flow_name()), (Some("r"), Some("f")), "{text}");
+                assert_eq!(stored.id_json(), r#"{"id":"7-1","ts":7}"#, "{text}");
             }
         }
         let foreign = Event::parse(r#"{"type":"ä","id":"\u0061/1","ts":5,"runId":5}"#).unwrap();
+        assert_eq!(foreign.id_json(), &**foreign.json());
         assert_eq!((foreign.id(), foreign.kind(), foreign.run_id(), foreign.flow_name()), ("a/1", "ä", None, None));
     }
 

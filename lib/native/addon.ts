@@ -25,7 +25,7 @@ export interface NativeStore {
   close(): Reply
   health(): Reply
   stats(): string
-  append(subject: string, event: string, expected?: string | null): Reply
+  append(subject: string, event: string, expected: string | null | undefined, idOnly: boolean): Reply
   read(subject: string, query?: string | null): Reply
   subscribe(subject: string): Reply
   unsubscribe(id: number): Reply

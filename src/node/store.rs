@@ -236,8 +236,17 @@ impl NativeStore {
     }
 
     /// Appends an event. `expected` is absent, `""` for an empty subject, or the id that the subject must end with.
+    /// `id_only`: replies with the record's id and ts alone.
     #[napi]
-    pub fn append(&self, subject: String, event: String, expected: Option<String>) -> napi::Result<Reply> {
+    pub fn append(
+        &self,
+        subject: String,
+        event: String,
+        expected: Option<String>,
+        id_only: bool,
+    ) -> napi::Result<Reply> {
+        let to_json: fn(Event) -> Option<String> =
+            if id_only { |event| Some(event.id_json()) } else { |event| Some(event.json().to_string()) };
         reply(
             &self.bridge,
             || {
@@ -250,7 +259,7 @@ impl NativeStore {
                 };
                 Ok(self.store.append(subject, event, expected, self.announce()))
             },
-            |event| Some(event.json().to_string()),
+            to_json,
         )
     }
 
