@@ -16,7 +16,7 @@ const inherited = Object.assign(Object.create({ hidden: 1 }), { own: 2 })
 const shared = { list: [1] }
 let reads = 0
 
-const values: Array<[what: string, data: unknown, isPlain?: false]> = [
+const values: Array<[what: string, data: unknown, isPlain?: boolean]> = [
   ['nothing', undefined],
   ['numbers that JSON does not have', { nan: Number.NaN, list: [Infinity, -Infinity, -0, 1e21, 5e-324] }],
   ['undefined, functions and symbols', { a: undefined, b: () => 1, c: Symbol('c'), list: [undefined, () => 1, Symbol('d'), null] }],
