@@ -1,5 +1,148 @@
 // Generated from lib by `npm run types`.
 
+/** How a trigger is fired. */
+type TriggerKind = 'event' | 'schedule' | 'webhook' | 'manual';
+/** What starts flows. */
+interface TriggerDefinition {
+    /** Unique in the registry; at most 200 characters. Also the last part of a webhook's path. */
+    id: string;
+    /** What fires it. `fire` can fire a trigger of any kind. */
+    on: {
+        /** Globs of types of persisted events, such as `flow.completed`. The history of triggers only matches globs that begin with `trigger.`. */
+        event: string | string[];
+        /** Names of flows that the event must be of. Absent: any, or none. */
+        flow?: string | string[];
+        /** Equality per field of the event, dotted paths too; an array means "one of". */
+        filter?: Record<string, any>;
+    } | {
+        /** Cron: five fields, or six with seconds first. */
+        schedule: string;
+        /** An IANA name. Absent: the system's. */
+        timezone?: string;
+    } | {
+        /** Signed requests, see {@link handleWebhook}. Several secrets while one is rotated: `whsec_` and base64, or base64. */
+        webhook: {
+            secret: string | string[];
+        };
+    } | {
+        /** Only `fire`. */
+        manual: true;
+    };
+    /** Flows to start, by id. */
+    start: string | string[];
+    /** Returns the input of the runs. Absent: `cause.data`. One that throws is tried again as a consumer's handler is, then the cause is parked. */
+    input?: (cause: TriggerCause) => any;
+    /**
+     * Causes of one key start one run together. A window ends `wait` ms after its last cause, at most `maxWait` ms after its first,
+     * and with 10,000 causes. For triggers by events and webhooks; `fire` does not wait.
+     */
+    debounce?: {
+        /** Returns the key of a cause. Absent: one for all. */
+        key?: (cause: TriggerCause) => string;
+        /** ms */
+        wait: number;
+        /** ms. Absent: no limit. */
+        maxWait?: number;
+    };
+    /** Whether it fires before `enable` or `disable` was ever called for its id. Default true. */
+    enabled?: boolean;
+}
+/** Why a trigger fires. */
+interface TriggerCause {
+    /** Unique in the trigger: of an event its subject and id, of a schedule the due time, of a webhook its `webhook-id`. */
+    id: string;
+    /** The trigger's id. */
+    trigger: string;
+    /** What fired it: 'manual' for `fire`, whatever the trigger is. */
+    kind: TriggerKind;
+    /** Data of the event, body of the webhook, or what `fire` was given; of a schedule `{ dueAt }`, in ms. Debounced: that of the last cause. */
+    data: any;
+    /** The event. Debounced: the last one. */
+    event?: EventRecord;
+    /** Debounced: the events of the window, oldest first. Of a webhook: the stored requests, with the body as data. */
+    events?: EventRecord[];
+    /** When it happened: Unix time in milliseconds. Of a schedule the due time. */
+    at: number;
+}
+/** Options of {@link createTriggerWiring}. */
+interface TriggerWiringOptions {
+    /** Not needed: triggers follow the store's feed. */
+    bus?: EventBus;
+    /** Not needed: triggers follow the store's feed. */
+    stream?: StreamAdapter;
+    /** Where causes, runs and history are. Absent: the current store. */
+    store?: StoreAdapter;
+    /** Where the entry steps are enqueued. Absent: the current queue. */
+    queue?: QueueAdapter;
+    /** The flows that can be started. Absent: those of running registries. */
+    flows?: FlowDefinition[] | (() => FlowDefinition[]);
+    /** The triggers, or a function that gives them, called at each start. */
+    triggers: TriggerDefinition[] | (() => TriggerDefinition[]);
+}
+/** A trigger, as {@link TriggerWiring.list} returns it. */
+interface ListedTrigger {
+    /** Its id. */
+    id: string;
+    /** Its kind. */
+    kind: TriggerKind;
+    /** Whether it fires. */
+    enabled: boolean;
+    /** How often it has fired, on all instances. */
+    fired: number;
+    /** Unix time in milliseconds. */
+    lastFiredAt?: number;
+    /** When a schedule is due next: Unix time in milliseconds. */
+    nextRunAt?: number;
+    /** Causes that have failed too often. */
+    parked: number;
+}
+/** Counters of this instance since the wiring was created. */
+interface TriggerStats {
+    /** Triggers that are running. */
+    triggers: number;
+    /** Firings recorded. */
+    fired: number;
+    /** Runs started. */
+    started: number;
+    /** Attempts to fire that failed. */
+    failed: number;
+    /** Causes stopped because their chain was too long. */
+    depth: number;
+    /** Causes that wait in debounce windows here. */
+    waiting: number;
+    /** Parked causes. */
+    parked: number;
+}
+/** Triggers, as `createTriggerWiring` returns them. */
+interface TriggerWiring extends Wiring {
+    /**
+     * Fires a trigger of any kind at once. Resolves when its runs are started. The same `idempotencyKey` starts nothing again and
+     * resolves with the same ids and `created: false`. Rejects with NVENT_NOT_FOUND where there is no such trigger, NVENT_INVALID
+     * where it is disabled, and with what its `input` throws.
+     */
+    fire(id: string, data?: any, opts?: {
+        idempotencyKey?: string;
+    }): Promise<{
+        runIds: string[];
+        created: boolean;
+    }>;
+    /** All triggers, in the order of their definition. */
+    list(): Promise<ListedTrigger[]>;
+    /** Fires on what is stored from now on. Holds in the store: also after a restart, and for other instances. */
+    enable(id: string): Promise<void>;
+    /** Lets causes pass without firing. Holds in the store: also after a restart, and for other instances. */
+    disable(id: string): Promise<void>;
+    /** Causes that have failed too often, in the order of the feed. `limit`: default 100. */
+    parked(id: string, opts?: {
+        limit?: number;
+        after?: string;
+    }): Promise<ParkedConsumerEvent[]>;
+    /** Tries parked causes again: these, or all. Resolves with their number. */
+    replay(id: string, positions?: string[]): Promise<number>;
+    /** Counters. */
+    stats(): TriggerStats;
+}
+
 /**
  * The public surface of nvent-native. `index.d.ts` at the root of the package is generated from here and from the
  * classes that implement it (`npm run types`).
@@ -7,6 +150,7 @@
  * Members marked "nvent 0.5" have the shape that nvent 0.5 calls; "nvent 0.4.1" is the older surface of stores, the
  * same operations under other names.
  */
+
 /** A persisted event. `id` and `ts` are given by the store. Unknown extra fields are kept as they came. */
 interface EventRecord {
     /** `<ms>-<seq>`: strictly increasing within a subject on every backend, also across restarts and clock steps. */
@@ -872,11 +1016,15 @@ interface WiringRegistryOptions {
     bus?: EventBus;
     /** More wirings: started after the built-in ones, stopped before them. */
     wirings?: Wiring[];
+    /** What starts the flows, or a function that gives it, called at each start. They start last and stop first. */
+    triggers?: TriggerDefinition[] | (() => TriggerDefinition[]);
 }
 /** The registry, as `createWiringRegistry` returns it. */
 interface WiringRegistry extends Wiring {
     /** Counters of its wirings. */
     stats(): any;
+    /** Its triggers, where it has the option. */
+    readonly triggers?: TriggerWiring;
 }
 /** Where a job is in its life. */
 type JobState = 'waiting' | 'active' | 'completed' | 'failed' | 'delayed' | 'paused';
@@ -1388,6 +1536,18 @@ declare class RedisStreamAdapter extends NventStreamAdapter {
     replayParked(topic: string, group: string): Promise<number>;
 }
 
+declare function createTriggerWiring(opts: TriggerWiringOptions): TriggerWiring;
+
+/**
+ * Fires a trigger by a signed request, as Standard Webhooks has it, and resolves with the response: 202 when the cause is
+ * stored, which then fires whatever happens. 401 where the signature, the time or a header is wrong, without more; 409 for a `webhook-id`
+ * that was accepted before, so nothing is missing; 413 for more than 1 MB; 404 for a trigger that is not there or disabled; 405
+ * for what is no POST; 400 for a body that no store takes; 503 while the store cannot be reached.
+ *
+ * The data is the body's JSON, or its text where it has none. Finds the trigger among those that are started in this process.
+ */
+declare function handleWebhook(trigger: string, request: Request): Promise<Response>;
+
 declare function createStreamCoordinator(opts?: StreamCoordinatorOptions & {
     bus?: EventBus;
     stream?: StreamAdapter;
@@ -1398,9 +1558,7 @@ declare function createStreamCoordinator(opts?: StreamCoordinatorOptions & {
 declare function createFlowWiring(opts?: FlowWiringOptions): Wiring & {
     stats(): FlowStats;
 };
-declare function createWiringRegistry(opts?: WiringRegistryOptions): Wiring & {
-    stats(): any;
-};
+declare function createWiringRegistry(opts?: WiringRegistryOptions): WiringRegistry;
 
-export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, defineFlow, deleteRun, getEventBus, metrics, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
+export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWiringRegistry, defineFlow, deleteRun, getEventBus, handleWebhook, metrics, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
+export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedTrigger, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };

@@ -6,6 +6,8 @@
  * same operations under other names.
  */
 
+import type { TriggerDefinition, TriggerWiring } from './types/trigger'
+
 // ───────────────────────────── events ─────────────────────────────
 
 /** A persisted event. `id` and `ts` are given by the store. Unknown extra fields are kept as they came. */
@@ -914,12 +916,16 @@ export interface WiringRegistryOptions {
   bus?: EventBus
   /** More wirings: started after the built-in ones, stopped before them. */
   wirings?: Wiring[]
+  /** What starts the flows, or a function that gives it, called at each start. They start last and stop first. */
+  triggers?: TriggerDefinition[] | (() => TriggerDefinition[])
 }
 
 /** The registry, as `createWiringRegistry` returns it. */
 export interface WiringRegistry extends Wiring {
   /** Counters of its wirings. */
   stats(): any
+  /** Its triggers, where it has the option. */
+  readonly triggers?: TriggerWiring
 }
 
 // ───────────────────────────── queue ─────────────────────────────
@@ -1207,3 +1213,5 @@ export type ErrorCode =
   | 'NVENT_UNAVAILABLE'
   | 'NVENT_IO'
   | 'NVENT_INTERNAL'
+
+export type * from './types/trigger'

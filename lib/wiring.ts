@@ -15,9 +15,11 @@ import { running } from './running'
 import type { Running } from './running'
 import { FileStoreAdapter, MemoryStoreAdapter, NventStoreAdapter } from './store'
 import { NventStreamAdapter } from './stream'
+import { triggerWiringOf } from './trigger/wiring'
+import { Turns } from './turns'
 import type {
   CoordinatorStats, EventBus, EventRecord, FlowDefinition, FlowStats, FlowWiringOptions, QueueAdapter, StoreAdapter,
-  StreamAdapter, StreamCoordinatorOptions, Wiring, WiringRegistryOptions,
+  StreamAdapter, StreamCoordinatorOptions, Wiring, WiringRegistry, WiringRegistryOptions,
 } from './types'
 
 const COORDINATOR = {
@@ -35,21 +37,6 @@ function requireMethods<T extends object>(what: string, value: T, methods: strin
     if (typeof (value as any)[method] !== 'function') throw invalid(`${what}.${method}: expected a function`)
   }
   return value
-}
-
-/** Serialises starts and stops; the first begins at once, so that an append right after `start()` is routed. */
-class Turns {
-  private last: Promise<void> | undefined
-
-  take(work: () => Promise<void>): Promise<void> {
-    const mine: Promise<void> = this.last ? this.last.then(work, work) : work()
-    this.last = mine
-    const over = (): void => {
-      if (this.last === mine) this.last = undefined
-    }
-    mine.then(over, over)
-    return mine
-  }
 }
 
 /** What a native wiring is linked with while it runs. */
@@ -287,10 +274,11 @@ function flowWiringOf(
 
 const REGISTRY = {
   streamCoordinator: 'object', flow: ['boolean', 'object'], store: 'object', stream: 'object', queue: 'object', bus: 'object', wirings: 'array',
+  triggers: ['array', 'function'],
 } as const
 
-export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring & { stats(): any } {
-  const { streamCoordinator, flow, store, stream, queue, bus, wirings = [] } = options('options', opts, REGISTRY as any)
+export function createWiringRegistry(opts: WiringRegistryOptions = {}): WiringRegistry {
+  const { streamCoordinator, flow, store, stream, queue, bus, wirings = [], triggers: definitions } = options('options', opts, REGISTRY as any)
   if (flow === true) throw invalid('options.flow: expected false or an object')
   const { flows, subjects, keepState } = options('options.flow', flow || undefined, { flows: ['array', 'function'], subjects: 'object', keepState: 'number' })
   if (keepState !== undefined && !(keepState >= 0)) throw invalid(`options.flow.keepState: expected milliseconds from 0, got ${keepState}`)
@@ -298,9 +286,17 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
   const flowWiring = flow === false ? undefined : flowWiringOf(defined({ bus, store, queue, flows, subjects }), { stream: () => stream ?? currentAdapter('stream', false), keepState })
   const routing = options('options.streamCoordinator', streamCoordinator, COORDINATOR as any)
   const coordinator = coordinatorOf('options.streamCoordinator', routing, { bus, stream, store, runSubject: subjects?.run })
+  if (flow === false && definitions !== undefined) throw invalid('options.triggers: start flows of this registry, and flow is false')
+  const triggers = definitions === undefined
+    ? undefined
+    : triggerWiringOf('options', defined({ store, queue, flows: flows ?? [], triggers: definitions }), subjects)
   // The coordinator starts first and stops last, so that it receives everything that the others persist.
   const builtIn: Wiring[] = flowWiring ? [coordinator, flowWiring] : [coordinator]
   const all = [...builtIn, ...wirings] as Wiring[]
+  const begin = (wiring: Wiring): void | Promise<void> => {
+    started.push(wiring)
+    return wiring.start()
+  }
   let started: Wiring[] = []
   let entry: Running | undefined
   const turns = new Turns()
@@ -323,10 +319,7 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
   const start = async (): Promise<void> => {
     if (started.length > 0) return
     try {
-      const starting = all.map((wiring) => {
-        started.push(wiring)
-        return wiring.start()
-      })
+      const starting = all.map(begin)
       entry = {
         stop: () => turns.take(stop),
         store: store ?? currentAdapter('store', false),
@@ -335,6 +328,8 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
       }
       running.add(entry)
       await Promise.all(starting)
+      // They start flows, so these come first; and they stop first.
+      if (triggers) await begin(triggers)
     }
     catch (error) {
       await stop().catch(() => {})
@@ -344,7 +339,10 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): Wiring &
   return {
     start: () => turns.take(start),
     stop: () => turns.take(stop),
-    stats: () => ({ streamCoordinator: coordinator.stats(), ...(flowWiring ? { flow: flowWiring.stats() } : {}) }),
+    stats: () => ({
+      streamCoordinator: coordinator.stats(), ...(flowWiring ? { flow: flowWiring.stats() } : {}), ...(triggers ? { triggers: triggers.stats() } : {}),
+    }),
+    ...triggers ? { triggers } : {},
   }
 }
 

@@ -17,10 +17,11 @@ const SETTLE_INTERVAL_MS = 10
 
 const STATUS: Record<string, RunEnd['status']> = { 'flow.completed': 'completed', 'flow.failed': 'failed', 'flow.cancel': 'canceled' }
 
-interface Located { flow: FlowDefinition, runtime: FlowRuntime }
+/** A flow and what runs it. */
+export interface Located { flow: FlowDefinition, runtime: FlowRuntime }
 
 /** Finds a flow among those of running registries. A flow from `defineFlow` also works on the current adapters. */
-function locate(flow: Flow | string): Located {
+export function locate(flow: Flow | string): Located {
   const id = typeof flow === 'string' ? text('flow', flow) : text('flow.id', flow?.id)
   for (const runtime of runtimes) {
     const known = runtime.flow(id)
@@ -37,22 +38,30 @@ const jobId = (runId: string, step: string, retries: number): string => `${runId
 export async function startFlow<Input = any>(flow: Flow<Input> | string, input: Input, opts?: { runId?: string }): Promise<FlowRun> {
   const { runId = randomUUID() } = options('options', opts, { runId: 'string' })
   const located = locate(flow)
-  const { store } = located.runtime
-  const definition = located.flow
-  if (!definition.entry) throw invalid(`flow ${JSON.stringify(definition.id)} has no entry: which step starts it?`)
-  const subject = located.runtime.subject(definition.id, runId)
-  const start = { type: 'flow.start', runId, flowName: definition.id, data: { input } }
+  const { created } = await startRun(located, runId, input)
+  const { runtime, flow: { id } } = located
+  return { runId, created, result: opts => resultOf(runtime.store, runtime.subject(id, runId), opts) }
+}
+
+/**
+ * Stores `flow.start`, with further fields where they are given, then enqueues the entry step. Starts nothing where the run
+ * exists, and resolves with its `flow.start` then.
+ */
+export async function startRun(located: Located, runId: string, input: unknown, fields: object = {}): Promise<{ created: boolean, start?: EventRecord | undefined }> {
+  const { flow, runtime } = located
+  if (!flow.entry) throw invalid(`flow ${JSON.stringify(flow.id)} has no entry: which step starts it?`)
+  const subject = runtime.subject(flow.id, runId)
+  const event = { type: 'flow.start', runId, flowName: flow.id, ...fields, data: { input } }
   // Takes effect before the run can be found by another process.
-  const claim = located.runtime.claimEntry(definition.id, runId)
-  const created = await store.stream.append(subject, start, { expectedLastId: null }).then(() => true, (error) => {
+  const claim = runtime.claimEntry(flow.id, runId)
+  const created = await runtime.store.stream.append(subject, event, { expectedLastId: null }).then(() => true, (error) => {
     if (error?.code === 'NVENT_CONFLICT') return false
     throw error
   })
   const isClaimed = await claim
-  if (!isClaimed) return { runId, created, result: opts => resultOf(store, subject, opts) }
-  if (created) await enqueueEntry(located, runId, input)
-  else await resumeStart(located, subject, runId)
-  return { runId, created, result: opts => resultOf(store, subject, opts) }
+  if (!created) return { created, start: await resumeStart(located, subject, runId, isClaimed) }
+  if (isClaimed) await enqueueEntry(located, runId, input)
+  return { created }
 }
 
 async function enqueueEntry({ flow, runtime }: Located, runId: string, input: unknown): Promise<void> {
@@ -64,13 +73,14 @@ async function enqueueEntry({ flow, runtime }: Located, runId: string, input: un
   })
 }
 
-/** Enqueues the entry step of a run whose start was stored and perhaps never followed by its job. */
-async function resumeStart(located: Located, subject: string, runId: string): Promise<void> {
+/** Enqueues the entry step of a run whose start was stored and perhaps never followed by its job, unless another process has it. Resolves with the start. */
+async function resumeStart(located: Located, subject: string, runId: string, isClaimed: boolean): Promise<EventRecord | undefined> {
   const { step } = located.flow.entry!
   const past = await located.runtime.store.stream.read(subject, { types: ['flow.start', 'step.started', 'step.completed', ...END_TYPES] })
   const start = past.find(event => event.type === 'flow.start')
   const isOver = past.some(event => END_TYPES.includes(event.type) || event.stepName === step)
-  if (start && !isOver) await enqueueEntry(located, runId, start.data?.input)
+  if (isClaimed && start && !isOver) await enqueueEntry(located, runId, start.data?.input)
+  return start
 }
 
 /** Returns how a run stands by its log: its end, or undefined while it is under way. */

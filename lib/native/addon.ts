@@ -122,6 +122,11 @@ export interface NativeConsumer {
   stop(): Reply
 }
 
+export interface NativeCalendar {
+  next(after: number): number | null
+  last(after: number, until: number): number | null
+}
+
 interface Addon {
   Bridge: new (onWake: () => void) => NativeBridge
   NativeBus: new (bridge: NativeBridge) => NativeBus
@@ -130,6 +135,7 @@ interface Addon {
     file(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
     redis(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
   }
+  NativeCalendar: new (pattern: string, tz: string | undefined, patternAt: string, tzAt: string) => NativeCalendar
   NativeConsumer: new (bridge: NativeBridge, store: NativeStore, name: string, target: number, options: string) => NativeConsumer
   NativeStream: {
     memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream

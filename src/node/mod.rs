@@ -5,6 +5,7 @@
 
 mod bridge;
 mod bus;
+mod calendar;
 mod consumer;
 mod metrics;
 mod queue;

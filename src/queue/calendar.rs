@@ -24,7 +24,7 @@ pub struct Repeat {
 
 /// A cron pattern in its time zone.
 #[derive(Debug, Clone)]
-pub(super) struct Calendar {
+pub struct Calendar {
     cron: Cron,
     zone: TimeZone,
     /// Whether it matches in every hour of a day.
@@ -38,7 +38,7 @@ impl Calendar {
     }
 
     /// Parses both, with their paths in messages.
-    pub(super) fn parse(pattern_at: &str, tz_at: &str, repeat: &Repeat) -> Result<Self> {
+    pub fn parse(pattern_at: &str, tz_at: &str, repeat: &Repeat) -> Result<Self> {
         let pattern = &repeat.pattern;
         let invalid = |what: String| Error::invalid(format!("{pattern_at}: {pattern:?} {what}"));
         let fields = pattern.split_whitespace().count();
@@ -67,10 +67,25 @@ impl Calendar {
     /// Where the clocks of the time zone change, a pattern for certain hours (`30 2,14 * * *`, `0 */2 * * *`) runs once for
     /// each of its local times: a skipped time runs when the gap is over, a repeated time runs the first time. A pattern
     /// for every hour (`*/10 * * * *`) goes by the time that passes.
-    pub(super) fn next_after(&self, now_ms: u64) -> Option<u64> {
+    pub fn next_after(&self, now_ms: u64) -> Option<u64> {
         let now = Timestamp::from_millisecond(i64::try_from(now_ms).ok()?).ok()?;
         let next = if self.is_hourly { self.next_elapsed(now) } else { self.next_local(now) };
         u64::try_from(next?.as_millisecond()).ok()
+    }
+
+    /// Returns the last time of the pattern that is after `after_ms` and not after `until_ms`; None where there is none.
+    pub fn last_between(&self, after_ms: u64, until_ms: u64) -> Option<u64> {
+        let comes = |after: u64| self.next_after(after).filter(|time| *time <= until_ms);
+        // `next_after` never decreases. `last` is a time of the pattern, and none follows `end`.
+        let (mut last, mut end) = (comes(after_ms)?, until_ms);
+        while last < end {
+            let middle = last + (end - last) / 2;
+            match comes(middle) {
+                Some(later) => last = later,
+                None => end = middle,
+            }
+        }
+        Some(last)
     }
 
     /// Returns the next match of the pattern in a local time without changes of the clock.
@@ -213,6 +228,32 @@ mod tests {
         // Half an hour is repeated, and skipped, on Lord Howe Island.
         assert_eq!(next("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T12:00:00Z"), "2026-04-04T14:45:00Z");
         assert_eq!(next("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T12:00:00Z"), "2026-10-03T15:30:00Z");
+    }
+
+    #[test]
+    fn the_last_time_of_a_span_is_found_without_walking_through_it() {
+        let ms = |time: &str| time.parse::<Timestamp>().unwrap().as_millisecond() as u64;
+        let last = |pattern: &str, after: &str, until: &str| {
+            let tz = Some("Europe/Berlin".into());
+            let calendar = Calendar::new(&Repeat { pattern: pattern.into(), tz, limit: None }).unwrap();
+            calendar
+                .last_between(ms(after), ms(until))
+                .map(|time| Timestamp::from_millisecond(time as i64).unwrap().to_string())
+        };
+        let year = ("2026-01-01T00:00:00Z", "2026-12-31T12:34:56Z");
+        assert_eq!(last("* * * * * *", year.0, year.1).as_deref(), Some("2026-12-31T12:34:56Z"));
+        assert_eq!(last("0 9 * * *", year.0, year.1).as_deref(), Some("2026-12-31T08:00:00Z"));
+        assert_eq!(last("0 0 29 2 *", year.0, year.1), None);
+        // Before, in and after a repeated hour, and on both ends of the span.
+        assert_eq!(
+            last("30 2 * * *", "2026-10-24T12:00:00Z", "2026-10-25T01:40:00Z").as_deref(),
+            Some("2026-10-25T00:30:00Z")
+        );
+        assert_eq!(last("0 9 * * *", "2026-01-01T08:00:00Z", "2026-01-02T07:59:59Z"), None);
+        assert_eq!(
+            last("0 9 * * *", "2026-01-01T07:59:59Z", "2026-01-01T08:00:00Z").as_deref(),
+            Some("2026-01-01T08:00:00Z")
+        );
     }
 
     #[test]

@@ -48,7 +48,7 @@ use crate::topic::check_name;
 use driver::{Driver, call};
 use engine::{Engine, Outcome};
 
-pub use calendar::Repeat;
+pub use calendar::{Calendar, Repeat};
 pub use delivery::{CancelReason, Cancellation, JobDelivery, worker_mailbox};
 pub use events::{EventKind, QueueEvent};
 pub use file::{Durability, FileQueueOptions};

@@ -1,0 +1,129 @@
+import { callback, didYouMean, finite, object, options, text } from '../check'
+import { invalid } from '../errors'
+import { addon, callSync } from '../native'
+import type { NativeCalendar } from '../native'
+import type { EventRecord, FlowDefinition, TriggerCause, TriggerDefinition, TriggerKind } from '../types'
+import { decodeSecret } from '../webhook/signature'
+import { Filter } from './filter'
+import { HISTORY_PREFIX } from './names'
+
+const MAX_ID_LENGTH = 200
+const MAX_WAIT_MS = 30 * 24 * 60 * 60 * 1000
+
+const TRIGGER = { id: 'string', on: 'object', start: ['string', 'array'], input: 'function', debounce: 'object', enabled: 'boolean' } as const
+const ON = {
+  event: ['string', 'array'], flow: ['string', 'array'], filter: 'object', schedule: 'string', timezone: 'string', webhook: 'object', manual: 'boolean',
+} as const
+const KINDS = ['event', 'schedule', 'webhook', 'manual'] as const
+
+/** Which options of `on` belong to which kind. */
+const OPTIONS_OF: Record<string, TriggerKind> = { flow: 'event', filter: 'event', timezone: 'schedule' }
+
+/** Windows of causes that start one run together. Times in ms. */
+export interface Debounce { key: ((cause: TriggerCause) => string) | undefined, wait: number, maxWait: number }
+
+/** A definition that was checked. */
+export class Trigger {
+  readonly id: string
+  readonly kind: TriggerKind
+  readonly start: string[]
+  readonly input: TriggerDefinition['input']
+  readonly debounce: Debounce | undefined
+  readonly enabled: boolean
+  /** Globs of the types of events that fire it. */
+  readonly types: string[]
+  readonly calendar: NativeCalendar | undefined
+  /** Keys of its signatures. */
+  readonly secrets: Buffer[]
+  private readonly flows: Set<string> | undefined
+  private readonly filter: Filter | undefined
+  /** Whether it asked for events of triggers. */
+  private readonly followsTriggers: boolean
+
+  /** `at` is the path of the definition in messages. */
+  constructor(at: string, definition: TriggerDefinition) {
+    const { id, on, start, input, debounce, enabled = true } = options(at, object(at, definition), TRIGGER as any)
+    this.id = name(`${at}.id`, id)
+    if (this.id.length > MAX_ID_LENGTH) throw invalid(`${at}.id: expected at most ${MAX_ID_LENGTH} characters, got ${this.id.length}`)
+    const source = options(`${at}.on`, object(`${at}.on`, on), ON as any)
+    const kinds = KINDS.filter(kind => source[kind] !== undefined)
+    if (kinds.length !== 1) throw invalid(`${at}.on: expected exactly one of ${KINDS.join(', ')}${kinds.length ? `, got ${kinds.join(' and ')}` : ''}`)
+    this.kind = kinds[0]!
+    for (const [option, kind] of Object.entries(OPTIONS_OF)) {
+      if (source[option] !== undefined && kind !== this.kind) throw invalid(`${at}.on.${option}: only goes with ${kind}`)
+    }
+    this.start = names(`${at}.start`, start)
+    if (new Set(this.start).size < this.start.length) throw invalid(`${at}.start: names a flow twice`)
+    this.input = input
+    this.enabled = enabled
+    this.types = this.kind === 'event' ? names(`${at}.on.event`, source['event']) : []
+    this.followsTriggers = this.types.some(glob => glob.startsWith('trigger.'))
+    this.flows = source['flow'] === undefined ? undefined : new Set(names(`${at}.on.flow`, source['flow']))
+    this.filter = source['filter'] === undefined ? undefined : new Filter(`${at}.on.filter`, source['filter'])
+    if (source['manual'] === false) throw invalid(`${at}.on.manual: expected true`)
+    this.calendar = source['schedule'] === undefined
+      ? undefined
+      : callSync(() => new addon.NativeCalendar(source['schedule'], source['timezone'], `${at}.on.schedule`, `${at}.on.timezone`))
+    this.secrets = this.kind === 'webhook' ? secretsOf(`${at}.on.webhook`, source['webhook']) : []
+    this.debounce = debounceOf(`${at}.debounce`, debounce)
+    if (this.debounce && (this.kind === 'schedule' || this.kind === 'manual')) {
+      throw invalid(`${at}.debounce: only goes with event and webhook; causes of a ${this.kind} fire at once`)
+    }
+  }
+
+  /** Returns whether an event of a matching type fires it. */
+  matches(subject: string, event: EventRecord): boolean {
+    if (subject.startsWith(HISTORY_PREFIX) && !this.followsTriggers) return false
+    return (!this.flows || this.flows.has(event.flowName!)) && (!this.filter || this.filter.matches(event))
+  }
+}
+
+function name(at: string, value: unknown): string {
+  if (text(at, value) === '') throw invalid(`${at}: expected a non-empty string`)
+  return value as string
+}
+
+function names(at: string, value: unknown): string[] {
+  const list = Array.isArray(value) ? value.map((one, i) => name(`${at}[${i}]`, one)) : [name(at, value)]
+  if (list.length === 0) throw invalid(`${at}: expected at least one`)
+  return list
+}
+
+function secretsOf(at: string, webhook: unknown): Buffer[] {
+  const { secret } = options(at, webhook, { secret: ['string', 'array'] })
+  return names(`${at}.secret`, secret).map((one, i) => decodeSecret(Array.isArray(secret) ? `${at}.secret[${i}]` : `${at}.secret`, one))
+}
+
+function debounceOf(at: string, value: unknown): Debounce | undefined {
+  if (value === undefined) return
+  const { key, wait, maxWait } = options(at, value, { key: 'function', wait: 'number', maxWait: 'number' })
+  if (key !== undefined) callback(`${at}.key`, key)
+  const time = (option: string, ms: unknown): number => {
+    if (finite(`${at}.${option}`, ms) < 1 || (ms as number) > MAX_WAIT_MS) throw invalid(`${at}.${option}: expected milliseconds from 1 to ${MAX_WAIT_MS}, got ${ms}`)
+    return ms as number
+  }
+  const checked = { key, wait: time('wait', wait), maxWait: maxWait === undefined ? Infinity : time('maxWait', maxWait) }
+  if (checked.maxWait < checked.wait) throw invalid(`${at}.maxWait: expected at least wait (${wait}), got ${maxWait}`)
+  return checked
+}
+
+/** Checks definitions. With the flows that there are, also that those to start are among them and have an entry. */
+export function triggersOf(what: string, definitions: unknown, flows?: FlowDefinition[]): Map<string, Trigger> {
+  if (!Array.isArray(definitions)) throw invalid(`${what}: expected an array of triggers`)
+  const triggers = new Map<string, Trigger>()
+  definitions.forEach((definition, i) => {
+    const trigger = new Trigger(`${what}[${i}]`, definition)
+    if (triggers.has(trigger.id)) throw invalid(`${what}[${i}].id: ${JSON.stringify(trigger.id)} is the id of another trigger`)
+    triggers.set(trigger.id, trigger)
+    if (flows) checkStarts(`${what}[${i}].start`, trigger.start, flows)
+  })
+  return triggers
+}
+
+function checkStarts(at: string, starts: string[], flows: FlowDefinition[]): void {
+  for (const start of starts) {
+    const flow = flows.find(({ id }) => id === start)
+    if (!flow) throw invalid(`${at}: there is no flow ${JSON.stringify(start)}${didYouMean(start, flows.map(({ id }) => id))}`)
+    if (!flow.entry) throw invalid(`${at}: the flow ${JSON.stringify(start)} has no entry: which step starts it?`)
+  }
+}

@@ -1,0 +1,180 @@
+import { randomUUID } from 'node:crypto'
+import { didYouMean, json, options, text } from '../check'
+import { invalid, NventError } from '../errors'
+import { currentAdapter } from '../factory'
+import type { Subjects } from '../flow/runtime'
+import { running } from '../running'
+import type { Running } from '../running'
+import { Turns } from '../turns'
+import type {
+  ListedTrigger, ParkedConsumerEvent, StoreAdapter, TriggerStats, TriggerWiring, TriggerWiringOptions,
+} from '../types'
+import { Warnings } from '../warn'
+import { Causes } from './causes'
+import { triggersOf } from './definition'
+import type { Trigger } from './definition'
+import { Starts } from './firing'
+import { ActiveTrigger } from './active'
+
+const OPTIONS = {
+  bus: 'object', stream: 'object', store: 'object', queue: 'object', flows: ['array', 'function'], triggers: ['array', 'function'],
+} as const
+
+const key = Symbol.for('nvent-native.trigger-wirings')
+const shared = globalThis as { [key]?: Set<Triggers> }
+/** The trigger wirings that are started in this JavaScript environment, however often the package was loaded. */
+export const triggerWirings = shared[key] ??= new Set<Triggers>()
+
+export function createTriggerWiring(opts: TriggerWiringOptions): TriggerWiring {
+  return triggerWiringOf('options', opts)
+}
+
+/** `what` is the path of the options in messages. */
+export function triggerWiringOf(what: string, opts: TriggerWiringOptions, subjects?: Partial<Subjects>): TriggerWiring {
+  const checked = options(what, opts, OPTIONS as any) as TriggerWiringOptions
+  if (checked.triggers === undefined) throw invalid(`${what}.triggers is required`)
+  return new Triggers(what, checked, subjects)
+}
+
+/** What a started wiring has. */
+interface Session {
+  store: StoreAdapter
+  causes: Causes
+  active: Map<string, ActiveTrigger>
+  entry: Running
+}
+
+class Triggers implements TriggerWiring {
+  private session: Session | undefined
+  private readonly counters = { fired: 0, started: 0, failed: 0, depth: 0 }
+  private readonly warnings = new Warnings('a trigger')
+  private readonly turns = new Turns()
+
+  constructor(private readonly what: string, private readonly opts: TriggerWiringOptions, private readonly subjects: Partial<Subjects> | undefined) {
+    const { flows, triggers } = opts
+    // What is given as a function is checked when it is called, at the start.
+    if (Array.isArray(triggers)) triggersOf(`${what}.triggers`, triggers, Array.isArray(flows) ? flows : undefined)
+  }
+
+  start(): Promise<void> {
+    return this.turns.take(() => this.begin())
+  }
+
+  stop(): Promise<void> {
+    return this.turns.take(() => this.end())
+  }
+
+  async fire(id: string, data?: any, opts?: { idempotencyKey?: string }): Promise<{ runIds: string[], created: boolean }> {
+    const { idempotencyKey } = options('options', opts, { idempotencyKey: 'string' })
+    const active = this.active(id)
+    if (data !== undefined) json('data', data)
+    if (!await active.gate.isOn()) throw invalid(`trigger ${JSON.stringify(id)} is disabled: enable it first`)
+    return active.fireByHand(idempotencyKey === undefined ? randomUUID() : `key:${idempotencyKey}`, data)
+  }
+
+  async list(): Promise<ListedTrigger[]> {
+    const { store, active } = this.open()
+    const consumers = new Map((await store.consumers()).map(consumer => [consumer.name, consumer]))
+    return Promise.all([...active.values()].map(async ({ trigger, gate, firing, schedule, consumerName }) => {
+      const [enabled, { fired, lastFiredAt }] = await Promise.all([gate.isOn(), firing.history.count()])
+      const nextRunAt = enabled ? schedule?.next() ?? undefined : undefined
+      return {
+        id: trigger.id, kind: trigger.kind, enabled, fired, parked: consumers.get(consumerName)?.parked ?? 0,
+        ...lastFiredAt === undefined ? {} : { lastFiredAt }, ...nextRunAt === undefined ? {} : { nextRunAt },
+      }
+    }))
+  }
+
+  enable(id: string): Promise<void> {
+    return this.active(id).set(true)
+  }
+
+  disable(id: string): Promise<void> {
+    return this.active(id).set(false)
+  }
+
+  async parked(id: string, opts?: { limit?: number, after?: string }): Promise<ParkedConsumerEvent[]> {
+    return this.active(id).consumer.parked(opts)
+  }
+
+  async replay(id: string, positions?: string[]): Promise<number> {
+    return this.active(id).consumer.replay(positions)
+  }
+
+  stats(): TriggerStats {
+    const active = [...this.session?.active.values() ?? []]
+    const sum = (count: (one: ActiveTrigger) => number): number => active.reduce((total, one) => total + count(one), 0)
+    return {
+      triggers: active.length, ...this.counters,
+      waiting: sum(({ windows }) => windows?.waiting ?? 0),
+      parked: sum(({ consumer }) => consumer.stats().parked),
+    }
+  }
+
+  /** Returns a trigger that requests are for, or undefined. @internal */
+  webhook(id: string): ActiveTrigger | undefined {
+    const active = this.session?.active.get(id)
+    return active?.trigger.kind === 'webhook' ? active : undefined
+  }
+
+  private open(): Session {
+    if (!this.session) throw new NventError('NVENT_CLOSED', 'the triggers are not started: await start() of their wiring first')
+    return this.session
+  }
+
+  private active(id: string): ActiveTrigger {
+    const { active } = this.open()
+    const found = active.get(text('id', id))
+    if (!found) throw new NventError('NVENT_NOT_FOUND', `there is no trigger ${JSON.stringify(id)}${didYouMean(id, [...active.keys()])}`)
+    return found
+  }
+
+  private async begin(): Promise<void> {
+    if (this.session) return
+    const { what, opts, subjects, counters } = this
+    const store = opts.store ?? currentAdapter('store')
+    if (typeof store.consume !== 'function') throw invalid(`${what}.store: triggers need a store of this package, which has a feed`)
+    const queue = opts.queue ?? currentAdapter('queue', false)
+    const flows = typeof opts.flows === 'function' ? opts.flows() : opts.flows
+    const definitions = typeof opts.triggers === 'function' ? opts.triggers() : opts.triggers
+    const triggers = triggersOf(`${what}.triggers`, definitions, flows)
+    const starts = new Starts({ store, queue, flows, subjects, counters })
+    const causes = new Causes(store, this.warnings.handlerFailed)
+    const entry: Running = { stop: () => this.stop(), store, queue }
+    const session: Session = { store, causes, entry, active: new Map() }
+    try {
+      await Promise.all(Array.from(triggers.values(), async (trigger: Trigger) => {
+        const active = new ActiveTrigger(trigger, starts, causes, this.warnings.handlerFailed)
+        session.active.set(trigger.id, active)
+        await active.start()
+      }))
+    }
+    catch (error) {
+      await this.close(session).catch(() => {})
+      throw error
+    }
+    // In the order of the definition.
+    session.active = new Map(Array.from(triggers.keys(), id => [id, session.active.get(id)!]))
+    causes.start()
+    this.session = session
+    running.add(entry)
+    triggerWirings.add(this)
+  }
+
+  private async end(): Promise<void> {
+    const { session } = this
+    if (!session) return
+    this.session = undefined
+    triggerWirings.delete(this)
+    running.delete(session.entry)
+    await this.close(session)
+  }
+
+  private async close({ active, causes }: Session): Promise<void> {
+    causes.stop()
+    const stopped = await Promise.allSettled([...active.values()].map(one => one.stop()))
+    for (const result of stopped) {
+      if (result.status === 'rejected') throw result.reason
+    }
+  }
+}
