@@ -1,9 +1,16 @@
-/** Whole flows. */
-import { createEventBus, createFlowWiring, MemoryQueueAdapter, MemoryStoreAdapter } from '../dist/index.mjs'
+/** Whole flows: a chain of ten steps, a hundred at once. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import {
+  createEventBus, createFlowWiring, FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, RedisStoreAdapter,
+} from '../dist/index.mjs'
+import { startRedis } from '../examples/redis-server.mjs'
 import { inFlight } from './harness.mjs'
 
 const STEPS = 10
 const RUNS = 100
+const WORK = `a flow of ${STEPS} steps, ${RUNS} at once`
+const BULLMQ = 'BullMQ, FlowProducer'
 
 const step = i => `step-${String(i).padStart(2, '0')}`
 const flow = {
@@ -12,11 +19,41 @@ const flow = {
   steps: Object.fromEntries(Array.from({ length: STEPS - 1 }, (_, i) =>
     [step(i + 1), { queue: 'work', subscribes: [`done-${i}`], emits: [`done-${i + 1}`] }])),
 }
+const done = { removeOnComplete: true }
 
 export default async function (bench) {
+  const memory = await natively(bus => new MemoryStoreAdapter({ bus }), () => new MemoryQueueAdapter({ defaultJobOptions: done }))
+  await bench.row({
+    name: `${WORK}, in memory (per flow: 32 events stored, indexed and delivered, ${STEPS} jobs run)`,
+    ops: RUNS,
+    contenders: { native: memory.run },
+  })
+  await memory.close()
+  // A run without packages and servers ends here.
+  if (bench.scale < 1) return
+
+  const folder = mkdtempSync(join(process.env.NVENT_BENCH_DIR ?? '.', 'nvent-bench-'))
+  const server = await startRedis({ appendfsync: 'everysec' })
+  const queue = name => new FileQueueAdapter({ dataDir: join(folder, name), defaultJobOptions: done })
+  const file = await natively(bus => new FileStoreAdapter({ dataDir: join(folder, 'store'), bus }), () => queue('queue'))
+  const redis = await natively(bus => new RedisStoreAdapter({ connection: { port: server.port }, bus }), () => queue('queue-redis'))
+  const peer = await bullmq(server.port)
+  await bench.row({
+    name: `${WORK}, on files and on Redis`,
+    ops: RUNS,
+    contenders: { 'native': file.run, 'native, events on Redis, jobs on files': redis.run, [BULLMQ]: peer.run },
+    why: 'a step here is five stored events, each of which can be read, followed and replayed; a job of BullMQ is a hash that is removed at its end',
+  })
+  await Promise.all([file.close(), redis.close(), peer.close()])
+  await server.stop()
+  rmSync(folder, { recursive: true })
+}
+
+async function natively(createStore, createQueue) {
   const bus = createEventBus()
-  const store = new MemoryStoreAdapter({ bus })
-  const queue = new MemoryQueueAdapter({ defaultJobOptions: { removeOnComplete: true } })
+  const store = createStore(bus)
+  const queue = createQueue()
+  await store.init()
   await queue.init()
   const wiring = createFlowWiring({ bus, store, queue, flows: [flow] })
   await wiring.start()
@@ -37,23 +74,51 @@ export default async function (bench) {
     if (id && --missing === 0) allEnded()
   })
   let run = 0
-  await bench.row({
-    name: `a flow of ${STEPS} steps, ${RUNS} at once (per flow: 32 events stored, indexed and delivered, ${STEPS} jobs run)`,
-    ops: RUNS,
-    contenders: {
-      native: async (n) => {
-        const all = new Promise(resolve => allEnded = resolve)
-        missing = n
-        await inFlight(n, n, async () => {
-          const runId = `run-${run++}`
-          bus.publish({ type: 'flow.start', runId, flowName: flow.id, data: {} })
-          await queue.enqueue('work', { name: step(0), data: { flowId: runId, flowName: flow.id, input: {} }, opts: { jobId: `${runId}__${step(0)}` } })
-        })
-        await all
-      },
+  return {
+    run: async (n) => {
+      const all = new Promise(resolve => allEnded = resolve)
+      missing = n
+      await inFlight(n, n, async () => {
+        const runId = `run-${run++}`
+        bus.publish({ type: 'flow.start', runId, flowName: flow.id, data: {} })
+        await queue.enqueue('work', { name: step(0), data: { flowId: runId, flowName: flow.id, input: {} }, opts: { jobId: `${runId}__${step(0)}` } })
+      })
+      await all
     },
+    close: async () => {
+      await wiring.stop()
+      await queue.close()
+      await store.close()
+    },
+  }
+}
+
+/** A chain is a job whose child has a child, and so on: the innermost runs first. */
+async function bullmq(port) {
+  const { FlowProducer, Worker } = await import('bullmq')
+  const connection = { host: '127.0.0.1', port }
+  const producer = new FlowProducer({ connection })
+  let missing = 0
+  let allEnded
+  const worker = new Worker('work', async job => ({ step: job.name }), { connection, concurrency: 16 })
+  worker.on('completed', ({ name }) => {
+    if (name === step(STEPS - 1) && --missing === 0) allEnded()
   })
-  await wiring.stop()
-  await queue.close()
-  await store.close()
+  await worker.waitUntilReady()
+  let run = 0
+  const chain = (runId, i) => ({
+    name: step(i), queueName: 'work', data: { runId }, opts: done, ...i > 0 && { children: [chain(runId, i - 1)] },
+  })
+  return {
+    run: async (n) => {
+      const all = new Promise(resolve => allEnded = resolve)
+      missing = n
+      await inFlight(n, n, () => producer.add(chain(`run-${run++}`, STEPS - 1)))
+      await all
+    },
+    close: async () => {
+      await worker.close()
+      await producer.close()
+    },
+  }
 }

@@ -19,9 +19,13 @@ function noted({ contenders, unit, limit, met }) {
   return limit === undefined ? lines : [`${met ? '✓' : '✗'} at most ${limit} ${unit}`, ...lines]
 }
 
-const native = ({ contenders, unit }) => unit
-  ? `${short(contenders.native.median)} ${unit} (${short(contenders.native.min)}–${short(contenders.native.max)})`
-  : micro(contenders.native.ns.median)
+/** Rows without a contender of ours compare sizes. */
+const isGrowth = ({ contenders }) => !contenders.native
+const native = ({ contenders, unit }) => !contenders.native
+  ? ''
+  : unit
+    ? `${short(contenders.native.median)} ${unit} (${short(contenders.native.min)}–${short(contenders.native.max)})`
+    : micro(contenders.native.ns.median)
 const missed = ({ ratios = [], met }) => met === false || ratios.some(({ time, cpu }) => time.met === false || cpu.met === false)
 const because = row => row.why ?? 'the reason is not known'
 const lines = row => row.unit ? noted(row) : comparisons(row)
@@ -66,7 +70,7 @@ function cells(row, names, { spread }) {
     const contender = row.contenders[name]
     if (!contender) return '–'
     const { median, min, max } = figures(contender)
-    const value = name === winner && Object.keys(row.contenders).length > 1 ? `**${show(median)}**` : show(median)
+    const value = name === winner && !isGrowth(row) && Object.keys(row.contenders).length > 1 ? `**${show(median)}**` : show(median)
     return spread ? `${value} (${show(min)}–${show(max)})` : value
   })
 }
@@ -116,7 +120,7 @@ export function markdown(results) {
       out.push('', ...table([...header(['work', ...names]), ...group.map(row => [name(row), ...cells(row, names, { spread: true })])]))
     }
     out.push(...mainThread(rows))
-    const behind = rows.filter(row => row.why && !best(row).includes('native'))
+    const behind = rows.filter(row => row.why && !isGrowth(row) && !best(row).includes('native'))
     const reasons = new Set(behind.map(({ why }) => why))
     const of = reason => behind.filter(({ why }) => why === reason).map(({ name }) => name)
     if (behind.length > 0) out.push('', 'Where another is faster, and why:', '', ...[...reasons].map(reason => `- ${of(reason).join('; ')}: ${reason}.`))

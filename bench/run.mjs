@@ -19,7 +19,9 @@ const AREAS = {
   redis: 'Redis store',
   stream: 'Delivery in memory',
   paths: 'Delivery on files and Redis',
+  feed: 'Following the log',
   flow: 'Flows',
+  growth: 'How cost grows',
   footprint: 'Memory taken',
 }
 
