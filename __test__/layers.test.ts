@@ -11,8 +11,8 @@ const sources = (dir: string, ending: string): string[] => readdirSync(join(root
 const read = (file: string): string => readFileSync(join(root, file), 'utf8')
 
 const LAYERS = [
-  ['error', 'sync', 'time', 'health', 'metrics', 'topic', 'name', 'json', 'event', 'op', 'wake', 'disk', 'fanout', 'backoff', 'latch'],
-  ['redis'],
+  ['error', 'sync', 'time', 'health', 'metrics', 'topic', 'name', 'json', 'event', 'op', 'wake', 'disk', 'fanout', 'backoff', 'latch', 'tls'],
+  ['redis', 'http'],
   ['store', 'stream', 'queue', 'bus'],
   ['wiring'],
   ['node'],

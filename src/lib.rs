@@ -7,7 +7,7 @@
 //! | boundary | [`node`] | what JavaScript can call; the only place that names napi |
 //! | wiring | [`wiring`] | persists, tracks and routes events: flow wiring and the stream coordinator |
 //! | adapters | [`store`], [`stream`], [`queue`], [`bus`] | each does one thing and knows none of the others |
-//! | transport | [`redis`] | the connection that the Redis backends share |
+//! | transport | [`redis`], [`http`] | the connection that the Redis backends share, and the client of webhooks |
 //! | ground | [`event`], [`topic`], [`json`], [`fanout`], [`op`], [`health`], [`error`], [`time`], [`metrics`], `disk` | values and mechanisms |
 //!
 //! A store announces what it stored to a bus; operations begin when they are called, and are awaited for their result:
@@ -44,6 +44,7 @@ pub mod error;
 pub mod event;
 pub mod fanout;
 pub mod health;
+pub mod http;
 pub mod json;
 mod latch;
 pub mod metrics;
@@ -57,6 +58,7 @@ pub mod store;
 pub mod stream;
 mod sync;
 pub mod time;
+mod tls;
 pub mod topic;
 mod wake;
 pub mod wiring;

@@ -127,6 +127,10 @@ export interface NativeCalendar {
   last(after: number, until: number): number | null
 }
 
+export interface NativeHttp {
+  post(request: string): Reply
+}
+
 interface Addon {
   Bridge: new (onWake: () => void) => NativeBridge
   NativeBus: new (bridge: NativeBridge) => NativeBus
@@ -144,6 +148,14 @@ interface Addon {
   NativeQueue: {
     memory(bridge: NativeBridge, options: string): NativeQueue
     file(bridge: NativeBridge, options: string): NativeQueue
+  }
+  NativeHttp: (new (bridge: NativeBridge) => NativeHttp) & {
+    /** Throws where a request to the URL, with these headers and secrets, could not be sent. */
+    check(url: string | null, headers: string[][], secrets: string[]): void
+    /** The header `webhook-signature`. `timestamp` is in seconds. */
+    sign(secrets: string[], id: string, timestamp: number, body: Buffer): string
+    /** Whether a signature was made with one of the secrets. The age of `timestamp`, in seconds, is for the caller to check. */
+    verify(secrets: string[], id: string, timestamp: number, body: Buffer, signature: string): boolean
   }
   NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, stream: NativeStream | null, target: number, options: string) => NativeWiring
   NativeFlowWiring: { checkFlows(flows: string): void } & (new (

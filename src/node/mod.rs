@@ -7,6 +7,7 @@ mod bridge;
 mod bus;
 mod calendar;
 mod consumer;
+mod http;
 mod metrics;
 mod queue;
 mod redis;

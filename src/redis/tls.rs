@@ -2,18 +2,16 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{
-    self, AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use tokio_rustls::rustls::{self, AlertDescription, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use crate::error::{Error, Result};
+use crate::tls::{certificates, is_pem, roots, unusable};
 
 /// The TLS options of a connection. Certificates and keys are PEM text, or paths of PEM files.
 #[derive(Clone, PartialEq, Eq)]
@@ -88,7 +86,7 @@ impl TlsOptions {
 
     fn build(&self) -> Result<ClientConfig> {
         let builder = if self.reject_unauthorized {
-            ClientConfig::builder().with_root_certificates(self.roots()?)
+            ClientConfig::builder().with_root_certificates(roots("connection.tls", &self.ca, "set connection.tls.ca")?)
         } else {
             let verifier = Arc::new(AcceptAny(Arc::new(ring::default_provider())));
             ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier)
@@ -108,56 +106,6 @@ impl TlsOptions {
             _ => Err(Error::invalid("connection.tls: cert and key belong together: give both, or none")),
         }
     }
-
-    fn roots(&self) -> Result<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        for ca in &self.ca {
-            for certificate in certificates("connection.tls.ca", ca)? {
-                roots.add(certificate).map_err(|e| unusable("connection.tls.ca", ca, &e))?;
-            }
-        }
-        if !self.ca.is_empty() {
-            return Ok(roots);
-        }
-        let native = rustls_native_certs::load_native_certs();
-        let named = std::env::var("SSL_CERT_FILE").ok();
-        if let (true, Some(error)) = (native.certs.is_empty() || named.is_some(), native.errors.first()) {
-            let origin = named.map_or_else(|| "the system's roots".to_owned(), |file| format!("SSL_CERT_FILE={file}"));
-            return Err(Error::invalid(format!(
-                "connection.tls: {origin} cannot be read: {error}; set connection.tls.ca"
-            )));
-        }
-        // Some of a system's roots may be unreadable; it matters only whether the server's is among them.
-        roots.add_parsable_certificates(native.certs);
-        if let Some(file) = std::env::var("NODE_EXTRA_CA_CERTS").ok().filter(|file| !file.is_empty()) {
-            roots.add_parsable_certificates(certificates("NODE_EXTRA_CA_CERTS", &file)?);
-        }
-        Ok(roots)
-    }
-}
-
-fn is_pem(text: &str) -> bool {
-    text.contains("-----BEGIN")
-}
-
-/// Returns the error of PEM text or of a PEM file. PEM text is never quoted.
-fn unusable(option: &str, given: &str, error: &dyn fmt::Display) -> Error {
-    match is_pem(given) {
-        true => Error::invalid(format!("{option}: not usable: {error}")),
-        false => Error::invalid(format!("{option}: {} is not usable: {error}", Path::new(given).display())),
-    }
-}
-
-fn certificates(option: &str, given: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let read: std::result::Result<Vec<_>, _> = match is_pem(given) {
-        true => CertificateDer::pem_slice_iter(given.as_bytes()).collect(),
-        false => CertificateDer::pem_file_iter(given).and_then(Iterator::collect),
-    };
-    let certificates = read.map_err(|e| unusable(option, given, &e))?;
-    if certificates.is_empty() {
-        return Err(unusable(option, given, &"it contains no certificate"));
-    }
-    Ok(certificates)
 }
 
 /// Converts an error of a TLS connection. Failures that a retry does not resolve, such as an untrusted certificate, are
