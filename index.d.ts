@@ -171,6 +171,8 @@ interface EventRecord {
     attempt?: number;
     /** The payload: any JSON value. */
     data?: any;
+    /** W3C trace context of its append, where the application traces. The spans of what the event leads to continue it. */
+    traceparent?: string;
     /** Any further field, kept as it came. */
     [field: string]: any;
 }
@@ -1054,6 +1056,8 @@ interface JobOptions {
     removeOnComplete?: boolean | number | KeepJobs;
     /** Removes the job after its final failure; a number keeps that many of the newest, false all. Default 10,000 for each queue. */
     removeOnFail?: boolean | number | KeepJobs;
+    /** W3C trace context that the spans of its attempts continue. Set by `enqueue` where the application traces. */
+    traceparent?: string;
 }
 /** Which of the jobs that ended are kept, looked at when one ends: the newest `count`, and of them those that ended at most `age` seconds ago. */
 type KeepJobs = {
@@ -1386,6 +1390,7 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     private enqueued;
     init(): Promise<void>;
     enqueue(queue: string, job: NewJob): Promise<string>;
+    private add;
     schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string>;
     getJob(queue: string, id: string): Promise<Job | null>;
     getJobs(queue: string, query?: JobQuery): Promise<Job[]>;

@@ -2,6 +2,7 @@ import { callback, json, object, text } from './check'
 import { invalid, toPromise } from './errors'
 import { addon, bridge, flushBuses, callSync, offDelivery, onAnnouncement } from './native'
 import type { NativeBus } from './native'
+import { activeTraceparent, withTraceparent } from './trace'
 import type { EventBus } from './types'
 import { Warnings } from './warn'
 
@@ -31,7 +32,10 @@ export class NventEventBus implements EventBus {
   publish(event: any): void {
     object('event', event)
     if (text('event.type', event.type) === '') throw invalid('event.type: expected a non-empty string')
-    const forNative = this.native.hasListeners() ? json('event', event) : undefined
+    // A stored event has the trace of its append.
+    const forNative = this.native.hasListeners()
+      ? withTraceparent(json('event', event), event, 'id' in event ? undefined : activeTraceparent())
+      : undefined
     // Earlier announcements are dispatched first.
     flushBuses()
     this.dispatch(event)

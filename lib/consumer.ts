@@ -4,6 +4,7 @@ import { registerWeakly } from './metrics/registry'
 import { CONSUMER } from './metrics/tables'
 import { addon, bridge, call, callSync, registerTarget, releaseTarget } from './native'
 import type { NativeConsumer, NativeStore } from './native'
+import { maybeInSpan, messaging } from './trace'
 import type { ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, EventRecord, FeedEntry, FeedReadOptions, ParkedConsumerEvent } from './types'
 
 const CONSUME = {
@@ -176,7 +177,13 @@ export class NventConsumer implements Consumer {
       for (const [subject, position, attempt, event] of rows) {
         if (signal.aborted) break
         try {
-          await this.handler(event, { subject, position, attempt, signal })
+          await maybeInSpan(
+            () => ({
+              name: `process ${this.name}`, kind: 'CONSUMER', parent: event['traceparent'],
+              attributes: { ...messaging('process', 'process', subject, { id: event.id, runId: event.runId }), 'messaging.consumer.group.name': this.name, 'nvent.event.type': event.type },
+            }),
+            () => this.handler(event, { subject, position, attempt, signal }),
+          )
         }
         catch (error) {
           this.failed(error)

@@ -6,8 +6,10 @@ import { registerWeakly } from './metrics/registry'
 import { QUEUE } from './metrics/tables'
 import { addon, bridge, call, callSync, flushDeliveries, healthOf, offDelivery, onDelivery } from './native'
 import type { NativeQueue, Reply } from './native'
+import { inSpan, maybeInSpan, messaging, traceparentOf, tracing } from './trace'
+import type { SpanSpec } from './trace'
 import type {
-  FileQueue, FileQueueOptions, Job, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, QueueOptions, QueueStats, ScheduleOptions, WorkerOptions,
+  FileQueue, FileQueueOptions, Job, JobOptions, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, QueueOptions, QueueStats, ScheduleOptions, WorkerOptions,
 } from './types'
 import { Warnings, warnOnce } from './warn'
 
@@ -73,10 +75,11 @@ function finiteNumbers(path: string, value: unknown, infinite: Record<string, un
   return own ?? value
 }
 
-/** Serialises a job. */
-function newJob(job: NewJob): string {
+/** Serialises a job. Its attempts continue the trace, unless its options have one. */
+function newJob(job: NewJob, traceparent?: string): string {
   const { opts } = object('job', job)
-  const own = finiteNumbers('job.opts', jobOptions('job.opts', opts), INFINITE_JOB_OPTIONS)
+  let own: any = finiteNumbers('job.opts', jobOptions('job.opts', opts), INFINITE_JOB_OPTIONS)
+  if (traceparent !== undefined && (own === undefined || typeof own === 'object')) own = { traceparent, ...own }
   return jsonObject('job', own === opts ? job : { ...job, opts: own })
 }
 
@@ -84,6 +87,14 @@ const whole = (what: string, value: number | undefined): number | undefined => {
   if (value !== undefined && !(Number.isInteger(value) && value >= 0)) throw invalid(`${what}: expected a whole number from 0, got ${value}`)
   return value
 }
+
+/** Returns the span of an attempt, which continues the trace of whoever enqueued the job. */
+const attemptSpan = (queue: string, job: Job): SpanSpec => ({
+  name: `process ${queue}`,
+  kind: 'CONSUMER',
+  attributes: { ...messaging('process', 'process', queue, { id: job.id }), 'nvent.job.name': job.name, 'nvent.job.attempt': (job.attemptsMade ?? 0) + 1 },
+  parent: (job as { opts?: JobOptions }).opts?.traceparent,
+})
 
 /** The queue adapter of every backend. */
 export abstract class NventQueueAdapter implements QueueAdapter {
@@ -116,7 +127,18 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   }
 
   async enqueue(queue: string, job: NewJob): Promise<string> {
-    const id = call<string>(() => this.native.enqueue(text('queue', queue), newJob(job)))
+    const traced = tracing()
+    if (!traced) return this.add(queue, job)
+    const spec: SpanSpec = { name: `enqueue ${queue}`, kind: 'PRODUCER', attributes: { ...messaging('enqueue', 'send', String(queue)), 'nvent.job.name': String(job?.name) } }
+    return inSpan(traced, spec, async (span) => {
+      const id = await this.add(queue, job, traceparentOf(traced, span))
+      span.setAttribute('messaging.message.id', id)
+      return id
+    })
+  }
+
+  private add(queue: string, job: NewJob, traceparent?: string): string | Promise<string> {
+    const id = call<string>(() => this.native.enqueue(text('queue', queue), newJob(job, traceparent)))
     this.counters.enqueued += 1
     // Without the values, which would keep each other alive.
     if (id instanceof Promise) this.enqueued = Promise.allSettled([this.enqueued, id]).then(() => {})
@@ -200,7 +222,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     const end = this.subscribe(
       () => this.native.registerWorker(text('queue', queue), text('jobName', jobName), settings),
       // Not awaited: the queue bounds the number of jobs that run at a time.
-      ({ token, job }: { token: number, job: Job }) => void this.run(token, job, handler),
+      ({ token, job }: { token: number, job: Job }) => void this.run(queue, token, job, handler),
     )
     // The queue has taken back what the worker before had not started.
     this.workers.get(key)?.()
@@ -238,7 +260,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   }
 
   /** Runs a handler and commits its outcome. */
-  private async run(token: number, job: Job, handler: (job: any, ctx: any) => Promise<any>): Promise<void> {
+  private async run(queue: string, token: number, job: Job, handler: (job: any, ctx: any) => Promise<any>): Promise<void> {
     const progress = async (value: unknown): Promise<void> => {
       await call(() => this.native.progress(token, json('progress', value)))
     }
@@ -249,7 +271,10 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     this.counters.started += 1
     const controller = new AbortController()
     this.attempts.set(token, controller)
-    const { outcome, answered } = await runTracked(async () => json('result', await handler(job, { progress, signal: controller.signal }) ?? null))
+    const { outcome, answered } = await runTracked(async () => maybeInSpan(
+      () => attemptSpan(queue, job),
+      async () => json('result', await handler(job, { progress, signal: controller.signal }) ?? null),
+    ))
     this.attempts.delete(token)
     this.counters[outcome.status === 'fulfilled' ? 'completed' : 'failed'] += 1
     try {

@@ -10,7 +10,9 @@ import { registerWeakly } from './metrics/registry'
 import { STORE } from './metrics/tables'
 import { addon, bridge, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
 import type { NativeStore } from './native'
-import type { ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
+import { inSpan, messaging, traceparentOf, tracing, withTraceparent } from './trace'
+import type { SpanSpec } from './trace'
+import type { ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, NewEvent, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
 import { Warnings } from './warn'
 
 const READ = { types: 'array', after: 'string', before: 'string', from: 'number', to: 'number', limit: 'number', order: 'string' } as const
@@ -76,6 +78,16 @@ export abstract class NventStoreAdapter implements StoreAdapter {
     this.warnings = new Warnings(`the ${backend} store`)
     this.endMetrics = registerWeakly(this, { metrics: STORE, labels: { backend }, ...dataDir === undefined ? {} : { shared: resolve(dataDir) } }, store => store.stats())
     const { native } = this
+    const append = (subject: string, event: NewEvent, expected: string | undefined, traceparent?: string): EventRecord | Promise<EventRecord> => {
+      const copy = plainEvent(event)
+      if (copy && traceparent !== undefined && !('traceparent' in copy)) copy['traceparent'] = traceparent
+      const body = copy ? JSON.stringify(copy) : withTraceparent(jsonObject('event', event), event, traceparent)
+      const stored = call<EventRecord>(() => native.append(text('subject', subject), body, expected, copy !== undefined))
+      if (!(stored instanceof Promise)) flushBuses()
+      if (!copy) return stored
+      const complete = ({ id, ts }: EventRecord): EventRecord => ({ id, ts, ...copy }) as EventRecord
+      return stored instanceof Promise ? stored.then(complete) : complete(stored)
+    }
     this.stream = {
       append: async (subject, event, opts) => {
         const { expectedLastId } = options('options', opts, { expectedLastId: ['string', 'any'] })
@@ -83,13 +95,14 @@ export abstract class NventStoreAdapter implements StoreAdapter {
           throw invalid('options.expectedLastId: expected an event id, or null for an empty subject')
         }
         const expected = expectedLastId === undefined ? undefined : expectedLastId === null ? '' : text('options.expectedLastId', expectedLastId)
-        const copy = plainEvent(event)
-        const body = copy ? JSON.stringify(copy) : jsonObject('event', event)
-        const stored = call<EventRecord>(() => native.append(text('subject', subject), body, expected, copy !== undefined))
-        if (!(stored instanceof Promise)) flushBuses()
-        if (!copy) return stored
-        const complete = ({ id, ts }: EventRecord): EventRecord => ({ id, ts, ...copy }) as EventRecord
-        return stored instanceof Promise ? stored.then(complete) : complete(stored)
+        const traced = tracing()
+        if (!traced) return append(subject, event, expected)
+        const spec: SpanSpec = { name: 'append', kind: 'PRODUCER', attributes: { ...messaging('append', 'send', String(subject), { runId: event?.['runId'] }), 'nvent.event.type': String(event?.type) } }
+        return inSpan(traced, spec, async (span) => {
+          const record = await append(subject, event, expected, traceparentOf(traced, span))
+          span.setAttribute('messaging.message.id', record.id)
+          return record
+        })
       },
       read: async (subject, opts) => call<EventRecord[]>(() => native.read(text('subject', subject), readOptions(opts))),
       subscribe: async (subject, onEvent) => this.listen(subject, onEvent),

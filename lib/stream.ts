@@ -5,6 +5,7 @@ import { registerWeakly } from './metrics/registry'
 import { STREAM } from './metrics/tables'
 import { addon, bridge, call, healthOf, callSync, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
+import { inSpan, messaging, tracing } from './trace'
 import type { MemoryStreamOptions, StreamAdapter, StreamEvent, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
 import { Warnings } from './warn'
 
@@ -44,7 +45,10 @@ export abstract class NventStreamAdapter implements StreamAdapter {
 
   async publish(topic: string, event: StreamEvent): Promise<void> {
     const message = jsonObject('event', event)
-    await call(() => this.native.publish(text('topic', topic), message))
+    const traced = tracing()
+    const publish = (): Promise<void> | void => call<void>(() => this.native.publish(text('topic', topic), message))
+    if (!traced) await publish()
+    else await inSpan(traced, { name: 'publish', kind: 'PRODUCER', attributes: messaging('publish', 'send', String(topic)) }, publish)
   }
 
   async subscribe(topic: string, handler: (event: any, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle> {

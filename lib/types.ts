@@ -30,6 +30,8 @@ export interface EventRecord {
   attempt?: number
   /** The payload: any JSON value. */
   data?: any
+  /** W3C trace context of its append, where the application traces. The spans of what the event leads to continue it. */
+  traceparent?: string
   /** Any further field, kept as it came. */
   [field: string]: any
 }
@@ -956,6 +958,8 @@ export interface JobOptions {
   removeOnComplete?: boolean | number | KeepJobs
   /** Removes the job after its final failure; a number keeps that many of the newest, false all. Default 10,000 for each queue. */
   removeOnFail?: boolean | number | KeepJobs
+  /** W3C trace context that the spans of its attempts continue. Set by `enqueue` where the application traces. */
+  traceparent?: string
 }
 
 /** Which of the jobs that ended are kept, looked at when one ends: the newest `count`, and of them those that ended at most `age` seconds ago. */

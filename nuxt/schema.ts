@@ -36,7 +36,7 @@ const retention = { maxAgeMs: number(1), maxEventsPerSubject: number(1) }
 
 const jobOptions = {
   jobId: text, attempts: number(), backoff: any, delay: number(), priority: number(), lifo: flag, timeout: number(1),
-  removeOnComplete: any, removeOnFail: any,
+  removeOnComplete: any, removeOnFail: any, traceparent: text,
 } satisfies SchemaOf<JobOptions>
 
 export const coordinator = {

@@ -41,8 +41,8 @@ async function buildFace() {
     format: 'cjs',
     platform: 'node',
     target: 'node20',
-    // The addon, which lib/loader.ts requires by literal names.
-    external: ['*.node', 'nvent-native-*'],
+    // The addon, which lib/loader.ts requires by literal names, and the application's own tracing.
+    external: ['*.node', 'nvent-native-*', '@opentelemetry/api'],
   })
   const names = Object.keys(createRequire(import.meta.url)('../dist/index.cjs')).sort()
   const lines = ['import native from \'./index.cjs\'', '', 'export const {', ...names.map(name => `  ${name},`), '} = native', '']

@@ -296,6 +296,35 @@ fn a_job_carries_the_first_payload_of_each_name_and_its_id() {
 }
 
 #[test]
+fn a_job_carries_the_trace_of_the_event_that_triggered_it() {
+    let flow = order();
+    let mut state = RunState::default();
+    let events = ["start", "emit checked", "emit paid", "emit packed", "emit paid", "done ship"];
+    let opts = |state: &RunState, step: &str| -> Value {
+        let step = flow.steps.iter().find(|other| other.name == step).unwrap();
+        serde_json::from_str(&state.trigger_again("r", &flow, step).unwrap().opts).unwrap()
+    };
+    for (i, text) in events.into_iter().enumerate() {
+        let mut event = record(i + 1, text);
+        event["traceparent"] = format!("00-trace-{i}").into();
+        event["data"]["input"] = 1.into();
+        state.fold(&event.to_string()).unwrap();
+    }
+    assert_eq!(opts(&state, "check")["traceparent"], "00-trace-0");
+    assert_eq!(opts(&state, "pay")["traceparent"], "00-trace-1");
+    // The last of those that it waits for; a repeated emit triggers nothing.
+    assert_eq!(opts(&state, "ship")["traceparent"], "00-trace-3");
+    assert_eq!(opts(&state, "thank")["traceparent"], "00-trace-5");
+
+    let mut state = fold(&["start", "emit checked"]);
+    let mut odd = record(9, "emit packed");
+    odd["traceparent"] = json!({ "not": "text" });
+    state.fold(&odd.to_string()).unwrap();
+    assert_eq!(opts(&state, "pay"), json!({ "jobId": "r__pay" }));
+    assert_eq!(opts(&state, "ship"), json!({ "jobId": "r__ship" }));
+}
+
+#[test]
 fn a_waited_for_step_and_an_emit_without_payload_give_no_input() {
     let open =
         flow(json!({ "id": "f", "entry": { "step": "a" }, "steps": { "b": { "subscribes": ["step:a", "x"] } } }));

@@ -8,6 +8,7 @@ import { jobOptionsOf, queueOf } from './define'
 import { END_TYPES, FlowRuntime, runtimes, TERMINAL_TYPES } from './runtime'
 import { whileRetryable } from './retry'
 import { deleteState } from './state'
+import { maybeInSpan } from '../trace'
 
 /** How often a conditional append is tried while others append to the run. */
 const MAX_CONFLICTS = 1_000
@@ -45,31 +46,39 @@ export async function startFlow<Input = any>(flow: Flow<Input> | string, input: 
 
 /**
  * Stores `flow.start`, with further fields where they are given, then enqueues the entry step. Starts nothing where the run
- * exists, and resolves with its `flow.start` then.
+ * exists, and resolves with its `flow.start` then. `parent` is the trace context that the start continues.
  */
-export async function startRun(located: Located, runId: string, input: unknown, fields: object = {}): Promise<{ created: boolean, start?: EventRecord | undefined }> {
-  const { flow, runtime } = located
+export async function startRun(located: Located, runId: string, input: unknown, fields: object = {}, parent?: unknown): Promise<{ created: boolean, start?: EventRecord | undefined }> {
+  const { flow } = located
   if (!flow.entry) throw invalid(`flow ${JSON.stringify(flow.id)} has no entry: which step starts it?`)
+  return maybeInSpan(
+    () => ({ name: `start ${flow.id}`, kind: 'INTERNAL', attributes: { 'nvent.flow.name': flow.id, 'nvent.flow.run.id': runId }, parent }),
+    () => start(located, runId, input, fields),
+  )
+}
+
+async function start(located: Located, runId: string, input: unknown, fields: object): Promise<{ created: boolean, start?: EventRecord | undefined }> {
+  const { flow, runtime } = located
   const subject = runtime.subject(flow.id, runId)
   const event = { type: 'flow.start', runId, flowName: flow.id, ...fields, data: { input } }
   // Takes effect before the run can be found by another process.
   const claim = runtime.claimEntry(flow.id, runId)
-  const created = await runtime.store.stream.append(subject, event, { expectedLastId: null }).then(() => true, (error) => {
-    if (error?.code === 'NVENT_CONFLICT') return false
+  const created = await runtime.store.stream.append(subject, event, { expectedLastId: null }).catch((error) => {
+    if (error?.code === 'NVENT_CONFLICT') return undefined
     throw error
   })
   const isClaimed = await claim
-  if (!created) return { created, start: await resumeStart(located, subject, runId, isClaimed) }
-  if (isClaimed) await enqueueEntry(located, runId, input)
-  return { created }
+  if (!created) return { created: false, start: await resumeStart(located, subject, runId, isClaimed) }
+  if (isClaimed) await enqueueEntry(located, runId, input, created.traceparent)
+  return { created: true }
 }
 
-async function enqueueEntry({ flow, runtime }: Located, runId: string, input: unknown): Promise<void> {
+async function enqueueEntry({ flow, runtime }: Located, runId: string, input: unknown, traceparent?: string): Promise<void> {
   const { step } = flow.entry!
   await runtime.queue.enqueue(queueOf(flow, step), {
     name: step,
     data: { flowId: runId, flowName: flow.id, input },
-    opts: jobOptionsOf(flow, step, jobId(runId, step, 0)),
+    opts: { ...jobOptionsOf(flow, step, jobId(runId, step, 0)), ...traceparent === undefined ? {} : { traceparent } },
   })
 }
 
@@ -79,7 +88,7 @@ async function resumeStart(located: Located, subject: string, runId: string, isC
   const past = await located.runtime.store.stream.read(subject, { types: ['flow.start', 'step.started', 'step.completed', ...END_TYPES] })
   const start = past.find(event => event.type === 'flow.start')
   const isOver = past.some(event => END_TYPES.includes(event.type) || event.stepName === step)
-  if (isClaimed && start && !isOver) await enqueueEntry(located, runId, start.data?.input)
+  if (isClaimed && start && !isOver) await enqueueEntry(located, runId, start.data?.input, start.traceparent)
   return start
 }
 

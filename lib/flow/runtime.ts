@@ -1,4 +1,6 @@
 import { invalid } from '../errors'
+import { hasActiveSpan, maybeInSpan, tracing } from '../trace'
+import type { SpanSpec } from '../trace'
 import type { Flow, FlowDefinition, JobContext, QueueAdapter, StepContext, StepOptions, StoreAdapter, StreamAdapter, SubscriptionHandle } from '../types'
 import { Warnings } from '../warn'
 import { isFlow, queueOf } from './define'
@@ -32,7 +34,7 @@ const shared = globalThis as { [key]?: Set<FlowRuntime> }
 /** The runtimes that are started in this JavaScript environment, however often the package was loaded. */
 export const runtimes = shared[key] ??= new Set<FlowRuntime>()
 
-interface StepJob { id: string, name: string, data: { flowId: string, input: any }, attemptsMade?: number, opts?: { attempts?: number } }
+interface StepJob { id: string, name: string, data: { flowId: string, input: any }, attemptsMade?: number, opts?: { attempts?: number, traceparent?: string } }
 
 /** Runs the steps of flows as workers of a queue. */
 export class FlowRuntime {
@@ -141,7 +143,10 @@ export class FlowRuntime {
     const running = this.attempts.get(runId) ?? new Set()
     this.attempts.set(runId, running.add(entry))
     try {
-      await this.runStep(flow, name, step, job, context?.signal ? AbortSignal.any([context.signal, controller.signal]) : controller.signal)
+      await maybeInSpan(
+        () => stepSpan(flow, name, job),
+        () => this.runStep(flow, name, step, job, context?.signal ? AbortSignal.any([context.signal, controller.signal]) : controller.signal),
+      )
       // The result is in the log. The queue gives some results a meaning of its own.
       return null
     }
@@ -189,6 +194,17 @@ export class FlowRuntime {
       if (!isLast) await publish('step.retry', { error: reason })
       throw error
     }
+  }
+}
+
+/** Returns the span of a step: within the attempt of its job, or where the queue makes no spans, in the trace of the job. */
+function stepSpan(flow: Flow, step: string, job: StepJob): SpanSpec {
+  const traced = tracing()
+  return {
+    name: `step ${flow.id} ${step}`,
+    kind: 'INTERNAL',
+    attributes: { 'nvent.flow.name': flow.id, 'nvent.flow.run.id': job.data.flowId, 'nvent.flow.step': step },
+    parent: traced && hasActiveSpan(traced) ? undefined : job.opts?.traceparent,
   }
 }
 

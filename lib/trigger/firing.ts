@@ -148,7 +148,7 @@ export class Firing {
     let created = false
     for (const [i, flow] of trigger.start.entries()) {
       const startedBy: StartedBy = { id: trigger.id, cause: cause.id, kind: cause.kind, depth, after, ...window ? { through: window.through } : {} }
-      const run = await startRun(starts.locate(flow), runIds[i]!, input, { trigger: startedBy })
+      const run = await startRun(starts.locate(flow), runIds[i]!, input, { trigger: startedBy }, cause.event?.traceparent)
       if (run.created) {
         created = true
         counters.started += 1

@@ -84,14 +84,17 @@ pub struct JobOptions {
     pub remove_on_complete: Option<Keep>,
     /// What to keep of failed jobs.
     pub remove_on_fail: Option<Keep>,
+    /// The W3C trace context of whoever enqueued it, which its attempts continue.
+    pub traceparent: Option<Arc<str>>,
 }
 
 impl JobOptions {
-    /// Fills missing options in from `defaults`, except the id.
+    /// Fills missing options in from `defaults`, except the id and the trace context.
     #[must_use]
     pub fn or(self, defaults: &Self) -> Self {
         Self {
             job_id: self.job_id,
+            traceparent: self.traceparent,
             attempts: self.attempts.or(defaults.attempts),
             backoff: self.backoff.or(defaults.backoff),
             delay: self.delay.or(defaults.delay),
@@ -130,6 +133,7 @@ impl JobOptions {
         put("timeout", self.timeout.map(Into::into));
         put("removeOnComplete", self.remove_on_complete.map(Keep::to_value));
         put("removeOnFail", self.remove_on_fail.map(Keep::to_value));
+        put("traceparent", self.traceparent.as_deref().map(Into::into));
         to_json(&object)
     }
 

@@ -14,8 +14,20 @@ use crate::json::{Object, check_depth, parse_object};
 use crate::topic::check_name;
 
 const MAX_WHOLE: f64 = 4_294_967_295.0;
-const JOB_OPTIONS: &[&str] =
-    &["jobId", "attempts", "backoff", "delay", "priority", "lifo", "timeout", "removeOnComplete", "removeOnFail"];
+/// Longest trace context: that of version 00 has 55 bytes.
+const MAX_TRACEPARENT_BYTES: usize = 256;
+const JOB_OPTIONS: &[&str] = &[
+    "jobId",
+    "attempts",
+    "backoff",
+    "delay",
+    "priority",
+    "lifo",
+    "timeout",
+    "removeOnComplete",
+    "removeOnFail",
+    "traceparent",
+];
 
 /// Reads the options of a backend from a JSON object; `base` is the path of the object in messages.
 pub(super) fn options<T: DeserializeOwned>(base: &str, json: &str) -> Result<T> {
@@ -56,6 +68,13 @@ impl JobOptions {
                 "timeout" => options.timeout = Some(millis(&path, value)?),
                 "removeOnComplete" => options.remove_on_complete = Some(keep(&path, value)?),
                 "removeOnFail" => options.remove_on_fail = Some(keep(&path, value)?),
+                "traceparent" => {
+                    let context = text(&path, value)?;
+                    if context.len() > MAX_TRACEPARENT_BYTES {
+                        return Err(Error::invalid(format!("{path}: is longer than {MAX_TRACEPARENT_BYTES} bytes")));
+                    }
+                    options.traceparent = Some(context.into());
+                }
                 _ => return Err(unknown(base, key, JOB_OPTIONS)),
             }
         }

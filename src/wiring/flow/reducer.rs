@@ -80,6 +80,9 @@ pub struct RunState {
     retries: u32,
     retried: BTreeMap<Arc<str>, u32>,
     has_start: bool,
+    /// The trace contexts of what can trigger a step, with their place in the order of the events: of an emit by its name,
+    /// of a completed step by `step:<name>`, of the start by an empty name.
+    traces: BTreeMap<Box<str>, (usize, Box<str>)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -98,7 +101,7 @@ pub struct Trigger {
     pub queue: String,
     /// The job's data: `{ flowId, flowName, input }`.
     pub data: Json,
-    /// The job's options: `{ jobId }`.
+    /// The job's options: `{ jobId, traceparent? }` and those of the step.
     pub opts: Json,
     /// The job's id, `<run>__<step>`, with `__retry-<n>` after the n-th retry of the run.
     pub job_id: String,
@@ -157,6 +160,8 @@ struct Record<'a> {
     step_name: Option<&'a RawValue>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    traceparent: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -209,9 +214,14 @@ impl Serialize for Input<'_> {
 #[serde(rename_all = "camelCase")]
 struct JobOptions<'a> {
     job_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
     #[serde(flatten)]
     options: &'a Object,
 }
+
+/// Longest trace context that is passed on: that of version 00 has 55 bytes.
+const MAX_TRACEPARENT_BYTES: usize = 256;
 
 /// Limit of the dots in the name of an emit. Each is a level of the index entry, which nests no deeper than JSON may.
 pub const MAX_EMIT_DOTS: usize = json::MAX_DEPTH - 12;
@@ -291,6 +301,7 @@ impl RunState {
         match record.kind.as_ref() {
             "flow.start" => {
                 self.has_start = true;
+                self.note_trace("", record.traceparent);
                 if self.input.is_none() {
                     self.input = data.input.map(|input| input.get().into());
                 }
@@ -302,17 +313,38 @@ impl RunState {
             "emit" => {
                 if let Some(name) = text(data.name).or_else(|| text(data.topic)) {
                     check_emit("event.data.name", &name)?;
+                    self.note_trace(&name, record.traceparent);
                     let payload = data.payload.map(|payload| payload.get().into());
                     self.emits.entry(name.into()).or_insert(Emit { ts: record.ts, payload });
                 }
             }
             kind => {
                 if let Some(step) = text(record.step_name) {
+                    if kind == "step.completed" {
+                        self.note_trace(&format!("step:{step}"), record.traceparent);
+                    }
                     self.fold_step(step.into(), kind, &record.id, &data);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Keeps the first trace context of what can trigger a step.
+    fn note_trace(&mut self, source: &str, traceparent: Option<&RawValue>) {
+        if let Some(traceparent) = text(traceparent).filter(|context| context.len() <= MAX_TRACEPARENT_BYTES) {
+            let place = self.traces.len();
+            self.traces.entry(source.into()).or_insert((place, traceparent.into()));
+        }
+    }
+
+    /// Returns the trace context of the event that triggers a step: the last of those that it waits for.
+    fn trace_of(&self, flow: &FlowDefinition, step: &Step) -> Option<&str> {
+        if flow.is_entry(step) {
+            return self.traces.get("").map(|(_, traceparent)| &**traceparent);
+        }
+        let traces = step.subscribes.iter().filter_map(|name| self.traces.get(name.as_str()));
+        traces.max_by_key(|(place, _)| place).map(|(_, traceparent)| &**traceparent)
     }
 
     /// Reopens a failed run: its failed steps run again.
@@ -506,7 +538,11 @@ impl RunState {
         };
         let data = json::to_json(&JobData { flow_id: run_id, flow_name: &flow.id, input });
         let job_id = self.job_id(run_id, &step.name);
-        let opts = json::to_json(&JobOptions { job_id: &job_id, options: &step.job_options });
+        let opts = json::to_json(&JobOptions {
+            job_id: &job_id,
+            traceparent: self.trace_of(flow, step),
+            options: &step.job_options,
+        });
         Trigger { step: step.name.clone(), queue: step.queue.clone(), data, opts, job_id }
     }
 
