@@ -378,6 +378,17 @@ interface StoreAdapter {
     consume(name: string, handler: (event: EventRecord, context: ConsumerContext) => unknown, opts?: ConsumeOptions): Promise<Consumer>;
     /** All consumers of the store, whether or not they are at work. */
     consumers(): Promise<ListedConsumer[]>;
+    /** Parked events of a consumer, whether or not it is at work, in the order of the feed. Default limit 100. */
+    parked(consumer: string, opts?: {
+        limit?: number;
+        after?: string;
+    }): Promise<ParkedConsumerEvent[]>;
+    /**
+     * Requests that parked events are delivered again: these, or all. Resolves with their number when the request is stored. The
+     * consumer at work, in whichever process, delivers them (on Redis within about 3 s); if there is none, the next one that
+     * starts. Rejects with `NVENT_NOT_FOUND` if there is no such consumer. {@link Consumer.replay} also waits for the handlers.
+     */
+    replay(consumer: string, positions?: string[]): Promise<number>;
     /** Removes a consumer and what it parked. Resolves with whether there was one. */
     deleteConsumer(name: string): Promise<boolean>;
     /** {@link StoreAdapter.close}. */
@@ -1461,6 +1472,11 @@ declare abstract class NventStoreAdapter implements StoreAdapter {
     consume(name: string, handler: Parameters<StoreAdapter['consume']>[1], opts?: ConsumeOptions): Promise<Consumer>;
     subjects(pattern?: string, cursor?: string | null): Promise<SubjectPage>;
     consumers(): Promise<ListedConsumer[]>;
+    parked(consumer: string, opts?: {
+        limit?: number;
+        after?: string;
+    }): Promise<ParkedConsumerEvent[]>;
+    replay(consumer: string, positions?: string[]): Promise<number>;
     deleteConsumer(name: string): Promise<boolean>;
     [Symbol.asyncDispose](): Promise<void>;
     /** Stops the consumers, so that their cursors are stored. A handler that does not end holds the store up for a while only. */

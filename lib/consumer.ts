@@ -39,6 +39,24 @@ export async function readFeed(native: NativeStore, opts: FeedReadOptions | unde
   return call(() => native.feedRead(after ?? null, limit, globs('options.subjects', subjects), globs('options.types', types)))
 }
 
+/** Reads a page of parked events. */
+export async function readParked(
+  opts: { limit?: number, after?: string } | undefined, read: (after: string | null, limit: number) => ReturnType<NativeConsumer['parked']>,
+): Promise<ParkedConsumerEvent[]> {
+  const { limit = DEFAULT_PARKED, after } = options('options', opts, { limit: 'number', after: 'string' })
+  whole('options.limit', limit, 0, Number.MAX_SAFE_INTEGER)
+  return call(() => read(after ?? null, limit))
+}
+
+/** Requests a replay of parked events. */
+export async function requestReplay(
+  positions: string[] | undefined, replay: (positions: string[] | undefined) => ReturnType<NativeConsumer['replay']>,
+): Promise<number> {
+  if (positions !== undefined && !Array.isArray(positions)) throw invalid('positions: expected an array of positions')
+  positions?.forEach((position, i) => text(`positions[${i}]`, position))
+  return call(() => replay(positions))
+}
+
 function startAt(from: unknown): unknown {
   if (from === undefined || from === 'now') return 'now'
   if (from === 'beginning') return 'beginning'
@@ -127,15 +145,11 @@ export class NventConsumer implements Consumer {
   }
 
   async parked(opts?: { limit?: number, after?: string }): Promise<ParkedConsumerEvent[]> {
-    const { limit = DEFAULT_PARKED, after } = options('options', opts, { limit: 'number', after: 'string' })
-    whole('options.limit', limit, 0, Number.MAX_SAFE_INTEGER)
-    return call(() => this.native.parked(after ?? null, limit))
+    return readParked(opts, (after, limit) => this.native.parked(after, limit))
   }
 
   async replay(positions?: string[]): Promise<number> {
-    if (positions !== undefined && !Array.isArray(positions)) throw invalid('positions: expected an array of positions')
-    positions?.forEach((position, i) => text(`positions[${i}]`, position))
-    return call(() => this.native.replay(positions))
+    return requestReplay(positions, checked => this.native.replay(checked))
   }
 
   stop(): Promise<void> {

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { BusLink, getEventBus } from './bus'
 import { callback, finite, json, jsonObject, jsonPatch, options, text } from './check'
-import { NventConsumer, readFeed } from './consumer'
+import { NventConsumer, readFeed, readParked, requestReplay } from './consumer'
 import { disposable } from './dispose'
 import { invalid, NventError } from './errors'
 import { plainEvent } from './plain'
@@ -12,7 +12,7 @@ import { addon, bridge, flushBuses, healthOf, callSync, offDelivery, onDelivery,
 import type { NativeStore } from './native'
 import { inSpan, messaging, traceparentOf, tracing, withTraceparent } from './trace'
 import type { SpanSpec } from './trace'
-import type { ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, NewEvent, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
+import type { ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, NewEvent, ParkedConsumerEvent, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
 import { Warnings } from './warn'
 
 const READ = { types: 'array', after: 'string', before: 'string', from: 'number', to: 'number', limit: 'number', order: 'string' } as const
@@ -190,6 +190,14 @@ export abstract class NventStoreAdapter implements StoreAdapter {
 
   async consumers(): Promise<ListedConsumer[]> {
     return call(() => this.native.consumers())
+  }
+
+  async parked(consumer: string, opts?: { limit?: number, after?: string }): Promise<ParkedConsumerEvent[]> {
+    return readParked(opts, (after, limit) => this.native.parked(text('consumer', consumer), after, limit))
+  }
+
+  async replay(consumer: string, positions?: string[]): Promise<number> {
+    return requestReplay(positions, checked => this.native.replay(text('consumer', consumer), checked))
   }
 
   async deleteConsumer(name: string): Promise<boolean> {

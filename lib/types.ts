@@ -254,6 +254,14 @@ export interface StoreAdapter {
   consume(name: string, handler: (event: EventRecord, context: ConsumerContext) => unknown, opts?: ConsumeOptions): Promise<Consumer>
   /** All consumers of the store, whether or not they are at work. */
   consumers(): Promise<ListedConsumer[]>
+  /** Parked events of a consumer, whether or not it is at work, in the order of the feed. Default limit 100. */
+  parked(consumer: string, opts?: { limit?: number, after?: string }): Promise<ParkedConsumerEvent[]>
+  /**
+   * Requests that parked events are delivered again: these, or all. Resolves with their number when the request is stored. The
+   * consumer at work, in whichever process, delivers them (on Redis within about 3 s); if there is none, the next one that
+   * starts. Rejects with `NVENT_NOT_FOUND` if there is no such consumer. {@link Consumer.replay} also waits for the handlers.
+   */
+  replay(consumer: string, positions?: string[]): Promise<number>
   /** Removes a consumer and what it parked. Resolves with whether there was one. */
   deleteConsumer(name: string): Promise<boolean>
   /** {@link StoreAdapter.close}. */

@@ -100,6 +100,43 @@ export function consumers(context: StoreContext): void {
     await consumer.stop()
   })
 
+  it('parked events are read and replayed through the store: at once by the consumer at work, or by the next one', async () => {
+    const { store } = context
+    let failing = true
+    const done = new Inbox()
+    const handler = (event: EventRecord): void => {
+      if (failing) throw new Error('not yet')
+      done.take(event['n'])
+    }
+    const consumer = await store.consume('c', handler, { attempts: 1 })
+    await numbers(store, 1, 4)
+    await until('all are parked', () => consumer.stats().parked === 4)
+    const parked = await until('they are stored', async () => {
+      const events = await store.parked('c')
+      return events.length === 4 ? events : undefined
+    })
+    expect(parked[0]).toMatchObject({ subject: 's', attempts: 1, event: { n: 1 }, reason: 'not yet' })
+    expect(await store.parked('c', { limit: 1, after: parked[0]!.position })).toEqual([parked[1]])
+    expect(await store.parked('none')).toEqual([])
+    await rejects(store.replay('none'), 'NVENT_NOT_FOUND', /none/)
+    await rejects(store.replay('c', 'all' as any), 'NVENT_INVALID', /positions/)
+    // Parked again: the request has been met.
+    expect(await store.replay('c', [parked[0]!.position])).toBe(1)
+    await until('it is parked again', async () => (await store.parked('c'))[0]!.attempts === 2)
+    expect(done.items).toEqual([])
+    failing = false
+    expect(await store.replay('c', [parked[1]!.position])).toBe(1)
+    expect(await done.atLeast(1)).toEqual([2])
+    await until('it is stored', async () => (await store.parked('c')).length === 3)
+    await consumer.stop()
+    expect(await store.replay('c')).toBe(3)
+    const next = await store.consume('c', handler)
+    expect(await done.atLeast(4)).toEqual([2, 1, 3, 4])
+    await until('nothing is parked', async () => (await store.parked('c')).length === 0)
+    expect(await store.replay('c')).toBe(0)
+    await next.stop()
+  })
+
   it('handles as many subjects at a time as its options say, and each in order', async () => {
     const { store } = context
     let [now, most] = [0, 0]

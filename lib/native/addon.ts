@@ -50,6 +50,8 @@ export interface NativeStore {
   feedRead(after: string | null, limit: number, subjects: string[], types: string[]): Reply
   feedHead(): Reply
   consumers(): Reply
+  parked(consumer: string, after: string | null, limit: number): Reply
+  replay(consumer: string, positions: string[] | undefined): Reply
   deleteConsumer(name: string): Reply
   backup(path: string): Reply
   verify(): Reply

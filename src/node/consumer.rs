@@ -228,9 +228,7 @@ impl NativeConsumer {
         reply(
             &self.bridge,
             || {
-                let positions = positions
-                    .map(|texts| texts.iter().map(|text| Position::new(text)).collect::<Result<_>>())
-                    .transpose()?;
+                let positions = parse_positions(positions)?;
                 Ok(self.consumer()?.replay(positions))
             },
             |count| Some(count.to_string()),
@@ -242,6 +240,10 @@ impl NativeConsumer {
     pub fn stop(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.consumer.get().map_or_else(|| Op::ok(()), Consumer::stop)), nothing)
     }
+}
+
+fn parse_positions(texts: Option<Vec<String>>) -> Result<Option<Vec<Position>>> {
+    texts.map(|texts| texts.iter().map(|text| Position::new(text)).collect()).transpose()
 }
 
 fn push_parked(out: &mut String, parked: &ParkedEvent) {
@@ -334,6 +336,32 @@ impl NativeStore {
                     .collect();
                 Some(to_json(&rows).to_string())
             },
+        )
+    }
+
+    /// Reads parked events of a consumer after a position.
+    #[napi]
+    pub fn parked(&self, consumer: String, after: Option<String>, limit: f64) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || {
+                let after = after.as_deref().map(Position::new).transpose()?;
+                Ok(self.store.consumer_parked(ConsumerName::new(&consumer)?, after, limit as usize))
+            },
+            |rows| Some(array_json(&rows, push_parked)),
+        )
+    }
+
+    /// Requests that parked events of a consumer are delivered again, these or all; replies with their number.
+    #[napi]
+    pub fn replay(&self, consumer: String, positions: Option<Vec<String>>) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || {
+                let positions = parse_positions(positions)?;
+                Ok(self.store.consumer_request_replay(ConsumerName::new(&consumer)?, positions))
+            },
+            |count| Some(count.to_string()),
         )
     }
 

@@ -258,6 +258,18 @@ pub trait StoreBackend: Send + Sync + 'static {
         let _ = (name, after, limit);
         Op::err(no_feed(self.name()))
     }
+    /// Stores that parked events of a consumer are to be delivered again, these or all, and notifies the one at work,
+    /// whose [`Lease::replays`] changes. Returns their number. The request is deleted with the event, or when it is
+    /// parked again.
+    fn consumer_request_replay(&self, name: &ConsumerName, positions: Option<Vec<Position>>) -> Op<u64> {
+        let _ = (name, positions);
+        Op::err(no_feed(self.name()))
+    }
+    /// Returns the positions of parked events whose replay was requested.
+    fn consumer_replays(&self, name: &ConsumerName) -> Op<Vec<Position>> {
+        let _ = name;
+        Op::err(no_feed(self.name()))
+    }
 
     /// Returns the live value of a key.
     fn kv_get(&self, key: &Key) -> Op<Option<Json>>;
@@ -300,6 +312,11 @@ pub trait StoreBackend: Send + Sync + 'static {
 /// Returns the error of a store that has no feed.
 fn no_feed(store: &str) -> Error {
     Error::invalid(format!("a {store} store has no feed: use a file or memory store"))
+}
+
+/// Returns the error for a consumer that the store does not have.
+pub(crate) fn unknown_consumer(name: &str) -> Error {
+    Error::not_found(format!("consumer: there is none of the name {name:?}; consumers() lists those there are"))
 }
 
 /// Returns the error for a missing index entry. nvent matches the words "Entry not found".

@@ -16,6 +16,8 @@ pub struct Lease {
     pub token: u64,
     /// Becomes true when the lease is lost.
     pub lost: watch::Receiver<bool>,
+    /// Changes when the replay of parked events may have been requested.
+    pub replays: watch::Receiver<u64>,
     /// Released when it is dropped.
     pub guard: Box<dyn Any + Send + Sync>,
 }
@@ -35,6 +37,7 @@ pub(crate) struct LocalLeases {
 
 struct Held {
     lost: watch::Sender<bool>,
+    replays: watch::Sender<u64>,
     /// Those who wait for the name, in order.
     waiting: VecDeque<oneshot::Sender<Lease>>,
 }
@@ -49,10 +52,17 @@ impl LocalLeases {
             held.waiting.push_back(sender);
             return Op::pending(async move { receiver.await.map_err(|_| Error::closed("the store")) });
         }
-        let (lost, receiver) = watch::channel(false);
-        held.insert(name.clone(), Held { lost, waiting: VecDeque::new() });
+        let ((lost, on_lost), (replays, on_replay)) = (watch::channel(false), watch::channel(0));
+        held.insert(name.clone(), Held { lost, replays, waiting: VecDeque::new() });
         drop(held);
-        Op::ok(lease(self.held.clone(), name, receiver))
+        Op::ok(lease(self.held.clone(), name, on_lost, on_replay))
+    }
+
+    /// Notifies the holder of a name that the replay of parked events was requested.
+    pub(crate) fn notify_replay(&self, name: &str) {
+        if let Some(held) = lock(&self.held).get(name) {
+            held.replays.send_modify(|count| *count += 1);
+        }
     }
 
     /// Ends the leases, and fails those who wait.
@@ -64,8 +74,13 @@ impl LocalLeases {
     }
 }
 
-fn lease(held: Arc<Mutex<HashMap<Arc<str>, Held>>>, name: Arc<str>, lost: watch::Receiver<bool>) -> Lease {
-    Lease { token: 0, lost, guard: Box::new(Guard { held, name }) }
+fn lease(
+    held: Arc<Mutex<HashMap<Arc<str>, Held>>>,
+    name: Arc<str>,
+    lost: watch::Receiver<bool>,
+    replays: watch::Receiver<u64>,
+) -> Lease {
+    Lease { token: 0, lost, replays, guard: Box::new(Guard { held, name }) }
 }
 
 struct Guard {
@@ -80,9 +95,9 @@ impl Drop for Guard {
             let Some(this) = held.get_mut(&self.name) else { return };
             match this.waiting.pop_front() {
                 Some(next) => {
-                    let (lost, receiver) = watch::channel(false);
+                    let (lost, on_lost) = watch::channel(false);
                     this.lost = lost;
-                    Some((next, receiver))
+                    Some((next, on_lost, this.replays.subscribe()))
                 }
                 None => {
                     held.remove(&self.name);
@@ -90,9 +105,9 @@ impl Drop for Guard {
                 }
             }
         };
-        if let Some((next, receiver)) = next {
+        if let Some((next, lost, replays)) = next {
             // If the waiter is gone the lease is dropped here, which passes it on.
-            drop(next.send(lease(self.held.clone(), self.name.clone(), receiver)));
+            drop(next.send(lease(self.held.clone(), self.name.clone(), lost, replays)));
         }
     }
 }

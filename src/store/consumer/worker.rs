@@ -17,7 +17,7 @@ use super::{
 };
 use crate::error::{Code, Error, Result};
 use crate::name::ConsumerName;
-use crate::op::{BoxFuture, Completer, OpFuture};
+use crate::op::{BoxFuture, Completer, OpFuture, completion};
 use crate::store::StoreBackend;
 use crate::store::feed::{FeedPage, FeedQuery, Position};
 use crate::sync::lock;
@@ -190,7 +190,9 @@ impl Worker {
             change: ConsumerChange::default(),
             unsaved: 0,
             replays: Replays::default(),
+            replay_at: None,
         };
+        shift.take_replays().await;
         shift.work().await
     }
 }
@@ -216,6 +218,8 @@ enum Next {
     Saved(Result<()>),
     Page(Result<FeedPage>),
     Command(Command),
+    /// The replay of parked events was requested.
+    Replay,
     /// There may be something new to read.
     Appended,
     /// It is time to store, or to read again.
@@ -249,6 +253,8 @@ struct Shift<'w> {
     /// How many events the cursor has moved over since it was stored.
     unsaved: usize,
     replays: Replays,
+    /// When to look again for requested replays, after a failure.
+    replay_at: Option<Instant>,
 }
 
 impl Shift<'_> {
@@ -296,10 +302,14 @@ impl Shift<'_> {
                     }
                 }
                 Next::Command(command) => self.command(command).await,
+                Next::Replay => self.take_replays().await,
                 Next::Appended => self.at_end = false,
                 Next::Due => {
                     if self.read_at.is_some_and(|at| at <= Instant::now()) {
                         self.read_at = None;
+                    }
+                    if self.replay_at.is_some_and(|at| at <= Instant::now()) {
+                        self.take_replays().await;
                     }
                 }
                 Next::Closed => return Err(Error::closed("the store")),
@@ -309,7 +319,8 @@ impl Shift<'_> {
 
     /// Waits for what happens next.
     async fn next(&mut self, stopped: bool) -> Next {
-        let due = [self.save_at.filter(|_| self.saving.is_none()), self.read_at].into_iter().flatten().min();
+        let due =
+            [self.save_at.filter(|_| self.saving.is_none()), self.read_at, self.replay_at].into_iter().flatten().min();
         tokio::select! {
             biased;
             () = is_set(&mut self.lease.lost) => Next::Lost,
@@ -318,6 +329,7 @@ impl Shift<'_> {
             saved = poll(self.saving.as_mut().map(|saving| &mut saving.op)) => Next::Saved(saved),
             page = poll(self.reading.as_mut()) => Next::Page(page),
             Some(command) = self.worker.commands.recv() => Next::Command(command),
+            Ok(()) = self.lease.replays.changed(), if !stopped => Next::Replay,
             changed = self.newest.changed(), if self.at_end && self.reading.is_none() => {
                 if changed.is_ok() { Next::Appended } else { Next::Closed }
             }
@@ -554,12 +566,37 @@ impl Shift<'_> {
         }
     }
 
+    /// Delivers again what was requested through the store.
+    async fn take_replays(&mut self) {
+        self.replay_at = None;
+        let requested = async {
+            let name = self.worker.name.clone();
+            // What has ended meanwhile is no longer requested when it is stored.
+            self.save_all().await?;
+            let positions = self.worker.store.consumer_replays(ConsumerName::new(&name)?).await?;
+            if positions.is_empty() { Ok(Vec::new()) } else { self.parked(Some(positions)).await }
+        };
+        match requested.await {
+            // Nobody waits: the requests are in the store until their events are handled or parked again.
+            Ok(events) => self.replay(events, completion(|| Error::closed("the consumer")).0),
+            Err(error) => {
+                self.warn("requested replays could not be read", &error);
+                self.replay_at = Some(Instant::now() + STORE_RETRY_DELAY);
+            }
+        }
+    }
+
+    /// Stores what has changed, and waits for it.
+    async fn save_all(&mut self) -> Result<()> {
+        self.finish_save().await?;
+        self.start_save()?;
+        self.finish_save().await
+    }
+
     /// Returns parked events, these or all.
     async fn parked(&mut self, positions: Option<Vec<Position>>) -> Result<Vec<ParkedEvent>> {
         // What was parked last may not be stored yet.
-        self.finish_save().await?;
-        self.start_save()?;
-        self.finish_save().await?;
+        self.save_all().await?;
         let wanted: Option<HashSet<Position>> = positions.map(|positions| positions.into_iter().collect());
         let (mut after, mut found) = (None, Vec::new());
         loop {

@@ -220,6 +220,7 @@ impl StoreBackend for FileStore {
         let name = Arc::<str>::from(name);
         let acquiring = store.leases.acquire(&name);
         acquiring.map(move |lease| Lease {
+            replays: lease.replays,
             token: 0,
             lost: receiver,
             guard: Box::new(InHand { store, name, _lost: lost, _lease: lease.guard }),
@@ -252,6 +253,26 @@ impl StoreBackend for FileStore {
         };
         let name: Arc<str> = name.into();
         self.point(Footprint::consumer(&name), move |view| feed::parked(view, &name, after, limit))
+    }
+
+    fn consumer_request_replay(&self, name: &ConsumerName, positions: Option<Vec<Position>>) -> Op<u64> {
+        let numbers = positions.map(|all| all.iter().map(Position::number).collect::<Result<Vec<_>>>()).transpose();
+        let numbers = match numbers {
+            Ok(numbers) => numbers,
+            Err(error) => return self.failed(error),
+        };
+        let name: Arc<str> = name.into();
+        let notified = name.clone();
+        self.write_then(
+            Footprint::consumer(&name),
+            move |tx| feed::request_replay(tx, &name, numbers.as_deref()).map(|count| (count, ())),
+            move |store, _, ()| store.leases.notify_replay(&notified),
+        )
+    }
+
+    fn consumer_replays(&self, name: &ConsumerName) -> Op<Vec<Position>> {
+        let name: Arc<str> = name.into();
+        self.point(Footprint::consumer(&name), move |view| feed::replays(view, &name))
     }
 
     fn kv_get(&self, key: &Key) -> Op<Option<Json>> {

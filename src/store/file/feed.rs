@@ -9,7 +9,8 @@ use super::view::{Budget, Tx, View, checked, from_sql, to_sql};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::store::{
-    ConsumerChange, ConsumerFilter, ConsumerInfo, ConsumerState, FeedPage, FeedQuery, FeedRecord, ParkedEvent, Position,
+    ConsumerChange, ConsumerFilter, ConsumerInfo, ConsumerState, FeedPage, FeedQuery, FeedRecord, ParkedEvent,
+    Position, unknown_consumer,
 };
 use crate::topic::Glob;
 
@@ -193,6 +194,29 @@ pub(super) fn parked(view: &View<'_>, name: &str, after: u64, limit: usize) -> R
         found.push(event);
     }
     Ok(found)
+}
+
+/// Stores that parked events are to be delivered again, these or all. Returns their number.
+pub(super) fn request_replay(tx: &mut Tx<'_>, name: &str, numbers: Option<&[u64]>) -> Result<u64> {
+    if tx.view.first("SELECT 1 FROM consumers WHERE name = ?1", [name], |_| Ok(()))?.is_none() {
+        return Err(unknown_consumer(name));
+    }
+    let count = match numbers {
+        None => tx.execute("UPDATE parked SET replay = 1 WHERE consumer = ?1", [name])?,
+        Some(numbers) => {
+            let one = "UPDATE parked SET replay = 1 WHERE consumer = ?1 AND position = ?2";
+            numbers.iter().try_fold(0, |sum, number| Ok(sum + tx.execute(one, params![name, to_sql(*number)])?))?
+        }
+    };
+    Ok(from_sql(count))
+}
+
+/// Returns the positions of parked events that are to be delivered again.
+pub(super) fn replays(view: &View<'_>, name: &str) -> Result<Vec<Position>> {
+    let mut statement =
+        view.prepare("SELECT position FROM parked WHERE consumer = ?1 AND replay = 1 ORDER BY position")?;
+    let rows = statement.query_map([name], |row| Ok(from_sql(row.get(0)?).into()));
+    rows.and_then(Iterator::collect).map_err(|e| view.fail(&e))
 }
 
 /// A consumer, as retention sees it.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub(super) const DB_FILE: &str = "nvent.db";
 
 /// The version of the tables that this code reads and writes.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// `nvnt`, in the header of every file of this package.
 const APPLICATION_ID: i64 = 0x6e76_6e74;
@@ -103,6 +103,8 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (consumer, position)
     );
     ",
+    // 3. `replay` is 1 where a parked event is to be delivered again.
+    "ALTER TABLE parked ADD COLUMN replay INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// Returns the checksum that is stored beside a text.

@@ -1,7 +1,7 @@
 //! The contract of stores, in memory: plain maps behind one lock. Every operation completes inline.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use crate::store::feed::FeedSignal;
 use crate::store::{
     Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery,
     FeedRecord, Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats, StoreBackend,
-    Stored, SubjectPage, entry_not_found, select_docs,
+    Stored, SubjectPage, entry_not_found, select_docs, unknown_consumer,
 };
 use crate::sync::lock;
 use crate::time::SharedClock;
@@ -86,6 +86,8 @@ struct StoredConsumer {
     /// Number of the event at the cursor.
     position: u64,
     parked: BTreeMap<u64, ParkedEvent>,
+    /// Numbers of parked events whose replay was requested.
+    replays: BTreeSet<u64>,
 }
 
 struct Log {
@@ -400,8 +402,12 @@ impl StoreBackend for MemoryStore {
             let unpark = change.unpark.iter().map(Position::number).collect::<Result<Vec<_>>>()?;
             let consumer = state.consumers.entry(name.into()).or_default();
             consumer.position = position.unwrap_or(consumer.position);
+            park.iter().for_each(|(number, _)| _ = consumer.replays.remove(number));
             consumer.parked.extend(park);
-            unpark.iter().for_each(|number| _ = consumer.parked.remove(number));
+            for number in unpark {
+                consumer.parked.remove(&number);
+                consumer.replays.remove(&number);
+            }
             Ok(())
         })
     }
@@ -427,6 +433,27 @@ impl StoreBackend for MemoryStore {
             let Some(consumer) = state.consumers.get(name.as_str()) else { return Ok(Vec::new()) };
             let rest = (Bound::Excluded(after), Bound::Unbounded);
             Ok(consumer.parked.range(rest).take(limit).map(|(_, event)| event.clone()).collect())
+        })
+    }
+
+    fn consumer_request_replay(&self, name: &ConsumerName, positions: Option<Vec<Position>>) -> Op<u64> {
+        let requested = self.write_with(|state| {
+            let numbers =
+                positions.map(|all| all.iter().map(Position::number).collect::<Result<BTreeSet<_>>>()).transpose()?;
+            let Some(consumer) = state.consumers.get_mut(name.as_str()) else { return Err(unknown_consumer(name)) };
+            let wanted = |number: &&u64| numbers.as_ref().is_none_or(|numbers| numbers.contains(number));
+            let found: Vec<u64> = consumer.parked.keys().filter(wanted).copied().collect();
+            consumer.replays.extend(&found);
+            Ok(found.len() as u64)
+        });
+        self.leases.notify_replay(name.as_str());
+        requested
+    }
+
+    fn consumer_replays(&self, name: &ConsumerName) -> Op<Vec<Position>> {
+        self.read_with(|state| {
+            let consumer = state.consumers.get(name.as_str());
+            Ok(consumer.into_iter().flat_map(|consumer| &consumer.replays).map(|number| (*number).into()).collect())
         })
     }
 

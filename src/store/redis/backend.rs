@@ -376,6 +376,14 @@ impl StoreBackend for RedisStore {
         self.consumers().parked(name, after, limit)
     }
 
+    fn consumer_request_replay(&self, name: &ConsumerName, positions: Option<Vec<Position>>) -> Op<u64> {
+        self.consumers().request_replay(name, positions)
+    }
+
+    fn consumer_replays(&self, name: &ConsumerName) -> Op<Vec<Position>> {
+        self.consumers().replays(name)
+    }
+
     fn delete_subject(&self, subject: &Subject) -> Op<bool> {
         if let Err(error) = self.keys.check("subject", subject) {
             return Op::err(error);

@@ -23,7 +23,7 @@ use crate::error::{Code, Error, Result};
 use crate::json::to_json;
 use crate::op::Op;
 use crate::redis::{Client, Request, reply};
-use crate::store::{ConsumerChange, ConsumerInfo, ConsumerState, Lease, ParkedEvent, Position};
+use crate::store::{ConsumerChange, ConsumerInfo, ConsumerState, Lease, ParkedEvent, Position, unknown_consumer};
 
 /// How long the server keeps a lease that is not renewed.
 const LEASE: Duration = Duration::from_secs(10);
@@ -101,7 +101,7 @@ impl Consumers {
 
     /// Takes a lease, or returns how long its holder has it at most.
     async fn try_acquire(&self, name: &Arc<str>) -> Result<std::result::Result<Lease, Duration>> {
-        let key = self.keys.lease(name);
+        let (key, replay_key) = (self.keys.lease(name), self.keys.replays(name));
         let mut call = scripts::CONSUMER_ACQUIRE.call(&[&key, &self.keys.feed_state()]);
         call.arg(LEASE.as_millis() as u64);
         let asked = Instant::now();
@@ -113,12 +113,15 @@ impl Consumers {
             [0, rest] => Ok(Err(Duration::from_millis(u64::try_from(rest).unwrap_or(0) + 1))),
             [token] => {
                 let (lost_sender, lost) = watch::channel(false);
+                let (replays_sender, replays) = watch::channel(0);
                 let (stop, stopped) = oneshot::channel();
-                let guard = Guard { client: self.client.clone(), keys: self.keys.clone(), key, token, _stop: stop };
-                let renewal = Renewal { client: self.client.clone(), key: guard.key.clone(), token, asked };
+                let guard =
+                    Guard { client: self.client.clone(), keys: self.keys.clone(), key, replay_key, token, _stop: stop };
+                let keys = [guard.key.clone(), guard.replay_key.clone()];
+                let renewal = Renewal { client: self.client.clone(), keys, token, asked, replays: replays_sender };
                 self.runtime.spawn(renewal.run(lost_sender, stopped));
                 let guard: Box<dyn Any + Send + Sync> = Box::new(guard);
-                Ok(Ok(Lease { token: u64::try_from(token).unwrap_or(0), lost, guard }))
+                Ok(Ok(Lease { token: u64::try_from(token).unwrap_or(0), lost, replays, guard }))
             }
             _ => Err(Error::corrupt("Redis sent an unexpected reply for a lease")),
         }
@@ -130,8 +133,9 @@ impl Consumers {
             self.keys.consumers(),
             self.keys.parked_positions(name),
             self.keys.parked_events(name),
+            self.keys.replays(name),
         ];
-        let mut call = scripts::CONSUMER_SAVE.call(&[&keys[0], &keys[1], &keys[2], &keys[3]]);
+        let mut call = scripts::CONSUMER_SAVE.call(&[&keys[0], &keys[1], &keys[2], &keys[3], &keys[4]]);
         call.arg(lease.token).arg(name);
         let mut parked = Vec::with_capacity(change.park.len());
         for event in change.park {
@@ -191,8 +195,13 @@ impl Consumers {
     }
 
     pub(super) fn delete(&self, name: &str) -> Op<bool> {
-        let keys = [self.keys.consumers(), self.keys.parked_positions(name), self.keys.parked_events(name)];
-        let mut call = scripts::CONSUMER_DELETE.call(&[&keys[0], &keys[1], &keys[2]]);
+        let keys = [
+            self.keys.consumers(),
+            self.keys.parked_positions(name),
+            self.keys.parked_events(name),
+            self.keys.replays(name),
+        ];
+        let mut call = scripts::CONSUMER_DELETE.call(&[&keys[0], &keys[1], &keys[2], &keys[3]]);
         call.arg(name);
         let request = Request::write("deleteConsumer", call).of(&scripts::CONSUMER_DELETE);
         self.client.call(request, |deleted| Ok(reply::int(deleted)? != 0))
@@ -209,6 +218,35 @@ impl Consumers {
         let request = Request::read("parked", call).of(&scripts::CONSUMER_PARKED);
         self.client.call(request, |value: Value| {
             reply::pairs(value)?.into_iter().map(|(position, json)| decode(&position, &json)).collect()
+        })
+    }
+}
+
+impl Consumers {
+    /// Stores that parked events are to be delivered again, these or all. The holder of the lease learns of it when it
+    /// renews it.
+    pub(super) fn request_replay(&self, name: &str, positions: Option<Vec<Position>>) -> Op<u64> {
+        if let Some(Err(error)) = positions.iter().flatten().map(parse_position).find(Result::is_err) {
+            return Op::err(error);
+        }
+        let keys = [self.keys.consumers(), self.keys.parked_positions(name), self.keys.replays(name)];
+        let mut call = scripts::CONSUMER_REPLAY.call(&[&keys[0], &keys[1], &keys[2]]);
+        call.arg(name).arg(u8::from(positions.is_none()));
+        for position in positions.iter().flatten() {
+            call.arg(position.as_str());
+        }
+        let name: Box<str> = name.into();
+        self.client.call(Request::write("replay", call).of(&scripts::CONSUMER_REPLAY), move |count| {
+            u64::try_from(reply::int(count)?).map_err(|_| unknown_consumer(&name))
+        })
+    }
+
+    /// Returns the positions of parked events that are to be delivered again.
+    pub(super) fn replays(&self, name: &str) -> Op<Vec<Position>> {
+        let mut call = ::redis::cmd("SMEMBERS");
+        call.arg(self.keys.replays(name));
+        self.client.call(Request::read("replay", call), |members| {
+            reply::list(members)?.into_iter().map(|text| Position::new(&reply::text(text)?)).collect()
         })
     }
 }
@@ -243,6 +281,7 @@ struct Guard {
     client: Arc<Client>,
     keys: Keys,
     key: String,
+    replay_key: String,
     token: i64,
     /// Ends the renewal.
     _stop: oneshot::Sender<()>,
@@ -250,7 +289,7 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let mut call = scripts::CONSUMER_RENEW.call(&[&self.key]);
+        let mut call = scripts::CONSUMER_RENEW.call(&[&self.key, &self.replay_key]);
         call.arg(self.token).arg("").arg(self.keys.appended());
         // What is not released ends by itself.
         self.client.submit(Request::write("consume", call).of(&scripts::CONSUMER_RENEW), |_| {});
@@ -260,8 +299,10 @@ impl Drop for Guard {
 /// Renews a lease until it is released or lost.
 struct Renewal {
     client: Arc<Client>,
-    key: String,
+    /// The lease, and what is to be delivered again.
+    keys: [String; 2],
     token: i64,
+    replays: watch::Sender<u64>,
     /// Before the last request that got or renewed it.
     asked: Instant,
 }
@@ -274,7 +315,7 @@ impl Renewal {
             let attempt = async {
                 tokio::time::sleep_until(next).await;
                 let asked = Instant::now();
-                let mut call = scripts::CONSUMER_RENEW.call(&[&self.key]);
+                let mut call = scripts::CONSUMER_RENEW.call(&[&self.keys[0], &self.keys[1]]);
                 call.arg(self.token).arg(LEASE.as_millis() as u64).arg("");
                 let request = Request::write("consume", call).of(&scripts::CONSUMER_RENEW);
                 (asked, self.client.call(request, reply::int).into_future().await)
@@ -283,7 +324,10 @@ impl Renewal {
                 _ = &mut stopped => return,
                 () = tokio::time::sleep_until(end) => break,
                 (asked, renewed) = attempt => match renewed {
-                    Ok(1) => {
+                    Ok(held @ (1 | 2)) => {
+                        if held == 2 {
+                            self.replays.send_modify(|count| *count += 1);
+                        }
                         self.asked = asked;
                         next = asked + RENEW_INTERVAL;
                     }

@@ -104,6 +104,11 @@ impl Keys {
         format!("{}:~consumer:parked:{consumer}", self.prefix)
     }
 
+    /// Set: the positions of a consumer's parked events that are to be delivered again.
+    pub(super) fn replays(&self, consumer: &str) -> String {
+        format!("{}:~consumer:replay:{consumer}", self.prefix)
+    }
+
     /// Hash: a consumer's parked events by position, as JSON.
     pub(super) fn parked_events(&self, consumer: &str) -> String {
         format!("{}:~consumer:events:{consumer}", self.prefix)

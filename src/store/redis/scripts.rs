@@ -31,6 +31,7 @@ scripts! {
     CONSUMER_LIST = "consumer_list";
     CONSUMER_DELETE = "consumer_delete";
     CONSUMER_PARKED = "consumer_parked";
+    CONSUMER_REPLAY = "consumer_replay";
     KV_SET = "kv_keys", "kv_set";
     KV_DELETE = "kv_delete";
     KV_CLEAR = "kv_clear";
