@@ -7,6 +7,7 @@
  */
 
 import type { TriggerDefinition, TriggerWiring } from './types/trigger'
+import type { WebhookDefinition, WebhookWiring } from './types/webhook'
 
 // ───────────────────────────── events ─────────────────────────────
 
@@ -928,6 +929,8 @@ export interface WiringRegistryOptions {
   wirings?: Wiring[]
   /** What starts the flows, or a function that gives it, called at each start. They start last and stop first. */
   triggers?: TriggerDefinition[] | (() => TriggerDefinition[])
+  /** What events are sent to, or a function that gives it, called at each start. They start after the flows and stop before them. */
+  webhooks?: WebhookDefinition[] | (() => WebhookDefinition[])
 }
 
 /** The registry, as `createWiringRegistry` returns it. */
@@ -936,6 +939,8 @@ export interface WiringRegistry extends Wiring {
   stats(): any
   /** Its triggers, where it has the option. */
   readonly triggers?: TriggerWiring
+  /** Its webhooks, where it has the option. */
+  readonly webhooks?: WebhookWiring
 }
 
 // ───────────────────────────── queue ─────────────────────────────
@@ -1227,3 +1232,4 @@ export type ErrorCode =
   | 'NVENT_INTERNAL'
 
 export type * from './types/trigger'
+export type * from './types/webhook'

@@ -16,6 +16,7 @@ import type { Running } from './running'
 import { FileStoreAdapter, MemoryStoreAdapter, NventStoreAdapter } from './store'
 import { NventStreamAdapter } from './stream'
 import { triggerWiringOf } from './trigger/wiring'
+import { webhookWiringOf } from './webhook/wiring'
 import { Turns } from './turns'
 import type {
   CoordinatorStats, EventBus, EventRecord, FlowDefinition, FlowStats, FlowWiringOptions, QueueAdapter, StoreAdapter,
@@ -274,11 +275,11 @@ function flowWiringOf(
 
 const REGISTRY = {
   streamCoordinator: 'object', flow: ['boolean', 'object'], store: 'object', stream: 'object', queue: 'object', bus: 'object', wirings: 'array',
-  triggers: ['array', 'function'],
+  triggers: ['array', 'function'], webhooks: ['array', 'function'],
 } as const
 
 export function createWiringRegistry(opts: WiringRegistryOptions = {}): WiringRegistry {
-  const { streamCoordinator, flow, store, stream, queue, bus, wirings = [], triggers: definitions } = options('options', opts, REGISTRY as any)
+  const { streamCoordinator, flow, store, stream, queue, bus, wirings = [], triggers: definitions, webhooks: receivers } = options('options', opts, REGISTRY as any)
   if (flow === true) throw invalid('options.flow: expected false or an object')
   const { flows, subjects, keepState } = options('options.flow', flow || undefined, { flows: ['array', 'function'], subjects: 'object', keepState: 'number' })
   if (keepState !== undefined && !(keepState >= 0)) throw invalid(`options.flow.keepState: expected milliseconds from 0, got ${keepState}`)
@@ -290,6 +291,7 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): WiringRe
   const triggers = definitions === undefined
     ? undefined
     : triggerWiringOf('options', defined({ store, queue, flows: flows ?? [], triggers: definitions }), subjects)
+  const webhooks = receivers === undefined ? undefined : webhookWiringOf('options', defined({ store, stream, queue, webhooks: receivers }))
   // The coordinator starts first and stops last, so that it receives everything that the others persist.
   const builtIn: Wiring[] = flowWiring ? [coordinator, flowWiring] : [coordinator]
   const all = [...builtIn, ...wirings] as Wiring[]
@@ -328,6 +330,7 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): WiringRe
       }
       running.add(entry)
       await Promise.all(starting)
+      if (webhooks) await begin(webhooks)
       // They start flows, so these come first; and they stop first.
       if (triggers) await begin(triggers)
     }
@@ -341,8 +344,10 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): WiringRe
     stop: () => turns.take(stop),
     stats: () => ({
       streamCoordinator: coordinator.stats(), ...(flowWiring ? { flow: flowWiring.stats() } : {}), ...(triggers ? { triggers: triggers.stats() } : {}),
+      ...(webhooks ? { webhooks: webhooks.stats() } : {}),
     }),
     ...triggers ? { triggers } : {},
+    ...webhooks ? { webhooks } : {},
   }
 }
 

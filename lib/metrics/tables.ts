@@ -1,4 +1,4 @@
-import type { ConsumerStats, CoordinatorStats, FlowStats, QueueStats, StoreStats, StreamStats } from '../types'
+import type { ConsumerStats, CoordinatorStats, FlowStats, QueueStats, StoreStats, StreamStats, WebhookStats } from '../types'
 import { declareMetrics } from './registry'
 import type { Metric } from './registry'
 
@@ -97,6 +97,16 @@ export const FLOW = declareMetrics<FlowStats>([
   counter('nvent_flow_errors_total', 'Other permanent failures of the wiring.', stats => stats.errors),
   counter('nvent_flow_recovered_total', 'Steps run once more after a crash.', stats => stats.recovered),
   gauge('nvent_flow_lag', 'Ingress events that wait to be persisted.', stats => stats.lag),
+])
+
+export const WEBHOOKS = declareMetrics<WebhookStats>([
+  counter('nvent_webhook_events_total', 'Events that became deliveries.', stats => stats.taken),
+  counter('nvent_webhook_skipped_total', 'Events that came while their webhook was disabled.', stats => stats.skipped),
+  counter('nvent_webhook_attempts_total', 'Attempts to deliver.', stats => stats.attempts),
+  counter('nvent_webhook_delivered_total', 'Deliveries answered with 2xx.', stats => stats.delivered),
+  counter('nvent_webhook_failed_attempts_total', 'Attempts that failed.', stats => stats.failed),
+  counter('nvent_webhook_parked_total', 'Deliveries parked.', stats => stats.parked),
+  gauge('nvent_webhook_running', 'Attempts under way.', stats => stats.running),
 ])
 
 /** What the core measures, by the names of src/metrics.rs. */

@@ -1,0 +1,145 @@
+import { randomUUID } from 'node:crypto'
+import { didYouMean, finite, options, text } from '../check'
+import { invalid, NventError } from '../errors'
+import { currentAdapter } from '../factory'
+import { registerMetrics } from '../metrics/registry'
+import { WEBHOOKS } from '../metrics/tables'
+import { running } from '../running'
+import type { Running } from '../running'
+import { Turns } from '../turns'
+import type { WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions } from '../types'
+import { Warnings } from '../warn'
+import { ActiveWebhook } from './active'
+import { webhooksOf } from './definition'
+import { listed, webhookOf } from './deliveries'
+import type { Delivery } from './deliveries'
+import { send } from './send'
+
+const OPTIONS = { bus: 'object', stream: 'object', store: 'object', queue: 'object', webhooks: ['array', 'function'] } as const
+const STATES: WebhookDeliveryState[] = ['pending', 'delivered', 'failed']
+const DEFAULT_LIMIT = 100
+const MAX_LIMIT = 10_000
+
+export function createWebhookWiring(opts: WebhookWiringOptions): WebhookWiring {
+  return webhookWiringOf('options', opts)
+}
+
+/** `what` is the path of the options in messages. */
+export function webhookWiringOf(what: string, opts: WebhookWiringOptions): WebhookWiring {
+  const checked = options(what, opts, OPTIONS as any) as WebhookWiringOptions
+  if (checked.webhooks === undefined) throw invalid(`${what}.webhooks is required`)
+  return new Webhooks(what, checked)
+}
+
+/** What a started wiring has. */
+interface Session { active: Map<string, ActiveWebhook>, entry: Running, endMetrics: (last?: WebhookStats) => void }
+
+class Webhooks implements WebhookWiring {
+  private session: Session | undefined
+  private readonly counters = { taken: 0, skipped: 0, attempts: 0, delivered: 0, failed: 0, parked: 0 }
+  private readonly warnings = new Warnings('a webhook')
+  private readonly turns = new Turns()
+
+  constructor(private readonly what: string, private readonly opts: WebhookWiringOptions) {
+    // What is given as a function is checked when it is called, at the start.
+    if (Array.isArray(opts.webhooks)) webhooksOf(`${what}.webhooks`, opts.webhooks)
+  }
+
+  start(): Promise<void> {
+    return this.turns.take(() => this.begin())
+  }
+
+  stop(): Promise<void> {
+    return this.turns.take(() => this.end())
+  }
+
+  async deliveries(name: string, opts?: { state?: WebhookDeliveryState, limit?: number }): Promise<WebhookDelivery[]> {
+    const { state, limit = DEFAULT_LIMIT } = options('options', opts, { state: 'string', limit: 'number' })
+    if (state !== undefined && !STATES.includes(state)) throw invalid(`options.state: ${JSON.stringify(state)} is not known${didYouMean(state, STATES)}`)
+    if (!Number.isInteger(finite('options.limit', limit)) || limit < 0 || limit > MAX_LIMIT) {
+      throw invalid(`options.limit: expected a whole number from 0 to ${MAX_LIMIT}, got ${limit}`)
+    }
+    return (await this.active(name).deliveries.list(state, limit)).map(listed)
+  }
+
+  async redeliver(id: string): Promise<void> {
+    const unknown = new NventError('NVENT_NOT_FOUND', `there is no delivery ${JSON.stringify(text('id', id))}`)
+    const active = this.open().active.get(webhookOf(id))
+    const delivery: Delivery | undefined = await active?.deliveries.get(id)
+    if (!active || !delivery) throw unknown
+    if (delivery.state === 'pending') return
+    if (!await active.isEnabled()) throw invalid(`the webhook ${JSON.stringify(active.webhook.name)} is disabled: enable it first`)
+    await active.redeliver(delivery)
+  }
+
+  async test(name: string): Promise<{ status: number, ms: number }> {
+    const { webhook } = this.active(name)
+    const ts = Date.now()
+    const event = { id: `${ts}-0`, ts, type: 'webhook.test', data: { webhook: webhook.name } }
+    const { status, ms } = await send(webhook, `${webhook.name}:test:${randomUUID()}`, event)
+    return { status, ms }
+  }
+
+  async enable(name: string): Promise<void> {
+    await this.active(name).enable()
+  }
+
+  async disable(name: string): Promise<void> {
+    await this.active(name).disable('disable()')
+  }
+
+  async isEnabled(name: string): Promise<boolean> {
+    return this.active(name).isEnabled()
+  }
+
+  stats(): WebhookStats {
+    const active = [...this.session?.active.values() ?? []]
+    return { webhooks: active.length, ...this.counters, running: active.reduce((total, one) => total + one.running, 0) }
+  }
+
+  private open(): Session {
+    if (!this.session) throw new NventError('NVENT_CLOSED', 'the webhooks are not started: await start() of their wiring first')
+    return this.session
+  }
+
+  private active(name: string): ActiveWebhook {
+    const { active } = this.open()
+    const found = active.get(text('name', name))
+    if (!found) throw new NventError('NVENT_NOT_FOUND', `there is no webhook ${JSON.stringify(name)}${didYouMean(name, [...active.keys()])}`)
+    return found
+  }
+
+  private async begin(): Promise<void> {
+    if (this.session) return
+    const { what, opts, counters } = this
+    const store = opts.store ?? currentAdapter('store')
+    if (typeof store.consume !== 'function') throw invalid(`${what}.store: webhooks need a store of this package, which has a feed`)
+    const queue = opts.queue ?? currentAdapter('queue')
+    const stream = opts.stream ?? currentAdapter('stream', false)
+    const definitions = typeof opts.webhooks === 'function' ? opts.webhooks() : opts.webhooks
+    const parts = { store, queue, stream, counters, failed: this.warnings.handlerFailed }
+    const active = new Map(Array.from(webhooksOf(`${what}.webhooks`, definitions).values(), webhook => [webhook.name, new ActiveWebhook(webhook, parts)]))
+    try {
+      await Promise.all(Array.from(active.values(), one => one.start()))
+    }
+    catch (error) {
+      await Promise.allSettled(Array.from(active.values(), one => one.stop()))
+      throw error
+    }
+    const entry: Running = { stop: () => this.stop(), store, queue, stream }
+    this.session = { active, entry, endMetrics: registerMetrics({ metrics: WEBHOOKS, read: () => this.stats() }) }
+    running.add(entry)
+  }
+
+  private async end(): Promise<void> {
+    const { session } = this
+    if (!session) return
+    const stopped = await Promise.allSettled(Array.from(session.active.values(), one => one.stop()))
+    session.endMetrics(this.stats())
+    this.session = undefined
+    running.delete(session.entry)
+    for (const result of stopped) {
+      if (result.status === 'rejected') throw result.reason
+    }
+  }
+}
