@@ -261,14 +261,33 @@ interface WebhookWiring extends Wiring {
  * same operations under other names.
  */
 
-/** A persisted event. `id` and `ts` are given by the store. Unknown extra fields are kept as they came. */
-interface EventRecord {
-    /** `<ms>-<seq>`: strictly increasing within a subject on every backend, also across restarts and clock steps. */
-    id: string;
-    /** When the store took it: Unix time in milliseconds. */
-    ts: number;
+/**
+ * The types of an application's events and what their `data` is:
+ *
+ * ```ts
+ * declare module 'nvent-native' {
+ *   interface NventEvents { 'order.paid': { amount: number } }
+ * }
+ * ```
+ *
+ * The data of a type that is not listed is `any`.
+ */
+interface NventEvents {
+}
+/** The `data` of events of a type: as {@link NventEvents} has it, or `any`. */
+type EventData<Type extends string = string> = Type extends keyof NventEvents ? NventEvents[Type] : any;
+/** `data`, which is there where the type is one of {@link NventEvents}. */
+type WithData<Type extends string> = Type extends keyof NventEvents ? {
+    /** The payload. */
+    data: NventEvents[Type];
+} : {
+    /** The payload: any JSON value. */
+    data?: any;
+};
+/** Fields of an event that flows and channels read. Further fields are kept as they came. */
+interface EventFields<Type extends string = string> {
     /** What happened: `flow.start`, `step.completed`, `emit`, or a type of your own. */
-    type: string;
+    type: Type;
     /** The run of a flow that the event belongs to. */
     runId?: string;
     /** The name of that flow. */
@@ -279,20 +298,24 @@ interface EventRecord {
     stepId?: string;
     /** Which attempt of the step, counted from 1. */
     attempt?: number;
-    /** The payload: any JSON value. */
-    data?: any;
     /** W3C trace context of its append, where the application traces. The spans of what the event leads to continue it. */
     traceparent?: string;
     /** Any further field, kept as it came. */
     [field: string]: any;
 }
+/** What a store adds to an event. */
+interface StoredFields {
+    /** `<ms>-<seq>`: strictly increasing within a subject on every backend, also across restarts and clock steps. */
+    id: string;
+    /** When the store took it: Unix time in milliseconds. */
+    ts: number;
+}
+/** A persisted event. `id` and `ts` are given by the store. Unknown extra fields are kept as they came. */
+type EventRecord<Type extends string = string> = StoredFields & EventFields<Type> & WithData<Type>;
 /** An event to append: an `id` or `ts` in it is replaced by the store's own. */
-type NewEvent = {
-    /** What happened. */
-    type: string;
-    /** Everything else of an {@link EventRecord}. */
-    [field: string]: any;
-};
+type NewEvent<Type extends string = string> = EventFields<Type> & WithData<Type>;
+/** An event on a bus: with `id` and `ts` once it is stored, without them before. */
+type BusEvent<Type extends string = string> = Partial<StoredFields> & EventFields<Type> & WithData<Type>;
 /** Options of reading a subject. All given filters must hold. */
 interface EventReadOptions {
     /** Only events of these types. Absent: every type. */
@@ -311,7 +334,7 @@ interface EventReadOptions {
     order?: 'asc' | 'desc';
 }
 /** Options of an append. */
-interface AppendOptions {
+interface AppendOptions$1 {
     /** The id that the subject must end with, or null for "must be empty". Rejects with NVENT_CONFLICT where it does not. */
     expectedLastId?: string | null;
 }
@@ -387,7 +410,7 @@ interface StoreStats {
 /** Events by subject: what is appended stays, in order. nvent 0.5. */
 interface EventStreams {
     /** Stores an event at the end of a subject and announces it on the store's bus. The record as it was stored. */
-    append(subject: string, event: NewEvent, opts?: AppendOptions): Promise<EventRecord>;
+    append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions$1): Promise<EventRecord<Type>>;
     /** The events of a subject. No options: all of them, in order of append. A subject without events: `[]`. */
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
     /**
@@ -504,7 +527,7 @@ interface StoreAdapter {
     /** {@link StoreAdapter.close}. */
     [Symbol.asyncDispose](): Promise<void>;
     /** {@link EventStreams.append}. nvent 0.4.1. */
-    append(subject: string, event: NewEvent, opts?: AppendOptions): Promise<EventRecord>;
+    append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions$1): Promise<EventRecord<Type>>;
     /** {@link EventStreams.read}. nvent 0.4.1. */
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
     /** {@link EventStreams.subscribe}. nvent 0.4.1. */
@@ -746,20 +769,21 @@ interface RedisStoreOptions extends StoreOptions {
     };
 }
 /** A message. Further fields are passed on as they came. */
-interface StreamEvent {
+interface StreamEvent<Type extends string = string> {
     /** What a `filter` is matched against. */
-    type: string;
+    type: Type;
     /** The payload: any JSON value. */
-    data: any;
+    data: EventData<Type>;
     /** About the message: `instanceId` of the sender in what the coordinator routes. */
     metadata?: Record<string, any>;
     /** When it was sent: Unix time in milliseconds. */
     timestamp?: number;
 }
-/** Delivered to a subscriber when events may have been missed: flush the cache, or catch up. It passes every filter. */
-interface StreamGap extends StreamEvent {
-    /** Always this. */
-    type: 'stream.gap';
+/**
+ * Delivered to a subscriber when events may have been missed: flush the cache, or catch up. It passes every filter.
+ * {@link isStreamGap} tells it from a message.
+ */
+interface StreamGap extends StreamEvent<'stream.gap'> {
     /**
      * Why, where, and how many where that is known. `reconnect`: the connection to Redis was lost. `overflow`: the subscriber's
      * buffer was full. `publish-failed`: the stream coordinator could not publish. `trimmed`: Redis had removed retained events.
@@ -770,15 +794,17 @@ interface StreamGap extends StreamEvent {
         missed?: number;
     };
 }
+/** The type of messages that a `filter` lets through: itself, where it is no glob. */
+type FilteredType<Filter> = Filter extends string ? Filter extends `${string}${'*' | '?' | '[' | '\\'}${string}` ? string : Filter : string;
 /** Options of a subscription. */
-interface SubscribeOptions {
+interface SubscribeOptions<Filter extends string | RegExp = string | RegExp> {
     /**
      * Exactly one member of a group gets each event. On Redis the topic must be retained; NVENT_INVALID otherwise. There an
      * event whose handler failed is delivered again, and parked after five times: see `RedisStreamAdapter.parked`.
      */
     group?: string;
     /** Which types are delivered, matched natively. A string is a glob. Absent: all. */
-    filter?: string | RegExp;
+    filter?: Filter;
     /** First everything retained, then live, without hole or duplicate. The topic must be retained; NVENT_INVALID otherwise. Default false. */
     fromBeginning?: boolean;
     /** Leave out what this adapter published itself. Default false. With `group`: NVENT_INVALID, as an event that goes to one member would be lost. */
@@ -821,9 +847,9 @@ interface StreamAdapter {
     /** Opens the stream. Idempotent; every other method opens it on first use as well. */
     init(): Promise<void>;
     /** Sends any JSON object, whole. Resolves when the broker has it; a failing handler never fails a publish. */
-    publish(topic: string, event: StreamEvent): Promise<void>;
+    publish<const Type extends string>(topic: string, event: StreamEvent<Type>): Promise<void>;
     /** Calls `handler` with what is published to a topic, or to every topic that a Redis glob matches (`*` crosses colons). */
-    subscribe(topic: string, handler: (event: StreamEvent, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle>;
+    subscribe<const Filter extends string | RegExp = RegExp>(topic: string, handler: (event: StreamEvent<FilteredType<Filter>> | StreamGap, topic: string) => unknown, opts?: SubscribeOptions<Filter>): Promise<SubscriptionHandle>;
     /** Ends a subscription. After it resolves the handler is not called again. */
     unsubscribe(handle: SubscriptionHandle): Promise<void>;
     /** Topics and globs that handlers of this adapter are subscribed to, each once. */
@@ -873,11 +899,9 @@ interface ParkedEvent {
 /** In-process. Handlers run synchronously, in order of registration, on the JavaScript thread; one that throws does not stop the others. */
 interface EventBus {
     /** Calls every handler of the type, of `'*'` and of the event's run. An event without id and ts is ingress: flow wiring persists it. */
-    publish(event: Partial<EventRecord> & {
-        type: string;
-    }): void;
+    publish<const Type extends string>(event: BusEvent<Type>): void;
     /** Registers a handler for a type; `'*'` is every type. The returned function ends it. */
-    onType(type: string, handler: (event: any) => unknown): () => void;
+    onType<const Type extends string>(type: Type, handler: (event: Type extends keyof NventEvents ? BusEvent<Type> : any) => unknown): () => void;
     /** Registers a handler for the events of one run. The returned function ends it. */
     subscribeRunId(runId: string, handler: (event: any) => unknown): () => void;
 }
@@ -998,7 +1022,7 @@ interface StepContext {
     /** Aborted when the attempt times out, the run is cancelled, or the queue closes. */
     readonly signal: AbortSignal;
     /** Resolves when the event is stored. Steps that subscribe to the name run with the payload. */
-    emit(name: string, payload?: any): Promise<void>;
+    emit<const Name extends string>(name: Name, payload?: EventData<Name>): Promise<void>;
     /** Values of the run, stored under `nq:flow:{runId}:{key}`; removed `keepState` ms after its end. */
     readonly state: {
         /** Resolves with the value, or null. */
@@ -1192,26 +1216,28 @@ type KeepJobs = {
     count?: number;
 };
 /** A job to be done. */
-interface NewJob {
+interface NewJob<Data = any> {
     /** Which handler of the queue runs it. */
     name: string;
     /** Any JSON value. */
-    data: any;
+    data: Data;
     /** Options; they win over the queue's `defaultJobOptions`. */
     opts?: JobOptions;
 }
 /** A job, as the queue returns it. */
-interface Job {
+interface Job<Data = any, Result = any> {
     /** Unique within its queue. */
     id: string;
     /** Which handler runs it. */
     name: string;
     /** What it was given. */
-    data: any;
+    data: Data;
+    /** How it is run, as far as it was said. */
+    opts?: JobOptions;
     /** Where it is in its life. */
     state: JobState;
     /** What its handler returned. */
-    returnvalue?: any;
+    returnvalue?: Result;
     /** Why its last attempt failed. */
     failedReason?: string;
     /** When it was enqueued, in milliseconds, as the two below. */
@@ -1225,6 +1251,11 @@ interface Job {
     /** Reported by its handler, from 0 to 100. */
     progress?: number;
 }
+/** A job, as its handler gets it. */
+type RunningJob<Data = any, Result = any> = Job<Data, Result> & {
+    /** How it is run: its own options, and the queue's `defaultJobOptions`. */
+    opts: JobOptions;
+};
 /** When a scheduled job runs. */
 interface ScheduleOptions {
     /** Once, after so many milliseconds. */
@@ -1274,16 +1305,16 @@ interface QueueAdapter {
     /** Opens the queue. Idempotent; every other method opens it on first use as well. */
     init(): Promise<void>;
     /** Adds a job. Its id. */
-    enqueue(queue: string, job: NewJob): Promise<string>;
+    enqueue<Data = any>(queue: string, job: NewJob<Data>): Promise<string>;
     /** Adds a job that runs later, or again and again. The schedule's id. */
-    schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string>;
+    schedule<Data = any>(queue: string, job: NewJob<Data>, opts?: ScheduleOptions): Promise<string>;
     /** A job, or null. */
-    getJob(queue: string, id: string): Promise<Job | null>;
+    getJob<Data = any, Result = any>(queue: string, id: string): Promise<Job<Data, Result> | null>;
     /**
      * Jobs: those that wait in the order in which they run, the others newest first. Only those of the page are read; an
      * offset is a walk along the index, 5 ms for 100,000 jobs.
      */
-    getJobs(queue: string, query?: JobQuery): Promise<Job[]>;
+    getJobs<Data = any, Result = any>(queue: string, query?: JobQuery): Promise<Array<Job<Data, Result>>>;
     /** How many jobs are in each state. */
     getJobCounts(queue: string): Promise<Record<JobState, number>>;
     /** The schedules of a queue: `{ id, jobName, queueName, pattern, cron, tz?, limit?, repeatCount, nextRun }`, `nextRun` a Date. */
@@ -1304,7 +1335,7 @@ interface QueueAdapter {
     /** Goes on. */
     resume(queue: string): Promise<void>;
     /** Says who runs the jobs of a name. A rejection is a failed attempt; a result with `awaiting: true` means: forget the job, its id may be used again. */
-    registerWorker(queue: string, jobName: string, handler: (job: any, context: JobContext) => Promise<any>, opts?: WorkerOptions): void;
+    registerWorker<Data = any, Result = any>(queue: string, jobName: string, handler: (job: RunningJob<Data, Result>, context: JobContext) => Promise<Result>, opts?: WorkerOptions): void;
     /** Makes a failed job wait for one more attempt. Whether it had failed. */
     retryJob(queue: string, jobId: string): Promise<boolean>;
     /** Whether the queue is usable. */
@@ -1363,11 +1394,11 @@ interface FileQueueOptions extends QueueOptions {
     durability?: Durability;
 }
 /** The `nvent` section of nuxt.config. Adapters are independent of each other. An unknown name or option rejects with NVENT_INVALID and says which are known. */
-interface AdaptersConfig {
+interface AdaptersConfig<Store extends 'memory' | 'file' | 'redis' = 'memory' | 'file' | 'redis', Stream extends 'memory' | 'redis' = 'memory' | 'redis', Queue extends 'memory' | 'file' = 'memory' | 'file'> {
     /** The store. Default: files in `.data/store`. */
     store?: {
         /** Which backend. Default `file`. */
-        adapter?: 'memory' | 'file' | 'redis';
+        adapter?: Store;
         /** {@link RedisStoreOptions.prefix}. */
         prefix?: string;
         /** Options of the file store. */
@@ -1378,7 +1409,7 @@ interface AdaptersConfig {
     /** The stream. Default: memory. */
     stream?: {
         /** Which backend. Default `memory`. */
-        adapter?: 'memory' | 'redis';
+        adapter?: Stream;
         /** {@link RedisStreamOptions.prefix}. */
         prefix?: string;
         /** Where Redis is. Default: `connections.redis`. */
@@ -1389,7 +1420,7 @@ interface AdaptersConfig {
     /** The queue. Default: files in `.data/queue`. */
     queue?: {
         /** Which backend. Default `file`. */
-        adapter?: 'memory' | 'file';
+        adapter?: Queue;
         /** Options of the file queue. */
         file?: Partial<Pick<FileQueueOptions, 'dataDir'>>;
         /** For jobs that do not say otherwise. */
@@ -1405,14 +1436,23 @@ interface AdaptersConfig {
         };
     };
 }
-/** What `createAdapters` opens. */
-interface Adapters {
+/** A configuration, or an object of the application for an adapter. */
+interface AdaptersInput extends Pick<AdaptersConfig, 'connections'> {
     /** The store. */
-    store: StoreAdapter;
+    store?: AdaptersConfig['store'] | StoreAdapter;
     /** The stream. */
-    stream: StreamAdapter;
+    stream?: AdaptersConfig['stream'] | StreamAdapter;
     /** The queue. */
-    queue: QueueAdapter;
+    queue?: AdaptersConfig['queue'] | QueueAdapter;
+}
+/** What `createAdapters` opens. */
+interface Adapters<Store extends StoreAdapter = StoreAdapter, Stream extends StreamAdapter = StreamAdapter, Queue extends QueueAdapter = QueueAdapter> {
+    /** The store. */
+    store: Store;
+    /** The stream. */
+    stream: Stream;
+    /** The queue. */
+    queue: Queue;
 }
 /**
  * What `code` of an error says. The message says what was wrong, where, and what to do.
@@ -1454,49 +1494,6 @@ declare class NventError extends Error {
     });
 }
 
-/** Creates and opens adapters and makes them current. The queue may also be an object of the application, such as one on BullMQ. */
-declare function createAdapters(config?: Omit<AdaptersConfig, 'queue'> & {
-    queue?: AdaptersConfig['queue'] | QueueAdapter;
-}): Promise<Adapters>;
-declare function setAdapters(adapters: Partial<Adapters>): void;
-declare const useStoreAdapter: () => StoreAdapter;
-declare const useStreamAdapter: () => StreamAdapter;
-declare const useQueueAdapter: () => QueueAdapter;
-/**
- * Ends adapters, by default the current ones, and the wirings that use them: queues drain, wirings drain, then queues,
- * streams and stores close.
- */
-declare function shutdownAdapters(adapters?: Partial<Adapters>): Promise<void>;
-/**
- * Ends everything that is in use, in the order that loses nothing: queues drain, wirings drain, then queues, streams and
- * stores close. That is the current adapters, every running wiring, and the adapters of these wirings.
- */
-declare function shutdown(): Promise<void>;
-
-/**
- * Defines a flow whose steps are functions. The step without `subscribes` is the entry.
- *
- * Throws NVENT_INVALID where there is no entry or more than one, where a step subscribes to something that no step emits,
- * and where steps only wait for each other.
- */
-declare function defineFlow<Input = any>(id: string, steps: Record<string, StepOptions>): Flow<Input>;
-
-declare function streamRun(runId: string, request: Request, opts?: RunStreamOptions): Promise<Response>;
-
-declare function startFlow<Input = any>(flow: Flow<Input> | string, input: Input, opts?: {
-    runId?: string;
-}): Promise<FlowRun>;
-declare function cancelFlow(flow: Flow | string, runId: string, reason?: string): Promise<boolean>;
-declare function retryRun(flow: Flow | string, runId: string): Promise<boolean>;
-declare function deleteRun(flow: Flow | string, runId: string): Promise<boolean>;
-
-/**
- * Returns the numbers of every adapter and wiring in use as Prometheus text (version 0.0.4), for `GET /metrics`. Nothing is
- * read from a disk or a server for it but the size of the files. Counters and gauges are those of this JavaScript environment
- * (the main thread, or a worker thread), what the core measures itself (durations, jobs by state) is the whole process's.
- */
-declare function metrics(): string;
-
 /** The queue adapter of every backend. */
 declare abstract class NventQueueAdapter implements QueueAdapter {
     private readonly backend;
@@ -1514,11 +1511,11 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     /** Resolves when every enqueue made so far has settled. */
     private enqueued;
     init(): Promise<void>;
-    enqueue(queue: string, job: NewJob): Promise<string>;
+    enqueue<Data = any>(queue: string, job: NewJob<Data>): Promise<string>;
     private add;
-    schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string>;
-    getJob(queue: string, id: string): Promise<Job | null>;
-    getJobs(queue: string, query?: JobQuery): Promise<Job[]>;
+    schedule<Data = any>(queue: string, job: NewJob<Data>, opts?: ScheduleOptions): Promise<string>;
+    getJob<Data = any, Result = any>(queue: string, id: string): Promise<Job<Data, Result> | null>;
+    getJobs<Data = any, Result = any>(queue: string, query?: JobQuery): Promise<Array<Job<Data, Result>>>;
     getJobCounts(queue: string): Promise<Record<JobState, number>>;
     getScheduledJobs(queue: string): Promise<any[]>;
     removeScheduledJob(scheduleId: string): Promise<boolean>;
@@ -1534,7 +1531,7 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     pause(queue: string): Promise<void>;
     resume(queue: string): Promise<void>;
     on(queue: string, event: QueueEvent, listener: (payload: any) => void): () => void;
-    registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void;
+    registerWorker<Data = any, Result = any>(queue: string, jobName: string, handler: (job: RunningJob<Data, Result>, context: JobContext) => Promise<Result>, opts?: WorkerOptions): void;
     startProcessingQueue(queue: string): void;
     /** {@link QueueAdapter.close}. */
     [Symbol.asyncDispose](): Promise<void>;
@@ -1597,7 +1594,7 @@ declare abstract class NventStoreAdapter implements StoreAdapter {
     private stopConsumers;
     stats(): StoreStats;
     private listen;
-    append(...args: Parameters<StoreAdapter['append']>): Promise<EventRecord>;
+    append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions): Promise<EventRecord<Type>>;
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
     subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>;
     save(collection: string, id: string, doc: Record<string, any>): Promise<void>;
@@ -1637,8 +1634,8 @@ declare abstract class NventStreamAdapter implements StreamAdapter {
     private gaps;
     private readonly endMetrics;
     init(): Promise<void>;
-    publish(topic: string, event: StreamEvent): Promise<void>;
-    subscribe(topic: string, handler: (event: any, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle>;
+    publish<const Type extends string>(topic: string, event: StreamEvent<Type>): Promise<void>;
+    subscribe<const Filter extends string | RegExp = RegExp>(topic: string, handler: (event: StreamEvent<FilteredType<Filter>> | StreamGap, topic: string) => unknown, opts?: SubscribeOptions<Filter>): Promise<SubscriptionHandle>;
     unsubscribe(handle: SubscriptionHandle): Promise<void>;
     private end;
     listTopics(): Promise<string[]>;
@@ -1653,6 +1650,10 @@ declare abstract class NventStreamAdapter implements StreamAdapter {
     }>;
     stats(): StreamStats;
 }
+/** Returns whether a message is a gap: some before it may be missing. */
+declare const isStreamGap: (event: {
+    type: string;
+}) => event is StreamGap;
 /** A stream in memory: a broker inside the process, one per adapter. */
 declare class MemoryStreamAdapter extends NventStreamAdapter {
     constructor(opts?: MemoryStreamOptions);
@@ -1670,6 +1671,64 @@ declare class RedisStreamAdapter extends NventStreamAdapter {
     /** Publishes what is parked again, to all that are subscribed, and no longer keeps it as parked. The number of events, at most 1,000 a call. */
     replayParked(topic: string, group: string): Promise<number>;
 }
+
+interface Stores {
+    memory: MemoryStoreAdapter;
+    file: FileStoreAdapter;
+    redis: RedisStoreAdapter;
+}
+interface Streams {
+    memory: MemoryStreamAdapter;
+    redis: RedisStreamAdapter;
+}
+interface Queues {
+    memory: MemoryQueueAdapter;
+    file: FileQueueAdapter;
+}
+/**
+ * Creates and opens adapters and makes them current. A store, stream or queue may also be an object of the application, such as
+ * a queue on BullMQ: it is opened as the others are.
+ */
+declare function createAdapters<Store extends keyof Stores = 'file', Stream extends keyof Streams = 'memory', Queue extends keyof Queues = 'file'>(config?: AdaptersConfig<Store, Stream, Queue>): Promise<Adapters<Stores[Store], Streams[Stream], Queues[Queue]>>;
+declare function createAdapters(config: AdaptersInput): Promise<Adapters>;
+declare function setAdapters(adapters: Partial<Adapters>): void;
+declare const useStoreAdapter: () => StoreAdapter;
+declare const useStreamAdapter: () => StreamAdapter;
+declare const useQueueAdapter: () => QueueAdapter;
+/**
+ * Ends adapters, by default the current ones, and the wirings that use them: queues drain, wirings drain, then queues,
+ * streams and stores close.
+ */
+declare function shutdownAdapters(adapters?: Partial<Adapters>): Promise<void>;
+/**
+ * Ends everything that is in use, in the order that loses nothing: queues drain, wirings drain, then queues, streams and
+ * stores close. That is the current adapters, every running wiring, and the adapters of these wirings.
+ */
+declare function shutdown(): Promise<void>;
+
+/**
+ * Defines a flow whose steps are functions. The step without `subscribes` is the entry.
+ *
+ * Throws NVENT_INVALID where there is no entry or more than one, where a step subscribes to something that no step emits,
+ * and where steps only wait for each other.
+ */
+declare function defineFlow<Input = any>(id: string, steps: Record<string, StepOptions>): Flow<Input>;
+
+declare function streamRun(runId: string, request: Request, opts?: RunStreamOptions): Promise<Response>;
+
+declare function startFlow<Input = any>(flow: Flow<Input> | string, input: Input, opts?: {
+    runId?: string;
+}): Promise<FlowRun>;
+declare function cancelFlow(flow: Flow | string, runId: string, reason?: string): Promise<boolean>;
+declare function retryRun(flow: Flow | string, runId: string): Promise<boolean>;
+declare function deleteRun(flow: Flow | string, runId: string): Promise<boolean>;
+
+/**
+ * Returns the numbers of every adapter and wiring in use as Prometheus text (version 0.0.4), for `GET /metrics`. Nothing is
+ * read from a disk or a server for it but the size of the files. Counters and gauges are those of this JavaScript environment
+ * (the main thread, or a worker thread), what the core measures itself (durations, jobs by state) is the whole process's.
+ */
+declare function metrics(): string;
 
 declare function createTriggerWiring(opts: TriggerWiringOptions): TriggerWiring;
 
@@ -1697,5 +1756,5 @@ declare function createFlowWiring(opts?: FlowWiringOptions): Wiring & {
 };
 declare function createWiringRegistry(opts?: WiringRegistryOptions): WiringRegistry;
 
-export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, defineFlow, deleteRun, getEventBus, handleWebhook, metrics, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AppendOptions, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedTrigger, MemoryStreamOptions, NewEvent, NewJob, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WorkerOptions };
+export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, defineFlow, deleteRun, getEventBus, handleWebhook, isStreamGap, metrics, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
+export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions$1 as AppendOptions, BusEvent, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventData, EventFields, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedTrigger, MemoryStreamOptions, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };

@@ -57,6 +57,34 @@ it('shuts down those that are given, and leaves the current ones', async () => {
   expect(await store.read('s')).toEqual([])
 })
 
+it('takes objects for the store, the stream and the queue, and opens them', async () => {
+  const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
+  const calls: string[] = []
+  const queue = Object.fromEntries(['init', 'enqueue', 'getJob', 'getJobs', 'on', 'registerWorker', 'startProcessingQueue', 'close']
+    .map(method => [method, async () => void calls.push(method)])) as unknown as QueueAdapter
+  const adapters = await createAdapters({ store, stream, queue })
+  expect(adapters).toEqual({ store, stream, queue })
+  expect([useStoreAdapter(), useStreamAdapter(), useQueueAdapter()]).toEqual([store, stream, queue])
+  expect(calls).toEqual(['init'])
+  await shutdownAdapters()
+  expect(calls).toEqual(['init', 'close'])
+  await rejects(store.read('s'), 'NVENT_CLOSED')
+})
+
+it('takes an object of the application on the surface of nvent alone', async () => {
+  const store = { stream: { append: async () => ({}), read: async () => [] }, close: async () => {} }
+  const adapters = await createAdapters({ ...memory, store: store as any })
+  expect(adapters.store).toBe(store)
+})
+
+it.each([
+  ['store', { stream: { append: async () => ({}) } }, /^store: is no store adapter, it has no read, close/],
+  ['stream', { publish: async () => {} }, /^stream: is no stream adapter, it has no subscribe, shutdown/],
+  ['queue', { enqueue: async () => '' }, /^queue: is no queue adapter, it has no init, getJob/],
+])('names what an object for the %s lacks', async (kind, object, message) => {
+  await rejects(createAdapters({ ...memory, [kind]: object } as any), 'NVENT_INVALID', message)
+})
+
 it('sets one kind and leaves the others', async () => {
   const { stream } = await createAdapters(memory)
   const store = new MemoryStoreAdapter()

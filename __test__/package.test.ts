@@ -80,14 +80,20 @@ it('publint and attw find nothing', async () => {
 it.each([
   ['Node16', 'Node16'], ['NodeNext', 'NodeNext'], ['ESNext', 'Bundler'],
 ])('the types serve module %s with resolution %s, from both kinds of module', async (module, moduleResolution) => {
+  const events = `declare module 'nvent-native' { interface NventEvents { 'order.paid': { amount: number } } }`
   const use = `
     const { store } = await createAdapters({ store: { adapter: 'memory' } })
     const ids: string[] = (await store.read('s')).map(event => event.id)
     // @ts-expect-error -- subjects are text
     void store.read(1)
+    const { data: { amount } } = await store.append('s', { type: 'order.paid', data: { amount: 5 } })
+    const cents: number = amount * 100
+    // @ts-expect-error -- amount is a number
+    void store.append('s', { type: 'order.paid', data: { amount: '5' } })
+    void cents
     void ids`
-  await writeFile(join(app, 'esm.mts'), `import { createAdapters } from 'nvent-native'\n${use}\n`)
-  await writeFile(join(app, 'cjs.cts'), `import nvent = require('nvent-native')\nasync function main() {\n  const { createAdapters } = nvent\n${use}\n}\nvoid main\n`)
+  await writeFile(join(app, 'esm.mts'), `import { createAdapters } from 'nvent-native'\n${events}\n${use}\n`)
+  await writeFile(join(app, 'cjs.cts'), `import nvent = require('nvent-native')\n${events}\nasync function main() {\n  const { createAdapters } = nvent\n${use}\n}\nvoid main\n`)
   const files = module === 'ESNext' ? ['esm.mts'] : ['esm.mts', 'cjs.cts']
   const { stdout } = await run(process.execPath, [
     bin('typescript/bin/tsc'), '--noEmit', '--strict', '--target', 'ES2022', '--lib', 'ES2023,DOM,ESNext.Disposable', '--types', 'node',

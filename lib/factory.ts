@@ -5,7 +5,7 @@ import { checkConnection, RedisStoreAdapter, RedisStreamAdapter } from './redis'
 import { FileStoreAdapter, MemoryStoreAdapter } from './store'
 import { running } from './running'
 import { MemoryStreamAdapter } from './stream'
-import type { Adapters, AdaptersConfig, QueueAdapter, RedisConnection, StoreAdapter, StreamAdapter } from './types'
+import type { Adapters, AdaptersConfig, AdaptersInput, QueueAdapter, RedisConnection, StoreAdapter, StreamAdapter } from './types'
 
 const key = Symbol.for('nvent-native.adapters')
 const shared = globalThis as { [key]?: Partial<Adapters> }
@@ -25,10 +25,19 @@ function adapterName(what: string, given: unknown, known: string[], fallback: st
   return name
 }
 
-/** Creates and opens adapters and makes them current. The queue may also be an object of the application, such as one on BullMQ. */
-export async function createAdapters(
-  config: Omit<AdaptersConfig, 'queue'> & { queue?: AdaptersConfig['queue'] | QueueAdapter } = {},
-): Promise<Adapters> {
+interface Stores { memory: MemoryStoreAdapter, file: FileStoreAdapter, redis: RedisStoreAdapter }
+interface Streams { memory: MemoryStreamAdapter, redis: RedisStreamAdapter }
+interface Queues { memory: MemoryQueueAdapter, file: FileQueueAdapter }
+
+/**
+ * Creates and opens adapters and makes them current. A store, stream or queue may also be an object of the application, such as
+ * a queue on BullMQ: it is opened as the others are.
+ */
+export function createAdapters<
+  Store extends keyof Stores = 'file', Stream extends keyof Streams = 'memory', Queue extends keyof Queues = 'file',
+>(config?: AdaptersConfig<Store, Stream, Queue>): Promise<Adapters<Stores[Store], Streams[Stream], Queues[Queue]>>
+export function createAdapters(config: AdaptersInput): Promise<Adapters>
+export async function createAdapters(config: AdaptersInput = {}): Promise<Adapters> {
   const { store, stream, queue, connections } = options('config', config, CONFIG)
   const { redis, file } = options('connections', connections, { redis: 'object', file: 'object' })
   checkConnection('connections.redis', redis)
@@ -38,18 +47,18 @@ export async function createAdapters(
   const dir = (own: { dataDir?: string } | undefined, name: string): string =>
     own?.dataDir ?? (base === undefined ? `.data/${name}` : `${base}/${name}`)
 
-  const storeConfig = section('store', store, {})
+  const own = { store: given('store', store), stream: given('stream', stream), queue: given('queue', queue) }
+  const storeConfig = own.store ? {} : section('store', store, {})
   const storeFile = options('store.file', storeConfig['file'], { dataDir: 'string', durability: 'string', retention: 'object' })
   checkConnection('store.redis', storeConfig['redis'])
-  const streamConfig = section('stream', stream, { retain: 'object' })
+  const streamConfig = own.stream ? {} : section('stream', stream, { retain: 'object' })
   checkConnection('stream.redis', streamConfig['redis'])
-  const ownQueue = queue !== undefined && 'enqueue' in object('queue', queue) ? checkQueue(queue) : undefined
-  const queueConfig = ownQueue ? {} : section('queue', queue, { defaultJobOptions: 'object' })
+  const queueConfig = own.queue ? {} : section('queue', queue, { defaultJobOptions: 'object' })
   const queueFile = options('queue.file', queueConfig['file'], { dataDir: 'string', durability: 'string' })
 
   /** What the adapter says itself wins, field by field; a url of its own names another server. */
-  const onRedis = (own: Record<string, any>): { connection?: RedisConnection, prefix?: string } =>
-    ({ connection: own['redis']?.url === undefined ? { ...redis, ...own['redis'] } : own['redis'], prefix: own['prefix'] })
+  const onRedis = (section: Record<string, any>): { connection?: RedisConnection, prefix?: string } =>
+    ({ connection: section['redis']?.url === undefined ? { ...redis, ...section['redis'] } : section['redis'], prefix: section['prefix'] })
   const makeStore = {
     memory: () => new MemoryStoreAdapter(),
     file: () => new FileStoreAdapter({ ...storeFile, dataDir: dir(storeFile, 'store') }),
@@ -75,9 +84,14 @@ export async function createAdapters(
     stream: adapterName('stream', streamConfig['adapter'], Object.keys(makeStream), 'memory') as keyof typeof makeStream,
     queue: adapterName('queue', queueConfig['adapter'], Object.keys(makeQueue), 'file') as keyof typeof makeQueue,
   }
-  const adapters: Adapters = { store: makeStore[chosen.store](), stream: makeStream[chosen.stream](), queue: ownQueue ?? makeQueue[chosen.queue]() }
+  const adapters: Adapters = {
+    store: own.store ?? makeStore[chosen.store](),
+    stream: own.stream ?? makeStream[chosen.stream](),
+    queue: own.queue ?? makeQueue[chosen.queue](),
+  }
   try {
-    await Promise.all([adapters.store.init(), adapters.stream.init(), adapters.queue.init()])
+    // An object of the application may have nothing to open.
+    await Promise.all(Object.values(adapters).map((adapter: { init?: () => Promise<void> }) => adapter.init?.()))
   }
   catch (error) {
     // Closes those that were opened.
@@ -88,13 +102,24 @@ export async function createAdapters(
   return adapters
 }
 
-/** What createAdapters and flow wiring call on a queue of the application. */
-const QUEUE_METHODS = ['init', 'enqueue', 'getJob', 'getJobs', 'on', 'registerWorker', 'startProcessingQueue', 'close'] as const
+/** What is called on an object of the application. */
+const NEEDED = {
+  store: ['append', 'read', 'close'],
+  stream: ['publish', 'subscribe', 'shutdown'],
+  queue: ['init', 'enqueue', 'getJob', 'getJobs', 'on', 'registerWorker', 'startProcessingQueue', 'close'],
+} as const
 
-function checkQueue(queue: object): QueueAdapter {
-  const missing = QUEUE_METHODS.filter(method => typeof (queue as any)[method] !== 'function')
-  if (missing.length > 0) throw invalid(`queue: is no queue adapter, it has no ${missing.join(', ')}`)
-  return queue as QueueAdapter
+/** Returns the adapter that a section is, if it is one: an object with the method by which its kind is known. */
+function given<K extends keyof Adapters>(kind: K, section: unknown): Adapters[K] | undefined {
+  if (section === undefined || section === null) return
+  const value: any = object(kind, section)
+  const isAdapter = kind === 'store' ? typeof (value.stream?.append ?? value.append) === 'function' : METHODS[kind] in value
+  if (!isAdapter) return
+  // A store may have its events on `stream` alone.
+  const has = (method: string): boolean => typeof (value[method] ?? (kind === 'store' ? value.stream?.[method] : undefined)) === 'function'
+  const missing = NEEDED[kind].filter(method => !has(method))
+  if (missing.length > 0) throw invalid(`${kind}: is no ${kind} adapter, it has no ${missing.join(', ')}`)
+  return value
 }
 
 const METHODS = { store: 'stream', stream: 'publish', queue: 'enqueue' } as const

@@ -9,7 +9,8 @@ import type { NativeQueue, Reply } from './native'
 import { inSpan, maybeInSpan, messaging, traceparentOf, tracing } from './trace'
 import type { SpanSpec } from './trace'
 import type {
-  FileQueue, FileQueueOptions, Job, JobOptions, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, QueueOptions, QueueStats, ScheduleOptions, WorkerOptions,
+  FileQueue, FileQueueOptions, Job, JobContext, JobOptions, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RunningJob,
+  ScheduleOptions, WorkerOptions,
 } from './types'
 import { Warnings, warnOnce } from './warn'
 
@@ -126,7 +127,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     await call(() => this.native.open())
   }
 
-  async enqueue(queue: string, job: NewJob): Promise<string> {
+  async enqueue<Data = any>(queue: string, job: NewJob<Data>): Promise<string> {
     const traced = tracing()
     if (!traced) return this.add(queue, job)
     const spec: SpanSpec = { name: `enqueue ${queue}`, kind: 'PRODUCER', attributes: { ...messaging('enqueue', 'send', String(queue)), 'nvent.job.name': String(job?.name) } }
@@ -145,15 +146,15 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     return id
   }
 
-  async schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string> {
+  async schedule<Data = any>(queue: string, job: NewJob<Data>, opts?: ScheduleOptions): Promise<string> {
     return call(() => this.native.schedule(text('queue', queue), newJob(job), jsonObject('options', finiteNumbers('options', opts ?? {}, { limit: undefined }))))
   }
 
-  async getJob(queue: string, id: string): Promise<Job | null> {
+  async getJob<Data = any, Result = any>(queue: string, id: string): Promise<Job<Data, Result> | null> {
     return call(() => this.native.job(text('queue', queue), text('id', id)))
   }
 
-  async getJobs(queue: string, query?: JobQuery): Promise<Job[]> {
+  async getJobs<Data = any, Result = any>(queue: string, query?: JobQuery): Promise<Array<Job<Data, Result>>> {
     const { state = STATES, limit, offset = 0 } = options('query', query, { state: 'array', limit: 'number', offset: 'number' })
     state.forEach((name: unknown, i: number) => text(`query.state[${i}]`, name))
     whole('query.limit', limit)
@@ -212,7 +213,9 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     return this.subscribe(() => this.native.on(text('queue', queue), text('event', event)), payload => listener(payload))
   }
 
-  registerWorker(queue: string, jobName: string, handler: (job: any, ctx: any) => Promise<any>, opts?: WorkerOptions): void {
+  registerWorker<Data = any, Result = any>(
+    queue: string, jobName: string, handler: (job: RunningJob<Data, Result>, context: JobContext) => Promise<Result>, opts?: WorkerOptions,
+  ): void {
     callback('handler', handler)
     const settings = jsonObject('options', finiteNumbers('options', opts ?? {}, { concurrency: MAX_COUNT }))
     const { keepAlive = false } = opts ?? {}

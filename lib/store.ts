@@ -12,7 +12,11 @@ import { addon, bridge, flushBuses, healthOf, callSync, offDelivery, onDelivery,
 import type { NativeStore } from './native'
 import { inSpan, messaging, traceparentOf, tracing, withTraceparent } from './trace'
 import type { SpanSpec } from './trace'
+<<<<<<< HEAD
 import type { ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, NewEvent, ParkedConsumerEvent, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
+=======
+import type { AppendOptions, ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, NewEvent, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
+>>>>>>> 6c4889d (feat(types): typed events, jobs with data and result, adapters by their configuration; feat(factory): objects for each adapter)
 import { Warnings } from './warn'
 
 const READ = { types: 'array', after: 'string', before: 'string', from: 'number', to: 'number', limit: 'number', order: 'string' } as const
@@ -78,18 +82,20 @@ export abstract class NventStoreAdapter implements StoreAdapter {
     this.warnings = new Warnings(`the ${backend} store`)
     this.endMetrics = registerWeakly(this, { metrics: STORE, labels: { backend }, ...dataDir === undefined ? {} : { shared: resolve(dataDir) } }, store => store.stats())
     const { native } = this
-    const append = (subject: string, event: NewEvent, expected: string | undefined, traceparent?: string): EventRecord | Promise<EventRecord> => {
+    const append = <Type extends string>(
+      subject: string, event: NewEvent<Type>, expected: string | undefined, traceparent?: string,
+    ): EventRecord<Type> | Promise<EventRecord<Type>> => {
       const copy = plainEvent(event)
       if (copy && traceparent !== undefined && !('traceparent' in copy)) copy['traceparent'] = traceparent
       const body = copy ? JSON.stringify(copy) : withTraceparent(jsonObject('event', event), event, traceparent)
-      const stored = call<EventRecord>(() => native.append(text('subject', subject), body, expected, copy !== undefined))
+      const stored = call<EventRecord<Type>>(() => native.append(text('subject', subject), body, expected, copy !== undefined))
       if (!(stored instanceof Promise)) flushBuses()
       if (!copy) return stored
-      const complete = ({ id, ts }: EventRecord): EventRecord => ({ id, ts, ...copy }) as EventRecord
+      const complete = ({ id, ts }: EventRecord<Type>) => ({ id, ts, ...copy }) as EventRecord<Type>
       return stored instanceof Promise ? stored.then(complete) : complete(stored)
     }
     this.stream = {
-      append: async (subject, event, opts) => {
+      append: async <Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions) => {
         const { expectedLastId } = options('options', opts, { expectedLastId: ['string', 'any'] })
         if (expectedLastId !== undefined && expectedLastId !== null && !expectedLastId) {
           throw invalid('options.expectedLastId: expected an event id, or null for an empty subject')
@@ -234,8 +240,8 @@ export abstract class NventStoreAdapter implements StoreAdapter {
 
   // The surface of nvent 0.4.1: the same operations under their older names, and documents.
 
-  async append(...args: Parameters<StoreAdapter['append']>): Promise<EventRecord> {
-    return this.stream.append(...args)
+  async append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions): Promise<EventRecord<Type>> {
+    return this.stream.append(subject, event, opts)
   }
 
   async read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]> {

@@ -6,7 +6,7 @@ import { STREAM } from './metrics/tables'
 import { addon, bridge, call, healthOf, callSync, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
 import { inSpan, messaging, tracing } from './trace'
-import type { MemoryStreamOptions, StreamAdapter, StreamEvent, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
+import type { FilteredType, MemoryStreamOptions, StreamAdapter, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
 import { Warnings } from './warn'
 
 const SUBSCRIBE = {
@@ -43,7 +43,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
     await call(() => this.native.open())
   }
 
-  async publish(topic: string, event: StreamEvent): Promise<void> {
+  async publish<const Type extends string>(topic: string, event: StreamEvent<Type>): Promise<void> {
     const message = jsonObject('event', event)
     const traced = tracing()
     const publish = (): Promise<void> | void => call<void>(() => this.native.publish(text('topic', topic), message))
@@ -51,7 +51,9 @@ export abstract class NventStreamAdapter implements StreamAdapter {
     else await inSpan(traced, { name: 'publish', kind: 'PRODUCER', attributes: messaging('publish', 'send', String(topic)) }, publish)
   }
 
-  async subscribe(topic: string, handler: (event: any, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle> {
+  async subscribe<const Filter extends string | RegExp = RegExp>(
+    topic: string, handler: (event: StreamEvent<FilteredType<Filter>> | StreamGap, topic: string) => unknown, opts?: SubscribeOptions<Filter>,
+  ): Promise<SubscriptionHandle> {
     callback('handler', handler)
     const given = subscribeOptions(opts)
     const [id, single] = await call<[number, boolean]>(() => this.native.subscribe(text('topic', topic), given))
@@ -105,6 +107,9 @@ export abstract class NventStreamAdapter implements StreamAdapter {
     return { ...native, delivered: this.delivered, gaps: this.gaps, handlerErrors: this.warnings.count }
   }
 }
+
+/** Returns whether a message is a gap: some before it may be missing. */
+export const isStreamGap = (event: { type: string }): event is StreamGap => event.type === 'stream.gap'
 
 /** A stream in memory: a broker inside the process, one per adapter. */
 export class MemoryStreamAdapter extends NventStreamAdapter {

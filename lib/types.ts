@@ -11,14 +11,38 @@ import type { WebhookDefinition, WebhookWiring } from './types/webhook'
 
 // ───────────────────────────── events ─────────────────────────────
 
-/** A persisted event. `id` and `ts` are given by the store. Unknown extra fields are kept as they came. */
-export interface EventRecord {
-  /** `<ms>-<seq>`: strictly increasing within a subject on every backend, also across restarts and clock steps. */
-  id: string
-  /** When the store took it: Unix time in milliseconds. */
-  ts: number
+/**
+ * The types of an application's events and what their `data` is:
+ *
+ * ```ts
+ * declare module 'nvent-native' {
+ *   interface NventEvents { 'order.paid': { amount: number } }
+ * }
+ * ```
+ *
+ * The data of a type that is not listed is `any`.
+ */
+// eslint-disable-next-line @typescript-eslint/no-empty-object-type -- it is there to be augmented
+export interface NventEvents {}
+
+/** The `data` of events of a type: as {@link NventEvents} has it, or `any`. */
+export type EventData<Type extends string = string> = Type extends keyof NventEvents ? NventEvents[Type] : any
+
+/** `data`, which is there where the type is one of {@link NventEvents}. */
+export type WithData<Type extends string> = Type extends keyof NventEvents
+  ? {
+    /** The payload. */
+      data: NventEvents[Type]
+    }
+  : {
+    /** The payload: any JSON value. */
+      data?: any
+    }
+
+/** Fields of an event that flows and channels read. Further fields are kept as they came. */
+export interface EventFields<Type extends string = string> {
   /** What happened: `flow.start`, `step.completed`, `emit`, or a type of your own. */
-  type: string
+  type: Type
   /** The run of a flow that the event belongs to. */
   runId?: string
   /** The name of that flow. */
@@ -29,21 +53,28 @@ export interface EventRecord {
   stepId?: string
   /** Which attempt of the step, counted from 1. */
   attempt?: number
-  /** The payload: any JSON value. */
-  data?: any
   /** W3C trace context of its append, where the application traces. The spans of what the event leads to continue it. */
   traceparent?: string
   /** Any further field, kept as it came. */
   [field: string]: any
 }
 
-/** An event to append: an `id` or `ts` in it is replaced by the store's own. */
-export type NewEvent = {
-  /** What happened. */
-  type: string
-  /** Everything else of an {@link EventRecord}. */
-  [field: string]: any
+/** What a store adds to an event. */
+export interface StoredFields {
+  /** `<ms>-<seq>`: strictly increasing within a subject on every backend, also across restarts and clock steps. */
+  id: string
+  /** When the store took it: Unix time in milliseconds. */
+  ts: number
 }
+
+/** A persisted event. `id` and `ts` are given by the store. Unknown extra fields are kept as they came. */
+export type EventRecord<Type extends string = string> = StoredFields & EventFields<Type> & WithData<Type>
+
+/** An event to append: an `id` or `ts` in it is replaced by the store's own. */
+export type NewEvent<Type extends string = string> = EventFields<Type> & WithData<Type>
+
+/** An event on a bus: with `id` and `ts` once it is stored, without them before. */
+export type BusEvent<Type extends string = string> = Partial<StoredFields> & EventFields<Type> & WithData<Type>
 
 /** Options of reading a subject. All given filters must hold. */
 export interface EventReadOptions {
@@ -150,7 +181,7 @@ export interface StoreStats {
 /** Events by subject: what is appended stays, in order. nvent 0.5. */
 export interface EventStreams {
   /** Stores an event at the end of a subject and announces it on the store's bus. The record as it was stored. */
-  append(subject: string, event: NewEvent, opts?: AppendOptions): Promise<EventRecord>
+  append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions): Promise<EventRecord<Type>>
   /** The events of a subject. No options: all of them, in order of append. A subject without events: `[]`. */
   read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>
   /**
@@ -269,7 +300,7 @@ export interface StoreAdapter {
   [Symbol.asyncDispose](): Promise<void>
 
   /** {@link EventStreams.append}. nvent 0.4.1. */
-  append(subject: string, event: NewEvent, opts?: AppendOptions): Promise<EventRecord>
+  append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions): Promise<EventRecord<Type>>
   /** {@link EventStreams.read}. nvent 0.4.1. */
   read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>
   /** {@link EventStreams.subscribe}. nvent 0.4.1. */
@@ -515,21 +546,22 @@ export interface RedisStoreOptions extends StoreOptions {
 // ───────────────────────────── stream ─────────────────────────────
 
 /** A message. Further fields are passed on as they came. */
-export interface StreamEvent {
+export interface StreamEvent<Type extends string = string> {
   /** What a `filter` is matched against. */
-  type: string
+  type: Type
   /** The payload: any JSON value. */
-  data: any
+  data: EventData<Type>
   /** About the message: `instanceId` of the sender in what the coordinator routes. */
   metadata?: Record<string, any>
   /** When it was sent: Unix time in milliseconds. */
   timestamp?: number
 }
 
-/** Delivered to a subscriber when events may have been missed: flush the cache, or catch up. It passes every filter. */
-export interface StreamGap extends StreamEvent {
-  /** Always this. */
-  type: 'stream.gap'
+/**
+ * Delivered to a subscriber when events may have been missed: flush the cache, or catch up. It passes every filter.
+ * {@link isStreamGap} tells it from a message.
+ */
+export interface StreamGap extends StreamEvent<'stream.gap'> {
   /**
    * Why, where, and how many where that is known. `reconnect`: the connection to Redis was lost. `overflow`: the subscriber's
    * buffer was full. `publish-failed`: the stream coordinator could not publish. `trimmed`: Redis had removed retained events.
@@ -537,15 +569,18 @@ export interface StreamGap extends StreamEvent {
   data: { reason: 'reconnect' | 'overflow' | 'publish-failed' | 'trimmed', topic: string, missed?: number }
 }
 
+/** The type of messages that a `filter` lets through: itself, where it is no glob. */
+export type FilteredType<Filter> = Filter extends string ? Filter extends `${string}${'*' | '?' | '[' | '\\'}${string}` ? string : Filter : string
+
 /** Options of a subscription. */
-export interface SubscribeOptions {
+export interface SubscribeOptions<Filter extends string | RegExp = string | RegExp> {
   /**
    * Exactly one member of a group gets each event. On Redis the topic must be retained; NVENT_INVALID otherwise. There an
    * event whose handler failed is delivered again, and parked after five times: see `RedisStreamAdapter.parked`.
    */
   group?: string
   /** Which types are delivered, matched natively. A string is a glob. Absent: all. */
-  filter?: string | RegExp
+  filter?: Filter
   /** First everything retained, then live, without hole or duplicate. The topic must be retained; NVENT_INVALID otherwise. Default false. */
   fromBeginning?: boolean
   /** Leave out what this adapter published itself. Default false. With `group`: NVENT_INVALID, as an event that goes to one member would be lost. */
@@ -591,9 +626,11 @@ export interface StreamAdapter {
   /** Opens the stream. Idempotent; every other method opens it on first use as well. */
   init(): Promise<void>
   /** Sends any JSON object, whole. Resolves when the broker has it; a failing handler never fails a publish. */
-  publish(topic: string, event: StreamEvent): Promise<void>
+  publish<const Type extends string>(topic: string, event: StreamEvent<Type>): Promise<void>
   /** Calls `handler` with what is published to a topic, or to every topic that a Redis glob matches (`*` crosses colons). */
-  subscribe(topic: string, handler: (event: StreamEvent, topic: string) => unknown, opts?: SubscribeOptions): Promise<SubscriptionHandle>
+  subscribe<const Filter extends string | RegExp = RegExp>(
+    topic: string, handler: (event: StreamEvent<FilteredType<Filter>> | StreamGap, topic: string) => unknown, opts?: SubscribeOptions<Filter>,
+  ): Promise<SubscriptionHandle>
   /** Ends a subscription. After it resolves the handler is not called again. */
   unsubscribe(handle: SubscriptionHandle): Promise<void>
   /** Topics and globs that handlers of this adapter are subscribed to, each once. */
@@ -649,9 +686,9 @@ export interface ParkedEvent {
 /** In-process. Handlers run synchronously, in order of registration, on the JavaScript thread; one that throws does not stop the others. */
 export interface EventBus {
   /** Calls every handler of the type, of `'*'` and of the event's run. An event without id and ts is ingress: flow wiring persists it. */
-  publish(event: Partial<EventRecord> & { type: string }): void
+  publish<const Type extends string>(event: BusEvent<Type>): void
   /** Registers a handler for a type; `'*'` is every type. The returned function ends it. */
-  onType(type: string, handler: (event: any) => unknown): () => void
+  onType<const Type extends string>(type: Type, handler: (event: Type extends keyof NventEvents ? BusEvent<Type> : any) => unknown): () => void
   /** Registers a handler for the events of one run. The returned function ends it. */
   subscribeRunId(runId: string, handler: (event: any) => unknown): () => void
 }
@@ -782,7 +819,7 @@ export interface StepContext {
   /** Aborted when the attempt times out, the run is cancelled, or the queue closes. */
   readonly signal: AbortSignal
   /** Resolves when the event is stored. Steps that subscribe to the name run with the payload. */
-  emit(name: string, payload?: any): Promise<void>
+  emit<const Name extends string>(name: Name, payload?: EventData<Name>): Promise<void>
   /** Values of the run, stored under `nq:flow:{runId}:{key}`; removed `keepState` ms after its end. */
   readonly state: {
     /** Resolves with the value, or null. */
@@ -979,27 +1016,29 @@ export interface JobOptions {
 export type KeepJobs = { count: number } | { age: number, count?: number }
 
 /** A job to be done. */
-export interface NewJob {
+export interface NewJob<Data = any> {
   /** Which handler of the queue runs it. */
   name: string
   /** Any JSON value. */
-  data: any
+  data: Data
   /** Options; they win over the queue's `defaultJobOptions`. */
   opts?: JobOptions
 }
 
 /** A job, as the queue returns it. */
-export interface Job {
+export interface Job<Data = any, Result = any> {
   /** Unique within its queue. */
   id: string
   /** Which handler runs it. */
   name: string
   /** What it was given. */
-  data: any
+  data: Data
+  /** How it is run, as far as it was said. */
+  opts?: JobOptions
   /** Where it is in its life. */
   state: JobState
   /** What its handler returned. */
-  returnvalue?: any
+  returnvalue?: Result
   /** Why its last attempt failed. */
   failedReason?: string
   /** When it was enqueued, in milliseconds, as the two below. */
@@ -1012,6 +1051,12 @@ export interface Job {
   attemptsMade?: number
   /** Reported by its handler, from 0 to 100. */
   progress?: number
+}
+
+/** A job, as its handler gets it. */
+export type RunningJob<Data = any, Result = any> = Job<Data, Result> & {
+  /** How it is run: its own options, and the queue's `defaultJobOptions`. */
+  opts: JobOptions
 }
 
 /** When a scheduled job runs. */
@@ -1063,16 +1108,16 @@ export interface QueueAdapter {
   /** Opens the queue. Idempotent; every other method opens it on first use as well. */
   init(): Promise<void>
   /** Adds a job. Its id. */
-  enqueue(queue: string, job: NewJob): Promise<string>
+  enqueue<Data = any>(queue: string, job: NewJob<Data>): Promise<string>
   /** Adds a job that runs later, or again and again. The schedule's id. */
-  schedule(queue: string, job: NewJob, opts?: ScheduleOptions): Promise<string>
+  schedule<Data = any>(queue: string, job: NewJob<Data>, opts?: ScheduleOptions): Promise<string>
   /** A job, or null. */
-  getJob(queue: string, id: string): Promise<Job | null>
+  getJob<Data = any, Result = any>(queue: string, id: string): Promise<Job<Data, Result> | null>
   /**
    * Jobs: those that wait in the order in which they run, the others newest first. Only those of the page are read; an
    * offset is a walk along the index, 5 ms for 100,000 jobs.
    */
-  getJobs(queue: string, query?: JobQuery): Promise<Job[]>
+  getJobs<Data = any, Result = any>(queue: string, query?: JobQuery): Promise<Array<Job<Data, Result>>>
   /** How many jobs are in each state. */
   getJobCounts(queue: string): Promise<Record<JobState, number>>
   /** The schedules of a queue: `{ id, jobName, queueName, pattern, cron, tz?, limit?, repeatCount, nextRun }`, `nextRun` a Date. */
@@ -1093,7 +1138,9 @@ export interface QueueAdapter {
   /** Goes on. */
   resume(queue: string): Promise<void>
   /** Says who runs the jobs of a name. A rejection is a failed attempt; a result with `awaiting: true` means: forget the job, its id may be used again. */
-  registerWorker(queue: string, jobName: string, handler: (job: any, context: JobContext) => Promise<any>, opts?: WorkerOptions): void
+  registerWorker<Data = any, Result = any>(
+    queue: string, jobName: string, handler: (job: RunningJob<Data, Result>, context: JobContext) => Promise<Result>, opts?: WorkerOptions,
+  ): void
   /** Makes a failed job wait for one more attempt. Whether it had failed. */
   retryJob(queue: string, jobId: string): Promise<boolean>
   /** Whether the queue is usable. */
@@ -1152,11 +1199,15 @@ export interface FileQueueOptions extends QueueOptions {
 // ───────────────────────────── factory ─────────────────────────────
 
 /** The `nvent` section of nuxt.config. Adapters are independent of each other. An unknown name or option rejects with NVENT_INVALID and says which are known. */
-export interface AdaptersConfig {
+export interface AdaptersConfig<
+  Store extends 'memory' | 'file' | 'redis' = 'memory' | 'file' | 'redis',
+  Stream extends 'memory' | 'redis' = 'memory' | 'redis',
+  Queue extends 'memory' | 'file' = 'memory' | 'file',
+> {
   /** The store. Default: files in `.data/store`. */
   store?: {
     /** Which backend. Default `file`. */
-    adapter?: 'memory' | 'file' | 'redis'
+    adapter?: Store
     /** {@link RedisStoreOptions.prefix}. */
     prefix?: string
     /** Options of the file store. */
@@ -1167,7 +1218,7 @@ export interface AdaptersConfig {
   /** The stream. Default: memory. */
   stream?: {
     /** Which backend. Default `memory`. */
-    adapter?: 'memory' | 'redis'
+    adapter?: Stream
     /** {@link RedisStreamOptions.prefix}. */
     prefix?: string
     /** Where Redis is. Default: `connections.redis`. */
@@ -1178,7 +1229,7 @@ export interface AdaptersConfig {
   /** The queue. Default: files in `.data/queue`. */
   queue?: {
     /** Which backend. Default `file`. */
-    adapter?: 'memory' | 'file'
+    adapter?: Queue
     /** Options of the file queue. */
     file?: Partial<Pick<FileQueueOptions, 'dataDir'>>
     /** For jobs that do not say otherwise. */
@@ -1193,14 +1244,24 @@ export interface AdaptersConfig {
   }
 }
 
-/** What `createAdapters` opens. */
-export interface Adapters {
+/** A configuration, or an object of the application for an adapter. */
+export interface AdaptersInput extends Pick<AdaptersConfig, 'connections'> {
   /** The store. */
-  store: StoreAdapter
+  store?: AdaptersConfig['store'] | StoreAdapter
   /** The stream. */
-  stream: StreamAdapter
+  stream?: AdaptersConfig['stream'] | StreamAdapter
   /** The queue. */
-  queue: QueueAdapter
+  queue?: AdaptersConfig['queue'] | QueueAdapter
+}
+
+/** What `createAdapters` opens. */
+export interface Adapters<Store extends StoreAdapter = StoreAdapter, Stream extends StreamAdapter = StreamAdapter, Queue extends QueueAdapter = QueueAdapter> {
+  /** The store. */
+  store: Store
+  /** The stream. */
+  stream: Stream
+  /** The queue. */
+  queue: Queue
 }
 
 // ───────────────────────────── errors ─────────────────────────────
