@@ -1,5 +1,6 @@
 /** What metrics() prints, read by a parser that is not ours. */
 import { readFileSync } from 'node:fs'
+import { parser } from '@prometheus-io/lezer-promql'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -201,4 +202,31 @@ it('docs/metrics.md lists every metric, with its type', () => {
   const all = [...declared(), ...Object.entries(NATIVE).map(([name, rest]) => ({ name, ...rest }))].map(({ name, type, help }) => ({ name, type, help }))
   const sorted = (list: Array<{ name?: string }>): unknown[] => list.sort((a, b) => a.name! < b.name! ? -1 : 1)
   expect(sorted(rows)).toEqual(sorted(all))
+})
+
+it('every query of the Grafana dashboard asks for metrics and labels that there are', () => {
+  const dashboard = JSON.parse(readFileSync(new URL('../docs/grafana-dashboard.json', import.meta.url), 'utf8'))
+  const targets: Array<{ expr: string, legendFormat: string }> = dashboard.panels.flatMap((panel: any) => panel.targets ?? [])
+  const queries = [...targets.map(target => target.expr), dashboard.templating.list[1].query.replace(/^label_values\((\w+),.*$/, '$1')]
+  expect(queries.length).toBeGreaterThan(40)
+  const types = new Map([...declared().map(({ name, type }) => [name, type] as const), ...Object.entries(NATIVE).map(([name, { type }]) => [name, type] as const)])
+  const page = readFileSync(new URL('../docs/metrics.md', import.meta.url), 'utf8')
+  const labelsOf = new Map([...page.matchAll(/^\| `(nvent_\w+)` \| \w+ \| ([^|]+) \|/gm)].map(([, name, labels]) => [name, labels!.split(/[ ,]+/)] as const))
+  for (const [i, query] of queries.entries()) {
+    const text = query.replaceAll('$__rate_interval', '5m').replaceAll('$instance', '.*')
+    const found: Record<string, string[]> = { Identifier: [], LabelName: [] }
+    parser.parse(text).iterate({
+      enter: ({ type, from, to }) => {
+        expect(type.isError, `${text} at ${from}`).toBe(false)
+        found[type.name]?.push(text.slice(from, to))
+      },
+    })
+    const [name] = found['Identifier']!
+    const base = name!.replace(/_(bucket|sum|count)$/, '')
+    expect(types.has(name!) ? types.get(name!) !== 'histogram' : types.get(base) === 'histogram', text).toBe(true)
+    expect(/\brate\(/.test(text), text).toBe(types.get(base) !== 'gauge')
+    const shown = [...targets[i]?.legendFormat.matchAll(/\{\{(\w+)\}\}/g) ?? []].map(([, label]) => label!)
+    const known = [...labelsOf.get(base)!, 'instance', 'le']
+    expect([...found['LabelName']!, ...shown].filter(label => !known.includes(label)), text).toEqual([])
+  }
 })

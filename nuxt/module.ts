@@ -47,6 +47,7 @@ const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
       }
       addTypes(resolve('./types'), withNvent)
       if (options.realtime) await addRealtime(nuxt, built, resolve)
+      if (options.metrics) await addMetrics(nuxt, options, resolve)
 
       nuxt.hook('nitro:config', (nitro: NitroConfig) => {
         // First of all plugins: nvent asks for adapters inside the first of its own.
@@ -62,11 +63,8 @@ export default nventNative
 
 /** Mounts the events of runs for the browser. */
 async function addRealtime(nuxt: Nuxt, { options: { realtime }, section, withNvent }: BuiltConfig, resolve: (path: string) => string) {
-  const { path = '/_nvent', authorize } = realtime!
-  if (!path.startsWith('/')) throw new Error(`nvent-native, in nuxt.config: nventNative.realtime.path is ${JSON.stringify(path)}: it must begin with "/"`)
-  const base = path.replace(/\/+$/, '')
-  const file = authorize === undefined ? undefined : await resolvePath(authorize)
-  if (file !== undefined && !existsSync(file)) throw new Error(`nvent-native, in nuxt.config: nventNative.realtime.authorize is ${JSON.stringify(authorize)}: there is no such file`)
+  const base = basePath(realtime)
+  const file = await serverFile('realtime.authorize', realtime!.authorize)
   addServerHandler({ route: `${base}/runs/:runId/events`, method: 'get', handler: resolve('./runtime/realtime/run-events') })
   const publicConfig: Record<string, unknown> = nuxt.options.runtimeConfig.public
   publicConfig.nventNative = { realtime: base }
@@ -77,12 +75,44 @@ async function addRealtime(nuxt: Nuxt, { options: { realtime }, section, withNve
     nitro.virtual = {
       ...nitro.virtual,
       '#nvent-native/realtime': [
-        file === undefined ? 'export const authorize = undefined' : `export { default as authorize } from ${JSON.stringify(file)}`,
+        authorizeOf(file),
         `export const runSubject = ${JSON.stringify(subject)}`,
       ].join('\n'),
     }
   })
 }
+
+/** Mounts the metrics. */
+async function addMetrics(nuxt: Nuxt, { metrics, realtime }: ModuleOptions, resolve: (path: string) => string) {
+  const { authorize, ...unknown } = typeof metrics === 'object' ? metrics : {}
+  const [wrong] = Object.keys(unknown)
+  if (wrong !== undefined) throw new Error(`nvent-native, in nuxt.config: nventNative.metrics.${wrong} is not an option: Known: authorize`)
+  if (authorize !== undefined && typeof authorize !== 'string') throw new Error(`nvent-native, in nuxt.config: nventNative.metrics.authorize is ${JSON.stringify(authorize)}, but must be a string`)
+  const file = await serverFile('metrics.authorize', authorize) ?? await serverFile('realtime.authorize', realtime?.authorize)
+  addServerHandler({ route: `${basePath(realtime)}/metrics`, method: 'get', handler: resolve('./runtime/metrics') })
+  nuxt.hook('nitro:config', (nitro: NitroConfig) => {
+    nitro.virtual = { ...nitro.virtual, '#nvent-native/metrics': authorizeOf(file) }
+  })
+}
+
+/** Returns where the routes of this module are mounted. */
+function basePath(realtime: ModuleOptions['realtime']): string {
+  const { path = '/_nvent' } = realtime ?? {}
+  if (!path.startsWith('/')) throw new Error(`nvent-native, in nuxt.config: nventNative.realtime.path is ${JSON.stringify(path)}: it must begin with "/"`)
+  return path.replace(/\/+$/, '')
+}
+
+/** Returns the path of a server file that an option names. */
+async function serverFile(option: string, value: string | undefined): Promise<string | undefined> {
+  if (value === undefined) return
+  const file = await resolvePath(value)
+  if (!existsSync(file)) throw new Error(`nvent-native, in nuxt.config: nventNative.${option} is ${JSON.stringify(value)}: there is no such file`)
+  return file
+}
+
+/** Returns a module that exports what a server file decides with. */
+const authorizeOf = (file: string | undefined): string =>
+  file === undefined ? 'export const authorize = undefined' : `export { default as authorize } from ${JSON.stringify(file)}`
 
 /** Returns the `nvent` section as the user wrote it, options given beside the module's name included. */
 function nventSection(nuxt: Nuxt, withNvent: boolean): NventSection {

@@ -39,6 +39,12 @@ export interface ModuleOptions {
     authorize?: string
   }
   /**
+   * Mounts `GET {realtime.path}/metrics` with the Prometheus text of `metrics()`. `authorize` is a server file whose default export
+   * decides who may read it, `(event, { resource: 'metrics' }) => boolean | Promise<boolean>`; by default that of `realtime`, which is
+   * called with an empty `runId`. Without either every request is answered with 403, except in development. Default: off.
+   */
+  metrics?: boolean | { authorize?: string }
+  /**
    * How long requests wait while the server starts, in ms: for a data directory that another process has still locked, or
    * for Redis. Later requests that use an adapter are answered with 503 until it is open; the server goes on trying.
    * @default 10000

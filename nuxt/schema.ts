@@ -47,6 +47,7 @@ export const coordinator = {
 /** `nventNative` in nuxt.config. */
 export const moduleSchema = {
   replace: flag, durability, retain, coordinator, openTimeout: number(), retention, trim, realtime: { path: text, authorize: text },
+  metrics: new Leaf(['boolean', 'object']),
 } satisfies SchemaOf<ModuleOptions>
 
 /** `nvent` in nuxt.config. */

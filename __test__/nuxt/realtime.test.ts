@@ -1,5 +1,6 @@
 /// <reference lib="dom" />
 import { existsSync } from 'node:fs'
+import parse from 'parse-prometheus-text-format'
 import { chromium, type Browser, type Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { App, type Built, type Server } from './app.js'
@@ -67,6 +68,15 @@ describe('a run in a browser', () => {
     expect(response.status).toBe(403)
   })
 
+  test('metrics are there for whom the app allows to read them', async () => {
+    const url = new URL('/_nvent/metrics', server.url)
+    expect((await fetch(url)).status).toBe(403)
+    const response = await fetch(url, { headers: { authorization: 'Bearer of-the-test' } })
+    expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
+    const names: string[] = parse(await response.text()).map(({ name }) => name)
+    expect(names).toEqual(expect.arrayContaining(['nvent_store_appends_total', 'nvent_store_append_seconds', 'nvent_queue_jobs', 'nvent_flow_completed_total']))
+  })
+
   test('a page that is open does not keep the server from ending', async () => {
     const page = await open('nobody')
     await page.waitForSelector('main[data-connected=true]')
@@ -77,12 +87,13 @@ describe('a run in a browser', () => {
   }, SLOW)
 })
 
-test('without a file that decides, a built server lets nobody follow a run', async () => {
-  const app = await App.create('realtime', { config: '{ modules: [\'nvent-native\'], nventNative: { realtime: {} }, nvent: { store: { adapter: \'memory\' }, queue: { adapter: \'memory\' } } }' })
+test('without a file that decides, a built server lets nobody follow a run or read metrics', async () => {
+  const app = await App.create('realtime', { config: '{ modules: [\'nvent-native\'], nventNative: { realtime: {}, metrics: true }, nvent: { store: { adapter: \'memory\' }, queue: { adapter: \'memory\' } } }' })
   const built = await app.build()
   const server = await built.start()
   try {
     expect((await fetch(new URL('/_nvent/runs/any/events', server.url))).status).toBe(403)
+    expect((await fetch(new URL('/_nvent/metrics', server.url))).status).toBe(403)
   }
   finally {
     await server.stop('SIGKILL')
