@@ -334,7 +334,7 @@ interface EventReadOptions {
     order?: 'asc' | 'desc';
 }
 /** Options of an append. */
-interface AppendOptions$1 {
+interface AppendOptions {
     /** The id that the subject must end with, or null for "must be empty". Rejects with NVENT_CONFLICT where it does not. */
     expectedLastId?: string | null;
 }
@@ -410,7 +410,7 @@ interface StoreStats {
 /** Events by subject: what is appended stays, in order. nvent 0.5. */
 interface EventStreams {
     /** Stores an event at the end of a subject and announces it on the store's bus. The record as it was stored. */
-    append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions$1): Promise<EventRecord<Type>>;
+    append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions): Promise<EventRecord<Type>>;
     /** The events of a subject. No options: all of them, in order of append. A subject without events: `[]`. */
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
     /**
@@ -527,7 +527,7 @@ interface StoreAdapter {
     /** {@link StoreAdapter.close}. */
     [Symbol.asyncDispose](): Promise<void>;
     /** {@link EventStreams.append}. nvent 0.4.1. */
-    append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions$1): Promise<EventRecord<Type>>;
+    append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions): Promise<EventRecord<Type>>;
     /** {@link EventStreams.read}. nvent 0.4.1. */
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
     /** {@link EventStreams.subscribe}. nvent 0.4.1. */
@@ -1757,4 +1757,4 @@ declare function createFlowWiring(opts?: FlowWiringOptions): Wiring & {
 declare function createWiringRegistry(opts?: WiringRegistryOptions): WiringRegistry;
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, defineFlow, deleteRun, getEventBus, handleWebhook, isStreamGap, metrics, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions$1 as AppendOptions, BusEvent, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventData, EventFields, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedTrigger, MemoryStreamOptions, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };
+export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions, BusEvent, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventData, EventFields, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedTrigger, MemoryStreamOptions, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };

@@ -12,11 +12,7 @@ import { addon, bridge, flushBuses, healthOf, callSync, offDelivery, onDelivery,
 import type { NativeStore } from './native'
 import { inSpan, messaging, traceparentOf, tracing, withTraceparent } from './trace'
 import type { SpanSpec } from './trace'
-<<<<<<< HEAD
-import type { ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, NewEvent, ParkedConsumerEvent, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
-=======
-import type { AppendOptions, ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, NewEvent, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
->>>>>>> 6c4889d (feat(types): typed events, jobs with data and result, adapters by their configuration; feat(factory): objects for each adapter)
+import type { AppendOptions, ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, NewEvent, ParkedConsumerEvent, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
 import { Warnings } from './warn'
 
 const READ = { types: 'array', after: 'string', before: 'string', from: 'number', to: 'number', limit: 'number', order: 'string' } as const
