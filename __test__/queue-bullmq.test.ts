@@ -1,8 +1,9 @@
 import { Queue, QueueEvents, Worker } from 'bullmq'
-import { createEventBus, createWiringRegistry, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdownAdapters, useQueueAdapter } from 'nvent-native'
+import { createEventBus, createWebhookWiring, createWiringRegistry, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdownAdapters, useQueueAdapter } from 'nvent-native'
 import type { Job, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, ScheduleOptions, WorkerOptions } from 'nvent-native'
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest'
 import { ORDER, runsAFlow } from './conformance/queue-flow'
+import { Receiver, setDelays } from './support/receiver'
 import { RedisServer } from './support/redis'
 import { until } from './support/until'
 
@@ -130,4 +131,27 @@ it('is taken by setAdapters and by the wiring that is handed it', async () => {
   await registry.stop()
   await store.close()
   await shutdownAdapters()
+})
+
+it('runs the attempts of webhooks', async () => {
+  setDelays([50])
+  const receiver = await Receiver.start()
+  const answers = [500, 503, 200]
+  receiver.respond = ({ answer }) => void answer.writeHead(answers.shift()!).end()
+  const queue = new BullQueueAdapter(redis.connection)
+  const store = new MemoryStoreAdapter({ bus: createEventBus() })
+  const webhooks = createWebhookWiring({ store, queue, webhooks: [{ name: 'hook', types: '*', url: receiver.url, allowPrivate: true }] })
+  await webhooks.start()
+  await store.append('s', { type: 'order.paid' })
+  const [delivery] = await until('it is delivered', async () => {
+    const delivered = await webhooks.deliveries('hook', { state: 'delivered' })
+    return delivered.length > 0 ? delivered : undefined
+  })
+  expect(delivery).toMatchObject({ attempts: 3, status: 200 })
+  expect(receiver.requests.map(({ id }) => id)).toEqual(Array(3).fill(delivery!.id))
+  await webhooks.stop()
+  await queue.close()
+  await store.close()
+  await receiver.stop()
+  setDelays(undefined)
 })

@@ -149,15 +149,15 @@ it('a body without end is no failure, and does not hold the delivery up', async 
 
 it('Retry-After is honoured, in seconds and as a date', async () => {
   const after = ['2', new Date(Date.now() + 3_000).toUTCString()]
-  receiver.respond = ({ answer }) => void answer.writeHead(after.length % 2 ? 503 : 429, { 'retry-after': String(after.shift() ?? 0) }).end()
+  receiver.respond = ({ answer }) => void answer.writeHead(after.length % 2 ? 503 : 429, { 'retry-after': after.shift() ?? '0' }).end()
   await start({ attempts: 3 })
   await append('order.paid')
   await until('an attempt was made', async () => (await wiring!.deliveries('hook'))[0]?.attempts === 1)
   const [first] = await queue.getJobs('nvent-webhook-hook', { state: ['delayed'] })
-  expect(first!.opts!.delay).toBeGreaterThan(1_500)
+  expect((first as any).opts.delay).toBeGreaterThan(1_500)
   await until('the second was made', async () => (await wiring!.deliveries('hook'))[0]?.attempts === 2)
   const [second] = await queue.getJobs('nvent-webhook-hook', { state: ['delayed'] })
-  expect(second!.opts!.delay).toBeGreaterThan(0)
+  expect((second as any).opts.delay).toBeGreaterThan(0)
   await ended('failed')
 })
 
@@ -290,7 +290,7 @@ it('secrets are in no delivery, job, error or statistic', async () => {
     await until('it waits', async () => (await hooks.deliveries('hook'))[0]?.attempts === 1)
     const jobs = await until('the next job', async () => {
       const found = await queue.getJobs('nvent-webhook-hook', { state: ['delayed'] })
-      return found.length > 0 && found
+      return found.length > 0 ? found : undefined
     })
     const texts = JSON.stringify([jobs, await hooks.deliveries('hook'), hooks.stats(), await store.index.read('nq:webhook:hook')])
     expect(texts).not.toMatch(/hunter2|whsec|MfKQ/)
