@@ -5,7 +5,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { FileStoreAdapter, createEventBus, createStreamCoordinator, MemoryStoreAdapter, MemoryStreamAdapter, RedisStreamAdapter } from 'nvent-native'
+import { FileStoreAdapter, createEventBus, createStreamCoordinator, MemoryStoreAdapter, MemoryStreamAdapter, RedisStoreAdapter, RedisStreamAdapter } from 'nvent-native'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { RedisServer } from './support/redis'
 import { Inbox, rejects, until } from './support/until'
@@ -106,25 +106,66 @@ it('messages carry the id and the position of their event', async () => {
   await store.close()
 })
 
-it('a second coordinator on a store, with a stream of its own, follows its bus', async () => {
-  const dataDir = path.join(dir, 'second')
-  const threads = await Promise.all([0, 1].map(async () => {
-    const bus = createEventBus()
-    const store = new FileStoreAdapter({ bus, dataDir })
-    const stream = new MemoryStreamAdapter()
-    const inbox = new Inbox()
-    await stream.subscribe('store-sync:append:*', message => inbox.take(message.data.subject))
-    return { bus, store, stream, inbox, coordinator: createStreamCoordinator({ bus, stream, store, enableFlowEvents: false }) }
-  }))
-  for (const { coordinator } of threads) await coordinator.start()
-  await threads[1]!.store.append('of the second', { type: 'a' })
-  expect(await threads[0]!.inbox.atLeast(1)).toEqual(['of the second'])
-  expect(await threads[1]!.inbox.atLeast(1)).toEqual(['of the second'])
-  for (const { coordinator, store, stream } of threads) {
-    await coordinator.stop()
+/** An instance: what each process has. */
+function instance(instanceId: string, createStore: (bus: any) => any, stream: any): any {
+  const bus = createEventBus()
+  const store = createStore(bus)
+  return { instanceId, store, stream, inbox: new Inbox(), coordinator: createStreamCoordinator({ bus, stream, store, enableFlowEvents: false, instanceId }) }
+}
+
+async function end(instances: any[]): Promise<void> {
+  for (const { coordinator } of instances) await coordinator.stop()
+  for (const { stream, store } of instances) {
     await stream.shutdown()
     await store.close()
   }
+}
+
+it.each(['file', 'redis'])('%s store: every coordinator with a stream of its own publishes all of the store, and names who appended', async (kind) => {
+  await redis.flush(0)
+  const dataDir = path.join(dir, 'second')
+  const createStore = (bus: any): any => kind === 'file' ? new FileStoreAdapter({ bus, dataDir }) : new RedisStoreAdapter({ bus, connection: redis.connection })
+  const instances = ['a', 'b'].map(id => instance(id, createStore, new MemoryStreamAdapter()))
+  for (const { coordinator, stream, inbox } of instances) {
+    await coordinator.start()
+    await stream.subscribe('store-sync:append:*', ({ data, metadata }: any) => inbox.take([data.subject, metadata.instanceId]))
+  }
+  await instances[0].store.append('of a', { type: 'a' })
+  await instances[1].store.append('of b', { type: 'a' })
+  for (const { inbox, instanceId } of instances) {
+    const [first, second] = await inbox.atLeast(2)
+    // A file store is one process, in which the publisher is the instance.
+    expect([first, second]).toEqual(kind === 'file' ? [['of a', instanceId], ['of b', instanceId]] : [['of a', 'a'], ['of b', 'b']])
+  }
+  const consumers = (await instances[0].store.consumers()).map(({ name }: any) => name)
+  expect(consumers).toEqual(['stream-coordinator', 'stream-coordinator:2'])
+  await instances[1].coordinator.stop()
+  // One that starts later publishes what is new, not what the others have published.
+  await instances[0].store.append('later', { type: 'a' })
+  await instances[0].inbox.atLeast(3)
+  expect(instances[0].inbox.items.map(([subject]: any) => subject)).toEqual(['of a', 'of b', 'later'])
+  expect((await instances[0].store.consumers())).toHaveLength(1)
+  await end(instances)
+})
+
+it.each([false, true])('one coordinator publishes for all on a Redis stream (retained: %s), and ignoreOwn is about who appended', async (isRetained) => {
+  await redis.flush(0)
+  const retain = isRetained ? { topics: ['store-sync:append:x'] } : undefined
+  const instances = ['a', 'b'].map(id => instance(id, bus => new RedisStoreAdapter({ bus, connection: redis.connection }), new RedisStreamAdapter({ connection: redis.connection, retain })))
+  const others = [new Inbox(), new Inbox()]
+  for (const [i, { coordinator, stream, inbox }] of instances.entries()) {
+    await coordinator.start()
+    const take = (into: Inbox) => ({ data, metadata }: any) => into.take([data.event.data, metadata.instanceId])
+    await stream.subscribe('store-sync:append:x', take(inbox))
+    await stream.subscribe('store-sync:append:x', take(others[i]!), { ignoreOwn: true })
+  }
+  for (let n = 0; n < 6; n++) await instances[n % 2].store.append('x', { type: 'a', data: n })
+  const all = Array.from({ length: 6 }, (_, n) => [n, 'ab'[n % 2]])
+  for (const { inbox } of instances) expect(await inbox.atLeast(6)).toEqual(all)
+  expect(await others[0]!.atLeast(3)).toEqual(all.filter(([, by]) => by === 'b'))
+  expect(await others[1]!.atLeast(3)).toEqual(all.filter(([, by]) => by === 'a'))
+  expect(instances.map(({ coordinator }) => coordinator.stats().routed['store-sync'])).toEqual([6, 0])
+  await end(instances)
 })
 
 it('refuses what cannot be at least once', async () => {

@@ -1,5 +1,6 @@
 import { options, text } from './check'
 import { invalid } from './errors'
+import { INSTANCE } from './instance'
 import { addon, bridge, call } from './native'
 import { NventStoreAdapter } from './store'
 import { NventStreamAdapter } from './stream'
@@ -42,6 +43,7 @@ export class RedisStoreAdapter extends NventStoreAdapter {
       trim: options('options.streams.trim', trim, { maxLen: 'number', approx: 'boolean' }),
     })
     super('redis', opts, bus => addon.NativeStore.redis(bridge, bus, settings))
+    this.native.setInstance(INSTANCE)
   }
 }
 

@@ -551,7 +551,7 @@ export interface StreamEvent<Type extends string = string> {
   type: Type
   /** The payload: any JSON value. */
   data: EventData<Type>
-  /** About the message: `instanceId` of the sender in what the coordinator routes. */
+  /** About the message: `instanceId` of who appended the event in what the coordinator routes. */
   metadata?: Record<string, any>
   /** When it was sent: Unix time in milliseconds. */
   timestamp?: number
@@ -623,6 +623,11 @@ export interface StreamStats {
 
 /** Pure delivery: it knows no store. */
 export interface StreamAdapter {
+  /**
+   * Set by an application's own stream that reaches the subscribers of every process: on a Redis store one instance then
+   * publishes for all. Otherwise each instance publishes every event of the store to its own stream.
+   */
+  readonly shared?: boolean
   /** Opens the stream. Idempotent; every other method opens it on first use as well. */
   init(): Promise<void>
   /** Sends any JSON object, whole. Resolves when the broker has it; a failing handler never fails a publish. */
@@ -733,21 +738,21 @@ export interface StreamCoordinatorOptions {
   channels?: ChannelDefinition[]
   /** Types that go to the flow channel. Default: flow.start, flow.completed, flow.failed, flow.cancel, flow.stalled, emit. */
   flowEventTypes?: string[]
-  /** In `metadata.instanceId` of every message. Default: one per process. */
+  /** Names this instance: `metadata.instanceId` of the messages about events that it appended. Default: one per process. */
   instanceId?: string
   /**
    * `at-least-once` follows the feed of a file or Redis store: after a crash, or an outage of the stream, it goes on after its
    * cursor, and no message is lost. A message may be published twice; `metadata.eventId` and `metadata.position` show that.
    * Events of other stores, and those that are only on the bus, are not routed.
    * `at-most-once` follows the bus: what waits when the process ends, or exceeds the limits, is lost.
-   * On Redis one process at a time publishes for all; `metadata.instanceId` is its own. When it is gone another one takes over within 15 s.
-   * Default: `at-least-once` where the store is a file store that announces on the coordinator's bus, unless another
-   * coordinator is at work on it.
+   * On a Redis store several instances may run. Where the stream is a Redis stream (or {@link StreamAdapter.shared}) one of
+   * them publishes for all; when it is gone another one takes over within 15 s. Elsewhere each publishes every event to its own.
+   * Default: `at-least-once` where the store is a file or Redis store that announces on the coordinator's bus.
    */
   delivery?: 'at-least-once' | 'at-most-once'
   /**
-   * Name of the cursor in the store, for which one coordinator at a time publishes. Coordinators with different channels, or
-   * with streams that others do not see, need different names. Default `stream-coordinator`.
+   * Name of the cursor in the store, for which one coordinator at a time publishes. Coordinators with different channels need
+   * different names. Where each instance publishes to a stream of its own, a number is added. Default `stream-coordinator`.
    */
   consumer?: string
 }

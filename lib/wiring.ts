@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { BusLink, getEventBus } from './bus'
 import { json, object, options } from './check'
 import { invalid } from './errors'
@@ -8,12 +7,13 @@ import { COORDINATOR as COORDINATOR_METRICS, FLOW as FLOW_METRICS } from './metr
 import { currentAdapter } from './factory'
 import { nativeDefinition } from './flow/define'
 import { FlowRuntime } from './flow/runtime'
+import { INSTANCE } from './instance'
 import { addon, bridge, call, callSync, registerTarget, releaseTarget } from './native'
 import type { NativeWiring } from './native'
 import { NventQueueAdapter } from './queue'
 import { running } from './running'
 import type { Running } from './running'
-import { FileStoreAdapter, MemoryStoreAdapter, NventStoreAdapter } from './store'
+import { MemoryStoreAdapter, NventStoreAdapter } from './store'
 import { NventStreamAdapter } from './stream'
 import { triggerWiringOf } from './trigger/wiring'
 import { webhookWiringOf } from './webhook/wiring'
@@ -27,9 +27,6 @@ const COORDINATOR = {
   enableStoreSync: 'boolean', enableFlowEvents: 'boolean', enableClientMessages: 'boolean',
   channels: 'array', flowEventTypes: 'array', instanceId: 'string', delivery: 'string', consumer: 'string',
 } as const
-
-/** `metadata.instanceId` of the messages of this process. */
-const INSTANCE = randomUUID()
 
 /** Checks that an object given by the user has methods. */
 function requireMethods<T extends object>(what: string, value: T, methods: string[]): T {
@@ -153,7 +150,7 @@ function coordinatorOf(
   if (delivery !== undefined && !DELIVERIES.includes(delivery)) {
     throw invalid(`${what}.delivery: ${JSON.stringify(delivery)} is not known (known: ${DELIVERIES.join(', ')})`)
   }
-  const settings = JSON.stringify({ instanceId: INSTANCE, ...settled, runSubject, fallBack: delivery === undefined })
+  const settings = (used: StreamAdapter): string => JSON.stringify({ instanceId: INSTANCE, ...settled, runSubject, isShared: used.shared === true })
   const types = [...own['flowEventTypes'] ?? [], ...(own['channels'] ?? []).flatMap((row: any) => row.types)]
   const wiring = new LinkedWiring(COORDINATOR_METRICS, (links) => {
     const used = stream ?? currentAdapter('stream')
@@ -162,7 +159,7 @@ function coordinatorOf(
     links.uses({ stream: used, store: fed })
     const [native, target] = nativeStream(used, links.register)
     const linked = links.bus(onBus, types)
-    return new addon.NativeCoordinator(bridge, linked.bus.native, fed?.native ?? null, native, target, settings)
+    return new addon.NativeCoordinator(bridge, linked.bus.native, fed?.native ?? null, native, target, settings(used))
   })
   const none: CoordinatorStats = { routed: {}, skipped: 0, failed: 0, lag: 0 }
   return { start: () => wiring.start(), stop: () => wiring.stop(), stats: () => wiring.stats() ?? none }
@@ -175,9 +172,7 @@ function fedBy(what: string, delivery: string | undefined, store: StoreAdapter |
   if (delivery === 'at-most-once') return
   const candidate = store ?? currentAdapter('store', false)
   const isDurable = candidate instanceof NventStoreAdapter && !(candidate instanceof MemoryStoreAdapter)
-  // On Redis one process publishes for all, under its own instanceId: that is for the application to choose.
-  const isDefault = candidate instanceof FileStoreAdapter && candidate.bus === bus
-  if (isDurable && (delivery !== undefined || isDefault)) return candidate
+  if (isDurable && (delivery !== undefined || candidate.bus === bus)) return candidate
   if (delivery === undefined) return
   throw invalid(`${what}.delivery: "at-least-once" needs a file or Redis store: pass it as store, or make it current`)
 }

@@ -21,6 +21,7 @@ interface NativeBridge {
 }
 
 export interface NativeStore {
+  setInstance(instance: string): void
   open(): Reply
   close(): Reply
   health(): Reply

@@ -55,6 +55,7 @@ impl Options {
             .map_err(|e| Error::invalid(format!("options: not usable for a consumer: {e}")))?;
         let delay = Duration::from_millis(options.delay);
         Ok(ConsumerOptions {
+            not_before: None,
             filter: options.filter,
             from: match options.from {
                 From::Beginning => StartAt::Beginning,

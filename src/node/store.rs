@@ -211,6 +211,12 @@ impl NativeStore {
         self.announce.as_ref().is_some_and(|(own, _)| Arc::ptr_eq(own, bus))
     }
 
+    /// Sets the name of the instance that appends.
+    #[napi]
+    pub fn set_instance(&self, instance: String) {
+        self.store.set_instance(&instance);
+    }
+
     /// Opens it.
     #[napi]
     pub fn open(&self) -> napi::Result<Reply> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use napi_derive::napi;
 use serde::de::DeserializeOwned;
@@ -32,6 +31,8 @@ use crate::wiring::{Publisher, Wiring};
 struct JsObject {
     bridge: Arc<Shared>,
     target: u32,
+    /// Whether what it publishes reaches the subscribers of other processes.
+    is_shared: bool,
 }
 
 impl JsObject {
@@ -72,6 +73,10 @@ impl Publisher for JsObject {
 
     fn keeps_order(&self) -> bool {
         false
+    }
+
+    fn is_shared(&self) -> bool {
+        self.is_shared
     }
 }
 
@@ -153,9 +158,9 @@ struct Coordinator {
     run_subject: Option<String>,
     /// The name of the consumer of a coordinator at least once.
     consumer: Option<String>,
-    /// Follow the bus where another coordinator follows the feed.
+    /// Whether a JavaScript stream reaches the subscribers of other processes.
     #[serde(default)]
-    fall_back: bool,
+    is_shared: bool,
 }
 
 #[derive(Deserialize)]
@@ -194,14 +199,6 @@ fn read_options<T: DeserializeOwned>(text: &str) -> Result<T> {
 enum Coordination {
     AtMostOnce(StreamCoordinator),
     AtLeastOnce(FeedCoordinator),
-    /// At least once, unless another coordinator on the store does that for a stream of its own.
-    Either(Arc<Either>),
-}
-
-struct Either {
-    feed: FeedCoordinator,
-    bus: StreamCoordinator,
-    follows_bus: AtomicBool,
 }
 
 impl Coordination {
@@ -209,19 +206,6 @@ impl Coordination {
         match self {
             Self::AtMostOnce(coordinator) => coordinator.start(),
             Self::AtLeastOnce(coordinator) => coordinator.start(),
-            Self::Either(either) => {
-                let (starting, either) = (either.feed.start(), either.clone());
-                Op::pending(async move {
-                    starting.await?;
-                    let follows_bus = !either.feed.is_active();
-                    either.follows_bus.store(follows_bus, Ordering::Release);
-                    if follows_bus {
-                        either.feed.stop().await?;
-                        either.bus.start().await?;
-                    }
-                    Ok(())
-                })
-            }
         }
     }
 
@@ -229,13 +213,6 @@ impl Coordination {
         match self {
             Self::AtMostOnce(coordinator) => coordinator.stop(),
             Self::AtLeastOnce(coordinator) => coordinator.stop(),
-            Self::Either(either) => {
-                let (feed, bus) = (either.feed.stop(), either.bus.stop());
-                Op::pending(async move {
-                    feed.await?;
-                    bus.await
-                })
-            }
         }
     }
 
@@ -243,8 +220,6 @@ impl Coordination {
         match self {
             Self::AtMostOnce(coordinator) => coordinator.stats(),
             Self::AtLeastOnce(coordinator) => coordinator.stats(),
-            Self::Either(either) if either.follows_bus.load(Ordering::Acquire) => either.bus.stats(),
-            Self::Either(either) => either.feed.stats(),
         }
     }
 }
@@ -269,24 +244,17 @@ impl NativeCoordinator {
         options: String,
     ) -> napi::Result<Self> {
         guard(|| {
+            let options = read_options::<Coordinator>(&options)?;
             let publisher: Arc<dyn Publisher> = match stream {
                 Some(stream) => Arc::new(stream.stream.clone()),
-                None => Arc::new(JsObject { bridge: bridge.shared.clone(), target }),
+                None => Arc::new(JsObject { bridge: bridge.shared.clone(), target, is_shared: options.is_shared }),
             };
-            let options = read_options::<Coordinator>(&options)?;
             let name = options.consumer.clone().unwrap_or_else(|| CONSUMER.to_owned());
-            let (fall_back, options, clock) = (options.fall_back, options.options(), system_clock());
+            let (options, clock) = (options.options(), system_clock());
             let wiring = match store {
                 Some(store) => {
                     let store = store.store.clone();
-                    let (stream, of_bus) = (publisher.clone(), options.clone());
-                    let feed = FeedCoordinator::new(store, publisher, &name, options, runtime(), clock.clone())?;
-                    if fall_back {
-                        let bus = StreamCoordinator::new(bus.bus.clone(), stream, of_bus, runtime(), clock)?;
-                        Coordination::Either(Arc::new(Either { feed, bus, follows_bus: AtomicBool::new(false) }))
-                    } else {
-                        Coordination::AtLeastOnce(feed)
-                    }
+                    Coordination::AtLeastOnce(FeedCoordinator::new(store, publisher, &name, options, runtime(), clock)?)
                 }
                 None => {
                     let coordinator = StreamCoordinator::new(bus.bus.clone(), publisher, options, runtime(), clock)?;
@@ -376,7 +344,7 @@ impl NativeFlowWiring {
         subjects: String,
     ) -> napi::Result<Self> {
         guard(|| {
-            let object = |target| Arc::new(JsObject { bridge: bridge.shared.clone(), target });
+            let object = |target| Arc::new(JsObject { bridge: bridge.shared.clone(), target, is_shared: false });
             let native_bus: Arc<Bus> = bus.bus.clone();
             let announces = store.is_some_and(|store| store.announces_on(&native_bus));
             let flow_store: Arc<dyn FlowStore> = match store {

@@ -94,6 +94,18 @@ impl FeedQuery {
     }
 }
 
+/// Who appended an event.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// Not recorded: an instance of this process, or of an earlier version.
+    #[default]
+    Unknown,
+    /// The instance of this name, see [`super::StoreBackend::set_instance`].
+    Instance(Arc<str>),
+    /// A program that does not use this package.
+    OtherWriter,
+}
+
 /// An event of the feed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeedRecord {
@@ -103,6 +115,8 @@ pub struct FeedRecord {
     pub subject: Arc<str>,
     /// The record.
     pub event: Json,
+    /// Who appended it.
+    pub origin: Origin,
 }
 
 /// A page of the feed.

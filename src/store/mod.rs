@@ -12,7 +12,7 @@ mod redis;
 
 pub use claims::{Claim, Claims};
 pub use consumer::{ConsumerChange, ConsumerFilter, ConsumerInfo, ConsumerState, Lease, ParkedEvent};
-pub use feed::{FeedPage, FeedQuery, FeedRecord, Position};
+pub use feed::{FeedPage, FeedQuery, FeedRecord, Origin, Position};
 pub use memory::MemoryStore;
 pub use redis::{RedisStore, RedisStoreOptions, Trim};
 
@@ -227,9 +227,20 @@ pub trait StoreBackend: Send + Sync + 'static {
         position.number()
     }
 
+    /// Sets the name of the instance that appends from now on, as others see it in [`FeedRecord::origin`], where a store keeps
+    /// it.
+    fn set_instance(&self, instance: &str) {
+        let _ = instance;
+    }
+
     /// Waits until no other consumer of this name is at work, in any process that shares the store, and reserves the
     /// name until the lease is dropped or lost.
     fn consumer_acquire(&self, name: &ConsumerName) -> Op<Lease> {
+        let _ = name;
+        Op::err(no_feed(self.name()))
+    }
+    /// Reserves the name of a consumer, if nobody has.
+    fn consumer_try_acquire(&self, name: &ConsumerName) -> Op<Option<Lease>> {
         let _ = name;
         Op::err(no_feed(self.name()))
     }

@@ -18,6 +18,7 @@ struct MessageParts {
     topic: Arc<str>,
     kind: Option<Box<str>>,
     json: Json,
+    instance: Option<Arc<str>>,
 }
 
 #[derive(Deserialize)]
@@ -37,12 +38,27 @@ impl Message {
         let header: Header<'_> =
             serde_json::from_str(json).map_err(|e| Error::invalid(format!("event: not usable as JSON: {e}")))?;
         let kind = header.kind.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
-        Ok(Self(Arc::new(MessageParts { topic: topic.into(), kind: kind.map(Into::into), json: json.into() })))
+        Ok(Self(Arc::new(MessageParts {
+            topic: topic.into(),
+            kind: kind.map(Into::into),
+            json: json.into(),
+            instance: None,
+        })))
     }
 
     /// Creates a message of a known type.
     pub fn new(topic: &str, kind: &str, json: Json) -> Self {
-        Self(Arc::new(MessageParts { topic: topic.into(), kind: Some(kind.into()), json }))
+        Self::on_behalf_of(None, topic, kind, json)
+    }
+
+    /// Creates a message that is published for another instance. For subscribers it is that one's own.
+    pub fn on_behalf_of(instance: Option<Arc<str>>, topic: &str, kind: &str, json: Json) -> Self {
+        Self(Arc::new(MessageParts { topic: topic.into(), kind: Some(kind.into()), json, instance }))
+    }
+
+    /// Returns the other instance that it is published for, if it is not the publisher's own.
+    pub fn instance(&self) -> Option<&Arc<str>> {
+        self.0.instance.as_ref()
     }
 
     /// Creates the message that reports a gap to a subscriber of `topic`, a name or pattern.

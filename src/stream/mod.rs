@@ -112,6 +112,14 @@ pub trait StreamBackend: Send + Sync + 'static {
     fn health(&self) -> Op<Health>;
     /// Returns its counters: `published`, `delivered`, `dropped`, `gaps`, `reconnects`, and the backend's own.
     fn stats(&self) -> Stats;
+    /// Returns whether subscribers of other processes receive what is published.
+    fn is_shared(&self) -> bool {
+        false
+    }
+    /// Records that an instance uses this adapter: what others publish for it ([`Message::on_behalf_of`]) is its own.
+    fn add_instance(&self, instance: &str) {
+        let _ = instance;
+    }
     /// Resolves when the broker has the message, and every subscriber with [`Overflow::Block`] has free capacity (at most
     /// [`BLOCK_TIMEOUT`]).
     fn publish(&self, message: Message) -> Op<()>;

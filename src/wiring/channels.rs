@@ -114,8 +114,7 @@ pub struct Router {
     rows: Vec<ChannelRule>,
     channels: Vec<Arc<str>>,
     run_subject: Template,
-    /// Follows the payload of every message: its metadata, without the closing braces.
-    metadata_suffix: Box<str>,
+    instance: Arc<str>,
 }
 
 impl Router {
@@ -128,12 +127,7 @@ impl Router {
             rows: Vec::new(),
             channels: Vec::new(),
             run_subject: Template::parse("subjects.run", &options.run_subject)?,
-            metadata_suffix: {
-                let mut metadata_suffix = String::from(",\"metadata\":{\"instanceId\":");
-                push_string(&mut metadata_suffix, &options.instance_id);
-                metadata_suffix
-            }
-            .into(),
+            instance: options.instance_id.as_str().into(),
         };
         let flow_types: Vec<&str> = options.flow_event_types.iter().map(String::as_str).collect();
         let (any, status) = (["*"], ["flow.*", "step.*", "emit"]);
@@ -201,6 +195,11 @@ impl Router {
         Ok(())
     }
 
+    /// Returns the name of this instance.
+    pub fn instance(&self) -> &Arc<str> {
+        &self.instance
+    }
+
     /// Returns the names of the enabled channels.
     pub fn channels(&self) -> &[Arc<str>] {
         &self.channels
@@ -209,19 +208,30 @@ impl Router {
     /// Returns the messages of an event in the order of the rows, and the number of rows that matched it but could not
     /// render their topic.
     pub fn route(&self, event: &BusEvent, statuses: &mut RunStatusTracker, now_ms: u64) -> (Vec<Routed>, u64) {
-        self.route_at(event, None, statuses, now_ms)
+        self.route_at(event, None, None, statuses, now_ms)
     }
 
-    /// Routes an event of a feed: the metadata of its messages has the event's id and its position in the feed.
+    /// Routes an event of a feed: the metadata of its messages has the event's id and its position in the feed, and names the
+    /// instance that appended it, this one where it is not known.
     pub fn route_at(
         &self,
         event: &BusEvent,
         position: Option<&str>,
+        appended_by: Option<&Arc<str>>,
         statuses: &mut RunStatusTracker,
         now_ms: u64,
     ) -> (Vec<Routed>, u64) {
         let (mut out, mut skipped) = (Vec::new(), 0);
         let Some(view) = self.view(event) else { return (out, 0) };
+        let other = appended_by.filter(|instance| **instance != self.instance);
+        let mut metadata = String::from(",\"metadata\":{\"instanceId\":");
+        push_string(&mut metadata, other.unwrap_or(&self.instance));
+        if let Some(position) = position {
+            metadata.push_str(",\"eventId\":");
+            push_string(&mut metadata, view.event.id());
+            metadata.push_str(",\"position\":");
+            push_string(&mut metadata, position);
+        }
         for row in self.rows.iter().filter(|row| row.matches(view.event.kind())) {
             let status = match row.payload {
                 PayloadKind::Status => match view.run_id.and_then(|run| statuses.change(run, view.event.kind())) {
@@ -233,8 +243,9 @@ impl Router {
             match row.topic.render(|field| view.field(field)) {
                 Some(topic) => {
                     let kind = row.kind.as_deref().unwrap_or(view.event.kind());
-                    let json = self.message(row, kind, &view, status, position, now_ms);
-                    out.push(Routed { channel: row.channel, message: Message::new(&topic, kind, json.into()) });
+                    let json = self.message(row, kind, &view, status, &metadata, now_ms);
+                    let message = Message::on_behalf_of(other.cloned(), &topic, kind, json.into());
+                    out.push(Routed { channel: row.channel, message });
                 }
                 None => skipped += 1,
             }
@@ -283,7 +294,7 @@ impl Router {
         kind: &str,
         view: &EventView<'_>,
         status: &str,
-        position: Option<&str>,
+        metadata: &str,
         now_ms: u64,
     ) -> String {
         let mut out = String::with_capacity(view.event.json().len() + 256);
@@ -326,13 +337,7 @@ impl Router {
             out.push_str(view.event.json());
         }
         out.push_str(&format!("}},\"timestamp\":{now_ms}"));
-        out.push_str(&self.metadata_suffix);
-        if let Some(position) = position {
-            out.push_str(",\"eventId\":");
-            push_string(&mut out, view.event.id());
-            out.push_str(",\"position\":");
-            push_string(&mut out, position);
-        }
+        out.push_str(metadata);
         out.push_str("}}");
         out
     }

@@ -33,6 +33,14 @@ pub trait Publisher: Send + Sync + 'static {
     /// Returns whether messages arrive in the order of the calls while earlier calls are pending. Otherwise the messages
     /// of a subject are published one after the other.
     fn keeps_order(&self) -> bool;
+    /// Returns whether subscribers of other processes receive what is published.
+    fn is_shared(&self) -> bool {
+        false
+    }
+    /// Records that an instance uses the stream, see [`StreamBackend::add_instance`].
+    fn add_instance(&self, instance: &str) {
+        let _ = instance;
+    }
 }
 
 /// A native stream starts its work in the call, so messages arrive in the order of the calls.
@@ -43,5 +51,13 @@ impl Publisher for Arc<dyn StreamBackend> {
 
     fn keeps_order(&self) -> bool {
         true
+    }
+
+    fn is_shared(&self) -> bool {
+        self.as_ref().is_shared()
+    }
+
+    fn add_instance(&self, instance: &str) {
+        self.as_ref().add_instance(instance);
     }
 }

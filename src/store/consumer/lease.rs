@@ -45,17 +45,31 @@ struct Held {
 impl LocalLeases {
     /// Reserves a name, or waits until its holder releases it.
     pub(crate) fn acquire(&self, name: &str) -> Op<Lease> {
-        let name: Arc<str> = name.into();
-        let mut held = lock(&self.held);
-        if let Some(held) = held.get_mut(&name) {
-            let (sender, receiver) = oneshot::channel();
-            held.waiting.push_back(sender);
-            return Op::pending(async move { receiver.await.map_err(|_| Error::closed("the store")) });
+        if let Some(lease) = self.try_acquire(name) {
+            return Op::ok(lease);
         }
+        let mut held = lock(&self.held);
+        let Some(held) = held.get_mut(name) else {
+            // It was released meanwhile.
+            drop(held);
+            return self.acquire(name);
+        };
+        let (sender, receiver) = oneshot::channel();
+        held.waiting.push_back(sender);
+        Op::pending(async move { receiver.await.map_err(|_| Error::closed("the store")) })
+    }
+
+    /// Reserves a name, if nobody holds it.
+    pub(crate) fn try_acquire(&self, name: &str) -> Option<Lease> {
+        let mut held = lock(&self.held);
+        if held.contains_key(name) {
+            return None;
+        }
+        let name: Arc<str> = name.into();
         let ((lost, on_lost), (replays, on_replay)) = (watch::channel(false), watch::channel(0));
         held.insert(name.clone(), Held { lost, replays, waiting: VecDeque::new() });
         drop(held);
-        Op::ok(lease(self.held.clone(), name, on_lost, on_replay))
+        Some(lease(self.held.clone(), name, on_lost, on_replay))
     }
 
     /// Notifies the holder of a name that the replay of parked events was requested.

@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::worker::{Command, Worker};
 use super::StoreBackend;
-use super::feed::Position;
+use super::feed::{Origin, Position};
 use crate::error::{Code, Error, Result};
 use crate::json::Json;
 use crate::name::ConsumerName;
@@ -94,6 +94,8 @@ pub struct ConsumerOptions {
     pub attempts: u32,
     /// The pause before the next delivery.
     pub retry_delay: RetryDelay,
+    /// It goes on after this position if its own is before it, or its name is new.
+    pub not_before: Option<Position>,
     /// Subjects handled at a time, at least 1. With 1 all events are handled in the order of the feed.
     pub concurrency: usize,
 }
@@ -103,6 +105,7 @@ impl Default for ConsumerOptions {
         Self {
             filter: ConsumerFilter::default(),
             from: StartAt::default(),
+            not_before: None,
             attempts: 5,
             retry_delay: RetryDelay::default(),
             concurrency: 1,
@@ -119,6 +122,8 @@ pub struct ConsumerEvent {
     pub position: Position,
     /// The record.
     pub event: Json,
+    /// Who appended it.
+    pub origin: Origin,
     /// Which delivery this is, from 1.
     pub attempt: u32,
 }
@@ -188,6 +193,19 @@ impl Consumer {
         clock: SharedClock,
         runtime: &Handle,
     ) -> Op<Self> {
+        Self::start_with(None, store, name, options, handler, clock, runtime)
+    }
+
+    /// Starts a consumer whose name has been reserved with a lease, if there is one.
+    pub fn start_with(
+        lease: Option<Lease>,
+        store: Arc<dyn StoreBackend>,
+        name: &ConsumerName,
+        options: ConsumerOptions,
+        handler: Arc<dyn ConsumerHandler>,
+        clock: SharedClock,
+        runtime: &Handle,
+    ) -> Op<Self> {
         let opening = store.open();
         // Before anything is appended after this call.
         let head = store.feed_head();
@@ -203,6 +221,7 @@ impl Consumer {
             let (ready, started) = completion(|| Error::closed("the consumer"));
             let stats = Arc::new(Mutex::new(ConsumerStats::default()));
             let worker = Worker {
+                lease,
                 store: store.clone(),
                 name: name.clone(),
                 options,

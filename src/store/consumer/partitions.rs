@@ -56,8 +56,13 @@ impl Partitions {
         for record in page.records {
             let ticket = Some(self.first + self.window.len() as u64);
             self.window.push_back(Place { position: record.position.clone(), done: false });
-            let event =
-                ConsumerEvent { subject: record.subject, position: record.position, event: record.event, attempt: 1 };
+            let event = ConsumerEvent {
+                subject: record.subject,
+                position: record.position,
+                event: record.event,
+                origin: record.origin,
+                attempt: 1,
+            };
             self.push(Pending { event, ticket, attempts_before: 0 });
         }
         if let Some(end) = page.end
@@ -153,13 +158,14 @@ impl Partitions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::feed::FeedRecord;
+    use crate::store::feed::{FeedRecord, Origin};
 
     fn page(from: u64, subjects: &[&str]) -> FeedPage {
         let record = |(n, subject): (usize, &&str)| FeedRecord {
             position: (from + n as u64).into(),
             subject: (*subject).into(),
             event: "{}".into(),
+            origin: Origin::Unknown,
         };
         let end = Some((from + subjects.len() as u64).into());
         FeedPage { records: subjects.iter().enumerate().map(record).collect(), end, missed: 0 }

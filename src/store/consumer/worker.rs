@@ -19,7 +19,7 @@ use crate::error::{Code, Error, Result};
 use crate::name::ConsumerName;
 use crate::op::{BoxFuture, Completer, OpFuture, completion};
 use crate::store::StoreBackend;
-use crate::store::feed::{FeedPage, FeedQuery, Position};
+use crate::store::feed::{FeedPage, FeedQuery, Origin, Position};
 use crate::sync::lock;
 use crate::time::SharedClock;
 use crate::topic::Glob;
@@ -59,6 +59,8 @@ enum End {
 }
 
 pub(super) struct Worker {
+    /// That it has been started with.
+    pub(super) lease: Option<Lease>,
     pub(super) store: Arc<dyn StoreBackend>,
     pub(super) name: Arc<str>,
     pub(super) options: ConsumerOptions,
@@ -110,6 +112,9 @@ impl Worker {
     /// Waits for the lease. Returns None if the consumer was stopped. While another holder is at work, the consumer is
     /// ready as soon as the name exists.
     async fn acquire(&mut self, ready: &mut Option<Completer<()>>) -> Result<Option<Lease>> {
+        if let Some(lease) = self.lease.take() {
+            return Ok(Some(lease));
+        }
         let name = self.name.clone();
         let name = ConsumerName::new(&name)?;
         let mut acquiring = self.store.consumer_acquire(name).into_future();
@@ -135,16 +140,29 @@ impl Worker {
         }
     }
 
+    fn is_later(&self, position: &Position, than: Option<&Position>) -> Result<bool> {
+        let number = |position: &Position| self.store.feed_number(position);
+        Ok(number(position)? > than.map_or(Ok(0), number)?)
+    }
+
     /// Works while it holds the lease.
     async fn hold(&mut self, lease: Lease, ready: &mut Option<Completer<()>>) -> Result<End> {
         let name = self.name.clone();
         let name = ConsumerName::new(&name)?;
         let filter = Some(self.options.filter.clone());
         let known = self.store.consumer_load(name).await?;
+        let not_before = self.options.not_before.take();
         let (position, parked, change) = match known {
-            Some(state) => (state.position, state.parked, ConsumerChange { filter, ..Default::default() }),
+            Some(state) => match not_before {
+                Some(position) if self.is_later(&position, state.position.as_ref())? => {
+                    let change = ConsumerChange { position: Some(position.clone()), filter, ..Default::default() };
+                    (Some(position), state.parked, change)
+                }
+                _ => (state.position, state.parked, ConsumerChange { filter, ..Default::default() }),
+            },
             None => {
                 let position = match &self.options.from {
+                    _ if not_before.is_some() => not_before,
                     StartAt::Beginning => None,
                     StartAt::Now => self.head.clone(),
                     StartAt::Position(position) => {
@@ -616,7 +634,7 @@ impl Shift<'_> {
         self.replays.begin(fresh.iter().map(|event| event.position.clone()), reply);
         for parked in fresh {
             let ParkedEvent { position, subject, event, attempts, .. } = parked;
-            let event = ConsumerEvent { subject, position, event, attempt: 1 };
+            let event = ConsumerEvent { subject, position, event, origin: Origin::Unknown, attempt: 1 };
             self.partitions.push(Pending { event, ticket: None, attempts_before: attempts });
         }
     }

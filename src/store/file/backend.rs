@@ -28,6 +28,25 @@ use crate::store::{
 use crate::sync::lock;
 use crate::topic::Glob;
 
+impl FileStore {
+    /// Returns what makes the lease of an open store one of this adapter: it is lost when the adapter is closed, or the store.
+    fn holding(&self, store: Arc<OpenStore>, name: &ConsumerName) -> impl FnOnce(Lease) -> Lease + Send + 'static {
+        let (lost, receiver) = watch::channel(false);
+        let lost = Arc::new(lost);
+        let mut state = self.state();
+        state.leases.retain(|lost| lost.strong_count() > 0);
+        state.leases.push(Arc::downgrade(&lost));
+        drop(state);
+        let name = Arc::<str>::from(name);
+        move |lease| Lease {
+            replays: lease.replays,
+            token: 0,
+            lost: receiver,
+            guard: Box::new(InHand { store, name, _lost: lost, _lease: lease.guard }),
+        }
+    }
+}
+
 impl StoreBackend for FileStore {
     fn name(&self) -> &'static str {
         "file"
@@ -210,21 +229,18 @@ impl StoreBackend for FileStore {
             Ok(store) => store,
             Err(error) => return self.failed(error),
         };
-        // Lost when this adapter is closed, or the store.
-        let (lost, receiver) = watch::channel(false);
-        let lost = Arc::new(lost);
-        let mut state = self.state();
-        state.leases.retain(|lost| lost.strong_count() > 0);
-        state.leases.push(Arc::downgrade(&lost));
-        drop(state);
-        let name = Arc::<str>::from(name);
-        let acquiring = store.leases.acquire(&name);
-        acquiring.map(move |lease| Lease {
-            replays: lease.replays,
-            token: 0,
-            lost: receiver,
-            guard: Box::new(InHand { store, name, _lost: lost, _lease: lease.guard }),
-        })
+        let acquiring = store.leases.acquire(name);
+        let held = self.holding(store, name);
+        acquiring.map(held)
+    }
+
+    fn consumer_try_acquire(&self, name: &ConsumerName) -> Op<Option<Lease>> {
+        let store = match self.store() {
+            Ok(store) => store,
+            Err(error) => return self.failed(error),
+        };
+        let lease = store.leases.try_acquire(name);
+        Op::ok(lease.map(self.holding(store, name)))
     }
 
     fn consumer_load(&self, name: &ConsumerName) -> Op<Option<ConsumerState>> {

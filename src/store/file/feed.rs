@@ -9,7 +9,7 @@ use super::view::{Budget, Tx, View, checked, from_sql, to_sql};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::store::{
-    ConsumerChange, ConsumerFilter, ConsumerInfo, ConsumerState, FeedPage, FeedQuery, FeedRecord, ParkedEvent,
+    ConsumerChange, ConsumerFilter, ConsumerInfo, ConsumerState, FeedPage, FeedQuery, FeedRecord, Origin, ParkedEvent,
     Position, unknown_consumer,
 };
 use crate::topic::Glob;
@@ -75,7 +75,12 @@ pub(super) fn read(view: &View<'_>, query: &FeedQuery, budget: Budget) -> Result
             if *subject != *name {
                 subject = name.into();
             }
-            page.records.push(FeedRecord { position: number.into(), subject: subject.clone(), event: record.into() });
+            page.records.push(FeedRecord {
+                position: number.into(),
+                subject: subject.clone(),
+                event: record.into(),
+                origin: Origin::Unknown,
+            });
         }
         if !budget.lasts() {
             return Ok(None);

@@ -22,8 +22,8 @@ use crate::store::consumer::LocalLeases;
 use crate::store::feed::FeedSignal;
 use crate::store::{
     Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery,
-    FeedRecord, Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats, StoreBackend,
-    Stored, SubjectPage, entry_not_found, select_docs, unknown_consumer,
+    FeedRecord, Health, IndexEntry, IndexQuery, Lease, Origin, ParkedEvent, Position, SUBJECT_PAGE, Stats,
+    StoreBackend, Stored, SubjectPage, entry_not_found, select_docs, unknown_consumer,
 };
 use crate::sync::lock;
 use crate::time::SharedClock;
@@ -359,7 +359,12 @@ impl StoreBackend for MemoryStore {
                 if let Some(event) = row.event.as_ref().filter(|event| query.matches(&row.subject, event.kind())) {
                     bytes += event.json().len();
                     let (position, subject) = (row.number.into(), row.subject.clone());
-                    page.records.push(FeedRecord { position, subject, event: event.json().clone() });
+                    page.records.push(FeedRecord {
+                        position,
+                        subject,
+                        event: event.json().clone(),
+                        origin: Origin::Unknown,
+                    });
                 }
             }
             if state.newest > after && query.limit > 0 {
@@ -381,6 +386,13 @@ impl StoreBackend for MemoryStore {
         match self.open() {
             Op::Ready(Err(error)) => Op::err(error),
             _ => self.leases.acquire(name),
+        }
+    }
+
+    fn consumer_try_acquire(&self, name: &ConsumerName) -> Op<Option<Lease>> {
+        match self.open() {
+            Op::Ready(Err(error)) => Op::err(error),
+            _ => Op::ok(self.leases.try_acquire(name)),
         }
     }
 

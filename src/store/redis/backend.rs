@@ -1,7 +1,7 @@
 //! The calls of a store on Redis: arguments in, one command or script, its reply out.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 use ::redis::{Cmd, Value, cmd};
@@ -31,6 +31,7 @@ use crate::store::{
     Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats, StoreBackend, Stored,
     SubjectPage, entry_not_found, select_docs,
 };
+use crate::sync::{read, write};
 use crate::time::SharedClock;
 use crate::topic::Glob;
 
@@ -51,6 +52,8 @@ pub struct RedisStore {
     tailers: Tailers,
     keys: Keys,
     claims: RedisClaims,
+    /// Who appends, for the feed.
+    instance: RwLock<Option<Arc<str>>>,
     trim: Trim,
     clock: SharedClock,
     runtime: Handle,
@@ -72,6 +75,7 @@ impl RedisStore {
             tailers,
             keys,
             claims,
+            instance: RwLock::default(),
             trim: options.trim,
             clock: options.clock,
             runtime,
@@ -236,6 +240,7 @@ impl StoreBackend for RedisStore {
         let ts = self.clock.now_ms();
         let (subject, keys, trim) = (Arc::<str>::from(subject), self.keys.clone(), self.trim);
         let (to, new, feed_max_len) = (subject.clone(), event.clone(), self.feed_max_len);
+        let instance = read(&self.instance).clone();
         let request = Request::write_built("append", move || {
             let mut call = scripts::APPEND.call(&[&to, &keys.deleted(&to), &keys.feed(), &keys.feed_state()]);
             call.arg(match expected {
@@ -246,7 +251,8 @@ impl StoreBackend for RedisStore {
             call.arg(trim.max_len.map_or_else(String::new, |n| n.to_string()));
             call.arg(if trim.approx { "~" } else { "=" }).arg(keys.appended());
             call.arg(feed_max_len).arg(new.kind()).arg(role_of(&new));
-            call.arg(trim.max_len.unwrap_or_default().saturating_mul(MAX_RUN_FACTOR));
+            call.arg(trim.max_len.unwrap_or_default().saturating_mul(MAX_RUN_FACTOR))
+                .arg(instance.as_deref().unwrap_or(""));
             for (name, text) in record::fields(&new, ts)? {
                 call.arg(name).arg(text);
             }
@@ -356,6 +362,12 @@ impl StoreBackend for RedisStore {
         self.consumers().acquire(name)
     }
 
+    fn consumer_try_acquire(&self, name: &ConsumerName) -> Op<Option<Lease>> {
+        self.tailers.listen();
+        let (consumers, name) = (self.consumers(), Arc::<str>::from(name));
+        Op::pending(async move { Ok(consumers.try_acquire(&name).await?.ok()) })
+    }
+
     fn consumer_load(&self, name: &ConsumerName) -> Op<Option<ConsumerState>> {
         self.consumers().load(name)
     }
@@ -390,6 +402,10 @@ impl StoreBackend for RedisStore {
         }
         let call = scripts::DELETE_SUBJECT.call(&[subject, &self.keys.deleted(subject), &self.keys.claims(subject)]);
         self.write_call(Request::write("delete", call).of(&scripts::DELETE_SUBJECT), flag)
+    }
+
+    fn set_instance(&self, instance: &str) {
+        *write(&self.instance) = Some(instance.into());
     }
 
     fn claims(&self) -> Option<&dyn Claims> {

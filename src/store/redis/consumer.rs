@@ -100,7 +100,7 @@ impl Consumers {
     }
 
     /// Takes a lease, or returns how long its holder has it at most.
-    async fn try_acquire(&self, name: &Arc<str>) -> Result<std::result::Result<Lease, Duration>> {
+    pub(super) async fn try_acquire(&self, name: &Arc<str>) -> Result<std::result::Result<Lease, Duration>> {
         let (key, replay_key) = (self.keys.lease(name), self.keys.replays(name));
         let mut call = scripts::CONSUMER_ACQUIRE.call(&[&key, &self.keys.feed_state()]);
         call.arg(LEASE.as_millis() as u64);

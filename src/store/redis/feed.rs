@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventId};
 use crate::op::Op;
 use crate::redis::{Client, Request, reply};
-use crate::store::{FeedPage, FeedQuery, FeedRecord, Position};
+use crate::store::{FeedPage, FeedQuery, FeedRecord, Origin, Position};
 
 /// About how many entries the feed keeps.
 pub(super) const MAX_ENTRIES: u64 = 200_000;
@@ -53,23 +53,23 @@ pub(super) struct Entry {
     pub(super) id: EventId,
     /// The event's type.
     pub(super) kind: Box<str>,
-    /// Whether another writer appended it: it was added to the feed later.
-    pub(super) adopted: bool,
+    /// Who appended it. Events of other writers were added to the feed later.
+    pub(super) origin: Origin,
 }
 
 impl Entry {
     /// Parses an announcement: position and text of an entry. None: it has none.
     pub(super) fn announced(payload: &[u8]) -> Option<Self> {
         let (position, text) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
-        Self::parse(position.parse().ok()?, text, false)
+        Self::parse(position.parse().ok()?, text, Origin::Unknown)
     }
 
     /// Parses the text of an entry: `<id> <length of type> <type><subject>`.
-    fn parse(position: EventId, text: &str, adopted: bool) -> Option<Self> {
+    fn parse(position: EventId, text: &str, origin: Origin) -> Option<Self> {
         let (id, rest) = text.split_once(' ')?;
         let (length, rest) = rest.split_once(' ')?;
         let (kind, subject) = rest.split_at_checked(length.parse().ok()?)?;
-        Some(Self { position, subject: subject.into(), id: id.parse().ok()?, kind: kind.into(), adopted })
+        Some(Self { position, subject: subject.into(), id: id.parse().ok()?, kind: kind.into(), origin })
     }
 }
 
@@ -146,8 +146,14 @@ impl Feed {
                 let (position, fields) = record::entry(value)?;
                 first = first.or(Some(position));
                 last = Some(position);
-                let field = fields.into_iter().next().unwrap_or_default();
-                entries.extend(Entry::parse(position, &field.1, field.0 == "a"));
+                let mut fields = fields.into_iter();
+                let (name, text) = fields.next().unwrap_or_default();
+                let origin = match fields.next() {
+                    _ if name == "a" => Origin::OtherWriter,
+                    Some((name, instance)) if name == "o" => Origin::Instance(instance.into()),
+                    _ => Origin::Unknown,
+                };
+                entries.extend(Entry::parse(position, &text, origin));
             }
             let missed = first.map_or(0, |first: EventId| first.seq.saturating_sub(after.seq + 1));
             Ok(Page { entries, last, missed, full })
@@ -180,12 +186,13 @@ impl Feed {
                     let exact: Vec<_> = asked.iter().map(|entry| (entry, Start::At(entry.id))).collect();
                     for (entry, found) in asked.iter().zip(feed.events(&exact).await?) {
                         match found {
-                            Found::Events(events) => page.records.extend(events.into_iter().map(|(_, event)| {
+                            Found::Events(events) => page.records.extend(events.into_iter().map(|(id, event)| {
                                 bytes += event.json().len();
                                 FeedRecord {
                                     position: entry.position.into(),
                                     subject: entry.subject.clone(),
                                     event: event.json().clone(),
+                                    origin: if id == entry.id { entry.origin.clone() } else { Origin::OtherWriter },
                                 }
                             })),
                             Found::Trimmed => page.missed += 1,

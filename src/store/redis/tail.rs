@@ -30,7 +30,7 @@ use crate::fanout::{Gap, GapReason, Mailbox, next_id};
 use crate::op::Op;
 use crate::redis::pubsub::{Channel, PubSub, PubSubHandler};
 use crate::redis::{Client, RedisConfig};
-use crate::store::Stored;
+use crate::store::{Origin, Stored};
 use crate::sync::lock;
 use crate::topic::Glob;
 
@@ -62,7 +62,7 @@ impl Tailer {
     fn receives(&self, entry: &Entry) -> bool {
         self.start.position < entry.position
             // An event of another writer may have been stored long before it was added to the feed.
-            && (!entry.adopted || self.start.now <= entry.id.ms)
+            && (entry.origin != Origin::OtherWriter || self.start.now <= entry.id.ms)
             && self.glob.matches(&entry.subject)
     }
 }
@@ -574,11 +574,11 @@ async fn deliver(shared: &Arc<Shared>, page: Page, runtime: &Handle) -> Result<(
         (Vec::new(), Vec::new(), Vec::new(), HashMap::<_, EventId>::new());
     {
         let mut state = shared.state();
-        state.foreign |= page.entries.iter().any(|entry| entry.adopted);
+        state.foreign |= page.entries.iter().any(|entry| entry.origin == Origin::OtherWriter);
         for entry in page.entries {
             let known = batch.get(&entry.subject).or_else(|| state.known.get(&entry.subject));
             // Delivered with a later event of its subject already.
-            let is_delivered = entry.adopted && known.is_some_and(|last| entry.id <= *last);
+            let is_delivered = entry.origin == Origin::OtherWriter && known.is_some_and(|last| entry.id <= *last);
             let is_wanted = || state.tailers.values().any(|tailer| tailer.behind.is_none() && tailer.receives(&entry));
             if !is_delivered && is_wanted() {
                 let recent = state.recent(&entry).filter(|_| !state.foreign);

@@ -138,8 +138,10 @@ impl StreamBackend for MemoryStream {
                 retained.push(&message, self.clock.now_ms());
             }
             self.subscribers.for_each_match(message.topic(), |subscriber| {
-                // This adapter published every message here, as no other one reaches its broker.
-                if subscriber.meta.ignore_own || !passes(subscriber.meta.filter.as_ref(), &message) {
+                // No other adapter reaches this broker, so what is not published for another instance is its own.
+                if (subscriber.meta.ignore_own && message.instance().is_none())
+                    || !passes(subscriber.meta.filter.as_ref(), &message)
+                {
                     return;
                 }
                 if let Push::Full = subscriber.mailbox.push(message.clone().into()) {

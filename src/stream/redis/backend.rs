@@ -13,7 +13,7 @@ use super::config::{RedisStreamOptions, RetainTopics};
 use super::group::{self, Group};
 use super::keys::Keys;
 use super::parked::{self, Parked};
-use super::shared::{Shared, SubscriberHandler};
+use super::shared::{Shared, SubscriberHandler, origin_of};
 use super::subscriber::Subscriber;
 use super::{scripts, wire};
 use crate::error::{Error, Result};
@@ -347,6 +347,18 @@ impl StreamBackend for RedisStream {
         ]
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn add_instance(&self, instance: &str) {
+        let origin = origin_of(instance);
+        let mut instances = write(&self.shared.instances);
+        if !instances.contains(&origin) {
+            instances.push(origin);
+        }
+    }
+
     fn publish(&self, message: Message) -> Op<()> {
         if let Err(error) = self.check_open() {
             return Op::err(error);
@@ -360,6 +372,7 @@ impl StreamBackend for RedisStream {
                 )));
             }
             let (shared, (max_len, max_backlog), n) = (self.shared.clone(), self.limits, next_id());
+            let origin = message.instance().map_or_else(|| shared.origin.clone(), |instance| origin_of(instance));
             let call = move |message: &Message, searched: usize| {
                 let (topic, json, keys) = (message.topic(), message.json(), &shared.keys);
                 let mut call = scripts::PUBLISH.call(&[
@@ -368,7 +381,7 @@ impl StreamBackend for RedisStream {
                     &keys.sequence(),
                     &keys.trimmed(topic),
                 ]);
-                call.arg(&**topic).arg(&**json).arg(max_len).arg(max_backlog).arg(&shared.origin);
+                call.arg(&**topic).arg(&**json).arg(max_len).arg(max_backlog).arg(&origin);
                 call.arg(wire::tail(json)).arg(n).arg(searched).take()
             };
             let first = call(&message, 0);
@@ -376,9 +389,12 @@ impl StreamBackend for RedisStream {
         } else {
             let mut publish = cmd("PUBLISH");
             publish.arg(&*topic);
-            match self.shared.matching(&topic, |subscriber| subscriber.ignore_own).is_empty() {
-                true => publish.arg(&**json),
-                false => publish.arg(wire::with_origin(json, &self.shared.origin)),
+            match message.instance() {
+                Some(instance) => publish.arg(wire::with_origin(json, &origin_of(instance))),
+                None if self.shared.matching(&topic, |subscriber| subscriber.ignore_own).is_empty() => {
+                    publish.arg(&**json)
+                }
+                None => publish.arg(wire::with_origin(json, &self.shared.origin)),
             };
             Request::write("publish", publish)
         };

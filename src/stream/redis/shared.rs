@@ -25,6 +25,8 @@ pub(super) struct Shared {
     pub(super) groups: GroupOptions,
     /// Identifies this adapter in the messages that it publishes, and as a member of groups.
     pub(super) origin: String,
+    /// The same for the instances that use this adapter, see [`origin_of`].
+    pub(super) instances: RwLock<Vec<String>>,
     pub(super) subscribers: RwLock<HashMap<Channel, Vec<Arc<Subscriber>>>>,
     pub(super) runtime: Handle,
     gaps: AtomicU64,
@@ -41,6 +43,14 @@ pub(super) struct Entry {
     pub(super) number: Option<u64>,
 }
 
+/// Returns what identifies an instance in messages that others publish for it: 64 bits of FNV-1a, the same in every process.
+pub(super) fn origin_of(instance: &str) -> String {
+    let hash = instance
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
 impl Shared {
     pub(super) fn new(
         config: Arc<RedisConfig>,
@@ -55,6 +65,7 @@ impl Shared {
             keys,
             groups,
             origin: format!("{:016x}", crate::backoff::random_u64()),
+            instances: RwLock::default(),
             subscribers: RwLock::default(),
             runtime,
             gaps: AtomicU64::new(0),
@@ -67,6 +78,11 @@ impl Shared {
 
     pub(super) fn gaps(&self) -> u64 {
         self.gaps.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether this adapter published what has this origin, or another one for an instance that uses this adapter.
+    fn is_own(&self, origin: &str) -> bool {
+        self.origin == origin || read(&self.instances).iter().any(|instance| instance == origin)
     }
 
     fn of_channel(&self, channel: &Channel) -> Vec<Arc<Subscriber>> {
@@ -97,7 +113,7 @@ impl Shared {
         for (name, text) in reply::pairs(fields)? {
             match name.as_str() {
                 "message" => entry.message = Message::parse(topic, &text).ok(),
-                "origin" => entry.own = text == self.origin,
+                "origin" => entry.own = self.is_own(&text),
                 "s" => entry.number = text.parse().ok(),
                 _ => {}
             }
@@ -116,7 +132,7 @@ impl PubSubHandler for SubscriberHandler {
         let received = wire::read(&received);
         // What is not a JSON object was not published by an adapter.
         let Ok(message) = Message::parse(topic, &received.json) else { return };
-        let own = received.origin == Some(&shared.origin);
+        let own = received.origin.is_some_and(|origin| shared.is_own(origin));
         for subscriber in shared.of_channel(channel) {
             subscriber.on_message(&message, received.id, own);
         }

@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::bus::BusEvent;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{AnyEvent, Event};
 use crate::name::ConsumerName;
 use crate::op::{BoxFuture, Op};
-use crate::store::StoreBackend;
 use crate::store::consumer::{Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions, RetryDelay, StartAt};
+use crate::store::{ConsumerInfo, Lease, Origin, Position, StoreBackend};
 use crate::sync::lock;
 use crate::time::SharedClock;
 use crate::wiring::channels::{Router, RunStatusTracker};
@@ -29,6 +30,9 @@ pub const CONSUMER: &str = "stream-coordinator";
 const CONCURRENCY: usize = 64;
 /// The delays before a message is published again.
 const RETRY: RetryDelay = RetryDelay::Exponential { first: Duration::from_millis(100), max: Duration::from_secs(5) };
+/// How long `start` tries again while the store cannot be reached.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const START_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How often `stop` looks whether the consumer has caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -72,11 +76,6 @@ impl FeedCoordinator {
         CoordinatorStats { lag, ..self.routing.channels.stats() }
     }
 
-    /// Returns whether it publishes. Otherwise another coordinator holds the name, and it stands by.
-    pub fn is_active(&self) -> bool {
-        self.lock().as_ref().is_some_and(|consumer| consumer.stats().active)
-    }
-
     fn lock(&self) -> MutexGuard<'_, Option<Consumer>> {
         lock(&self.consumer)
     }
@@ -87,27 +86,59 @@ impl Wiring for FeedCoordinator {
         if self.lock().is_some() {
             return Op::ok(());
         }
-        let options = ConsumerOptions {
-            from: StartAt::Now,
-            // An event is never parked: what the stream refuses permanently is counted and skipped.
-            attempts: u32::MAX,
-            retry_delay: RETRY,
-            concurrency: CONCURRENCY,
-            ..ConsumerOptions::default()
-        };
-        let name = match ConsumerName::new(&self.name) {
-            Ok(name) => name,
-            Err(error) => return Op::err(error),
-        };
-        let (handler, slot) = (self.routing.clone(), self.consumer.clone());
-        Consumer::start(self.store.clone(), name, options, handler, self.clock.clone(), &self.runtime)
-            .map(move |consumer| *lock(&slot) = Some(consumer))
+        let channels = &self.routing.channels;
+        self.store.set_instance(channels.router().instance());
+        channels.add_instance();
+        let opening = self.store.open();
+        // Before anything is appended after this call.
+        let head = self.store.feed_head();
+        let (store, name, clock, runtime) =
+            (self.store.clone(), self.name.clone(), self.clock.clone(), self.runtime.clone());
+        let (handler, slot, is_shared) = (self.routing.clone(), self.consumer.clone(), channels.is_shared());
+        Op::pending(async move {
+            opening.await?;
+            let from = head.await?.map_or(StartAt::Beginning, StartAt::Position);
+            let begin = async || {
+                let mut options = ConsumerOptions {
+                    from: from.clone(),
+                    // An event is never parked: what the stream refuses permanently is counted and skipped.
+                    attempts: u32::MAX,
+                    retry_delay: RETRY,
+                    concurrency: CONCURRENCY,
+                    ..ConsumerOptions::default()
+                };
+                let (mut name, mut lease) = (name.to_string(), None);
+                if !is_shared {
+                    let reserved = reserve(&store, &name).await?;
+                    if reserved.not_before.is_none() && !reserved.is_first {
+                        // Those that ran before have published nothing.
+                        options.from = StartAt::Beginning;
+                    }
+                    options.not_before = reserved.not_before;
+                    (name, lease) = (reserved.name, Some(reserved.lease));
+                }
+                let (name, handler) = (ConsumerName::new(&name)?, handler.clone());
+                Consumer::start_with(lease, store.clone(), name, options, handler, clock.clone(), &runtime).await
+            };
+            let deadline = Instant::now() + START_TIMEOUT;
+            let consumer = loop {
+                match begin().await {
+                    // The connection broke meanwhile.
+                    Err(error) if error.is_retryable() && Instant::now() < deadline => {
+                        tokio::time::sleep(START_RETRY_DELAY).await;
+                    }
+                    result => break result?,
+                }
+            };
+            *lock(&slot) = Some(consumer);
+            Ok(())
+        })
     }
 
     /// Publishes what was stored before, within a timeout. What is left is published after the next start.
     fn stop(&self) -> Op<()> {
         let Some(consumer) = self.lock().take() else { return Op::ok(()) };
-        let drain_timeout = self.drain_timeout;
+        let (drain_timeout, store, name) = (self.drain_timeout, self.store.clone(), self.name.clone());
         Op::pending(async move {
             let caught_up = async {
                 while consumer.stats().active && consumer.stats().lag > 0 {
@@ -124,9 +155,49 @@ impl Wiring for FeedCoordinator {
                     "the stream coordinator stopped before the stream accepted every event; it will go on there"
                 );
             }
-            consumer.stop().await
+            consumer.stop().await?;
+            // A name with a number is only of use while several coordinators run.
+            if consumer.name() != &*name
+                && let Ok(name) = ConsumerName::new(consumer.name())
+            {
+                store.consumer_delete(name).await?;
+            }
+            Ok(())
         })
     }
+}
+
+/// A name of a coordinator whose stream only reaches subscribers of its own.
+struct Reserved {
+    name: String,
+    lease: Lease,
+    /// Where the newest of the coordinators on the store is: what is before has been published by it.
+    not_before: Option<Position>,
+    /// Whether there never was a coordinator on the store.
+    is_first: bool,
+}
+
+/// Reserves the first name that is free: the given one, then with a number behind it.
+async fn reserve(store: &Arc<dyn StoreBackend>, base: &str) -> Result<Reserved> {
+    for number in 1.. {
+        let name = if number == 1 { base.to_owned() } else { format!("{base}:{number}") };
+        let Some(lease) = store.consumer_try_acquire(ConsumerName::new(&name)?).await? else { continue };
+        let (mut newest, mut is_first): (Option<(u64, Position)>, bool) = (None, true);
+        for ConsumerInfo { name, position, .. } in store.consumer_list().await? {
+            let is_slot = name.strip_prefix(base).is_some_and(|rest| {
+                rest.is_empty() || rest.strip_prefix(':').is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
+            });
+            is_first &= !is_slot;
+            if let Some(position) = position.filter(|_| is_slot) {
+                let number = store.feed_number(&position)?;
+                if newest.as_ref().is_none_or(|(other, _)| *other < number) {
+                    newest = Some((number, position));
+                }
+            }
+        }
+        return Ok(Reserved { name, lease, not_before: newest.map(|(_, position)| position), is_first });
+    }
+    Err(Error::closed("the store"))
 }
 
 struct FeedRouting {
@@ -157,8 +228,23 @@ impl ConsumerHandler for FeedRouting {
             };
             let event_on_bus = BusEvent { subject: Some(event.subject), event: AnyEvent::Stored(record) };
             let position = Some(event.position.as_str());
-            let (routed, skipped) =
-                channels.router().route_at(&event_on_bus, position, &mut lock(&self.statuses), channels.now_ms());
+            let appended_by = match &event.origin {
+                Origin::Instance(instance) => Some(instance),
+                Origin::Unknown => None,
+                // Its program publishes to the same broker.
+                Origin::OtherWriter if channels.is_shared() => {
+                    events.push(Vec::new());
+                    continue;
+                }
+                Origin::OtherWriter => None,
+            };
+            let (routed, skipped) = channels.router().route_at(
+                &event_on_bus,
+                position,
+                appended_by,
+                &mut lock(&self.statuses),
+                channels.now_ms(),
+            );
             channels.record_skipped(skipped);
             events.push(channels.event_items(&event_on_bus, routed));
         }

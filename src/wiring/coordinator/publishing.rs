@@ -111,6 +111,15 @@ impl Channels {
         self.stream.keeps_order()
     }
 
+    pub(super) fn is_shared(&self) -> bool {
+        self.stream.is_shared()
+    }
+
+    /// Tells the stream which instance uses it.
+    pub(super) fn add_instance(&self) {
+        self.stream.add_instance(self.router.instance());
+    }
+
     pub(super) fn now_ms(&self) -> u64 {
         self.clock.now_ms()
     }

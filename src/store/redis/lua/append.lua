@@ -2,7 +2,7 @@
 -- KEYS    the subject (stream) | the last id it had when it was deleted (hash) | the feed (stream) | its state (hash)
 -- ARGV    expected last id, 'empty', or '' for anything | MAXLEN or '' | '~' or '=' | channel of the announcement |
 --         MAXLEN of the feed | type of the event | 'run' for an event of a run, 'end' for its last one, '' for others |
---         greatest length of a run's subject | field, text, ...
+--         greatest length of a run's subject | name of the instance or '' | field, text, ...
 -- returns `<id> <position in the feed>`, { last id or '' } where the subject does not end as expected, or { that text, 1 }
 --         where a run that is not over was trimmed
 if ARGV[1] ~= '' then
@@ -43,9 +43,9 @@ if max ~= '' then
   add[3], add[4], add[5] = 'MAXLEN', approx, max
 end
 add[#add + 1] = id
-for i = 9, #ARGV do
+for i = 10, #ARGV do
   add[#add + 1] = ARGV[i]
 end
 id = redis.call(unpack(add))
-id = id .. ' ' .. feed_add(KEYS[3], KEYS[4], ARGV[5], ARGV[4], KEYS[1], id, ARGV[6])
+id = id .. ' ' .. feed_add(KEYS[3], KEYS[4], ARGV[5], ARGV[4], KEYS[1], id, ARGV[6], false, ARGV[9])
 return trimmed and { id, 1 } or id
