@@ -7,12 +7,13 @@ import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-ho
 import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
 import type { ReadableSpan } from '@opentelemetry/sdk-trace-base'
 import {
-  createEventBus, createWiringRegistry, defineFlow, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter,
+  createEventBus, createWebhookWiring, createWiringRegistry, defineFlow, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter,
   RedisStoreAdapter, startFlow,
 } from 'nvent-native'
 import type { StoreAdapter } from 'nvent-native'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { run } from './support/process'
+import { Receiver, setDelays } from './support/receiver'
 import { RedisServer } from './support/redis'
 import { Inbox, until } from './support/until'
 
@@ -218,4 +219,28 @@ it('a trace goes on in the next process, on one file store', async () => {
   expect(after.map(span => span.name)).toEqual(expect.arrayContaining(['process order.take', 'step order take', 'process order.pack', 'step order pack']))
   expect(new Set(after.map(span => span.trace))).toEqual(new Set([root.trace]))
   expect(after.find(span => span.name === 'process order.take')!.parent).toBe(before.find(span => span.name === 'append')!.id)
+})
+
+it('a delivery of a webhook continues the trace of its event, up to the receiver', async () => {
+  setDelays([1])
+  const receiver = await Receiver.start()
+  const answers = [500, 200]
+  receiver.respond = ({ answer }) => void answer.writeHead(answers.shift()!).end()
+  const store = new MemoryStoreAdapter({ bus: createEventBus() })
+  const queue = new MemoryQueueAdapter()
+  const webhooks = createWebhookWiring({ store, queue, webhooks: [{ name: 'hook', types: '*', url: receiver.url, allowPrivate: true }] })
+  await webhooks.start()
+  await inRoot(() => store.append('s', { type: 'order.paid' }))
+  await until('it is delivered', () => spans('POST hook').length === 2)
+  const posts = spans('POST hook')
+  expect(receiver.requests.map(({ headers }) => headers['traceparent'])).toEqual(posts.map(idOf))
+  expect(new Set(posts.map(span => span.spanContext().traceId))).toEqual(new Set(spans('request').map(span => span.spanContext().traceId)))
+  expect(posts.map(({ kind, status, attributes }) => [kind, status.code, attributes['http.response.status_code']])).toEqual([
+    [SpanKind.CLIENT, SpanStatusCode.ERROR, 500], [SpanKind.CLIENT, SpanStatusCode.UNSET, 200],
+  ])
+  await webhooks.stop()
+  await queue.close()
+  await store.close()
+  await receiver.stop()
+  setDelays(undefined)
 })

@@ -3,7 +3,7 @@ import type { WebhookDefinition, WebhookDelivery, WebhookWiring } from 'nvent-na
 import { Webhook } from 'standardwebhooks'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest'
 import { Receiver, setDelays } from './support/receiver'
-import { Inbox, nextWarning, rejects, until } from './support/until'
+import { gate, Inbox, nextWarning, rejects, until } from './support/until'
 
 const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
 const OTHER = 'whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD'
@@ -298,6 +298,60 @@ it('secrets are in no delivery, job, error or statistic', async () => {
   finally {
     setDelays([1, 2, 3])
   }
+})
+
+it('the newest 10,000 deliveries are kept, and all that are pending', async () => {
+  const entry = { state: 'delivered', event: 'x', subject: 's', eventId: '1-0', attempts: 1, round: 0, at: 1, dueAt: 0 }
+  await Promise.all(Array.from({ length: 10_300 }, (_, n) => store.index.add('nq:webhook:hook', `hook:${n}`, n, n % 103 ? entry : { ...entry, state: 'pending' })))
+  const hooks = await start()
+  await until('those without an event are parked', async () => (await hooks.deliveries('hook', { state: 'failed' })).length === 100)
+  await append('order.paid')
+  await ended('delivered', 1)
+  await until('the oldest are gone', async () => await store.index.count('nq:webhook:hook') <= 10_001)
+  expect(await store.index.get('nq:webhook:hook', 'hook:10299')).not.toBeNull()
+  expect(await store.index.get('nq:webhook:hook', 'hook:1')).toBeNull()
+})
+
+it('a delivery whose job was lost is found', async () => {
+  setDelays([1], 50)
+  try {
+    await start()
+    const event = await append('other')
+    const entry = { state: 'pending', event: 'other', subject: 's', eventId: event.id, attempts: 0, round: 0, at: 1, dueAt: 0 }
+    await store.index.add('nq:webhook:hook', 'hook:lost', 1, entry)
+    expect((await ended('delivered'))[0]!.id).toBe('hook:lost')
+  }
+  finally {
+    setDelays([1, 2, 3])
+  }
+})
+
+it('stop resolves when the request under way has ended, and its outcome is stored', async () => {
+  const { opened, open } = gate()
+  receiver.respond = ({ answer }) => void opened.then(() => answer.end())
+  const hooks = await start()
+  await append('order.paid')
+  await until('it is under way', () => receiver.requests.length === 1)
+  let stopped = false
+  const stop = Promise.resolve(hooks.stop()).then(() => stopped = true)
+  await append('order.paid', {}, 'later')
+  await store.feed.head()
+  expect(stopped).toBe(false)
+  open()
+  await stop
+  const again = await start()
+  await ended('delivered', 2)
+  expect(again.stats()).toMatchObject({ attempts: 1 })
+  expect(receiver.requests).toHaveLength(2)
+})
+
+it('a body of megabytes arrives whole, and one that is too large parks', async () => {
+  await start({ attempts: 1, body: ({ data }) => 'ü'.repeat(data.characters) })
+  await append('order.paid', { characters: 4_000_000 })
+  await append('order.paid', { characters: 11_000_000 })
+  await ended('delivered')
+  expect((await ended('failed'))[0]!.error).toBe('body: has 22000000 bytes; 20971520 are the most')
+  expect(receiver.requests.map(({ body }) => body.length)).toEqual([4_000_000])
 })
 
 it('the registry has them where they are configured', async () => {

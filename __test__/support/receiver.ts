@@ -44,9 +44,9 @@ export class Receiver {
   }
 }
 
-const key = Symbol.for('nvent-native.webhook-delays')
+const key = Symbol.for('nvent-native.webhook-times')
 
-/** Sets the delays between the attempts of deliveries in this process, in ms. */
-export function setDelays(delays: number[] | undefined): void {
-  (globalThis as any)[key] = delays
+/** Sets the delays between the attempts of deliveries in this process, and how often lost jobs are looked for, in ms. */
+export function setDelays(delays: number[] | undefined, sweepInterval?: number): void {
+  (globalThis as any)[key] = { delays, sweepInterval }
 }

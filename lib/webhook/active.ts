@@ -5,7 +5,7 @@ import { warnOnce } from '../warn'
 import type { Webhook } from './definition'
 import { Deliveries, deliveryId } from './deliveries'
 import type { Delivery } from './deliveries'
-import { delayAfter, retryAfterOf } from './schedule'
+import { delayAfter, retryAfterOf, sweepInterval } from './schedule'
 import { errorText, refusalOf, send } from './send'
 
 /** Requests of a webhook at a time: a slow receiver takes no more. */
@@ -16,7 +16,7 @@ const TAKE_CONCURRENCY = 16
 const UNLIMITED = 1_000_000
 const OUTAGE_BACKOFF = { type: 'fixed', delay: 5_000 } as const
 /** How often is looked whether this process has become the one that works for the webhook. */
-const LEASE_INTERVAL_MS = 1_000
+const LEASE_INTERVAL_MS = 500
 const JOB = 'deliver'
 
 /** What the webhooks of a wiring share. */
@@ -42,7 +42,8 @@ export class ActiveWebhook {
   private readonly switchKey: string
   private readonly requests = new Set<Promise<unknown>>()
   private leaseTimer: NodeJS.Timeout | undefined
-  private isReconciled = false
+  /** When what is pending was last looked through by this process, while it worked for the webhook; NaN: not yet. */
+  private reconciledAt = Number.NaN
   private stopping = new AbortController()
 
   constructor(readonly webhook: Webhook, private readonly parts: Parts) {
@@ -147,19 +148,25 @@ export class ActiveWebhook {
   }
 
   /**
-   * Enqueues what is pending, once this process has become the one that works for the webhook: jobs in memory have gone with their
-   * process, and those of a queue that another instance had.
+   * Enqueues what is pending when this process has become the one that works for the webhook: jobs in memory have gone with their
+   * process, and those of a queue that another instance had. Later only what should have been attempted long ago.
    */
   private async reconcile(): Promise<void> {
     const isActive = this.consumer?.stats().active === true
-    if (!isActive) this.isReconciled = false
-    if (!isActive || this.isReconciled) return
-    this.isReconciled = true
+    const before = this.reconciledAt
+    if (!isActive) this.reconciledAt = Number.NaN
+    const now = Date.now()
+    const isFirst = Number.isNaN(before)
+    if (!isActive || (!isFirst && Math.abs(now - before) < sweepInterval())) return
+    this.reconciledAt = now
     try {
-      await this.deliveries.forPending(delivery => this.enqueue(delivery))
+      // What ends while it is read may hide others: the next time finds them.
+      for (const delivery of await this.deliveries.pending()) {
+        if (isFirst || Math.max(delivery.at, delivery.dueAt) < now - sweepInterval()) await this.enqueue(delivery)
+      }
     }
     catch (error) {
-      this.isReconciled = false
+      this.reconciledAt = Number.NaN
       throw error
     }
   }

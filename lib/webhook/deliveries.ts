@@ -76,17 +76,15 @@ export class Deliveries {
     return entries.map(deliveryOf)
   }
 
-  /** Calls `each` with every delivery that is pending. */
-  async forPending(each: (delivery: Delivery) => Promise<void>): Promise<void> {
-    // Read as a whole first: what ends meanwhile would shift the pages.
+  /** Returns every delivery that is pending, the oldest first. */
+  async pending(): Promise<Delivery[]> {
     const pending: Delivery[] = []
     for (;;) {
       const page = await this.list('pending', PAGE, pending.length)
       pending.push(...page)
       if (page.length < PAGE) break
     }
-    // The oldest first.
-    for (const delivery of pending.reverse()) await each(delivery)
+    return pending.reverse()
   }
 
   private async prune(): Promise<void> {

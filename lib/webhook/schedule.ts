@@ -9,13 +9,18 @@ const MAX_RETRY_AFTER_MS = 24 * HOUR_MS
 /** The part of a delay that chance may add, so that what failed together is not repeated together. */
 const JITTER = 0.1
 
-/** Other delays, for tests: there is no option for them. */
-const key = Symbol.for('nvent-native.webhook-delays')
-const injected = globalThis as { [key]?: number[] }
+/** How often is looked for deliveries that are pending and have no job, and how long they must have been due. */
+const SWEEP_INTERVAL_MS = 10 * MINUTE_MS
+
+/** Other times, for tests: there is no option for them. */
+const key = Symbol.for('nvent-native.webhook-times')
+const injected = globalThis as { [key]?: { delays?: number[], sweepInterval?: number } }
+
+export const sweepInterval = (): number => injected[key]?.sweepInterval ?? SWEEP_INTERVAL_MS
 
 /** Returns the wait after so many attempts, in ms. */
 export function delayAfter(attempts: number, retryAfter: number): number {
-  const delays = injected[key] ?? DELAYS_MS
+  const delays = injected[key]?.delays ?? DELAYS_MS
   const delay = delays[Math.min(attempts, delays.length) - 1]!
   return Math.round(Math.max(delay, retryAfter) * (1 + JITTER * Math.random()))
 }

@@ -2,6 +2,7 @@ import { json } from '../check'
 import { invalid, messageOf } from '../errors'
 import { addon, bridge, call } from '../native'
 import type { NativeHttp } from '../native'
+import { maybeInSpan, messaging, traceparentOf, tracing } from '../trace'
 import type { EventRecord } from '../types'
 import type { Webhook } from './definition'
 
@@ -29,11 +30,27 @@ function bodyOf({ body }: Webhook, event: EventRecord): string {
   return typeof made === 'string' ? made : json('body', made)
 }
 
-/** Sends an event, signed now. Rejects where no status came. `id` is its `webhook-id`. */
+/** Sends an event, signed now, in a span where the application traces. Rejects where no status came. `id` is its `webhook-id`. */
 export async function send(webhook: Webhook, id: string, event: EventRecord): Promise<Answer> {
-  const { url, headers, secrets, timeout, allowPrivate } = webhook
+  return maybeInSpan(() => ({
+    name: `POST ${webhook.name}`,
+    kind: 'CLIENT',
+    attributes: { ...messaging('deliver', 'send', webhook.name, { id, runId: event.runId }), 'http.request.method': 'POST' },
+  }), async (span) => {
+    const traced = span && tracing()
+    const answer = await post(webhook, id, event, traced && traceparentOf(traced, span))
+    span?.setAttribute('http.response.status_code', answer.status)
+    if (traced && refusalOf(answer.status) !== undefined) span.setStatus({ code: traced.api.SpanStatusCode.ERROR })
+    return answer
+  })
+}
+
+async function post(webhook: Webhook, id: string, event: EventRecord, traceparent: string | undefined): Promise<Answer> {
+  const { url, secrets, timeout, allowPrivate } = webhook
   const to: unknown = typeof url === 'string' ? url : evaluate('url', () => url(event))
   if (typeof to !== 'string') throw invalid(`url: expected a string, got ${typeof to}`)
+  // The user's own comes later, and counts.
+  const headers = traceparent === undefined ? webhook.headers : [['traceparent', traceparent], ...webhook.headers]
   const request = json('request', { url: to, headers, body: bodyOf(webhook, event), timeout, allowPrivate, id, secrets })
   http ??= new addon.NativeHttp(bridge)
   return call<Answer>(() => http!.post(request))
