@@ -1,3 +1,4 @@
+import { types } from 'node:util'
 import { callback, jsonObject, object, options, text } from './check'
 import { disposable } from './dispose'
 import { invalid } from './errors'
@@ -15,11 +16,18 @@ const SUBSCRIBE = {
 
 function subscribeOptions(opts: SubscribeOptions | undefined): string {
   const { filter, ...rest } = options('options', opts, SUBSCRIBE as any)
-  if (typeof filter === 'object' && !(filter instanceof RegExp)) {
-    throw invalid('options.filter: expected a glob or a RegExp, got an object')
+  return JSON.stringify({ ...rest, filter: typeof filter === 'object' ? regExp(filter) : filter })
+}
+
+/** Returns the source and flags of a RegExp, which may be one of another context. */
+function regExp(filter: unknown): { source: string, flags: string } {
+  if (!types.isRegExp(filter)) throw invalid('options.filter: expected a glob or a RegExp, got an object')
+  const { source, flags } = filter
+  // It would cross as another character.
+  if (/\p{Surrogate}/u.test(source)) {
+    throw invalid(`options.filter: /${source}/${flags} has half of a surrogate pair; write it as \\uXXXX`)
   }
-  const native = filter instanceof RegExp ? { source: filter.source, flags: filter.flags } : filter
-  return JSON.stringify({ ...rest, filter: native })
+  return { source, flags }
 }
 
 /** A stream of any backend, over one native stream. */

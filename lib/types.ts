@@ -579,7 +579,10 @@ export interface SubscribeOptions<Filter extends string | RegExp = string | RegE
    * event whose handler failed is delivered again, and parked after five times: see `RedisStreamAdapter.parked`.
    */
   group?: string
-  /** Which types are delivered, matched natively. A string is a glob. Absent: all. */
+  /**
+   * Which types are delivered, matched natively. A string is a glob. A RegExp means what `test` with `lastIndex` 0 means, in
+   * linear time; look-around, back-references, modifiers and classes of strings are NVENT_INVALID. Absent: all.
+   */
   filter?: Filter
   /** First everything retained, then live, without hole or duplicate. The topic must be retained; NVENT_INVALID otherwise. Default false. */
   fromBeginning?: boolean

@@ -4,6 +4,7 @@ mod filter;
 mod memory;
 mod message;
 mod redis;
+mod regexp;
 
 pub use filter::TypeFilter;
 pub use memory::{MemoryStream, Retain};
