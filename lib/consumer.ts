@@ -1,4 +1,5 @@
 import { finite, options, text } from './check'
+import { debug } from './debug'
 import { invalid, messageOf } from './errors'
 import { registerWeakly } from './metrics/registry'
 import { CONSUMER } from './metrics/tables'
@@ -136,6 +137,7 @@ export class NventConsumer implements Consumer {
       signal.throwIfAborted()
     }
     signal?.addEventListener('abort', consumer.onAbort, { once: true })
+    debug('the consumer %s has started', name)
     consumer.endMetrics = registerWeakly(consumer, { metrics: CONSUMER, labels: { backend, consumer: name } }, one => one.stats())
     return consumer
   }
@@ -167,6 +169,7 @@ export class NventConsumer implements Consumer {
     }
     finally {
       this.endMetrics?.()
+      debug('the consumer %s has stopped', this.name)
       releaseTarget(this.target)
       this.onStop(this)
     }

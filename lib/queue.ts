@@ -1,6 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { runTracked } from './activity'
 import { callback, json, jsonObject, object, options, text } from './check'
+import { debug } from './debug'
 import { invalid, messageOf } from './errors'
 import { registerWeakly } from './metrics/registry'
 import { QUEUE } from './metrics/tables'
@@ -12,7 +13,7 @@ import type {
   FileQueue, FileQueueOptions, Job, JobContext, JobOptions, JobQuery, JobState, NewJob, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RunningJob,
   ScheduleOptions, WorkerOptions,
 } from './types'
-import { Warnings, warnOnce } from './warn'
+import { Warnings, warnLimited, warnOnce } from './warn'
 
 /** How long `close` waits for handlers, in ms. */
 const CLOSE_TIMEOUT = 30_000
@@ -125,6 +126,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
 
   async init(): Promise<void> {
     await call(() => this.native.open())
+    debug('the %s queue is open', this.backend)
   }
 
   async enqueue<Data = any>(queue: string, job: NewJob<Data>): Promise<string> {
@@ -253,6 +255,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
 
   async close(): Promise<void> {
     await call(() => this.native.close(CLOSE_TIMEOUT))
+    debug('the %s queue is closed', this.backend)
     clearInterval(this.keepAlive)
     for (const id of this.subscriptions) {
       flushDeliveries(id)
@@ -304,8 +307,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     this.receivesCancellations = true
     this.subscribe(() => this.native.cancellations(), ({ token, reason }: { token: number, reason: string }) => {
       if (reason === 'abandoned') {
-        const limit = 'a handler went on after its timeout and ignored its signal: its place was given to another job'
-        process.emitWarning(limit, { type: 'NventWarning', code: 'NVENT_HANDLER' })
+        warnLimited('NVENT_HANDLER', 'a handler went on after its timeout and ignored its signal: its place was given to another job')
         return
       }
       if (reason === 'timed-out') {

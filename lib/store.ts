@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { BusLink, getEventBus } from './bus'
 import { callback, finite, json, jsonObject, jsonPatch, options, text } from './check'
 import { NventConsumer, readFeed, readParked, requestReplay } from './consumer'
+import { debug } from './debug'
 import { disposable } from './dispose'
 import { invalid, NventError } from './errors'
 import { plainEvent } from './plain'
@@ -158,6 +159,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
 
   async init(): Promise<void> {
     await call(() => this.native.open())
+    debug('the %s store is open', this.backend)
   }
 
   async close(): Promise<void> {
@@ -166,6 +168,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
     if (this.running.size > 0) await this.stopConsumers()
     const last = this.stats()
     await call(() => this.native.close())
+    debug('the %s store is closed', this.backend)
     this.endMetrics({ ...last, ...this.stats() })
     flushBuses()
     this.link?.stop()

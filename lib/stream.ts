@@ -1,5 +1,6 @@
 import { types } from 'node:util'
 import { callback, jsonObject, object, options, text } from './check'
+import { debug } from './debug'
 import { disposable } from './dispose'
 import { invalid } from './errors'
 import { registerWeakly } from './metrics/registry'
@@ -49,6 +50,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
 
   async init(): Promise<void> {
     await call(() => this.native.open())
+    debug('the %s stream is open', this.backend)
   }
 
   async publish<const Type extends string>(topic: string, event: StreamEvent<Type>): Promise<void> {
@@ -98,6 +100,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
     this.subscriptions.clear()
     const last = this.stats()
     await call(() => this.native.close())
+    debug('the %s stream is closed', this.backend)
     this.endMetrics(last)
   }
 

@@ -1,5 +1,6 @@
 import { BusLink, getEventBus } from './bus'
 import { json, object, options } from './check'
+import { debug } from './debug'
 import { invalid } from './errors'
 import { registerMetrics } from './metrics/registry'
 import type { Metric } from './metrics/registry'
@@ -57,7 +58,7 @@ class LinkedWiring implements Wiring {
   private endMetrics: ((last: any) => void) | undefined
   private readonly turns = new Turns()
 
-  constructor(private readonly metrics: ReadonlyArray<Metric>, private readonly create: (links: Links) => NativeWiring) {}
+  constructor(private readonly name: string, private readonly metrics: ReadonlyArray<Metric>, private readonly create: (links: Links) => NativeWiring) {}
 
   start(): Promise<void> {
     return this.turns.take(async () => {
@@ -91,6 +92,7 @@ class LinkedWiring implements Wiring {
       for (const link of this.links) link.start()
       const { native } = this
       await call(() => native.start())
+      debug('%s has started', this.name)
     })
   }
 
@@ -99,6 +101,7 @@ class LinkedWiring implements Wiring {
       const { native } = this
       if (!native) return
       await call(() => native.stop())
+      debug('%s has stopped', this.name)
       this.last = native.stats()
       this.endMetrics?.(JSON.parse(this.last))
       this.native = undefined
@@ -152,7 +155,7 @@ function coordinatorOf(
   }
   const settings = (used: StreamAdapter): string => JSON.stringify({ instanceId: INSTANCE, ...settled, runSubject, isShared: used.shared === true })
   const types = [...own['flowEventTypes'] ?? [], ...(own['channels'] ?? []).flatMap((row: any) => row.types)]
-  const wiring = new LinkedWiring(COORDINATOR_METRICS, (links) => {
+  const wiring = new LinkedWiring('the stream coordinator', COORDINATOR_METRICS, (links) => {
     const used = stream ?? currentAdapter('stream')
     const onBus = bus ?? getEventBus()
     const fed = fedBy(what, delivery, store, onBus)
@@ -224,7 +227,7 @@ function flowWiringOf(
   if (queue !== undefined) requireMethods('options.queue', queue, ['enqueue'])
   if (Array.isArray(flows)) callSync(() => addon.NativeFlowWiring.checkFlows(json('options.flows', flows.map(nativeDefinition))))
   let runtime: FlowRuntime | undefined
-  const wiring = new LinkedWiring(FLOW_METRICS, ({ register, bus: link, onStop, uses }) => {
+  const wiring = new LinkedWiring('flow wiring', FLOW_METRICS, ({ register, bus: link, onStop, uses }) => {
     const used: StoreAdapter = store ?? currentAdapter('store')
     const jobs: QueueAdapter | undefined = queue ?? currentAdapter('queue', false)
     uses({ store: used, queue: jobs })

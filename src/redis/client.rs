@@ -251,6 +251,7 @@ impl Driver {
         while let Some(socket) = self.connect().await {
             self.shared.connected.store(true, Ordering::Relaxed);
             self.shared.connects.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!("connected to Redis");
             let end = Session::new(&mut self, socket).serve().await;
             self.shared.connected.store(false, Ordering::Relaxed);
             if let Err(error) = end {

@@ -33,7 +33,14 @@ static IS_DEBUG: LazyLock<bool> = LazyLock::new(|| {
 /// Reports that wait for one environment.
 pub(super) struct Warnings {
     notifier: Arc<Notifier>,
-    waiting: Mutex<VecDeque<String>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    rows: VecDeque<String>,
+    /// Reports dropped since the last batch.
+    dropped: u64,
 }
 
 impl Warnings {
@@ -53,11 +60,16 @@ impl Warnings {
 
     /// Takes the reports as `[[is a warning, code, message], …]`.
     pub(super) fn take(&self) -> Option<String> {
-        let waiting = std::mem::take(&mut *lock(&self.waiting));
-        if waiting.is_empty() {
+        let Waiting { mut rows, dropped } = std::mem::take(&mut *lock(&self.waiting));
+        if dropped > 0 {
+            rows.push_back(format!(
+                "[true,\"{DEFAULT_CODE}\",\"{dropped} reports were left out: too many came at a time\"]"
+            ));
+        }
+        if rows.is_empty() {
             return None;
         }
-        Some(format!("[{}]", Vec::from(waiting).join(",")))
+        Some(format!("[{}]", Vec::from(rows).join(",")))
     }
 }
 
@@ -111,8 +123,10 @@ impl Subscriber for ToJavaScript {
         push_string(&mut row, &(fields.message + &rest));
         row.push(']');
         let mut waiting = lock(&environment.waiting);
-        if waiting.len() < MAX_WAITING {
-            waiting.push_back(row);
+        if waiting.rows.len() < MAX_WAITING {
+            waiting.rows.push_back(row);
+        } else {
+            waiting.dropped += 1;
         }
         drop(waiting);
         environment.notifier.notify();

@@ -95,7 +95,7 @@ fn step(writer: &mut WriterState, shared: &Shared, work: impl FnOnce(&mut Tx<'_>
     let mut result = Ok(());
     let committed = writer.transaction(shared, |tx| result = work(tx));
     if let Err(error) = committed.and(result) {
-        tracing::warn!(dir = %shared.dir.display(), "background work failed: {error}");
+        tracing::warn!(code = %error.code(), dir = %shared.dir.display(), "background work failed: {error}");
     }
     let changed = writer.conn.total_changes() - before;
     let removed = changed.saturating_sub(std::mem::take(&mut writer.cache.bookkeeping));

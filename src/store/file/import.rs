@@ -100,7 +100,7 @@ pub(super) fn run(conn: &Connection, dir: &Path, now_ms: u64) -> Result<Option<S
         .map_err(sql)?;
     transaction.commit().map_err(sql)?;
     if let Some(text) = &text {
-        tracing::warn!("{text}");
+        tracing::warn!(code = "NVENT_IMPORT", "{text}");
     }
     Ok(text)
 }

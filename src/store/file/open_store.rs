@@ -59,6 +59,7 @@ pub(super) fn start(
             Ok(writer) => {
                 *lock(&store.writer) = Some(writer);
                 store.set_open(true);
+                tracing::debug!(dir = %store.dir.display(), "the file store is open");
                 run(&store);
             }
             Err(error) => {
@@ -92,6 +93,7 @@ impl Drop for CloseOnDrop<'_> {
         // Closing the last connection moves the WAL into the database; then the lock is released.
         drop(lock(&store.writer).take());
         (self.on_end)(store);
+        tracing::debug!(dir = %store.dir.display(), "the file store is closed");
         store.ended.set();
     }
 }

@@ -259,7 +259,7 @@ impl WriterState {
                 if !self.conn.is_autocommit()
                     && let Err(e) = self.execute("ROLLBACK")
                 {
-                    tracing::warn!(dir = %shared.dir.display(), "rolling back failed: {e}");
+                    tracing::warn!(code = "NVENT_IO", dir = %shared.dir.display(), "rolling back failed: {e}");
                 }
                 self.fail(shared, error);
             }
@@ -332,7 +332,7 @@ impl WriterState {
             }
             Err(e) => {
                 let error: rusqlite::Error = e;
-                tracing::warn!(dir = %shared.dir.display(), "free pages could not be given back: {error}");
+                tracing::warn!(code = "NVENT_IO", dir = %shared.dir.display(), "free pages could not be given back: {error}");
                 false
             }
         }

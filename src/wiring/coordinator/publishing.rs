@@ -197,7 +197,11 @@ impl Channels {
     /// Ends a session in which `remaining` events were not published.
     pub(super) fn end_session(&self, remaining: u64) {
         if remaining > 0 {
-            tracing::warn!(events = remaining, "the stream coordinator stopped before the stream accepted every event");
+            tracing::warn!(
+                code = "NVENT_GAP",
+                events = remaining,
+                "the stream coordinator stopped before the stream accepted every event"
+            );
             self.dropped.fetch_add(remaining, Ordering::Relaxed);
             self.complete_events(remaining);
         }

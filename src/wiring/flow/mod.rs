@@ -254,7 +254,10 @@ impl Wiring for FlowWiring {
             let (core, drain_timeout, holding) = (self.core.clone(), self.drain_timeout, lifecycle.holding.take());
             self.core.runtime.spawn(async move {
                 if tokio::time::timeout(drain_timeout, core.wait_idle()).await.is_err() {
-                    tracing::warn!("flow wiring stopped with active runs, which it will recover at the next start");
+                    tracing::warn!(
+                        code = "NVENT_TIMEOUT",
+                        "flow wiring stopped with active runs, which it will recover at the next start"
+                    );
                     core.aborted.send_replace(true);
                     core.wait_idle().await;
                 }

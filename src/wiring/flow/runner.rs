@@ -178,7 +178,7 @@ impl Core {
     fn drop_event(&self, event: &NewEvent, why: &str) {
         count(&self.counters.lost);
         let (kind, run) = (event.kind(), event.run_id().unwrap_or_default());
-        tracing::error!(kind, run, "an event was not persisted: {why}");
+        tracing::error!(code = "NVENT_EVENT_LOST", kind, run, "an event was not persisted: {why}");
     }
 
     pub(super) fn report_failure(&self, what: &str, run: &str, error: &Error) {
