@@ -48,6 +48,7 @@ const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
       addTypes(resolve('./types'), withNvent)
       if (options.realtime) await addRealtime(nuxt, built, resolve)
       if (options.metrics) await addMetrics(nuxt, options, resolve)
+      if (!withNvent) await addTriggers(nuxt, options, resolve)
 
       nuxt.hook('nitro:config', (nitro: NitroConfig) => {
         // First of all plugins: nvent asks for adapters inside the first of its own.
@@ -60,6 +61,18 @@ const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
 })
 
 export default nventNative
+
+/** Gives the triggers to the server, and mounts the route of signed requests. */
+async function addTriggers(nuxt: Nuxt, options: ModuleOptions, resolve: (path: string) => string) {
+  const file = await serverFile('triggers', options.triggers)
+  if (file !== undefined) addServerHandler({ route: `${basePath(options.realtime)}/webhooks/:trigger`, handler: resolve('./runtime/webhook') })
+  nuxt.hook('nitro:config', (nitro: NitroConfig) => {
+    nitro.virtual = {
+      ...nitro.virtual,
+      '#nvent-native/triggers': file === undefined ? 'export const triggers = undefined' : `export { default as triggers } from ${JSON.stringify(file)}`,
+    }
+  })
+}
 
 /** Mounts the events of runs for the browser. */
 async function addRealtime(nuxt: Nuxt, { options: { realtime }, section, withNvent }: BuiltConfig, resolve: (path: string) => string) {

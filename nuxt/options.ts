@@ -45,6 +45,11 @@ export interface ModuleOptions {
    */
   metrics?: boolean | { authorize?: string }
   /**
+   * A server file whose default export is the triggers, or a function that returns them: see `createTriggerWiring`. Mounts
+   * `POST {realtime.path}/webhooks/{trigger}` for signed requests. Not with nvent, whose own triggers are in charge.
+   */
+  triggers?: string
+  /**
    * How long requests wait while the server starts, in ms: for a data directory that another process has still locked, or
    * for Redis. Later requests that use an adapter are answered with 503 until it is open; the server goes on trying.
    * @default 10000

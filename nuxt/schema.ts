@@ -48,6 +48,7 @@ export const coordinator = {
 export const moduleSchema = {
   replace: flag, durability, retain, coordinator, openTimeout: number(), retention, trim, realtime: { path: text, authorize: text },
   metrics: new Leaf(['boolean', 'object']),
+  triggers: text,
 } satisfies SchemaOf<ModuleOptions>
 
 /** `nvent` in nuxt.config. */

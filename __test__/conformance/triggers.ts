@@ -199,7 +199,8 @@ export function triggerSuite(name: string, open: (bus: ReturnType<typeof createE
       for (let n = 0; n < 6; n++) stored.push(await store.append(`b:${n}`, { type: 'b', data: { key: n % 2 ? 'odd' : 'even', n } }))
       await until('both have run', () => seen.length === 2)
       expect(seen.sort((a, b) => a.key < b.key ? -1 : 1)).toEqual([{ key: 'even', all: [0, 2, 4] }, { key: 'odd', all: [1, 3, 5] }])
-      expect((await fired('batch')).map(({ data }) => data)).toMatchObject([
+      const history = await until('both are recorded', async () => atLeast(2, await fired('batch')))
+      expect(history.map(({ data }) => data)).toMatchObject([
         { cause: `b:0@${stored[0]!.id}`, key: 'even', events: 3 }, { cause: `b:1@${stored[1]!.id}`, key: 'odd', events: 3 },
       ])
     })
@@ -221,6 +222,15 @@ export function triggerSuite(name: string, open: (bus: ReturnType<typeof createE
       await until('it has fired', () => seen.length > 0)
       await idle('kept')
       expect(seen.flat()).toEqual([1, 2, 3])
+    })
+
+    test('a window whose input throws is given up, and recorded', async () => {
+      const { store, start, fired } = await parts()
+      await start([{ id: 'bad', on: { event: 'k' }, start: 'second', debounce: { wait: 20 }, input: () => { throw new Error('no input') } }])
+      const { id } = await store.append('k', { type: 'k' })
+      const [failed] = await until('it was given up', async () => atLeast(1, await store.read('nq:trigger:bad', { types: ['trigger.failed'] })), 30_000)
+      expect(failed!.data).toMatchObject({ causes: [`k@${id}`], error: 'no input' })
+      expect(await fired('bad')).toEqual([])
     })
 
     test('maxWait ends a window that never rests', async () => {

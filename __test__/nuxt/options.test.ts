@@ -40,6 +40,12 @@ describe('the options of a server', () => {
     expect(stream.redis).toEqual({ password: '123456', port: 7000 })
   })
 
+  test('triggers are refused where nvent is', () => {
+    const options = { triggers: './server/triggers.ts' }
+    expect(() => serverConfig(built({ options }))).not.toThrow()
+    expect(() => serverConfig(built({ options, withNvent: true }))).toThrow(/nventNative\.triggers does not go with nvent: its own triggers are in charge there/)
+  })
+
   test('an empty variable is none', () => {
     expect(serverConfig(built(), { NUXT_NVENT_CONNECTIONS_REDIS_USERNAME: '' }).store.redis).toEqual({})
   })

@@ -1,9 +1,10 @@
 /// <reference lib="dom" />
+import { createHmac } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import parse from 'parse-prometheus-text-format'
 import { chromium, type Browser, type Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { App, type Built, type Server } from './app.js'
+import { App, eventually, type Built, type Server } from './app.js'
 
 const SLOW = 240_000
 const STEPS = Array.from({ length: 20 }, (_, n) => `s${n}`)
@@ -76,6 +77,22 @@ describe('a run in a browser', () => {
     const names: string[] = parse(await response.text()).map(({ name }) => name)
     expect(names).toEqual(expect.arrayContaining(['nvent_store_appends_total', 'nvent_store_append_seconds', 'nvent_queue_jobs', 'nvent_flow_completed_total']))
   })
+
+  test('a signed request starts a run, once, and one without a good signature does not', async () => {
+    const send = async (trigger: string, id: string, signature?: string) => {
+      const [body, at] = ['{"n":1}', String(Math.floor(Date.now() / 1000))]
+      const key = Buffer.from('MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw', 'base64')
+      const signed = `v1,${createHmac('sha256', key).update(`${id}.${at}.${body}`).digest('base64')}`
+      const headers = { 'content-type': 'application/json', 'webhook-id': id, 'webhook-timestamp': at, 'webhook-signature': signature ?? signed }
+      return (await fetch(new URL(`/_nvent/webhooks/${trigger}`, server.url), { method: 'POST', body, headers })).status
+    }
+    expect([await send('count', 'm1'), await send('count', 'm1'), await send('count', 'm2', 'v1,AAAA'), await send('other', 'm3')]).toEqual([202, 409, 401, 404])
+    const [run] = await eventually(async () => {
+      const runs = await server.get('/api/runs')
+      return runs.length > 0 && runs
+    }, 'the run')
+    expect(run).toMatchObject({ type: 'flow.start', data: { input: { n: 1 } }, trigger: { id: 'count', cause: 'm1', kind: 'webhook' } })
+  }, SLOW)
 
   test('a page that is open does not keep the server from ending', async () => {
     const page = await open('nobody')

@@ -61,6 +61,7 @@ export class ActiveTrigger {
     await this.schedule?.stop()
     await this.consumer?.stop()
     await this.windows?.stop()
+    await this.firing.idle()
   }
 
   async set(enabled: boolean): Promise<void> {

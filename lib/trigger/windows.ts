@@ -20,6 +20,7 @@ interface Item { cause: TriggerCause, position: string, depth: number }
 interface Window {
   key: string
   items: Item[]
+  ids: Set<string>
   /** When it began and when it ends, on the monotonic clock. */
   began: number
   deadline: number
@@ -62,6 +63,8 @@ export class Windows {
   private last: string | null = null
   private readonly atLast = new Set<string>()
   private timer: NodeJS.Timeout | undefined
+  /** When it fires, on the monotonic clock. */
+  private timerAt = Infinity
   private poll: NodeJS.Timeout | undefined
   private consumer: Consumer | undefined
   private work: Promise<unknown> = Promise.resolve()
@@ -71,11 +74,8 @@ export class Windows {
 
   constructor(private readonly source: WindowSource) {}
 
-  get waiting(): number {
-    let count = 0
-    for (const { items } of this.open.values()) count += items.length
-    return count
-  }
+  /** Causes in all windows. */
+  waiting = 0
 
   /** Follows whether the consumer is at work here: only then there are windows here. */
   start(consumer: Consumer): void {
@@ -116,9 +116,15 @@ export class Windows {
   }
 
   private forget(): void {
-    clearTimeout(this.timer)
-    this.open.clear()
+    this.clear()
     this.loaded = undefined
+  }
+
+  private clear(): void {
+    clearTimeout(this.timer)
+    this.timerAt = Infinity
+    this.open.clear()
+    this.waiting = 0
   }
 
   /** Reads the windows that another process, or the one before, had open. */
@@ -131,7 +137,7 @@ export class Windows {
 
   private async read(): Promise<void> {
     const { store, trigger, feed } = this.source
-    this.open.clear()
+    this.clear()
     this.atLast.clear()
     this.checkpoint = await store.kv.get<Checkpoint>(valueKey('windows', trigger.id)) ?? undefined
     this.last = this.checkpoint?.after ?? null
@@ -143,7 +149,6 @@ export class Windows {
       if (page.length === 0) break
       after = page.at(-1)!.position
     }
-    this.schedule()
   }
 
   /** Returns up to which position windows have fired since then, by key. */
@@ -171,43 +176,52 @@ export class Windows {
     if (found && typeof key !== 'string') throw new TypeError(`debounce.key of the trigger ${JSON.stringify(trigger.id)} returned no string`)
     if (found && positionNumber(position) > (past?.ended.get(key!) ?? 0)) {
       const before = this.last ?? this.consumer!.stats().position
-      await this.put(key!, { ...found, position }, before, past ? past.history : await firing.history.position())
+      await this.put(key!, { ...found, position }, { before, history: past ? past.history : await firing.history.position() }, past !== undefined)
     }
     this.last = position
     this.atLast.add(identity)
   }
 
-  private async put(key: string, item: Item, before: string | null, history: string | null): Promise<void> {
+  /** `since`: where the feed and the history are before a window that begins with the item. `isPast`: it was read again. */
+  private async put(key: string, item: Item, since: Pick<Window, 'before' | 'history'>, isPast: boolean): Promise<void> {
     const { wait, maxWait } = this.source.trigger.debounce!
     const now = performance.now()
-    // By the times in the log, what came after a window's end is in the next one, also where it is only read now.
-    const late = (since: number, bound: number): number => Math.min(bound, Math.max(0, since + bound - Date.now()))
+    // Time that has passed since it was stored counts, by the wall clock, where the process that knew it is gone.
+    const age = isPast ? Math.max(0, Date.now() - item.cause.at) : 0
     let window = this.open.get(key)
     if (window) {
-      const last = window.items.at(-1)!.cause.at
-      const isOver = item.cause.at - last >= wait || item.cause.at - window.items[0]!.cause.at >= maxWait || window.items.length >= MAX_WINDOW_EVENTS
-      if (isOver && await this.end(window)) window = undefined
+      // By the times in the log, what came after a window's end is in the next one, also where it is only read now.
+      const isOver = item.cause.at - window.items.at(-1)!.cause.at >= wait || item.cause.at - window.items[0]!.cause.at >= maxWait
+      if ((isOver || window.items.length >= MAX_WINDOW_EVENTS) && await this.end(window)) window = undefined
     }
     if (!window) {
-      window = { key, items: [], began: now - (maxWait - late(item.cause.at, maxWait)), deadline: 0, history, before, attempts: 0 }
-      if (maxWait === Infinity) window.began = now
+      window = { key, items: [], ids: new Set(), began: now - age, deadline: 0, ...since, attempts: 0 }
       this.open.set(key, window)
     }
-    if (window.items.some(({ cause }) => cause.id === item.cause.id)) return
+    if (window.ids.has(item.cause.id)) return
+    window.ids.add(item.cause.id)
     window.items.push(item)
-    window.deadline = Math.min(now + late(item.cause.at, wait), window.began + maxWait)
+    this.waiting += 1
+    window.deadline = Math.min(now + wait - age, window.began + maxWait)
     if (window.items.length >= MAX_WINDOW_EVENTS) window.deadline = now
-    if (this.waiting > MAX_WAITING) this.open.values().next().value!.deadline = now
-    this.schedule()
+    if (this.waiting > MAX_WAITING) {
+      const oldest = this.open.values().next().value!
+      oldest.deadline = now
+      this.wakeAt(now)
+    }
+    this.wakeAt(window.deadline)
   }
 
-  private schedule(): void {
+  /** Makes sure that windows are looked at then. */
+  private wakeAt(deadline: number): void {
+    if (this.stopped || deadline >= this.timerAt) return
     clearTimeout(this.timer)
-    if (this.stopped || this.open.size === 0) return
-    let next = Infinity
-    for (const { deadline } of this.open.values()) next = Math.min(next, deadline)
-    const delay = Math.min(Math.max(0, next - performance.now()), 0x7FFFFFFF)
-    this.timer = setTimeout(() => void this.serialised(() => this.due()).catch(this.source.failed), delay).unref()
+    this.timerAt = deadline
+    const delay = Math.min(Math.max(0, deadline - performance.now()), 0x7FFFFFFF)
+    this.timer = setTimeout(() => {
+      this.timerAt = Infinity
+      this.serialised(() => this.due()).catch(this.source.failed)
+    }, delay).unref()
   }
 
   /** Fires the windows that have ended. */
@@ -215,8 +229,8 @@ export class Windows {
     if (!this.isActive()) return this.forget()
     const now = performance.now()
     for (const window of [...this.open.values()].filter(({ deadline }) => deadline <= now)) await this.end(window)
+    for (const { deadline } of this.open.values()) this.wakeAt(deadline)
     await this.save()
-    this.schedule()
   }
 
   /** Fires a window and removes it. Returns false where that is tried again later. */
@@ -237,6 +251,7 @@ export class Windows {
         const rest = window.items.filter(({ position }) => positionNumber(position) > end)
         const part = window.items.slice(0, window.items.length - rest.length)
         if (part.length > 0) await firing.fire(causeOfAll(part), depthOfAll(part), { window: { key: window.key, through: endsAt } })
+        this.waiting -= part.length
         window.items = rest
       }
     }
@@ -250,7 +265,10 @@ export class Windows {
       }
       if (!await this.giveUp(window, error)) return false
     }
-    if (this.open.get(window.key) === window) this.open.delete(window.key)
+    if (this.open.get(window.key) === window) {
+      this.open.delete(window.key)
+      this.waiting -= window.items.length
+    }
     return true
   }
 

@@ -45,6 +45,7 @@ export function serverConfig(built: BuiltConfig, env: NodeJS.ProcessEnv = {}): S
   const found = [
     ...problems(options.section, moduleSchema, 'nventNative', name),
     ...problems(section, withNvent ? NVENTS_ADAPTERS : nventSchema, 'nvent', name),
+    ...withNvent && options.section.triggers !== undefined ? [`${name('nventNative.triggers')} does not go with nvent: its own triggers are in charge there; remove one of the two`] : [],
   ]
   if (found.length > 0) throw new NventError('NVENT_INVALID', ['wrong options:', ...found].join('\n  - '))
   return derive(options.section, section, packages)
