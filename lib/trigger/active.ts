@@ -74,7 +74,9 @@ export class ActiveTrigger {
     const at = Date.now()
     const value = await this.firing.inputOf({ id, trigger: this.trigger.id, kind: 'manual', data, at })
     const { cause, created } = await this.causes.add(this.trigger.id, 'manual', id, data, at)
-    return this.firing.fire(cause, 0, created ? { input: { value } } : {})
+    const { runIds, startedAt } = await this.firing.fire(cause, 0, created ? { input: { value } } : {})
+    // The consumer may have been first; runs that are older are of a cause that was removed meanwhile.
+    return { runIds, created: created && startedAt >= cause.event!.ts }
   }
 
   /** Stores a request as a cause and fires it. Resolves with false where one of its id was stored before. */

@@ -37,8 +37,8 @@ export interface StartedBy {
 
 export interface Fired {
   runIds: string[]
-  /** Whether this call has started a run. */
-  created: boolean
+  /** When the first run was started, by the store's clock; Infinity: by this call. */
+  startedAt: number
   /** The run was started before with a window that ends there, and not where this one does: nothing was done. */
   endsAt?: string
 }
@@ -96,8 +96,8 @@ export class Starts {
 export class Firing {
   readonly history: History
   private readonly depths = new Map<string, number>()
-  /** Causes that are done, with the ids of their runs. */
-  private readonly done = new Map<string, string[]>()
+  /** Causes that are done. */
+  private readonly done = new Map<string, Fired>()
   private readonly underWay = new Map<string, Promise<Fired>>()
 
   constructor(private readonly trigger: Trigger, private readonly starts: Starts) {
@@ -112,10 +112,9 @@ export class Firing {
   /** Starts the runs of a cause that are not there yet, and records the firing where it is not recorded. Safe to repeat after any failure. */
   fire(cause: TriggerCause, depth: number, { window, input }: { window?: WindowEnd, input?: { value: unknown } } = {}): Promise<Fired> {
     const known = this.done.get(cause.id)
-    if (known && !window) return Promise.resolve({ runIds: known, created: false })
+    if (known && !window) return Promise.resolve(known)
     const before = this.underWay.get(cause.id)
-    // Whoever comes second starts nothing.
-    if (before) return before.then(fired => ({ ...fired, created: false }))
+    if (before) return before
     const work = this.attempt(cause, depth, window, input).catch((error) => {
       this.starts.parts.counters.failed += 1
       throw error
@@ -160,19 +159,17 @@ export class Firing {
     const input = given ? given.value : await this.inputOf(cause)
     const runIds = this.runIds(cause.id)
     let after = await history.position()
-    let created = false
+    let startedAt = Infinity
     for (const [i, flow] of trigger.start.entries()) {
       const startedBy: StartedBy = { id: trigger.id, cause: cause.id, kind: cause.kind, depth, after, ...window ? { through: window.through } : {} }
       const run = await startRun(starts.locate(flow), runIds[i]!, input, { trigger: startedBy }, cause.event?.traceparent)
-      if (run.created) {
-        created = true
-        counters.started += 1
-      }
+      if (run.created) counters.started += 1
       else if (i === 0) {
         // The first run decides what belongs to the cause, and since when the firing may be recorded.
         const first = run.start?.['trigger'] as StartedBy | undefined
         after = first?.after ?? null
-        if (window && first?.through !== undefined && first.through !== window.through) return { runIds, created: false, endsAt: first.through }
+        startedAt = run.start?.ts ?? 0
+        if (window && first?.through !== undefined && first.through !== window.through) return { runIds, startedAt, endsAt: first.through }
       }
     }
     if (starts.areShared) await Promise.all(trigger.start.map((flow, i) => this.settled(flow, runIds[i]!, input)))
@@ -185,8 +182,9 @@ export class Firing {
       },
     }, after)
     if (isNew) counters.fired += 1
-    bounded(this.done, cause.id, runIds)
-    return { runIds, created }
+    const fired = { runIds, startedAt }
+    bounded(this.done, cause.id, fired)
+    return fired
   }
 
   /**
@@ -214,8 +212,9 @@ export class Firing {
       type: 'trigger.depth', trigger: { id: trigger.id, depth }, data: { cause: cause.id, kind: cause.kind, depth, limit: MAX_DEPTH, flows: trigger.start },
     }, `${from}-0`)
     if (isNew) starts.parts.counters.depth += 1
-    bounded(this.done, cause.id, [])
-    return { runIds: [], created: false }
+    const fired = { runIds: [], startedAt: 0 }
+    bounded(this.done, cause.id, fired)
+    return fired
   }
 }
 
