@@ -26,6 +26,8 @@ it('lists the runs of the first start in the second', async () => {
     expect(first.stdout).toMatch(new RegExp(`ms  ${channel} .*flow\\.completed`))
   }
 
+  expect(first.stdout.match(/order-\w+-\d +flow\.completed, accounting:\d+-\d+:\w+/g)).toHaveLength(3)
+
   const second = await demo(dir)
   expect(second).toMatchObject({ code: 0, stderr: '' })
   expect(second.stdout).toMatch(new RegExp(`${shown} +completed, started`))

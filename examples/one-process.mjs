@@ -1,7 +1,9 @@
 /** The demo in one process, on files or in memory. See `demo.mjs`. */
+import { randomBytes } from 'node:crypto'
 import { createAdapters, createWiringRegistry, shutdown, startFlow } from 'nvent-native'
 import { runOf, showChannels } from './channels.mjs'
 import { orders } from './orders.mjs'
+import { startReceiver } from './receiver.mjs'
 import { dim, heading, percentile, row, say } from './terminal.mjs'
 
 const RUNS = 3
@@ -18,9 +20,24 @@ const { store, stream, queue } = await createAdapters({
   queue: { adapter },
   connections: { file: { dataDir: '.data/demo' } },
 })
+const runs = Array.from({ length: RUNS }, (_, n) => `order-${Date.now().toString(36)}-${n + 1}`)
+
+const secret = `whsec_${randomBytes(32).toString('base64')}`
+const received = new Map()
+let allReceived
+const receiver = await startReceiver(secret, (id, event) => {
+  // A start that was interrupted may have left some.
+  if (!runs.includes(event.runId)) return
+  received.set(event.runId, id)
+  if (received.size === RUNS) allReceived()
+})
+const deliveries = new Promise(resolve => allReceived = resolve)
+
 const wiring = createWiringRegistry({
   flow: { flows: [orders] },
   streamCoordinator: { enableClientMessages: true },
+  // Its receiver is on this machine, which is refused unless it is allowed.
+  webhooks: [{ name: 'accounting', types: 'flow.completed', flow: 'order', url: receiver.url, secret, allowPrivate: true }],
 })
 await wiring.start()
 
@@ -30,7 +47,6 @@ for (const { id, metadata } of earlier) row(id, `${metadata.status}, started ${n
 if (earlier.length === 0) say(dim(`  none${memory ? '' : ': start the demo again, and these will be here'}`))
 
 heading('What arrives on the three channels')
-const runs = Array.from({ length: RUNS }, (_, n) => `order-${Date.now().toString(36)}-${n + 1}`)
 const [shown] = runs
 const ended = new Set()
 let allEnded
@@ -45,6 +61,10 @@ await stream.subscribe('client:ui:flow:order', ({ data }) => {
 for (const [n, runId] of runs.entries()) await startFlow(orders, { items: n + 1 }, { runId })
 await end
 
+heading('Signed webhooks, verified by their receiver')
+await deliveries
+for (const [runId, id] of received) row(runId, `flow.completed, ${id}`)
+
 heading('The run in the index')
 const { metadata } = await store.index.get('nq:flows:order', shown)
 for (const [field, value] of Object.entries(metadata)) row(field, JSON.stringify(value))
@@ -57,12 +77,13 @@ row('p99', `${percentile(durations, 0.99).toFixed(3)} ms`)
 heading('Stats')
 const counts = await Promise.all(Object.keys(orders.handlers).map(step => queue.getJobCounts(`order.${step}`)))
 row('jobs', summary(counts.reduce((sum, { completed, failed }) => ({ completed: sum.completed + completed, failed: sum.failed + failed }), { completed: 0, failed: 0 })))
-const { streamCoordinator, flow } = wiring.stats()
-for (const [name, stats] of Object.entries({ coordinator: streamCoordinator, flow, store: store.stats(), stream: stream.stats() })) {
+const { streamCoordinator, flow, webhooks } = wiring.stats()
+for (const [name, stats] of Object.entries({ coordinator: streamCoordinator, flow, webhooks, store: store.stats(), stream: stream.stats() })) {
   row(name, summary(stats))
 }
 
 await shutdown()
+await receiver.stop()
 clearInterval(alive)
 say()
 
