@@ -96,7 +96,7 @@ interface ListedTrigger {
     /** Causes that have failed too often. */
     parked: number;
 }
-/** Counters of this instance since the wiring was created. */
+/** Counters of this instance since its last start. */
 interface TriggerStats {
     /** Triggers that are running. */
     triggers: number;

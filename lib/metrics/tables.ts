@@ -1,4 +1,4 @@
-import type { ConsumerStats, CoordinatorStats, FlowStats, QueueStats, StoreStats, StreamStats, WebhookStats } from '../types'
+import type { ConsumerStats, CoordinatorStats, FlowStats, QueueStats, StoreStats, StreamStats, TriggerStats, WebhookStats } from '../types'
 import { declareMetrics } from './registry'
 import type { Metric } from './registry'
 
@@ -107,6 +107,15 @@ export const WEBHOOKS = declareMetrics<WebhookStats>([
   counter('nvent_webhook_failed_attempts_total', 'Attempts that failed.', stats => stats.failed),
   counter('nvent_webhook_parked_total', 'Deliveries parked.', stats => stats.parked),
   gauge('nvent_webhook_running', 'Attempts under way.', stats => stats.running),
+])
+
+export const TRIGGERS = declareMetrics<TriggerStats>([
+  counter('nvent_trigger_fired_total', 'Firings of triggers.', stats => stats.fired),
+  counter('nvent_trigger_runs_total', 'Runs started by triggers.', stats => stats.started),
+  counter('nvent_trigger_failed_attempts_total', 'Attempts to fire that failed.', stats => stats.failed),
+  counter('nvent_trigger_depth_total', 'Causes stopped because their chain of flows was too long.', stats => stats.depth),
+  gauge('nvent_trigger_waiting', 'Causes in debounce windows.', stats => stats.waiting),
+  gauge('nvent_trigger_parked', 'Parked causes.', stats => stats.parked),
 ])
 
 /** What the core measures, by the names of src/metrics.rs. */

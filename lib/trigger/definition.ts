@@ -1,9 +1,8 @@
 import { callback, didYouMean, finite, object, options, text } from '../check'
-import { invalid } from '../errors'
+import { invalid, messageOf, NventError } from '../errors'
 import { addon, callSync } from '../native'
 import type { NativeCalendar } from '../native'
 import type { EventRecord, FlowDefinition, TriggerCause, TriggerDefinition, TriggerKind } from '../types'
-import { decodeSecret } from '../webhook/signature'
 import { Filter } from './filter'
 import { HISTORY_PREFIX } from './names'
 
@@ -33,8 +32,8 @@ export class Trigger {
   /** Globs of the types of events that fire it. */
   readonly types: string[]
   readonly calendar: NativeCalendar | undefined
-  /** Keys of its signatures. */
-  readonly secrets: Buffer[]
+  /** What its requests are signed with. */
+  readonly secrets: string[]
   private readonly flows: Set<string> | undefined
   private readonly filter: Filter | undefined
   /** Whether it asked for events of triggers. */
@@ -89,9 +88,17 @@ function names(at: string, value: unknown): string[] {
   return list
 }
 
-function secretsOf(at: string, webhook: unknown): Buffer[] {
+function secretsOf(at: string, webhook: unknown): string[] {
   const { secret } = options(at, webhook, { secret: ['string', 'array'] })
-  return names(`${at}.secret`, secret).map((one, i) => decodeSecret(Array.isArray(secret) ? `${at}.secret[${i}]` : `${at}.secret`, one))
+  const secrets = names(`${at}.secret`, secret)
+  try {
+    callSync(() => addon.NativeHttp.check(null, [], secrets))
+  }
+  catch (error) {
+    // It begins with the name of the option.
+    throw error instanceof NventError ? invalid(`${at}.${messageOf(error)}`) : error
+  }
+  return secrets
 }
 
 function debounceOf(at: string, value: unknown): Debounce | undefined {

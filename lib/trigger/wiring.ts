@@ -3,6 +3,8 @@ import { didYouMean, json, options, text } from '../check'
 import { invalid, NventError } from '../errors'
 import { currentAdapter } from '../factory'
 import type { Subjects } from '../flow/runtime'
+import { registerMetrics } from '../metrics/registry'
+import { TRIGGERS } from '../metrics/tables'
 import { running } from '../running'
 import type { Running } from '../running'
 import { Turns } from '../turns'
@@ -42,6 +44,7 @@ interface Session {
   causes: Causes
   active: Map<string, ActiveTrigger>
   entry: Running
+  endMetrics?: (last?: TriggerStats) => void
 }
 
 class Triggers implements TriggerWiring {
@@ -138,6 +141,7 @@ class Triggers implements TriggerWiring {
     const flows = typeof opts.flows === 'function' ? opts.flows() : opts.flows
     const definitions = typeof opts.triggers === 'function' ? opts.triggers() : opts.triggers
     const triggers = triggersOf(`${what}.triggers`, definitions, flows)
+    Object.assign(counters, { fired: 0, started: 0, failed: 0, depth: 0 })
     const starts = new Starts({ store, queue, flows, subjects, counters })
     const causes = new Causes(store, this.warnings.handlerFailed)
     const entry: Running = { stop: () => this.stop(), store, queue }
@@ -157,6 +161,7 @@ class Triggers implements TriggerWiring {
     session.active = new Map(Array.from(triggers.keys(), id => [id, session.active.get(id)!]))
     causes.start()
     this.session = session
+    session.endMetrics = registerMetrics({ metrics: TRIGGERS, read: () => this.stats() })
     running.add(entry)
     triggerWirings.add(this)
   }
@@ -164,6 +169,7 @@ class Triggers implements TriggerWiring {
   private async end(): Promise<void> {
     const { session } = this
     if (!session) return
+    session.endMetrics?.(this.stats())
     this.session = undefined
     triggerWirings.delete(this)
     running.delete(session.entry)

@@ -105,7 +105,7 @@ export interface ListedTrigger {
   parked: number
 }
 
-/** Counters of this instance since the wiring was created. */
+/** Counters of this instance since its last start. */
 export interface TriggerStats {
   /** Triggers that are running. */
   triggers: number
