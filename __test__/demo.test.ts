@@ -27,6 +27,7 @@ it('lists the runs of the first start in the second', async () => {
   }
 
   expect(first.stdout.match(/order-\w+-\d +flow\.completed, accounting:\d+-\d+:\w+/g)).toHaveLength(3)
+  expect(first.stdout.match(/order-\w+-\d +receipt-[0-9a-f]{32}\n/g)).toHaveLength(3)
 
   const second = await demo(dir)
   expect(second).toMatchObject({ code: 0, stderr: '' })

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { createAdapters, createWiringRegistry, shutdown, startFlow } from 'nvent-native'
 import { runOf, showChannels } from './channels.mjs'
-import { orders } from './orders.mjs'
+import { orders, receipts, triggers } from './orders.mjs'
 import { startReceiver } from './receiver.mjs'
 import { dim, heading, percentile, row, say } from './terminal.mjs'
 
@@ -34,7 +34,8 @@ const receiver = await startReceiver(secret, (id, event) => {
 const deliveries = new Promise(resolve => allReceived = resolve)
 
 const wiring = createWiringRegistry({
-  flow: { flows: [orders] },
+  flow: { flows: [orders, receipts] },
+  triggers,
   streamCoordinator: { enableClientMessages: true },
   // Its receiver is on this machine, which is refused unless it is allowed.
   webhooks: [{ name: 'accounting', types: 'flow.completed', flow: 'order', url: receiver.url, secret, allowPrivate: true }],
@@ -57,6 +58,13 @@ await showChannels(stream, received => runOf(received) === shown)
 await stream.subscribe('client:ui:flow:order', ({ data }) => {
   if (runs.includes(data.runId) && data.status !== 'running' && ended.add(data.runId).size === RUNS) allEnded()
 })
+const sent = new Map()
+let allSent
+const receiptsSent = new Promise(resolve => allSent = resolve)
+await stream.subscribe('client:flow:*', ({ data: { event } }) => {
+  if (event.flowName !== 'receipt' || event.type !== 'step.completed' || !runs.includes(event.data.result.sent)) return
+  if (sent.set(event.data.result.sent, event.runId).size === RUNS) allSent()
+})
 
 for (const [n, runId] of runs.entries()) await startFlow(orders, { items: n + 1 }, { runId })
 await end
@@ -64,6 +72,10 @@ await end
 heading('Signed webhooks, verified by their receiver')
 await deliveries
 for (const [runId, id] of received) row(runId, `flow.completed, ${id}`)
+
+heading('Receipts: a second flow, which a completed order triggers')
+await receiptsSent
+for (const [order, runId] of sent) row(order, runId)
 
 heading('The run in the index')
 const { metadata } = await store.index.get('nq:flows:order', shown)
@@ -77,8 +89,8 @@ row('p99', `${percentile(durations, 0.99).toFixed(3)} ms`)
 heading('Stats')
 const counts = await Promise.all(Object.keys(orders.handlers).map(step => queue.getJobCounts(`order.${step}`)))
 row('jobs', summary(counts.reduce((sum, { completed, failed }) => ({ completed: sum.completed + completed, failed: sum.failed + failed }), { completed: 0, failed: 0 })))
-const { streamCoordinator, flow, webhooks } = wiring.stats()
-for (const [name, stats] of Object.entries({ coordinator: streamCoordinator, flow, webhooks, store: store.stats(), stream: stream.stats() })) {
+const { streamCoordinator, flow, triggers: firings, webhooks } = wiring.stats()
+for (const [name, stats] of Object.entries({ coordinator: streamCoordinator, flow, triggers: firings, webhooks, store: store.stats(), stream: stream.stats() })) {
   row(name, summary(stats))
 }
 

@@ -1,4 +1,7 @@
-/** The flow of an order: validate, then charge and reserve in parallel, then ship when both have completed. */
+/**
+ * The flow of an order: validate, then charge and reserve in parallel, then ship when both have completed. An order that is
+ * completed triggers a second flow, its receipt.
+ */
 import { defineFlow } from 'nvent-native'
 import { setTimeout as work } from 'node:timers/promises'
 
@@ -19,3 +22,15 @@ export const orders = defineFlow('order', {
     from: input['stock.reserved'].shelf, paid: input['payment.charged'].paid,
   }) },
 })
+
+export const receipts = defineFlow('receipt', {
+  send: { run: async ({ order }) => {
+    await work(20)
+    return { sent: order }
+  } },
+})
+
+/** One receipt for each order, whatever crashes: the id of its run follows from the order's last event. */
+export const triggers = [
+  { id: 'receipt', on: { event: 'flow.completed', flow: 'order' }, start: 'receipt', input: ({ event }) => ({ order: event.runId }) },
+]
