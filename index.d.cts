@@ -338,6 +338,15 @@ interface AppendOptions {
     /** The id that the subject must end with, or null for "must be empty". Rejects with NVENT_CONFLICT where it does not. */
     expectedLastId?: string | null;
 }
+/** Options of a loop over the events of a subject. */
+interface EventIterateOptions {
+    /** Only events after this id. Absent: those that are appended from now on. `'0-0'`: all. */
+    after?: string;
+    /** Only events of these types. Absent: every type. */
+    types?: string[];
+    /** Ends the loop with an `AbortError` when it is aborted. */
+    signal?: AbortSignal;
+}
 /** A handler that is called with what is appended to a subject. */
 interface EventSubscription {
     /** Names the subscription within its adapter. */
@@ -420,6 +429,12 @@ interface EventStreams {
      * subject.
      */
     subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>;
+    /**
+     * Iterates over the events of one subject, from now on or after an id, and waits for more: `for await (const event of
+     * store.stream.iterate(subject, { signal }))`. They are read from the store in pages, so that a slow loop loses nothing but what
+     * retention or trimming removes before it is read. Ends when the loop is left or the store is closed. Keeps no process alive.
+     */
+    iterate(subject: string, opts?: EventIterateOptions): AsyncIterableIterator<EventRecord, void, void> & AsyncDisposable;
     /** Removes a subject with all its events. Whether there was anything. */
     delete(subject: string): Promise<boolean>;
 }
@@ -576,10 +591,21 @@ interface FeedReadOptions {
     /** Globs of types. Absent: every type. */
     types?: string | string[];
 }
+/** Options of a loop over the feed. */
+interface FeedIterateOptions extends Omit<FeedReadOptions, 'limit'> {
+    /** Ends the loop with an `AbortError` when it is aborted. */
+    signal?: AbortSignal;
+}
 /** All events of a store in one order. */
 interface Feed {
     /** Resolves with a page of events. Go on after the position of its last one. */
     read(opts?: FeedReadOptions): Promise<FeedEntry[]>;
+    /**
+     * Iterates over the feed, from its beginning or after a position, and waits for more. It is read in pages, so that a slow loop
+     * loses nothing but what retention or trimming removes before it is read; {@link StoreAdapter.consume} reports that, and keeps
+     * its place. Ends when the loop is left or the store is closed. Keeps no process alive.
+     */
+    iterate(opts?: FeedIterateOptions): AsyncIterableIterator<FeedEntry, void, void> & AsyncDisposable;
     /** Resolves with the newest position, or null where nothing was ever stored. */
     head(): Promise<string | null>;
 }
@@ -817,6 +843,11 @@ interface SubscribeOptions<Filter extends string | RegExp = string | RegExp> {
     /** When the buffer is full: drop the oldest (default) or the newest, and report a gap; or let publishers wait. */
     overflow?: 'drop-oldest' | 'drop-newest' | 'block';
 }
+/** Options of a loop over messages. */
+interface MessagesOptions<Filter extends string | RegExp = string | RegExp> extends SubscribeOptions<Filter> {
+    /** Ends the loop with an `AbortError` when it is aborted. */
+    signal?: AbortSignal;
+}
 /** A subscription to a topic. */
 interface SubscriptionHandle {
     /** Names the subscription within its adapter. */
@@ -858,6 +889,13 @@ interface StreamAdapter {
     publish<const Type extends string>(topic: string, event: StreamEvent<Type>): Promise<void>;
     /** Calls `handler` with what is published to a topic, or to every topic that a Redis glob matches (`*` crosses colons). */
     subscribe<const Filter extends string | RegExp = RegExp>(topic: string, handler: (event: StreamEvent<FilteredType<Filter>> | StreamGap, topic: string) => unknown, opts?: SubscribeOptions<Filter>): Promise<SubscriptionHandle>;
+    /**
+     * Iterates over messages: {@link StreamAdapter.subscribe} for `for await`. The subscription begins with this call (on Redis when the
+     * broker has it). While the loop is busy up to 256 messages wait for it, then the subscription's `buffer`, then its `overflow`
+     * applies, and a gap tells of it. In a `group` a message counts as handled when the next one is asked for; leaving the loop hands
+     * the last one back as failed. Ends when the loop is left or the stream is shut down. Keeps no process alive.
+     */
+    messages<const Filter extends string | RegExp = RegExp>(topic: string, opts?: MessagesOptions<Filter>): AsyncIterableIterator<StreamEvent<FilteredType<Filter>> | StreamGap, void, void> & AsyncDisposable;
     /** Ends a subscription. After it resolves the handler is not called again. */
     unsubscribe(handle: SubscriptionHandle): Promise<void>;
     /** Topics and globs that handlers of this adapter are subscribed to, each once. */
@@ -1579,6 +1617,7 @@ declare abstract class NventStoreAdapter implements StoreAdapter {
     readonly feed: Feed;
     private readonly subscriptions;
     private readonly running;
+    private readonly loops;
     private readonly warnings;
     private readonly endMetrics;
     init(): Promise<void>;
@@ -1637,6 +1676,7 @@ declare class FileStoreAdapter extends NventStoreAdapter implements FileStore {
 declare abstract class NventStreamAdapter implements StreamAdapter {
     private readonly backend;
     private readonly subscriptions;
+    private readonly loops;
     private readonly warnings;
     private delivered;
     private gaps;
@@ -1644,6 +1684,7 @@ declare abstract class NventStreamAdapter implements StreamAdapter {
     init(): Promise<void>;
     publish<const Type extends string>(topic: string, event: StreamEvent<Type>): Promise<void>;
     subscribe<const Filter extends string | RegExp = RegExp>(topic: string, handler: (event: StreamEvent<FilteredType<Filter>> | StreamGap, topic: string) => unknown, opts?: SubscribeOptions<Filter>): Promise<SubscriptionHandle>;
+    messages<const Filter extends string | RegExp = RegExp>(topic: string, opts?: MessagesOptions<Filter>): AsyncIterableIterator<StreamEvent<FilteredType<Filter>> | StreamGap, void, void> & AsyncDisposable;
     unsubscribe(handle: SubscriptionHandle): Promise<void>;
     private end;
     listTopics(): Promise<string[]>;
@@ -1765,4 +1806,4 @@ declare function createFlowWiring(opts?: FlowWiringOptions): Wiring & {
 declare function createWiringRegistry(opts?: WiringRegistryOptions): WiringRegistry;
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, defineFlow, deleteRun, getEventBus, handleWebhook, isStreamGap, metrics, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions, BusEvent, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventData, EventFields, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedTrigger, MemoryStreamOptions, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };
+export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions, BusEvent, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventData, EventFields, EventIterateOptions, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedIterateOptions, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedTrigger, MemoryStreamOptions, MessagesOptions, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };

@@ -13,6 +13,10 @@ it('lets a script that forgets to close exit by itself', async () => {
   expect(await run('forgets-to-close.mjs', dir)).toEqual({ code: 0, signal: null, stdout: 'done\n', stderr: '' })
 })
 
+it('lets a process end whose loops wait for more', async () => {
+  expect(await run('waits-in-loops.mjs')).toEqual({ code: 0, signal: null, stdout: 'waiting\n', stderr: '' })
+})
+
 it('completes an operation that is awaited at the top level', async () => {
   expect(await run('awaits-one.mjs', dir)).toEqual({ code: 0, signal: null, stdout: 'stored\n', stderr: '' })
 })

@@ -6,6 +6,8 @@ import { NventConsumer, readFeed, readParked, requestReplay } from './consumer'
 import { debug } from './debug'
 import { disposable } from './dispose'
 import { invalid, NventError } from './errors'
+import { iterateEvents, iterateFeed } from './iterate'
+import type { Iteration } from './iterate'
 import { plainEvent } from './plain'
 import { registerWeakly } from './metrics/registry'
 import { STORE } from './metrics/tables'
@@ -65,6 +67,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   readonly feed: Feed
   private readonly subscriptions = new Set<number>()
   private readonly running = new Set<NventConsumer>()
+  private readonly loops = new Set<Iteration<any>>()
   private readonly warnings: Warnings
   private readonly endMetrics: (last?: StoreStats) => void
 
@@ -109,6 +112,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
       },
       read: async (subject, opts) => call<EventRecord[]>(() => native.read(text('subject', subject), readOptions(opts))),
       subscribe: async (subject, onEvent) => this.listen(subject, onEvent),
+      iterate: (subject, opts) => iterateEvents(this.loops, subject, opts, (glob, wake) => this.listen(glob, wake), opts => this.stream.read(subject, opts)),
       delete: async subject => call<boolean>(() => native.deleteSubject(text('subject', subject))),
     }
     this.kv = {
@@ -124,6 +128,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
     }
     this.feed = {
       read: async opts => readFeed(native, opts),
+      iterate: opts => iterateFeed(this.loops, opts, (glob, wake) => this.listen(glob, wake), this.feed),
       head: async () => call<string | null>(() => native.feedHead()),
     }
     this.index = {
@@ -163,6 +168,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   }
 
   async close(): Promise<void> {
+    for (const loop of this.loops) void loop.end()
     for (const id of this.subscriptions) offDelivery(id)
     this.subscriptions.clear()
     if (this.running.size > 0) await this.stopConsumers()

@@ -3,12 +3,14 @@ import { callback, jsonObject, object, options, text } from './check'
 import { debug } from './debug'
 import { disposable } from './dispose'
 import { invalid } from './errors'
+import { HANDED_BACK, iterateMessages } from './iterate'
+import type { Iteration } from './iterate'
 import { registerWeakly } from './metrics/registry'
 import { STREAM } from './metrics/tables'
 import { addon, bridge, call, healthOf, callSync, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
 import { inSpan, messaging, tracing } from './trace'
-import type { FilteredType, MemoryStreamOptions, StreamAdapter, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
+import type { FilteredType, MemoryStreamOptions, MessagesOptions, StreamAdapter, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
 import { Warnings } from './warn'
 
 const SUBSCRIBE = {
@@ -36,6 +38,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   /** @internal */
   readonly native: NativeStream
   private readonly subscriptions = new Map<number, string>()
+  private readonly loops = new Set<Iteration<any>>()
   private readonly warnings: Warnings
   private delivered = 0
   private gaps = 0
@@ -72,10 +75,19 @@ export abstract class NventStreamAdapter implements StreamAdapter {
       else this.delivered += 1
       return handler(event, on)
     }
-    onDelivery(id, single, handle, this.warnings.handlerFailed)
+    onDelivery(id, single, handle, (error) => {
+      if (error !== HANDED_BACK) this.warnings.handlerFailed(error)
+    })
     this.subscriptions.set(id, topic)
     const unsubscribe = () => this.end(id)
     return disposable({ id: String(id), topic, unsubscribe }, unsubscribe)
+  }
+
+  messages<const Filter extends string | RegExp = RegExp>(
+    topic: string, opts?: MessagesOptions<Filter>,
+  ): AsyncIterableIterator<StreamEvent<FilteredType<Filter>> | StreamGap, void, void> & AsyncDisposable {
+    const { signal, ...rest } = options('options', opts, { ...SUBSCRIBE, signal: 'object' } as any)
+    return iterateMessages(this.loops, signal, rest['group'] !== undefined, handler => this.subscribe<Filter>(topic, handler, rest))
   }
 
   async unsubscribe(handle: SubscriptionHandle): Promise<void> {
@@ -96,6 +108,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   }
 
   async shutdown(): Promise<void> {
+    for (const loop of this.loops) void loop.end()
     for (const id of this.subscriptions.keys()) offDelivery(id)
     this.subscriptions.clear()
     const last = this.stats()

@@ -100,6 +100,16 @@ export interface AppendOptions {
   expectedLastId?: string | null
 }
 
+/** Options of a loop over the events of a subject. */
+export interface EventIterateOptions {
+  /** Only events after this id. Absent: those that are appended from now on. `'0-0'`: all. */
+  after?: string
+  /** Only events of these types. Absent: every type. */
+  types?: string[]
+  /** Ends the loop with an `AbortError` when it is aborted. */
+  signal?: AbortSignal
+}
+
 /** A handler that is called with what is appended to a subject. */
 export interface EventSubscription {
   /** Names the subscription within its adapter. */
@@ -191,6 +201,12 @@ export interface EventStreams {
    * subject.
    */
   subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>
+  /**
+   * Iterates over the events of one subject, from now on or after an id, and waits for more: `for await (const event of
+   * store.stream.iterate(subject, { signal }))`. They are read from the store in pages, so that a slow loop loses nothing but what
+   * retention or trimming removes before it is read. Ends when the loop is left or the store is closed. Keeps no process alive.
+   */
+  iterate(subject: string, opts?: EventIterateOptions): AsyncIterableIterator<EventRecord, void, void> & AsyncDisposable
   /** Removes a subject with all its events. Whether there was anything. */
   delete(subject: string): Promise<boolean>
 }
@@ -349,10 +365,22 @@ export interface FeedReadOptions {
   types?: string | string[]
 }
 
+/** Options of a loop over the feed. */
+export interface FeedIterateOptions extends Omit<FeedReadOptions, 'limit'> {
+  /** Ends the loop with an `AbortError` when it is aborted. */
+  signal?: AbortSignal
+}
+
 /** All events of a store in one order. */
 export interface Feed {
   /** Resolves with a page of events. Go on after the position of its last one. */
   read(opts?: FeedReadOptions): Promise<FeedEntry[]>
+  /**
+   * Iterates over the feed, from its beginning or after a position, and waits for more. It is read in pages, so that a slow loop
+   * loses nothing but what retention or trimming removes before it is read; {@link StoreAdapter.consume} reports that, and keeps
+   * its place. Ends when the loop is left or the store is closed. Keeps no process alive.
+   */
+  iterate(opts?: FeedIterateOptions): AsyncIterableIterator<FeedEntry, void, void> & AsyncDisposable
   /** Resolves with the newest position, or null where nothing was ever stored. */
   head(): Promise<string | null>
 }
@@ -594,6 +622,12 @@ export interface SubscribeOptions<Filter extends string | RegExp = string | RegE
   overflow?: 'drop-oldest' | 'drop-newest' | 'block'
 }
 
+/** Options of a loop over messages. */
+export interface MessagesOptions<Filter extends string | RegExp = string | RegExp> extends SubscribeOptions<Filter> {
+  /** Ends the loop with an `AbortError` when it is aborted. */
+  signal?: AbortSignal
+}
+
 /** A subscription to a topic. */
 export interface SubscriptionHandle {
   /** Names the subscription within its adapter. */
@@ -639,6 +673,15 @@ export interface StreamAdapter {
   subscribe<const Filter extends string | RegExp = RegExp>(
     topic: string, handler: (event: StreamEvent<FilteredType<Filter>> | StreamGap, topic: string) => unknown, opts?: SubscribeOptions<Filter>,
   ): Promise<SubscriptionHandle>
+  /**
+   * Iterates over messages: {@link StreamAdapter.subscribe} for `for await`. The subscription begins with this call (on Redis when the
+   * broker has it). While the loop is busy up to 256 messages wait for it, then the subscription's `buffer`, then its `overflow`
+   * applies, and a gap tells of it. In a `group` a message counts as handled when the next one is asked for; leaving the loop hands
+   * the last one back as failed. Ends when the loop is left or the stream is shut down. Keeps no process alive.
+   */
+  messages<const Filter extends string | RegExp = RegExp>(
+    topic: string, opts?: MessagesOptions<Filter>,
+  ): AsyncIterableIterator<StreamEvent<FilteredType<Filter>> | StreamGap, void, void> & AsyncDisposable
   /** Ends a subscription. After it resolves the handler is not called again. */
   unsubscribe(handle: SubscriptionHandle): Promise<void>
   /** Topics and globs that handlers of this adapter are subscribed to, each once. */

@@ -5,6 +5,7 @@ import { documents } from './store-documents'
 import { events } from './store-events'
 import { indexes } from './store-index'
 import { badInput } from './store-input'
+import { iteration } from './store-iterate'
 import { keys } from './store-kv'
 import { lifecycle } from './store-lifecycle'
 
@@ -59,6 +60,7 @@ export function storeConformance(name: string, factory: () => Promise<StorePlace
     })
 
     describe('events', () => events(context))
+    describe('iteration', () => iteration(context))
     describe('consumers', () => consumers(context))
     describe('keys', () => keys(context))
     describe('indexes', () => indexes(context))

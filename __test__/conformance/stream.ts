@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe } from 'vitest'
 import type { StreamAdapter } from 'nvent-native'
 import { delivery } from './stream-delivery'
 import { lifecycle } from './stream-lifecycle'
+import { messages } from './stream-messages'
 import { options } from './stream-options'
 
 /** A broker of its own. */
@@ -51,6 +52,7 @@ export function streamConformance(name: string, factory: () => Promise<StreamPla
     })
 
     describe('delivery', () => delivery(context))
+    describe('messages', () => messages(context))
     describe('subscribe options', () => options(context))
     describe('life cycle', () => lifecycle(context))
   })
