@@ -49,6 +49,7 @@ const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
       if (options.realtime) await addRealtime(nuxt, built, resolve)
       if (options.metrics) await addMetrics(nuxt, options, resolve)
       if (!withNvent) await addTriggers(nuxt, options, resolve)
+      if (!withNvent) await addServerFile(nuxt, 'webhooks', options.webhooks)
 
       nuxt.hook('nitro:config', (nitro: NitroConfig) => {
         // First of all plugins: nvent asks for adapters inside the first of its own.
@@ -64,12 +65,17 @@ export default nventNative
 
 /** Gives the triggers to the server, and mounts the route of signed requests. */
 async function addTriggers(nuxt: Nuxt, options: ModuleOptions, resolve: (path: string) => string) {
-  const file = await serverFile('triggers', options.triggers)
-  if (file !== undefined) addServerHandler({ route: `${basePath(options.realtime)}/webhooks/:trigger`, handler: resolve('./runtime/webhook') })
+  await addServerFile(nuxt, 'triggers', options.triggers)
+  if (options.triggers !== undefined) addServerHandler({ route: `${basePath(options.realtime)}/webhooks/:trigger`, handler: resolve('./runtime/webhook') })
+}
+
+/** Gives the default export of a server file to the server, as `#nvent-native/<option>`. */
+async function addServerFile(nuxt: Nuxt, option: 'triggers' | 'webhooks', value: string | undefined) {
+  const file = await serverFile(option, value)
   nuxt.hook('nitro:config', (nitro: NitroConfig) => {
     nitro.virtual = {
       ...nitro.virtual,
-      '#nvent-native/triggers': file === undefined ? 'export const triggers = undefined' : `export { default as triggers } from ${JSON.stringify(file)}`,
+      [`#nvent-native/${option}`]: file === undefined ? `export const ${option} = undefined` : `export { default as ${option} } from ${JSON.stringify(file)}`,
     }
   })
 }

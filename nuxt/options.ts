@@ -50,6 +50,11 @@ export interface ModuleOptions {
    */
   triggers?: string
   /**
+   * A server file whose default export is the webhooks that events are sent to, or a function that returns them: see
+   * `createWebhookWiring`, which is also for use with nvent; this option is not.
+   */
+  webhooks?: string
+  /**
    * How long requests wait while the server starts, in ms: for a data directory that another process has still locked, or
    * for Redis. Later requests that use an adapter are answered with 503 until it is open; the server goes on trying.
    * @default 10000

@@ -49,6 +49,7 @@ export const moduleSchema = {
   replace: flag, durability, retain, coordinator, openTimeout: number(), retention, trim, realtime: { path: text, authorize: text },
   metrics: new Leaf(['boolean', 'object']),
   triggers: text,
+  webhooks: text,
 } satisfies SchemaOf<ModuleOptions>
 
 /** `nvent` in nuxt.config. */

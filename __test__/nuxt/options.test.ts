@@ -44,6 +44,7 @@ describe('the options of a server', () => {
     const options = { triggers: './server/triggers.ts' }
     expect(() => serverConfig(built({ options }))).not.toThrow()
     expect(() => serverConfig(built({ options, withNvent: true }))).toThrow(/nventNative\.triggers does not go with nvent: its own triggers are in charge there/)
+    expect(() => serverConfig(built({ options: { webhooks: './server/webhooks.ts' }, withNvent: true }))).toThrow(/nventNative\.webhooks does not go with nvent: start createWebhookWiring/)
   })
 
   test('an empty variable is none', () => {

@@ -4,18 +4,21 @@ import { existsSync } from 'node:fs'
 import parse from 'parse-prometheus-text-format'
 import { chromium, type Browser, type Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Webhook } from 'standardwebhooks'
+import { Receiver } from '../support/receiver.js'
 import { App, eventually, type Built, type Server } from './app.js'
 
 const SLOW = 240_000
 const STEPS = Array.from({ length: 20 }, (_, n) => `s${n}`)
 
 describe('a run in a browser', () => {
-  let app: App, built: Built, server: Server, browser: Browser
+  let app: App, built: Built, server: Server, browser: Browser, receiver: Receiver
 
   beforeAll(async () => {
     app = await App.create('realtime')
     built = await app.build()
-    server = await built.start()
+    receiver = await Receiver.start()
+    server = await built.start({ RECEIVER_URL: receiver.url })
     const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync)
     browser = await chromium.launch({ executablePath, headless: true, args: ['--no-sandbox', '--disable-gpu'] })
   }, SLOW)
@@ -24,6 +27,7 @@ describe('a run in a browser', () => {
     await server?.stop('SIGKILL')
     await built?.remove()
     await app?.remove()
+    await receiver?.stop()
   })
 
   const open = async (runId: string): Promise<Page> => {
@@ -54,7 +58,7 @@ describe('a run in a browser', () => {
     const { port } = server
     await server.stop('SIGKILL')
     await page.waitForSelector('main[data-connected=false]')
-    server = await built.start({ PORT: port })
+    server = await built.start({ PORT: port, RECEIVER_URL: receiver.url })
     await completed(page)
     const seen = await ids(page)
     expect(new Set(seen).size).toBe(seen.length)
@@ -62,6 +66,13 @@ describe('a run in a browser', () => {
     await completed(other)
     expect(seen).toEqual(await ids(other))
     await Promise.all([page.close(), other.close()])
+  }, SLOW)
+
+  test('is sent, signed, to a webhook of the app when it has ended', async () => {
+    await server.post('/api/start', { runId: 'sent' })
+    const sent = await eventually(async () => receiver.requests.find(({ body }) => JSON.parse(body).data.runId === 'sent'), 'the request')
+    const { type } = new Webhook('whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw').verify(sent.body, sent.headers as Record<string, string>) as { type: string }
+    expect(type).toBe('flow.completed')
   }, SLOW)
 
   test('is not shown to whom the app does not allow it', async () => {

@@ -46,6 +46,7 @@ export function serverConfig(built: BuiltConfig, env: NodeJS.ProcessEnv = {}): S
     ...problems(options.section, moduleSchema, 'nventNative', name),
     ...problems(section, withNvent ? NVENTS_ADAPTERS : nventSchema, 'nvent', name),
     ...withNvent && options.section.triggers !== undefined ? [`${name('nventNative.triggers')} does not go with nvent: its own triggers are in charge there; remove one of the two`] : [],
+    ...withNvent && options.section.webhooks !== undefined ? [`${name('nventNative.webhooks')} does not go with nvent: start createWebhookWiring() in the hook nvent:adapters:ready or a plugin instead`] : [],
   ]
   if (found.length > 0) throw new NventError('NVENT_INVALID', ['wrong options:', ...found].join('\n  - '))
   return derive(options.section, section, packages)

@@ -1,5 +1,6 @@
 /** Without nvent: opens the adapters and the wiring when the server starts, and closes them when it ends. */
 import { triggers } from '#nvent-native/triggers'
+import { webhooks } from '#nvent-native/webhooks'
 import { createWiringRegistry, setAdapters, shutdownAdapters } from 'nvent-native/native'
 import type { Adapters, WiringRegistryOptions } from 'nvent-native/native'
 import { defineNitroPlugin, useRuntimeConfig } from 'nitropack/runtime'
@@ -60,7 +61,7 @@ async function open(config: ServerConfig): Promise<Adapters> {
 }
 
 async function startWiring(nitroApp: NitroApp, { coordinator, flow }: ServerConfig, adapters: Adapters) {
-  const options: WiringRegistryOptions = { ...adapters, streamCoordinator: coordinator, flow, ...triggers === undefined ? {} : { triggers } }
+  const options: WiringRegistryOptions = { ...adapters, streamCoordinator: coordinator, flow, ...triggers === undefined ? {} : { triggers }, ...webhooks === undefined ? {} : { webhooks } }
   await nitroApp.hooks.callHook('nvent:wiring', options)
   const wiring = createWiringRegistry(options)
   await wiring.start()
