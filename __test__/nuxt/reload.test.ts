@@ -37,6 +37,11 @@ test('fifty reloads of the dev server: every event delivered once, every job run
   expect(ran).toEqual(Array.from({ length: RELOADS }, () => 1))
   expect([...new Set(events)]).toEqual(Array.from({ length: RELOADS }, (_, i) => i))
   expect(server.output).not.toContain('NVENT_')
+  const ends = (log: string, name: string) => log.split('\n').filter(line => line === name).length
+  await eventually(async () => {
+    const log = await readFile(join(app.dir, 'closed.log'), 'utf8').catch(() => '')
+    return ['FileStoreAdapter', 'MemoryStreamAdapter', 'FileQueueAdapter'].every(name => ends(log, name) >= RELOADS - 1)
+  }, 'the end of the adapters of each generation')
 
   // The last reloads hold no more than the first did, but for the one thread that may still be on its way out.
   const most = (part: typeof used, of: 'threads' | 'files') => Math.max(...part.map(one => one[of]))
