@@ -11,8 +11,8 @@ import {
 import type { QueueAdapter, StoreAdapter, StreamAdapter } from 'nvent-native'
 import parse from 'parse-prometheus-text-format'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { declared } from '../lib/metrics/registry'
-import { NATIVE } from '../lib/metrics/tables'
+import { declared, registerMetrics } from '../lib/metrics/registry'
+import { NATIVE, WEBHOOKS } from '../lib/metrics/tables'
 import { RedisServer } from './support/redis'
 import { until } from './support/until'
 
@@ -153,6 +153,39 @@ it('adapters of one kind are summed, and what they share is counted once', async
   const end = value('nvent_store_commit_groups_total', { backend: 'file' })! - groups
   expect([end >= rest, end < 2 * rest]).toEqual([true, true])
   expect(value('nvent_store_file_bytes', { file: 'db' })).toBeUndefined()
+})
+
+it('a wiring that is stopped and started again counts on', async () => {
+  const bus = createEventBus()
+  const parts = { store: new MemoryStoreAdapter({ bus }), stream: new MemoryStreamAdapter(), queue: new MemoryQueueAdapter() }
+  const flow = defineFlow('again', { only: { run: async () => {} } })
+  const registry = createWiringRegistry({ ...parts, bus, flow: { flows: [flow] }, triggers: [{ id: 'by-hand', on: { manual: true }, start: 'again' }] })
+  const before = value('nvent_trigger_fired_total') ?? 0
+  const flows = value('nvent_flow_completed_total') ?? 0
+  for (const round of [1, 2, 3]) {
+    await registry.start()
+    const { runIds } = await registry.triggers!.fire('by-hand')
+    await (await startFlow(flow, {}, { runId: runIds[0]! })).result({ timeout: 20_000 })
+    await until('it has been counted', () => value('nvent_trigger_fired_total') === before + round && value('nvent_flow_completed_total') === flows + round)
+    await registry.stop()
+    expect([value('nvent_trigger_fired_total'), value('nvent_flow_completed_total')]).toEqual([before + round, flows + round])
+    expect(value('nvent_trigger_waiting')).toBeUndefined()
+  }
+  await parts.queue.close()
+  await parts.store.close()
+})
+
+it('what goes on counting when it is started again is not counted twice', () => {
+  const owner = {}
+  let taken = 3
+  const source = { metrics: WEBHOOKS.filter(metric => metric.name === 'nvent_webhook_events_total'), owner, read: () => ({ taken }) as any }
+  for (const expected of [3, 5, 5]) {
+    taken = expected
+    const end = registerMetrics(source)
+    expect(value('nvent_webhook_events_total')).toBe(expected)
+    end()
+    expect(value('nvent_webhook_events_total')).toBe(expected)
+  }
 })
 
 it('jobs are counted by state, and the gauges of a closed queue are gone', async () => {

@@ -1,7 +1,10 @@
 /** Spans through @opentelemetry/api, collected by the exporter of the SDK. */
-import { mkdtemp, rm } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { cp, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { context, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api'
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
 import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
@@ -243,4 +246,28 @@ it('a delivery of a webhook continues the trace of its event, up to the receiver
   await store.close()
   await receiver.stop()
   setDelays(undefined)
+})
+
+it('where the API is not installed nothing fails, also where something has registered a provider', async () => {
+  const root = fileURLToPath(new URL('..', import.meta.url))
+  const home = join(folder, 'bare')
+  const installed = join(home, 'node_modules/nvent-native')
+  await mkdir(installed, { recursive: true })
+  await cp(join(root, 'dist'), join(installed, 'dist'), { recursive: true })
+  await cp(join(root, 'package.json'), join(installed, 'package.json'))
+  for (const file of await readdir(root)) if (file.endsWith('.node')) await cp(join(root, file), join(installed, file))
+  const script = `
+    globalThis[Symbol.for('opentelemetry.js.api.1')] = { version: '1.9.0', trace: { getTracer() { throw new Error('not through the API') } } }
+    const store = new MemoryStoreAdapter({ bus: null })
+    const stream = new MemoryStreamAdapter()
+    await stream.publish('t', { type: 'x', data: 1 })
+    console.log(JSON.stringify(await store.append('s', { type: 'x' })))
+  `
+  await writeFile(join(home, 'esm.mjs'), `import { MemoryStoreAdapter, MemoryStreamAdapter } from 'nvent-native'\n${script}`)
+  await writeFile(join(home, 'commonjs.cjs'), `const { MemoryStoreAdapter, MemoryStreamAdapter } = require('nvent-native'); (async () => {${script}})()`)
+  for (const file of ['esm.mjs', 'commonjs.cjs']) {
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, [file], { cwd: home, env: { ...process.env, NODE_DEBUG: 'nvent' } })
+    expect(JSON.parse(stdout)).not.toHaveProperty('traceparent')
+    expect(stderr).toMatch(/a tracer provider is registered, but @opentelemetry\/api cannot be loaded/)
+  }
 })

@@ -26,6 +26,8 @@ export interface MetricSource<S = any> {
   read: () => S | undefined
   /** What it shares with other sources, such as its data directory. */
   shared?: string
+  /** Whose numbers these are, where they go on counting when the owner is started again. */
+  owner?: object
 }
 
 /** Series of one metric; the labels of further ones, but for the backend, are `other`. As in src/metrics.rs. */
@@ -40,10 +42,12 @@ interface State {
   sources: Set<MetricSource>
   /** Counters of sources that have ended, by name and labels. */
   ended: Map<string, Map<string, Sample>>
+  /** What sources with an owner have left there. */
+  left: WeakMap<object, Array<[name: string, sample: Sample]>>
 }
 const shared = globalThis as { [key]?: State }
 /** The sources of this JavaScript environment, however often the package was loaded. */
-const state = shared[key] ??= { sources: new Set(), ended: new Map() }
+const state = shared[key] ??= { sources: new Set(), ended: new Map(), left: new WeakMap() }
 
 /** Returns the values of a metric of a source. */
 function valuesOf(source: MetricSource, metric: Metric, stats: unknown): Sample[] {
@@ -72,17 +76,28 @@ function add(series: Map<string, Sample>, { labels, value }: Sample, merge: Metr
  * gauges are gone. A `last` that is given is what it had at its end; otherwise it is read once more.
  */
 export function registerMetrics<S>(source: MetricSource<S>): (last?: S) => void {
+  const { owner } = source
+  if (owner) {
+    // It still has what it had when it ended the last time.
+    for (const [name, { labels, value }] of state.left.get(owner) ?? []) add(state.ended.get(name)!, { labels, value: -value }, 'sum')
+    state.left.delete(owner)
+  }
   state.sources.add(source)
   return (last = source.read()) => {
     if (!state.sources.delete(source) || last === undefined) return
+    const left: Array<[string, Sample]> = []
     for (const metric of source.metrics) {
       if (metric.type !== 'counter') continue
       // The others that share it go on counting.
       if (metric.isShared && [...state.sources].some(other => other.shared === source.shared && other.metrics === source.metrics)) continue
       let series = state.ended.get(metric.name)
       if (!series) state.ended.set(metric.name, series = new Map())
-      for (const sample of valuesOf(source, metric, last)) add(series, sample, metric.merge)
+      for (const sample of valuesOf(source, metric, last)) {
+        add(series, sample, metric.merge)
+        left.push([metric.name, sample])
+      }
     }
+    if (owner) state.left.set(owner, left)
   }
 }
 

@@ -127,7 +127,7 @@ class Webhooks implements WebhookWiring {
       throw error
     }
     const entry: Running = { stop: () => this.stop(), store, queue, stream }
-    this.session = { active, entry, endMetrics: registerMetrics({ metrics: WEBHOOKS, read: () => this.stats() }) }
+    this.session = { active, entry, endMetrics: registerMetrics({ metrics: WEBHOOKS, owner: this, read: () => this.stats() }) }
     running.add(entry)
   }
 
