@@ -10,6 +10,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+/// The server that the tests run against. The full test run repeats the contracts on others.
+fn server() -> String {
+    std::env::var("NVENT_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
+}
+
 /// A real redis-server: killed, and its directory removed, when dropped.
 pub(crate) struct TestRedis {
     port: u16,
@@ -57,7 +62,7 @@ impl TestRedis {
     /// Starts it without waiting for an answer.
     pub(crate) fn spawn(&mut self) {
         self.kill();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(server());
         let mut args = self.args.as_slice();
         // A configuration file goes first.
         if let [marker, file, rest @ ..] = args
@@ -75,8 +80,9 @@ impl TestRedis {
             .spawn();
         self.child = Some(child.unwrap_or_else(|e| {
             panic!(
-                "redis-server cannot be started ({e}). These tests need a real one on the PATH: \
-                 `apt-get install redis-server`, `brew install redis` or `dnf install redis`"
+                "{} cannot be started ({e}). These tests need a real redis-server on the PATH, or named by NVENT_TEST_REDIS_SERVER: \
+                 `apt-get install redis-server`, `brew install redis` or `dnf install redis`",
+                server()
             )
         }));
     }
