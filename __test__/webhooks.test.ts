@@ -186,6 +186,24 @@ it('a 410 disables the webhook until it is enabled; what came meanwhile is not d
   expect(receiver.requests.map(({ body }) => JSON.parse(body).data.data.n).sort()).toEqual([1, 1, 3])
 })
 
+it('many requests that are answered with 410 at a time disable the webhook with one warning', async () => {
+  const warnings: Error[] = []
+  const note = (warning: Error): void => void warnings.push(warning)
+  process.on('warning', note)
+  receiver.respond = () => {}
+  const hooks = await start()
+  for (let n = 0; n < 12; n++) await append('order.paid', { n }, `s${n}`)
+  await until('all wait', () => hooks.stats().taken === 12 && receiver.requests.length === 10)
+  for (const { answer } of receiver.requests) answer.writeHead(410).end()
+  const failed = await ended('failed', 12)
+  expect(failed.map(({ error }) => error).sort()).toEqual([
+    ...Array(10).fill('the receiver answered 410: the webhook is disabled'), 'the webhook is disabled', 'the webhook is disabled',
+  ])
+  await new Promise(resolve => setImmediate(resolve))
+  process.off('warning', note)
+  expect(warnings.map(({ message }) => message)).toEqual([expect.stringContaining('answered 410')])
+})
+
 it('a parked delivery is delivered again under its id, with all attempts', async () => {
   receiver.respond = ({ answer }) => void answer.writeHead(500).end()
   const hooks = await start({ attempts: 2 })

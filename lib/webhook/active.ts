@@ -1,7 +1,7 @@
 import { messageOf } from '../errors'
 import { whileRetryable } from '../flow/retry'
 import type { Consumer, ConsumerContext, EventRecord, QueueAdapter, StoreAdapter, StreamAdapter, WebhookStats } from '../types'
-import { warnOnce } from '../warn'
+import { warnLimited, warnOnce } from '../warn'
 import type { Webhook } from './definition'
 import { Deliveries, deliveryId } from './deliveries'
 import type { Delivery } from './deliveries'
@@ -44,7 +44,8 @@ export class ActiveWebhook {
   private leaseTimer: NodeJS.Timeout | undefined
   /** When what is pending was last looked through by this process, while it worked for the webhook; NaN: not yet. */
   private reconciledAt = Number.NaN
-  private stopping = new AbortController()
+  private disabling: Promise<void> | undefined
+  private readonly stopping = new AbortController()
 
   constructor(readonly webhook: Webhook, private readonly parts: Parts) {
     this.deliveries = new Deliveries(parts.store, webhook.name)
@@ -86,6 +87,16 @@ export class ActiveWebhook {
 
   async disable(reason: string): Promise<void> {
     await this.parts.store.kv.set(this.switchKey, { enabled: false, reason, at: Date.now() })
+  }
+
+  /** Disables the webhook because its receiver is gone. Warns once, however many requests were under way. */
+  private disableGone(): Promise<void> {
+    this.disabling ??= (async () => {
+      if (!await this.isEnabled()) return
+      await this.disable('410')
+      warnLimited('NVENT_WEBHOOK', `the receiver of the webhook ${JSON.stringify(this.webhook.name)} answered 410: it is disabled until enable() is called`)
+    })().finally(() => this.disabling = undefined)
+    return this.disabling
   }
 
   /** Begins a delivery again. */
@@ -216,8 +227,7 @@ export class ActiveWebhook {
     }
     counters.failed += 1
     if (status === 410) {
-      await whileRetryable(() => this.disable('410'), signal)
-      process.emitWarning(`the receiver of the webhook ${JSON.stringify(webhook.name)} answered 410: it is disabled until enable() is called`, { type: 'NventWarning', code: 'NVENT_WEBHOOK' })
+      await whileRetryable(() => this.disableGone(), signal)
       return park(`${failure}: the webhook is disabled`, { status })
     }
     if (attempt >= webhook.attempts) return park(failure, { status })
