@@ -312,10 +312,10 @@ export class MemoryStoreAdapter extends NventStoreAdapter {
 /** A store in a folder: embedded, durable, one process at a time. */
 export class FileStoreAdapter extends NventStoreAdapter implements FileStore {
   constructor(opts: FileStoreOptions) {
-    const given = options('options', opts, { bus: ['object', 'any'], dataDir: 'string', durability: 'string', retention: 'object' })
+    const given = options('options', opts, { bus: ['object', 'any'], dataDir: 'string', durability: 'string', readOnly: 'boolean', retention: 'object' })
     if (!given['dataDir']) throw invalid('options.dataDir is missing: the folder that holds the store')
     const retention = options('options.retention', given['retention'], { maxAgeMs: 'number', maxEventsPerSubject: 'number' })
-    const settings = JSON.stringify({ dataDir: given['dataDir'], durability: given['durability'], retention })
+    const settings = JSON.stringify({ dataDir: given['dataDir'], durability: given['durability'], readOnly: given['readOnly'], retention })
     super('file', opts, bus => addon.NativeStore.file(bridge, bus, settings), given['dataDir'])
   }
 

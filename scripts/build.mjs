@@ -13,6 +13,7 @@ const flags = new Set(process.argv.slice(2))
 
 if (!flags.has('--js')) buildAddon(flags.has('--debug') ? 'debug' : 'release')
 await buildFace()
+await buildCommand()
 buildNuxt()
 
 function buildAddon(profile) {
@@ -47,6 +48,16 @@ async function buildFace() {
   const names = Object.keys(createRequire(import.meta.url)('../dist/index.cjs')).sort()
   const lines = ['import native from \'./index.cjs\'', '', 'export const {', ...names.map(name => `  ${name},`), '} = native', '']
   writeFileSync('dist/index.mjs', lines.join('\n'))
+}
+
+/** The command, with the libraries that only it uses: the package has no dependencies. */
+async function buildCommand() {
+  await build({
+    entryPoints: ['lib/cli/main.ts'], outfile: 'dist/cli.cjs', bundle: true, minify: false, format: 'cjs', platform: 'node', target: 'node20',
+    external: ['*.node', 'nvent-native-*'],
+    // A face without colours of its own: cli-table3 asks for this optional package.
+    logLevel: 'warning',
+  })
 }
 
 function buildNuxt() {

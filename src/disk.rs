@@ -28,6 +28,14 @@ pub(crate) fn prepare_dir(dir: &Path) -> Result<PathBuf> {
     dir.canonicalize().map_err(|e| failed("find the data directory", dir, &e))
 }
 
+/// Returns the one true path of a directory that is there.
+pub(crate) fn existing_dir(dir: &Path) -> Result<PathBuf> {
+    dir.canonicalize().map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::not_found(format!("{}: there is no such data directory", dir.display())),
+        _ => failed("open the data directory", dir, &e),
+    })
+}
+
 /// Makes the name of a new file or directory survive power loss.
 pub(crate) fn sync_entry(path: &Path) -> std::io::Result<()> {
     // Elsewhere a directory cannot be opened, and the file system sees to it.

@@ -54,6 +54,12 @@ export interface NativeStore {
   parked(consumer: string, after: string | null, limit: number): Reply
   replay(consumer: string, positions: string[] | undefined): Reply
   deleteConsumer(name: string): Reply
+  exportPage(part: string, after: number, limit: number): Reply
+  importLines(lines: string): Reply
+  importEvent(subject: string, event: string): Reply
+  importEntry(key: string, id: string, score: number, metadata: string): Reply
+  indexKeys(pattern: string, cursor: string | undefined): Reply
+  kvPage(cursor: string | undefined): Reply
   backup(path: string): Reply
   verify(): Reply
 }
@@ -147,6 +153,12 @@ interface Addon {
   NativeStream: {
     memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream
     redis(bridge: NativeBridge, options: string): NativeStream
+  }
+  NativeQueueReader: new (dir: string) => {
+    queues(): string
+    jobs(queue: string, states: string[], offset: number, limit: number): string
+    backup(path: string): void
+    verify(): string[]
   }
   NativeQueue: {
     memory(bridge: NativeBridge, options: string): NativeQueue

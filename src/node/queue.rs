@@ -16,8 +16,8 @@ use crate::node::runtime;
 use crate::node::store::{array_json, nothing, optional_json};
 use crate::op::Op;
 use crate::queue::{
-    EventKind, FileQueueOptions, JobState, MemoryQueueOptions, NewJob, Queue, ScheduleOptions, WorkerOptions,
-    worker_mailbox,
+    EventKind, FileQueueOptions, JobState, MemoryQueueOptions, NewJob, Queue, QueueReader, ScheduleOptions,
+    WorkerOptions, worker_mailbox,
 };
 use crate::time::system_clock;
 
@@ -326,5 +326,53 @@ impl Drop for NativeQueue {
     /// Closes the queues without waiting: the environment ended, and with it the handlers.
     fn drop(&mut self) {
         drop(self.queue.close(Duration::ZERO));
+    }
+}
+
+/// Queues of a directory that are only read. Calls are synchronous: they are made by a command, not by a server.
+#[napi]
+pub struct NativeQueueReader {
+    reader: QueueReader,
+}
+
+#[napi]
+impl NativeQueueReader {
+    /// Opens the queues of a directory.
+    #[napi(constructor)]
+    pub fn new(dir: String) -> napi::Result<Self> {
+        guard(|| Ok(Self { reader: QueueReader::open(Path::new(&dir))? }))
+    }
+
+    /// Returns the queues with the counts of their jobs.
+    #[napi]
+    pub fn queues(&mut self) -> napi::Result<String> {
+        guard(|| {
+            let queues = self.reader.queues()?;
+            Ok(array_json(&queues, |out, (name, counts)| {
+                out.push_str(&format!("{{\"queue\":{},\"counts\":{}}}", to_json(name), counts.to_json()));
+            }))
+        })
+    }
+
+    /// Returns a page of the jobs of a queue.
+    #[napi]
+    pub fn jobs(&mut self, queue: String, states: Vec<String>, offset: f64, limit: f64) -> napi::Result<String> {
+        guard(|| {
+            let states: Vec<_> = states.iter().map(|name| JobState::parse("state", name)).collect::<Result<_>>()?;
+            let jobs = self.reader.jobs(&queue, &states, offset as u64, limit as u64)?;
+            Ok(array_json(&jobs, |out, job| out.push_str(job)))
+        })
+    }
+
+    /// Copies the queues into a new file.
+    #[napi]
+    pub fn backup(&mut self, path: String) -> napi::Result<()> {
+        guard(|| self.reader.backup(Path::new(&path)))
+    }
+
+    /// Returns what is wrong, in words.
+    #[napi]
+    pub fn verify(&mut self) -> napi::Result<Vec<String>> {
+        guard(|| self.reader.verify())
     }
 }

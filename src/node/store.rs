@@ -19,8 +19,8 @@ use crate::node::redis::store_options;
 use crate::node::runtime;
 use crate::store::file::{FileStore, FileStoreOptions};
 use crate::store::{
-    Announce, DocQuery, EventQuery, Expected, Health, IndexEntry, IndexQuery, Maintenance, MemoryStore, RedisStore,
-    Stats, StoreBackend,
+    Announce, DocQuery, EventQuery, Expected, ExportPart, Health, IndexEntry, IndexQuery, Maintenance, MemoryStore,
+    RedisStore, Stats, StoreBackend,
 };
 use crate::time::system_clock;
 
@@ -185,6 +185,84 @@ impl NativeStore {
                         .to_string(),
                 )
             },
+        )
+    }
+
+    /// Replies with a page of a part of a file store after a row: `{ lines, rows, next }`.
+    #[napi]
+    pub fn export_page(&self, part: String, after: f64, limit: f64) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || {
+                let known = |known: &ExportPart| known.name() == part;
+                let unknown = || Error::invalid(format!("part: {part:?} is not known"));
+                let part = ExportPart::ALL.into_iter().find(known).ok_or_else(unknown)?;
+                Ok(self.maintenance()?.export(part, after as u64, limit as usize))
+            },
+            |page| Some(json!({ "lines": page.lines, "rows": page.rows, "next": page.next }).to_string()),
+        )
+    }
+
+    /// Stores lines of an export in a file store; replies with `{ added, skipped }`.
+    #[napi]
+    pub fn import_lines(&self, lines: String) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || Ok(self.maintenance()?.import(lines)),
+            |done| Some(json!({ "added": done.added, "skipped": done.skipped }).to_string()),
+        )
+    }
+
+    /// Adds or replaces an index entry of an export.
+    #[napi]
+    pub fn import_entry(&self, key: String, id: String, score: f64, metadata: String) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || {
+                let metadata = json::parse_object("metadata", &metadata)?;
+                Ok(self.store.import_entry(Key::new(&key)?, EntryId::new(&id)?, score, metadata))
+            },
+            nothing,
+        )
+    }
+
+    /// Replies with a page of the keys of indexes, as `subjects` does.
+    #[napi]
+    pub fn index_keys(&self, pattern: String, cursor: Option<String>) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || Ok(self.store.index_keys(Pattern::new(&pattern)?, cursor.as_deref())),
+            |page| Some(json!({ "subjects": page.subjects, "cursor": page.cursor }).to_string()),
+        )
+    }
+
+    /// Replies with a page of values: `{ values: [{ key, value, expiresAt }], cursor }`.
+    #[napi]
+    pub fn kv_page(&self, cursor: Option<String>) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || Ok(self.store.kv_page(cursor.as_deref())),
+            |page| {
+                let values = array_json(&page.values, |out, (key, value, expires)| {
+                    out.push_str("{\"key\":");
+                    push_string(out, key);
+                    if let Some(expires) = expires {
+                        out.push_str(&format!(",\"expiresAt\":{expires}"));
+                    }
+                    out.push_str(&format!(",\"value\":{value}}}"));
+                });
+                Some(format!("{{\"values\":{values},\"cursor\":{}}}", json!(page.cursor)))
+            },
+        )
+    }
+
+    /// Stores an event that has an id, unless it is there; replies with whether it was stored.
+    #[napi]
+    pub fn import_event(&self, subject: String, event: String) -> napi::Result<Reply> {
+        reply(
+            &self.bridge,
+            || Ok(self.store.import_event(Subject::new(&subject)?, Event::parse(&event)?)),
+            |added| Some(added.to_string()),
         )
     }
 

@@ -51,7 +51,7 @@ use engine::{Engine, Outcome};
 pub use calendar::{Calendar, Repeat};
 pub use delivery::{CancelReason, Cancellation, JobDelivery, worker_mailbox};
 pub use events::{EventKind, QueueEvent};
-pub use file::{Durability, FileQueueOptions};
+pub use file::{Durability, FileQueueOptions, QueueReader};
 pub use job::{JobCounts, JobState};
 pub use memory::MemoryQueueOptions;
 pub use options::{Backoff, JobOptions, Keep, NewJob, ScheduleOptions, WorkerOptions};

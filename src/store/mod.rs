@@ -151,6 +151,54 @@ pub struct Verification {
     pub problems: Vec<String>,
 }
 
+/// What an export consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportPart {
+    /// Events of all subjects, in the order of the feed.
+    Events,
+    /// Live values of keys.
+    Values,
+    /// Entries of indexes.
+    Entries,
+    /// Documents.
+    Documents,
+}
+
+impl ExportPart {
+    /// All parts, in the order of an export.
+    pub const ALL: [Self; 4] = [Self::Events, Self::Values, Self::Entries, Self::Documents];
+
+    /// Returns its name, which positions begin with.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Values => "values",
+            Self::Entries => "entries",
+            Self::Documents => "documents",
+        }
+    }
+}
+
+/// A page of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExportPage {
+    /// A JSON object per line.
+    pub lines: String,
+    /// Number of lines.
+    pub rows: u64,
+    /// Where the next page begins. None: this is the last one.
+    pub next: Option<u64>,
+}
+
+/// What an import has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Imported {
+    /// Stored.
+    pub added: u64,
+    /// Events that were there, and values that have expired.
+    pub skipped: u64,
+}
+
 /// What a store with files of its own can do.
 pub trait Maintenance {
     /// Copies the store as it is at this moment into a new file, while it is in use. An existing file is not replaced. To
@@ -158,6 +206,10 @@ pub trait Maintenance {
     fn backup(&self, path: &Path) -> Op<()>;
     /// Reads every page and every row, and reports damage. It blocks nobody, and takes as long as reading the files does.
     fn verify(&self) -> Op<Verification>;
+    /// Returns a page of a part, after a row, as lines of JSON.
+    fn export(&self, part: ExportPart, after: u64, limit: usize) -> Op<ExportPage>;
+    /// Stores lines of an export in one step. Events that are there by their id are skipped; other rows are replaced.
+    fn import(&self, lines: String) -> Op<Imported>;
 }
 
 /// Where things are stored.
@@ -282,6 +334,30 @@ pub trait StoreBackend: Send + Sync + 'static {
         Op::err(no_feed(self.name()))
     }
 
+    /// Returns a page of the keys of indexes that match, as [`StoreBackend::subjects`] does.
+    fn index_keys(&self, pattern: &Pattern, cursor: Option<&str>) -> Op<SubjectPage> {
+        let _ = (pattern, cursor);
+        Op::err(Error::invalid(format!("a {} store does not list its indexes", self.name())))
+    }
+    /// Returns a page of the values of keys.
+    fn kv_page(&self, cursor: Option<&str>) -> Op<ValuePage> {
+        let _ = cursor;
+        Op::err(Error::invalid(format!("a {} store does not list its values", self.name())))
+    }
+
+    /// Stores an event that has an id, unless it is there by that id. Returns whether it was stored. Fails with
+    /// [`crate::error::Code::Conflict`] where the subject ends with a greater id and does not have it.
+    fn import_event(&self, subject: &Subject, event: Event) -> Op<bool> {
+        let _ = (subject, event);
+        Op::err(Error::invalid(format!("a {} store imports nothing", self.name())))
+    }
+
+    /// Adds or replaces an index entry of an export, whose metadata has its version.
+    fn import_entry(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
+        let _ = (key, id, score, metadata);
+        Op::err(Error::invalid(format!("a {} store imports nothing", self.name())))
+    }
+
     /// Returns the live value of a key.
     fn kv_get(&self, key: &Key) -> Op<Option<Json>>;
     /// Sets a key, for `ttl_ms` milliseconds or permanently.
@@ -320,6 +396,15 @@ pub trait StoreBackend: Send + Sync + 'static {
     fn doc_delete(&self, collection: &Collection, id: &DocId) -> Op<()>;
 }
 
+/// A page of values: keys, their values, and until when they are kept, in ms of Unix time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ValuePage {
+    /// In no order; one may come twice.
+    pub values: Vec<(Arc<str>, Json, Option<u64>)>,
+    /// For the next page. None: this is the last one.
+    pub cursor: Option<Arc<str>>,
+}
+
 /// Returns the error of a store that has no feed.
 fn no_feed(store: &str) -> Error {
     Error::invalid(format!("a {store} store has no feed: use a file or memory store"))
@@ -328,6 +413,17 @@ fn no_feed(store: &str) -> Error {
 /// Returns the error for a consumer that the store does not have.
 pub(crate) fn unknown_consumer(name: &str) -> Error {
     Error::not_found(format!("consumer: there is none of the name {name:?}; consumers() lists those there are"))
+}
+
+/// Returns the error for an event that is older than what its subject ends with and is not in it.
+pub(crate) fn out_of_order(subject: &str, id: EventId, last: EventId) -> Error {
+    Error::new(
+        crate::error::Code::Conflict,
+        format!(
+            "{subject:?} ends with {last} and has no event {id}: it has a history of its own. Import into a store that \
+             is empty, or has parts of the same export"
+        ),
+    )
 }
 
 /// Returns the error for a missing index entry. nvent matches the words "Entry not found".

@@ -4,7 +4,9 @@
 mod backend;
 mod config;
 mod import;
+mod reader;
 mod sqlite;
 
 pub(super) use backend::FileDriver;
 pub use config::{Durability, FileQueueOptions};
+pub use reader::QueueReader;

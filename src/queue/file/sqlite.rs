@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, params};
 
 use super::super::calendar::Repeat;
 use super::super::job::{Job, State};
@@ -53,8 +53,8 @@ pub(in crate::queue) struct SqliteStorage {
     in_step: bool,
     commit_seconds: Arc<Histogram>,
     path: Arc<Path>,
-    /// Held while the storage is open. The system releases it when the process ends.
-    _lock: DirLock,
+    /// Held while the storage is open. The system releases it when the process ends. None where it is only read.
+    _lock: Option<DirLock>,
 }
 
 impl SqliteStorage {
@@ -68,8 +68,6 @@ impl SqliteStorage {
             let connection = Connection::open(&path)?;
             connection.busy_timeout(Duration::from_secs(5))?;
             connection.set_prepared_statement_cache_capacity(64);
-            // Exclusive: nobody else may open it, so neither shared memory nor a lock per step is needed.
-            connection.pragma_update(None, "locking_mode", "exclusive")?;
             connection.pragma_update(None, "journal_mode", "wal")?;
             // What is committed survives the process, and the file stays whole whatever happens.
             connection.pragma_update(None, "synchronous", "normal")?;
@@ -81,8 +79,13 @@ impl SqliteStorage {
             0 => {
                 // In one transaction, so that nothing is imported twice or not at all.
                 connection.execute_batch(&format!("BEGIN; {SCHEMA}")).map_err(|e| failure(&path, &e))?;
-                let mut storage =
-                    Self { connection, in_step: true, commit_seconds: QUEUE_COMMIT.with(&["file"]), path, _lock: lock };
+                let mut storage = Self {
+                    connection,
+                    in_step: true,
+                    commit_seconds: QUEUE_COMMIT.with(&["file"]),
+                    path,
+                    _lock: Some(lock),
+                };
                 import::import(&mut storage, &dir)?;
                 storage.execute(&format!("PRAGMA user_version = {VERSION}"), [])?;
                 storage.commit()?;
@@ -96,7 +99,32 @@ impl SqliteStorage {
                 )));
             }
         }
-        Ok(Self { connection, in_step: false, commit_seconds: QUEUE_COMMIT.with(&["file"]), path, _lock: lock })
+        Ok(Self { connection, in_step: false, commit_seconds: QUEUE_COMMIT.with(&["file"]), path, _lock: Some(lock) })
+    }
+
+    /// Opens what is there without the lock, to be read.
+    pub(in crate::queue) fn open_read_only(dir: &Path) -> Result<Self> {
+        let dir = disk::existing_dir(dir)?;
+        let path: Arc<Path> = dir.join("queue.db").into();
+        if !path.exists() {
+            return Err(Error::not_found(format!("{}: there are no queues in this directory", path.display())));
+        }
+        let opened = || -> rusqlite::Result<(Connection, i64)> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(&path, flags)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            Ok((connection, version))
+        };
+        let (connection, version) = opened().map_err(|e| failure(&path, &e))?;
+        if version != VERSION {
+            return Err(Error::invalid(format!(
+                "{} has version {version}, this package reads version {VERSION}",
+                path.display()
+            )));
+        }
+        let commit_seconds = QUEUE_COMMIT.with(&["file"]);
+        Ok(Self { connection, in_step: false, commit_seconds, path, _lock: None })
     }
 
     fn execute(&mut self, sql: &str, params: impl Params) -> Result<()> {

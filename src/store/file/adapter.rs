@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::config::{Durability, FileStoreOptions};
-use super::errors::writer_died;
+use super::errors::{self, writer_died};
 use super::open_store::OpenStore;
 use super::readers::Reader;
 use super::registry;
@@ -125,6 +125,16 @@ impl FileStore {
     }
 }
 
+impl FileStore {
+    /// Returns the open store for a write.
+    pub(super) fn writable(&self) -> Result<Arc<OpenStore>> {
+        if self.options.read_only {
+            return Err(errors::read_only(&self.options.data_dir));
+        }
+        self.store()
+    }
+}
+
 impl Drop for FileStore {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -162,7 +172,7 @@ impl FileStore {
         after: impl FnOnce(&Arc<OpenStore>, &T, U) + Send + 'static,
     ) -> Op<T> {
         Counters::count(&self.counters.writes);
-        let store = match self.store() {
+        let store = match self.writable() {
             Ok(store) => store,
             Err(error) => return self.failed(error),
         };

@@ -8,7 +8,7 @@ use serde_json::Number;
 use tokio::sync::{oneshot, watch};
 
 use super::adapter::{Counters, Extent, FileStore, end_subscriptions, within};
-use super::errors::writer_died;
+use super::errors::{self, writer_died};
 use super::kv::Cleared;
 use super::open_store::OpenStore;
 use super::shared::Following;
@@ -164,6 +164,9 @@ impl StoreBackend for FileStore {
             Ok(store) => store,
             Err(error) => return self.failed(error),
         };
+        if store.is_read_only() {
+            return self.failed(errors::no_subscriptions(&store.dir));
+        }
         let id = next_id();
         let topic: Arc<str> = pattern.into();
         self.state().subscriptions.insert(id, (topic.clone(), mailbox.clone()));
@@ -225,7 +228,7 @@ impl StoreBackend for FileStore {
     }
 
     fn consumer_acquire(&self, name: &ConsumerName) -> Op<Lease> {
-        let store = match self.store() {
+        let store = match self.writable() {
             Ok(store) => store,
             Err(error) => return self.failed(error),
         };
@@ -291,6 +294,20 @@ impl StoreBackend for FileStore {
         self.point(Footprint::consumer(&name), move |view| feed::replays(view, &name))
     }
 
+    fn index_keys(&self, pattern: &Pattern, cursor: Option<&str>) -> Op<SubjectPage> {
+        let (glob, after): (Glob, Arc<str>) = (Glob::new(pattern), cursor.unwrap_or_default().into());
+        self.point(Footprint::All, move |view| index::keys(view, &glob, &after))
+    }
+
+    fn import_event(&self, subject: &Subject, event: Event) -> Op<bool> {
+        let subject = Arc::<str>::from(subject);
+        self.write_then(
+            Footprint::subject(&subject),
+            move |tx| Ok((events::import(tx, &subject, &event)?, tx.cache.newest)),
+            |store, _, newest| store.feed.notify(newest),
+        )
+    }
+
     fn kv_get(&self, key: &Key) -> Op<Option<Json>> {
         let name: Arc<str> = key.into();
         self.point(Footprint::key(key), move |view| kv::get(view, &name))
@@ -310,7 +327,7 @@ impl StoreBackend for FileStore {
     fn kv_clear(&self, pattern: &Pattern) -> Op<u64> {
         let pattern: Arc<str> = pattern.into();
         Counters::count(&self.counters.writes);
-        let store = match self.store() {
+        let store = match self.writable() {
             Ok(store) => store,
             Err(error) => return self.failed(error),
         };

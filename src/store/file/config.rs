@@ -42,6 +42,9 @@ pub struct FileStoreOptions {
     /// What this adapter's writes survive. Adapters on one directory may differ.
     #[serde(default)]
     pub durability: Durability,
+    /// Opens what is there without the lock and writes nothing, also while another process has it open.
+    #[serde(default)]
+    pub read_only: bool,
     /// What is removed in the background. It must be the same for all adapters on a directory.
     #[serde(default)]
     pub retention: Retention,
@@ -50,6 +53,11 @@ pub struct FileStoreOptions {
 impl FileStoreOptions {
     /// Returns the defaults for this directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), durability: Durability::default(), retention: Retention::default() }
+        Self {
+            data_dir: data_dir.into(),
+            durability: Durability::default(),
+            read_only: false,
+            retention: Retention::default(),
+        }
     }
 }

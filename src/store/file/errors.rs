@@ -81,3 +81,16 @@ pub(super) fn other_retention(dir: &Path) -> Error {
         dir.display()
     ))
 }
+
+/// Returns the error for a write to a store that was opened to be read.
+pub(super) fn read_only(dir: &Path) -> Error {
+    Error::invalid(format!("{}: was opened with readOnly: what writes needs the directory for itself", dir.display()))
+}
+
+/// Returns the error for a subscription to a store that was opened to be read.
+pub(super) fn no_subscriptions(dir: &Path) -> Error {
+    Error::invalid(format!(
+        "{}: was opened with readOnly, and is not told of what another process appends: read after the last id instead",
+        dir.display()
+    ))
+}

@@ -11,7 +11,7 @@ use super::view::{Budget, SubjectState, Tx, View, checked, from_sql, to_sql};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::json::Json;
-use crate::store::{EventQuery, Expected, SUBJECT_PAGE, SubjectPage};
+use crate::store::{EventQuery, Expected, SUBJECT_PAGE, SubjectPage, out_of_order};
 use crate::topic::Glob;
 
 /// Stores an event at the end of a subject. Returns it, and its number in the feed.
@@ -57,6 +57,49 @@ pub(super) fn append(
     tx.cache.newest = number;
     tx.cache.cache_subject(subject, SubjectState { row, last: Some(id) });
     Ok((event, number))
+}
+
+/// Stores an event that has its id, unless it is there. Returns whether it was stored. It is announced nowhere.
+pub(super) fn import(tx: &mut Tx<'_>, subject: &str, event: &Event) -> Result<bool> {
+    let id: EventId = event.id().parse()?;
+    let found = subject_state(tx, subject)?;
+    let row = match found {
+        Some(SubjectState { row, last }) => {
+            if let Some(last) = last.filter(|last| *last >= id) {
+                let known = tx.view.first(
+                    "SELECT 1 FROM events WHERE subject = ?1 AND ms = ?2 AND seq = ?3",
+                    params![row, to_sql(id.ms), to_sql(id.seq)],
+                    |_| Ok(()),
+                )?;
+                return if known.is_some() { Ok(false) } else { Err(out_of_order(subject, id, last)) };
+            }
+            row
+        }
+        None => {
+            tx.execute("INSERT INTO subjects (name) VALUES (?1)", [subject])?;
+            tx.view.conn.last_insert_rowid()
+        }
+    };
+    let ts: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(event.json()).map_err(|e| Error::invalid(format!("event: {e}")))?;
+    let ts = ts.get("ts").and_then(serde_json::Value::as_f64).unwrap_or_default();
+    let number = tx.cache.newest + 1;
+    tx.execute(
+        "INSERT INTO events (id, subject, ms, seq, ts, type, record, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            to_sql(number),
+            row,
+            to_sql(id.ms),
+            to_sql(id.seq),
+            ts as i64,
+            event.kind(),
+            &**event.json(),
+            checksum(event.json())
+        ],
+    )?;
+    tx.cache.newest = number;
+    tx.cache.cache_subject(subject, SubjectState { row, last: Some(id) });
+    Ok(true)
 }
 
 fn subject_state(tx: &mut Tx<'_>, subject: &str) -> Result<Option<SubjectState>> {

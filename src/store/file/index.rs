@@ -10,7 +10,8 @@ use super::schema::checksum;
 use super::view::{Budget, Tx, View, checked, from_sql};
 use crate::error::{Error, Result};
 use crate::json::{self, Filter, Object};
-use crate::store::{IndexEntry, IndexQuery, entry_not_found};
+use crate::store::{IndexEntry, IndexQuery, SUBJECT_PAGE, SubjectPage, entry_not_found};
+use crate::topic::Glob;
 
 /// Adds or replaces an entry.
 pub(super) fn add(tx: &mut Tx<'_>, key: &str, id: &str, score: f64, metadata: &str) -> Result<()> {
@@ -143,4 +144,19 @@ pub(super) fn increment(tx: &mut Tx<'_>, key: &str, id: &str, field: &str, by: f
 /// Deletes an entry. Returns whether it existed.
 pub(super) fn delete(tx: &mut Tx<'_>, key: &str, id: &str) -> Result<bool> {
     Ok(tx.execute("DELETE FROM index_entries WHERE key = ?1 AND id = ?2", [key, id])? > 0)
+}
+
+/// Returns a page of the keys of indexes that match, by name.
+pub(super) fn keys(view: &View<'_>, glob: &Glob, after: &str) -> Result<SubjectPage> {
+    // From one key to the next in the index, past the entries between.
+    let mut statement = view.prepare(
+        "WITH RECURSIVE k(key) AS (SELECT min(key) FROM index_entries WHERE key > ?1 UNION ALL \
+         SELECT (SELECT min(key) FROM index_entries WHERE key > k.key) FROM k WHERE k.key IS NOT NULL) \
+         SELECT key FROM k WHERE key IS NOT NULL LIMIT ?2",
+    )?;
+    let limit = i64::try_from(SUBJECT_PAGE).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![after, limit], |row| row.get::<_, Arc<str>>(0));
+    let names: Vec<Arc<str>> = rows.and_then(Iterator::collect).map_err(|e| view.fail(&e))?;
+    let cursor = names.last().filter(|_| names.len() == SUBJECT_PAGE).cloned();
+    Ok(SubjectPage { subjects: names.into_iter().filter(|name| glob.matches(name)).collect(), cursor })
 }

@@ -8,12 +8,13 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::adapter::{Extent, FileStore};
 use super::schema::{DB_FILE, checksum};
+use super::transfer;
 use super::view::{View, check_json};
 use super::write_queue::Footprint;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::op::Op;
-use crate::store::{Maintenance, Verification};
+use crate::store::{ExportPage, ExportPart, Imported, Maintenance, Verification};
 
 /// Tables whose rows have a checksum: the name, what identifies a row, the checked text.
 const CHECKED: [(&str, &str, &str); 5] = [
@@ -36,6 +37,23 @@ impl Maintenance for FileStore {
             }
             backup(view, &path).map(Some)
         })
+    }
+
+    fn export(&self, part: ExportPart, after: u64, limit: usize) -> Op<ExportPage> {
+        self.read_view(Footprint::All, Extent::Range, move |view, budget| {
+            if budget.is_short() {
+                return Ok(None);
+            }
+            transfer::export(view, part, after, limit).map(Some)
+        })
+    }
+
+    fn import(&self, lines: String) -> Op<Imported> {
+        self.write_then(
+            Footprint::All,
+            move |tx| Ok((transfer::import(tx, &lines)?, tx.cache.newest)),
+            |store, _, newest| store.feed.notify(newest),
+        )
     }
 
     fn verify(&self) -> Op<Verification> {

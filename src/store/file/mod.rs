@@ -42,6 +42,7 @@ mod registry;
 mod schema;
 mod shared;
 mod subscription;
+mod transfer;
 mod view;
 mod write_queue;
 mod writer;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::background::{self, Background};
-use super::config::Retention;
+use super::config::FileStoreOptions;
 use super::errors::writer_died;
 use super::shared::Shared;
 use super::write_queue::{Next, Step, WriteJob};
@@ -37,8 +37,8 @@ impl Deref for OpenStore {
 }
 
 impl OpenStore {
-    pub(super) fn new(dir: PathBuf, clock: SharedClock, retention: Retention) -> Self {
-        Self { shared: Shared::new(dir, clock, retention), ended: Arc::default(), writer: Mutex::new(None) }
+    pub(super) fn new(dir: PathBuf, clock: SharedClock, options: &FileStoreOptions) -> Self {
+        Self { shared: Shared::new(dir, clock, options), ended: Arc::default(), writer: Mutex::new(None) }
     }
 }
 
@@ -118,10 +118,12 @@ fn run(store: &OpenStore) {
             }
             Next::Nothing => {}
             Next::End => {
-                background::finish_clears(writer, store);
+                if !store.is_read_only() {
+                    background::finish_clears(writer, store);
+                }
                 return;
             }
         }
-        timeout = background.run(writer, store);
+        timeout = if store.is_read_only() { None } else { background.run(writer, store) };
     }
 }

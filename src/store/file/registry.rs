@@ -17,18 +17,23 @@ struct Entry {
     users: usize,
 }
 
-static OPEN: LazyLock<Mutex<HashMap<PathBuf, Entry>>> = LazyLock::new(Mutex::default);
+static OPEN: LazyLock<Mutex<HashMap<Key, Entry>>> = LazyLock::new(Mutex::default);
 
-fn open_stores() -> MutexGuard<'static, HashMap<PathBuf, Entry>> {
+/// The directory, and whether it is only read.
+type Key = (PathBuf, bool);
+
+fn open_stores() -> MutexGuard<'static, HashMap<Key, Entry>> {
     lock(&OPEN)
 }
 
 /// Returns the open store of a directory and counts one user more. If a store is being closed there, the writer of the
 /// new one waits for its end.
 pub(super) fn acquire(options: &FileStoreOptions, clock: &SharedClock) -> Result<Arc<OpenStore>> {
-    let dir = disk::prepare_dir(&options.data_dir)?;
+    let dir =
+        if options.read_only { disk::existing_dir(&options.data_dir)? } else { disk::prepare_dir(&options.data_dir)? };
+    let key = (dir.clone(), options.read_only);
     let mut stores = open_stores();
-    let previous = match stores.get_mut(&dir) {
+    let previous = match stores.get_mut(&key) {
         // After a failed write it is replaced. Adapters that still use it use the new one from their next call on.
         Some(entry) if entry.store.failed().is_some() => {
             entry.store.queue.end();
@@ -44,16 +49,16 @@ pub(super) fn acquire(options: &FileStoreOptions, clock: &SharedClock) -> Result
         Some(entry) => Some(entry.store.ended.clone()),
         None => None,
     };
-    let store = Arc::new(OpenStore::new(dir.clone(), clock.clone(), options.retention));
+    let store = Arc::new(OpenStore::new(dir, clock.clone(), options));
     open_store::start(store.clone(), previous, remove)?;
-    stores.insert(dir, Entry { store: store.clone(), users: 1 });
+    stores.insert(key, Entry { store: store.clone(), users: 1 });
     Ok(store)
 }
 
 /// Counts one user less. The last one closes the store. Returns whether this was the last.
 pub(super) fn release(store: &Arc<OpenStore>) -> bool {
     let mut stores = open_stores();
-    let Some(entry) = stores.get_mut(&store.dir).filter(|entry| Arc::ptr_eq(&entry.store, store)) else {
+    let Some(entry) = stores.get_mut(&key_of(store)).filter(|entry| Arc::ptr_eq(&entry.store, store)) else {
         return true;
     };
     entry.users -= 1;
@@ -64,10 +69,15 @@ pub(super) fn release(store: &Arc<OpenStore>) -> bool {
     last
 }
 
+fn key_of(store: &OpenStore) -> Key {
+    (store.dir.clone(), store.is_read_only())
+}
+
 /// Removes a store that was closed.
 fn remove(store: &OpenStore) {
     let mut stores = open_stores();
-    if stores.get(&store.dir).is_some_and(|entry| std::ptr::eq(&*entry.store, store)) {
-        stores.remove(&store.dir);
+    let key = key_of(store);
+    if stores.get(&key).is_some_and(|entry| std::ptr::eq(&*entry.store, store)) {
+        stores.remove(&key);
     }
 }

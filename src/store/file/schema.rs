@@ -133,6 +133,29 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection> {
     Ok(conn)
 }
 
+/// The oldest version of the tables that can be read without bringing them up to date.
+const OLDEST_READABLE: i64 = 2;
+
+/// Opens the database of a store that is only read. The tables stay as they are.
+pub(super) fn open_to_read(dir: &Path) -> Result<Connection> {
+    let path = dir.join(DB_FILE);
+    if !path.exists() {
+        return Err(Error::not_found(format!("{}: there is no store in this directory", path.display())));
+    }
+    let sql = |e: rusqlite::Error| errors::sql(dir, &e);
+    let conn = open_reader(dir).map_err(sql)?;
+    check_owner(&conn, &path)?;
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
+    if version < OLDEST_READABLE {
+        return Err(Error::invalid(format!(
+            "{}: has tables of version {version}, which are not read: open the store once with the application, which \
+             brings them to version {VERSION}",
+            path.display()
+        )));
+    }
+    Ok(conn)
+}
+
 /// Opens a connection that only reads.
 pub(super) fn open_reader(dir: &Path) -> Result<Connection, rusqlite::Error> {
     let conn = Connection::open_with_flags(

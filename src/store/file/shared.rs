@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use rusqlite::Connection;
 
-use super::config::Retention;
+use super::config::{FileStoreOptions, Retention};
 use super::readers::Readers;
 use super::schema::DB_FILE;
 use super::view::{Clear, View};
@@ -35,6 +35,7 @@ pub(super) struct Shared {
     pub(super) gauges: Gauges,
     pub(super) commit_mode: CommitMode,
     is_open: AtomicBool,
+    read_only: bool,
     retention: Retention,
     clears: RwLock<Arc<Vec<Clear>>>,
     /// Why writes are refused.
@@ -115,7 +116,7 @@ impl Default for Gauges {
 }
 
 impl Shared {
-    pub(super) fn new(dir: PathBuf, clock: SharedClock, retention: Retention) -> Self {
+    pub(super) fn new(dir: PathBuf, clock: SharedClock, options: &FileStoreOptions) -> Self {
         Self {
             readers: Readers::new(dir.clone()),
             dir,
@@ -128,7 +129,8 @@ impl Shared {
             gauges: Gauges::default(),
             commit_mode: CommitMode::default(),
             is_open: AtomicBool::new(false),
-            retention,
+            read_only: options.read_only,
+            retention: options.retention,
             clears: RwLock::default(),
             failed: RwLock::new(None),
             notice: RwLock::new(None),
@@ -143,6 +145,11 @@ impl Shared {
     /// Returns whether reads can go past the writer.
     pub(super) fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Acquire)
+    }
+
+    /// Returns whether it was opened without the lock, to be read.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     pub(super) fn set_open(&self, open: bool) {

@@ -46,20 +46,21 @@ pub(super) struct WriterState {
     failed: Option<Error>,
     path: PathBuf,
     file: FileId,
-    // After the connection, see `DirLock::take_data`.
+    // After the connection, see `DirLock::take_data`. None where the store is only read.
     #[cfg(unix)]
-    _data_lock: DirLock,
+    _data_lock: Option<DirLock>,
     // Last, so that it is released last.
-    _lock: DirLock,
+    _lock: Option<DirLock>,
 }
 
 impl WriterState {
     /// Locks the directory, opens the database and imports what an older store left.
     pub(super) fn open(shared: &Shared) -> Result<Self> {
-        let lock = DirLock::take(&shared.dir, LOCK_FILE)?;
+        let is_written = !shared.is_read_only();
+        let lock = is_written.then(|| DirLock::take(&shared.dir, LOCK_FILE)).transpose()?;
         #[cfg(unix)]
-        let data_lock = DirLock::take_data(&shared.dir, schema::DB_FILE)?;
-        let mut conn = schema::open_writer(&shared.dir)?;
+        let data_lock = is_written.then(|| DirLock::take_data(&shared.dir, schema::DB_FILE)).transpose()?;
+        let mut conn = if is_written { schema::open_writer(&shared.dir) } else { schema::open_to_read(&shared.dir) }?;
         let path = shared.dir.join(schema::DB_FILE);
         let file = FileId::of(&path).map_err(|e| disk::failed("find the database", &path, &e))?;
         let wal_pages = Arc::new(AtomicU64::new(0));
@@ -75,14 +76,15 @@ impl WriterState {
             wal_pages,
             checkpointed: 0,
             syncs: true,
-            failed: None,
+            // Nothing is written, whoever asks.
+            failed: (!is_written).then(|| errors::read_only(&shared.dir)),
             path,
             file,
             #[cfg(unix)]
             _data_lock: data_lock,
             _lock: lock,
         };
-        if let Some(report) = import::run(&state.conn, &shared.dir, shared.clock.now_ms())? {
+        if is_written && let Some(report) = import::run(&state.conn, &shared.dir, shared.clock.now_ms())? {
             shared.set_notice(report);
         }
         state.load_unfinished(shared)?;

@@ -29,7 +29,7 @@ use crate::redis::{Client, Request, reply};
 use crate::store::{
     Announce, Claims, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery,
     Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats, StoreBackend, Stored,
-    SubjectPage, entry_not_found, select_docs,
+    SubjectPage, ValuePage, entry_not_found, out_of_order, select_docs,
 };
 use crate::sync::{read, write};
 use crate::time::SharedClock;
@@ -180,6 +180,56 @@ fn index_entries(value: Value) -> Result<Vec<IndexEntry>> {
     let Page(rows) =
         serde_json::from_str(&text).map_err(|e| Error::corrupt(format!("Redis sent unexpected entries: {e}")))?;
     rows.into_iter().map(|(id, score, Fields(fields))| index_entry(&id, &score, fields)).collect()
+}
+
+impl RedisStore {
+    /// Adds or replaces an entry, with the metadata as it is.
+    fn add_entry(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
+        if let Err(error) = self.keys.check_index(key) {
+            return Op::err(error);
+        }
+        let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
+        let name = format!("entry {id:?} of index {key:?}");
+        let request = Request::write_built("index.add", move || {
+            let mut call = scripts::INDEX_ADD.call(&[&key, &Keys::meta(&key, &id)]);
+            call.arg(&id).arg(decimal(score));
+            let fields = metadata::flatten(&metadata);
+            metadata::check_fields("metadata", fields.len())?;
+            for (path, text) in fields {
+                call.arg(path).arg(text);
+            }
+            Ok(call)
+        });
+        self.named_write_call(name, request.of(&scripts::INDEX_ADD), ignore)
+    }
+
+    /// Returns a page of the keys of a type that match.
+    fn scan(
+        &self,
+        operation: &'static str,
+        kind: &'static str,
+        pattern: &Pattern,
+        cursor: Option<&str>,
+    ) -> Op<SubjectPage> {
+        let cursor = cursor.unwrap_or("0");
+        if cursor.parse::<u64>().is_err() {
+            return Op::err(Error::invalid(format!("cursor: {cursor:?} is none that this store returned")));
+        }
+        let mut scan = cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(pattern.as_str()).arg("COUNT").arg(SUBJECT_PAGE).arg("TYPE").arg(kind);
+        let keys = self.keys.clone();
+        self.read_call(Request::read(operation, scan), move |value| match value {
+            Value::Array(page) if page.len() == 2 => {
+                let mut page = page.into_iter();
+                let cursor = page.next().map(reply::text).transpose()?.filter(|cursor| cursor != "0");
+                let Some(Value::Array(names)) = page.next() else { return Ok(SubjectPage::default()) };
+                let names = names.into_iter().map(reply::text).collect::<Result<Vec<_>>>()?;
+                let subjects = names.into_iter().filter(|name| keys.check("subject", name).is_ok());
+                Ok(SubjectPage { subjects: subjects.map(Arc::from).collect(), cursor: cursor.map(Arc::from) })
+            }
+            _ => Err(Error::corrupt("SCAN: an unexpected reply")),
+        })
+    }
 }
 
 /// How an append treats its subject when it is trimmed: what `append.lua` takes.
@@ -357,6 +407,36 @@ impl StoreBackend for RedisStore {
         Ok(feed::parse_position(position)?.seq)
     }
 
+    fn import_event(&self, subject: &Subject, event: Event) -> Op<bool> {
+        if let Err(error) = self.keys.check("subject", subject) {
+            return Op::err(error);
+        }
+        let import = || {
+            let id: EventId = event.id().parse()?;
+            let ts: json::Object = json::parse_object("event", event.json())?;
+            let ts = ts.get("ts").and_then(serde_json::Value::as_u64).unwrap_or(id.ms);
+            let (keys, new) = (&self.keys, NewEvent::parse(event.json())?);
+            let mut call = scripts::IMPORT.call(&[subject, &keys.feed(), &keys.feed_state()]);
+            call.arg(id.to_string()).arg(self.feed_max_len).arg(keys.appended()).arg(new.kind());
+            for (name, text) in record::fields(&new, ts)? {
+                call.arg(name).arg(text);
+            }
+            Ok((id, Request::write("import", call).of(&scripts::IMPORT)))
+        };
+        let (id, request) = match import() {
+            Ok(import) => import,
+            Err(error) => return Op::err(error),
+        };
+        let subject = Arc::<str>::from(subject);
+        self.client.call(request, move |value| match value {
+            Value::Int(added) => Ok(added == 1),
+            last => {
+                let last: EventId = reply::text(last)?.parse()?;
+                Err(out_of_order(&subject, id, last))
+            }
+        })
+    }
+
     fn consumer_acquire(&self, name: &ConsumerName) -> Op<Lease> {
         self.tailers.listen();
         self.consumers().acquire(name)
@@ -413,23 +493,27 @@ impl StoreBackend for RedisStore {
     }
 
     fn subjects(&self, pattern: &Pattern, cursor: Option<&str>) -> Op<SubjectPage> {
-        let cursor = cursor.unwrap_or("0");
-        if cursor.parse::<u64>().is_err() {
-            return Op::err(Error::invalid(format!("cursor: {cursor:?} is none that this store returned")));
-        }
-        let mut scan = cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(pattern.as_str()).arg("COUNT").arg(SUBJECT_PAGE).arg("TYPE").arg("stream");
-        let keys = self.keys.clone();
-        self.read_call(Request::read("subjects", scan), move |value| match value {
-            Value::Array(page) if page.len() == 2 => {
-                let mut page = page.into_iter();
-                let cursor = page.next().map(reply::text).transpose()?.filter(|cursor| cursor != "0");
-                let Some(Value::Array(names)) = page.next() else { return Ok(SubjectPage::default()) };
-                let names = names.into_iter().map(reply::text).collect::<Result<Vec<_>>>()?;
-                let subjects = names.into_iter().filter(|name| keys.check("subject", name).is_ok());
-                Ok(SubjectPage { subjects: subjects.map(Arc::from).collect(), cursor: cursor.map(Arc::from) })
+        self.scan("subjects", "stream", pattern, cursor)
+    }
+
+    fn index_keys(&self, pattern: &Pattern, cursor: Option<&str>) -> Op<SubjectPage> {
+        self.scan("index.keys", "zset", pattern, cursor)
+    }
+
+    fn kv_page(&self, cursor: Option<&str>) -> Op<ValuePage> {
+        let mut call = scripts::KV_PAGE.call(&[&self.keys.kv()]);
+        call.arg(cursor.unwrap_or("0"));
+        let now = self.clock.now_ms();
+        self.read_call(Request::read("kv.page", call).of(&scripts::KV_PAGE), move |value| {
+            let mut page = reply::list(value)?.into_iter();
+            let cursor = page.next().map(reply::text).transpose()?.filter(|cursor| cursor != "0");
+            let mut found = page.next().map(reply::list).transpose()?.unwrap_or_default().into_iter();
+            let mut values = Vec::new();
+            while let (Some(key), Some(text), Some(ttl)) = (found.next(), found.next(), found.next()) {
+                let expires = u64::try_from(reply::int(ttl)?).ok().map(|ttl| now.saturating_add(ttl));
+                values.push((reply::text(key)?.into(), text::to_json(&reply::text(text)?).into(), expires));
             }
-            _ => Err(Error::corrupt("SCAN: an unexpected reply")),
+            Ok(ValuePage { values, cursor: cursor.map(Arc::from) })
         })
     }
 
@@ -478,22 +562,14 @@ impl StoreBackend for RedisStore {
     }
 
     fn index_add(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
-        if let Err(error) = self.keys.check_index(key) {
-            return Op::err(error);
+        match json::fresh_metadata(metadata) {
+            Ok(metadata) => self.add_entry(key, id, score, metadata),
+            Err(error) => Op::err(error),
         }
-        let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
-        let name = format!("entry {id:?} of index {key:?}");
-        let request = Request::write_built("index.add", move || {
-            let mut call = scripts::INDEX_ADD.call(&[&key, &Keys::meta(&key, &id)]);
-            call.arg(&id).arg(decimal(score));
-            let fields = metadata::flatten(&json::fresh_metadata(metadata)?);
-            metadata::check_fields("metadata", fields.len())?;
-            for (path, text) in fields {
-                call.arg(path).arg(text);
-            }
-            Ok(call)
-        });
-        self.named_write_call(name, request.of(&scripts::INDEX_ADD), ignore)
+    }
+
+    fn import_entry(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
+        self.add_entry(key, id, score, metadata)
     }
 
     fn index_get(&self, key: &Key, id: &EntryId) -> Op<Option<IndexEntry>> {

@@ -18,6 +18,7 @@ macro_rules! scripts {
 
 scripts! {
     APPEND = "feed_add", "append";
+    IMPORT = "feed_add", "import";
     READ = "read";
     DELETE_SUBJECT = "delete_subject";
     FEED_HEAD = "feed_head";
@@ -32,6 +33,7 @@ scripts! {
     CONSUMER_DELETE = "consumer_delete";
     CONSUMER_PARKED = "consumer_parked";
     CONSUMER_REPLAY = "consumer_replay";
+    KV_PAGE = "kv_page";
     KV_SET = "kv_keys", "kv_set";
     KV_DELETE = "kv_delete";
     KV_CLEAR = "kv_clear";
