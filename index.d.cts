@@ -716,6 +716,11 @@ interface FileStoreOptions extends StoreOptions {
     dataDir: string;
     /** What an acknowledged write survives. Default `os`; `disk` syncs, once for all writes that wait. */
     durability?: Durability;
+    /**
+     * Reads the store beside the process that has it open, or without one: the lock is not taken, nothing is written, older tables
+     * are not brought up to date. What writes, and `consume` and `subscribe`, reject with NVENT_INVALID. Default false.
+     */
+    readOnly?: boolean;
     /** What is kept. Default: everything. All adapters on one directory must have the same. */
     retention?: Retention;
 }

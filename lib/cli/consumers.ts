@@ -70,7 +70,6 @@ export async function listParked(source: Source, out: Output, args: { consumer?:
 }
 
 export async function replay(source: Source, out: Output, args: { consumer: string, positions: string[], all: boolean }): Promise<void> {
-  if (args.all === args.positions.length > 0) throw new UsageError('replay: say which positions, or --all')
   await known(source, args.consumer)
   const replayed = await source.store.replay(args.consumer, args.all ? undefined : args.positions)
   if (out.json) return out.rows([{ consumer: args.consumer, replayed }])

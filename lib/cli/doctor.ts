@@ -1,5 +1,6 @@
 import { accessSync, constants, existsSync, statfsSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { addon } from '../native'
 import type { Output } from './output'
 import { holder, openQueues, openStore, queueDir, storeDir } from './source'
 import type { Where } from './source'
@@ -23,7 +24,7 @@ export async function doctor(at: Where, out: Output): Promise<boolean> {
   const glibc = (process.report?.getReport() as any)?.header?.glibcVersionRuntime
   add('platform', 'ok', `${process.platform} ${process.arch}${process.platform === 'linux' ? glibc ? `, glibc ${glibc}` : ', musl' : ''}`)
   // It is loaded: otherwise the command would have ended with what to do.
-  add('addon', 'ok', 'loaded')
+  add('addon', 'ok', `loaded, SQLite ${addon.sqliteVersion()}`)
   if (at.redis === undefined) await checkDirectory(at, add)
   else await checkRedis(at.redis, add)
   if (out.json) await out.rows(checks)
@@ -137,21 +138,19 @@ async function checkAcl(client: any, add: Add): Promise<void> {
     return
   }
   const missing: string[] = []
-  for (const command of COMMANDS) {
-    try {
+  try {
+    for (const command of COMMANDS) {
       const [name, sub] = command.split('|')
-      // The number of arguments does not matter to DRYRUN where the command itself is refused.
-      const reply: unknown = await client.call('ACL', 'DRYRUN', user, name!, ...sub ? [sub] : [])
-      if (String(reply).includes('no permissions')) missing.push(command)
+      // It looks at the number of arguments first; which keys they are is another matter.
+      const [info] = await client.call('COMMAND', 'INFO', command)
+      const count = Math.abs(info?.[1] ?? 1) - (sub ? 2 : 1)
+      const reply: unknown = await client.call('ACL', 'DRYRUN', user, name!, ...sub ? [sub] : [], ...Array<string>(Math.max(0, count)).fill('0'))
+      if (/no permissions to run/.test(String(reply))) missing.push(command)
     }
-    catch (error) {
-      const text = (error as Error).message
-      if (/no permissions to run the 'acl|unknown subcommand/i.test(text)) {
-        add('ACL', 'ok', `user ${user}; its rights cannot be asked`)
-        return
-      }
-      if (text.includes('no permissions')) missing.push(command)
-    }
+  }
+  catch (error) {
+    add('ACL', 'ok', `user ${user}; its rights cannot be asked (${(error as Error).message})`)
+    return
   }
   add('ACL', missing.length === 0 ? 'ok' : 'problem', `user ${user}${missing.length === 0 ? '' : ` may not run ${missing.join(', ')}`}`,
     missing.length === 0 ? undefined : `ACL SETUSER ${user} ${missing.map(command => `+${command}`).join(' ')}`)

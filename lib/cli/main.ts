@@ -55,7 +55,10 @@ const COMMANDS: Record<string, Command> = {
   runs: {
     description: 'Runs of all flows, or of one, newest first',
     args: { flow: { type: 'positional', required: false, description: 'name of a flow' }, status: { type: 'string', description: 'running, completed, failed, canceled; several with commas', valueHint: 'status' }, limit: LIMIT, offset: OFFSET },
-    run: ({ at, out, args }) => withStore(at, out, {}, source => listRuns(source, out, { ...args, limit: count(args, 'limit', 20), offset: count(args, 'offset', 0) })),
+    run: async ({ at, out, args }) => {
+      const page = { limit: count(args, 'limit', 20), offset: count(args, 'offset', 0) }
+      await withStore(at, out, {}, source => listRuns(source, out, { ...args, ...page }))
+    },
   },
   run: {
     description: 'A run: its steps, jobs, parked events and its log',
@@ -65,7 +68,10 @@ const COMMANDS: Record<string, Command> = {
   events: {
     description: 'The last events of a subject',
     args: { subject: { type: 'positional', required: true, description: 'the subject, such as nq:flow:<run>' }, type: { type: 'string', description: 'only these types; several with commas', valueHint: 'types' }, after: { type: 'string', description: 'those after an id instead', valueHint: 'id' }, limit: LIMIT, follow: FOLLOW },
-    run: ({ at, out, args }) => withStore(at, out, {}, source => showEvents(source, out, { ...args, subject: args['subject'], follow: Boolean(args['follow']), limit: count(args, 'limit', 20) })),
+    run: async ({ at, out, args }) => {
+      const limit = count(args, 'limit', 20)
+      await withStore(at, out, {}, source => showEvents(source, out, { ...args, subject: args['subject'], follow: Boolean(args['follow']), limit }))
+    },
   },
   jobs: {
     description: 'Queues with the counts of their jobs, or the jobs of one',
@@ -80,12 +86,19 @@ const COMMANDS: Record<string, Command> = {
   parked: {
     description: 'Events that consumers have failed at too often, and why',
     args: { consumer: { type: 'positional', required: false, description: 'name of a consumer' }, after: { type: 'string', description: 'those after a position', valueHint: 'position' }, limit: LIMIT },
-    run: ({ at, out, args }) => withStore(at, out, {}, source => listParked(source, out, { ...args, limit: count(args, 'limit', 20) })),
+    run: async ({ at, out, args }) => {
+      const limit = count(args, 'limit', 20)
+      await withStore(at, out, {}, source => listParked(source, out, { ...args, limit }))
+    },
   },
   replay: {
     description: 'Has parked events delivered again: writes',
     args: { consumer: { type: 'positional', required: true, description: 'name of a consumer' }, positions: { type: 'positional', required: false, description: 'positions, as `parked` shows them' }, all: { type: 'boolean', description: 'all of them' } },
-    run: ({ at, out, args }) => withStore(at, out, { write: true }, source => replay(source, out, { consumer: args['consumer'], positions: args['_'].slice(1).map(String), all: Boolean(args['all']) })),
+    run: async ({ at, out, args }) => {
+      const [consumer, ...positions] = args['_'].map(String)
+      if (Boolean(args['all']) === positions.length > 0) throw new UsageError('replay: say which positions, or --all')
+      await withStore(at, out, { write: true }, source => replay(source, out, { consumer, positions, all: Boolean(args['all']) }))
+    },
   },
   verify: {
     description: 'Reads every page and row of store and queue; exit code 3 where something is wrong',

@@ -166,7 +166,7 @@ async function importRedis({ store }: Source, batch: string[]): Promise<Imported
       if (row.key !== undefined) {
         const ttl = row.expiresAt === undefined ? undefined : row.expiresAt - Date.now()
         if (ttl !== undefined && ttl <= 0) return false
-        await store.kv.set(row.key, row.value, ttl)
+        await store.kv.set(row.key, row.value, ttl === undefined ? undefined : ttl / 1_000)
       }
       else if (row.index !== undefined) await storeCall(() => store.native.importEntry(row.index, row.id, row.score, JSON.stringify(row.metadata)))
       else if (row.collection !== undefined) await store.save(row.collection, row.id, row.doc)

@@ -154,6 +154,7 @@ interface Addon {
     memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream
     redis(bridge: NativeBridge, options: string): NativeStream
   }
+  sqliteVersion(): string
   NativeQueueReader: new (dir: string) => {
     queues(): string
     jobs(queue: string, states: string[], offset: number, limit: number): string

@@ -49,3 +49,8 @@ mod writer;
 
 pub use adapter::FileStore;
 pub use config::{Durability, FileStoreOptions, Retention};
+
+/// Returns the version of SQLite that is linked in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}

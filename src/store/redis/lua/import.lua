@@ -18,5 +18,5 @@ for i = 5, #ARGV do
   add[#add + 1] = ARGV[i]
 end
 redis.call(unpack(add))
-feed_add(KEYS[2], KEYS[3], ARGV[4], ARGV[2], ARGV[3], KEYS[1], ARGV[1])
+feed_add(KEYS[2], KEYS[3], ARGV[2], ARGV[3], KEYS[1], ARGV[1], ARGV[4])
 return 1
