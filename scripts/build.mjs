@@ -54,8 +54,7 @@ async function buildFace() {
 async function buildCommand() {
   await build({
     entryPoints: ['lib/cli/main.ts'], outfile: 'dist/cli.cjs', bundle: true, minify: false, format: 'cjs', platform: 'node', target: 'node20',
-    external: ['*.node', 'nvent-native-*'],
-    // A face without colours of its own: cli-table3 asks for this optional package.
+    external: ['*.node', 'nvent-native-*', '@opentelemetry/api'],
     logLevel: 'warning',
   })
 }

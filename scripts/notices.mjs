@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { buildSync } from 'esbuild'
 import { fileURLToPath } from 'node:url'
 import { root } from './shared.mjs'
 
@@ -28,7 +29,22 @@ export function linkedCrates() {
     .sort((a, b) => a.name.localeCompare(b.name) || a.version.localeCompare(b.version))
 }
 
-/** Returns the licence texts of a crate. */
+/** Returns the npm packages that are bundled into the command, as crates are described. */
+export function bundledPackages() {
+  const { metafile } = buildSync({
+    absWorkingDir: root, entryPoints: ['lib/cli/main.ts'], bundle: true, write: false, metafile: true, format: 'cjs', platform: 'node', target: 'node20',
+    external: ['*.node', 'nvent-native-*', '@opentelemetry/api'],
+  })
+  const dirs = new Set(Object.keys(metafile.inputs).flatMap(file => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file)?.[0] ?? []))
+  return [...dirs].map((dir) => {
+    const manifest = join(root, dir, 'package.json')
+    const { name, version, license, repository } = JSON.parse(readFileSync(manifest, 'utf8'))
+    const url = (typeof repository === 'string' ? repository : repository?.url)?.replace(/^git\+/, '').replace(/\.git$/, '')
+    return { name, version, license, repository: url?.startsWith('http') ? url : undefined, manifest_path: manifest, purl: `pkg:npm/${name.replace('@', '%40')}@${version}` }
+  }).sort((a, b) => a.name.localeCompare(b.name))
+}
+
+/** Returns the licence texts of a crate, or of a package. */
 function textsOf({ manifest_path: manifest }) {
   const dir = dirname(manifest)
   return readdirSync(dir).filter(name => /^(licen[cs]e|copying|notice|unlicense)/i.test(name) && !name.endsWith('.html')).sort().flatMap((name) => {
@@ -42,9 +58,9 @@ function textsOf({ manifest_path: manifest }) {
 }
 
 /** Returns the notices as Markdown: a list of crates, then each distinct text once. */
-export function notices(crates) {
+export function notices(crates, packages = []) {
   const texts = new Map()
-  for (const crate of crates) {
+  for (const crate of [...crates, ...packages]) {
     for (const text of textsOf(crate)) {
       const key = createHash('sha256').update(text.replace(/\s+/g, ' ')).digest('hex')
       const known = texts.get(key) ?? { text, crates: [] }
@@ -60,6 +76,12 @@ export function notices(crates) {
     '| crate | version | licence |',
     '|---|---|---|',
     ...crates.map(({ name, version, license, repository }) => `| ${repository ? `[${name}](${repository})` : name} | ${version} | ${license} |`),
+    ...packages.length === 0
+      ? []
+      : [
+          '', 'These npm packages are bundled into the command (dist/cli.cjs):', '', '| package | version | licence |', '|---|---|---|',
+          ...packages.map(({ name, version, license, repository }) => `| ${repository ? `[${name}](${repository})` : name} | ${version} | ${license} |`),
+        ],
     ...[...texts.values()].flatMap(({ text, crates }) => ['', `## ${crates.join(', ')}`, '', '```text', text.replaceAll('```', '\'\'\''), '```']),
     '',
   ].join('\n')
@@ -75,10 +97,10 @@ export function sbom(crates) {
     metadata: { component: { 'type': 'library', 'bom-ref': `pkg:npm/${name}@${version}`, name, version, 'purl': `pkg:npm/${name}@${version}` } },
     components: crates.map(crate => ({
       'type': 'library',
-      'bom-ref': `pkg:cargo/${crate.name}@${crate.version}`,
+      'bom-ref': crate.purl ?? `pkg:cargo/${crate.name}@${crate.version}`,
       'name': crate.name,
       'version': crate.version,
-      'purl': `pkg:cargo/${crate.name}@${crate.version}`,
+      'purl': crate.purl ?? `pkg:cargo/${crate.name}@${crate.version}`,
       'licenses': [{ expression: crate.license.replaceAll(/ *\/ */g, ' OR ') }],
     })),
   }
@@ -86,9 +108,9 @@ export function sbom(crates) {
 
 /** Writes both files into a directory. */
 export function writeNotices(directory) {
-  const crates = linkedCrates()
-  writeFileSync(join(directory, 'THIRD-PARTY-NOTICES.md'), notices(crates))
-  writeFileSync(join(directory, 'sbom.cdx.json'), `${JSON.stringify(sbom(crates), null, 2)}\n`)
+  const [crates, packages] = [linkedCrates(), bundledPackages()]
+  writeFileSync(join(directory, 'THIRD-PARTY-NOTICES.md'), notices(crates, packages))
+  writeFileSync(join(directory, 'sbom.cdx.json'), `${JSON.stringify(sbom([...crates, ...packages]), null, 2)}\n`)
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) writeNotices(process.argv[2] ?? root)

@@ -24,7 +24,7 @@ export async function doctor(at: Where, out: Output): Promise<boolean> {
   const glibc = (process.report?.getReport() as any)?.header?.glibcVersionRuntime
   add('platform', 'ok', `${process.platform} ${process.arch}${process.platform === 'linux' ? glibc ? `, glibc ${glibc}` : ', musl' : ''}`)
   // It is loaded: otherwise the command would have ended with what to do.
-  add('addon', 'ok', `loaded, SQLite ${addon.sqliteVersion()}`)
+  add('addon', 'ok', `loaded, SQLite ${addon.NativeStore.sqliteVersion()}`)
   if (at.redis === undefined) await checkDirectory(at, add)
   else await checkRedis(at.redis, add)
   if (out.json) await out.rows(checks)

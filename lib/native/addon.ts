@@ -144,6 +144,7 @@ interface Addon {
   Bridge: new (onWake: () => void) => NativeBridge
   NativeBus: new (bridge: NativeBridge) => NativeBus
   NativeStore: {
+    sqliteVersion(): string
     memory(bridge: NativeBridge, bus: NativeBus | null): NativeStore
     file(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
     redis(bridge: NativeBridge, bus: NativeBus | null, options: string): NativeStore
@@ -154,7 +155,6 @@ interface Addon {
     memory(bridge: NativeBridge, retain: boolean, maxEvents: number | null, maxAgeMs: number | null): NativeStream
     redis(bridge: NativeBridge, options: string): NativeStream
   }
-  sqliteVersion(): string
   NativeQueueReader: new (dir: string) => {
     queues(): string
     jobs(queue: string, states: string[], offset: number, limit: number): string

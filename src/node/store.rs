@@ -142,14 +142,14 @@ fn push_entry(out: &mut String, entry: &IndexEntry) {
     out.push('}');
 }
 
-/// Returns the version of SQLite in the addon.
-#[napi]
-pub fn sqlite_version() -> &'static str {
-    crate::store::file::sqlite_version()
-}
-
 #[napi]
 impl NativeStore {
+    /// Returns the version of SQLite in the addon.
+    #[napi]
+    pub fn sqlite_version() -> &'static str {
+        crate::store::file::sqlite_version()
+    }
+
     /// A store in memory. Without a bus appends are announced nowhere.
     #[napi(factory)]
     pub fn memory(bridge: &Bridge, bus: Option<&NativeBus>) -> Self {
