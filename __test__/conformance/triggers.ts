@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import type { FlowDefinition, QueueAdapter, StoreAdapter, TriggerDefinition, WiringRegistry } from 'nvent-native'
 import { createEventBus, createWiringRegistry, defineFlow, MemoryStreamAdapter, startFlow } from 'nvent-native'
-import { rejects, until } from '../support/until'
+import { runIdOf } from '../../lib/trigger/names'
+import { gate, rejects, until } from '../support/until'
 
 export interface TriggerParts { store: StoreAdapter, queue: QueueAdapter }
 
@@ -142,6 +143,25 @@ export function triggerSuite(name: string, open: (bus: ReturnType<typeof createE
       expect(history.map(({ type }) => type)).toEqual(['trigger.fired', 'trigger.disabled', 'trigger.enabled', 'trigger.fired'])
     })
 
+    test('what came while it was disabled does not fire when it is handled later', async () => {
+      const { store, start, fired, idle } = await parts()
+      const { opened, open: release } = gate()
+      const { triggers } = await start([{ id: 'late', on: { event: 'l' }, start: 'third', input: async ({ data }) => {
+        if (data === 1) await opened
+        return data
+      } }])
+      await store.append('l', { type: 'l', data: 1 })
+      await triggers!.disable('late')
+      const { id } = await store.append('l', { type: 'l', data: 2 })
+      await triggers!.enable('late')
+      await store.append('l', { type: 'l', data: 3 })
+      release()
+      await idle('late')
+      const causes = (await fired('late')).map(({ data }) => data.cause)
+      expect(causes).toContain(`l@${(await store.read('l')).at(-1)!.id}`)
+      expect(causes).not.toContain(`l@${id}`)
+    })
+
     test('an input that throws is tried again, then parked, and stops no other event and no other trigger', async () => {
       const { store, start, fired } = await parts()
       let attempts = 0
@@ -222,6 +242,27 @@ export function triggerSuite(name: string, open: (bus: ReturnType<typeof createE
       await until('it has fired', () => seen.length > 0)
       await idle('kept')
       expect(seen.flat()).toEqual([1, 2, 3])
+    })
+
+    test('a window whose run was started before a crash ends where the run says, and what came later is in the next one', async () => {
+      const { store, start, fired, idle } = await parts()
+      const definition: TriggerDefinition = {
+        id: 'cut', on: { event: 'k' }, start: ['second', 'third'], debounce: { wait: 500 }, input: ({ events }) => events!.map(({ data }) => data),
+      }
+      const before = await start([definition])
+      for (const n of [1, 2, 3]) await store.append('k', { type: 'k', data: n })
+      await idle('cut')
+      await before.stop()
+      // As a process leaves it that is killed between the start of the first run and everything else.
+      const [one, two, three] = (await store.feed.read({ subjects: 'k' })).map(({ position, event }) => ({ position, cause: `k@${event.id}` }))
+      const runId = runIdOf('cut', 'second', one!.cause)
+      const trigger = { id: 'cut', cause: one!.cause, kind: 'event', depth: 1, after: null, through: two!.position }
+      await store.append(`nq:flow:${runId}`, { type: 'flow.start', runId, flowName: 'second', trigger, data: { input: [1, 2] } })
+      await start([definition])
+      const history = await until('both have fired', async () => atLeast(2, await fired('cut')), 30_000)
+      expect(history.map(({ data }) => [data.cause, data.events, data.through])).toEqual([[one!.cause, 2, two!.position], [three!.cause, 1, three!.position]])
+      const starts = await Promise.all(history.flatMap(({ data }) => data.runIds).map(id => store.read(`nq:flow:${id}`, { types: ['flow.start'] })))
+      expect(starts.map(log => log.map(({ data }) => data.input))).toEqual([[[1, 2]], [[1, 2]], [[3]], [[3]]])
     })
 
     test('a window whose input throws is given up, and recorded', async () => {
