@@ -1481,8 +1481,9 @@ interface AdaptersConfig<Store extends 'memory' | 'file' | 'redis' = 'memory' | 
     connections?: {
         /** Where Redis is. */
         redis?: RedisConnection;
-        /** The folder that holds `store` and `queue`. Default `.data`. */
+        /** Where files are. */
         file?: {
+            /** The folder that holds `store` and `queue`. Default `.data`. */
             dataDir?: string;
         };
     };

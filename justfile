@@ -23,6 +23,7 @@ check:
     cargo clippy --no-default-features --all-targets -- -D warnings
     npm run lint
     npm run types -- --check
+    npm run options -- --check
 
 # Rust tests, or those that match a name.
 rust *args:

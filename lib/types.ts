@@ -1295,8 +1295,11 @@ export interface AdaptersConfig<
   connections?: {
     /** Where Redis is. */
     redis?: RedisConnection
-    /** The folder that holds `store` and `queue`. Default `.data`. */
-    file?: { dataDir?: string }
+    /** Where files are. */
+    file?: {
+      /** The folder that holds `store` and `queue`. Default `.data`. */
+      dataDir?: string
+    }
   }
 }
 

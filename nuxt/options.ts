@@ -18,7 +18,12 @@ export interface ModuleOptions {
    */
   durability?: 'os' | 'disk'
   /** Topics (globs) that streams on Redis keep, so that `fromBeginning` and `group` work on them. A memory stream keeps `maxLen` events of every topic. */
-  retain?: { topics: string[], maxLen?: number }
+  retain?: {
+    /** Which topics, as globs. */
+    topics: string[]
+    /** Events kept for each topic. */
+    maxLen?: number
+  }
   /** What the file store keeps. Default: everything. */
   retention?: FileStoreOptions['retention']
   /** Trimming of the event streams of the Redis store. */

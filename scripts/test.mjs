@@ -68,6 +68,7 @@ const sections = [
   ['Rust tests', ['cargo', 'test', '--no-default-features', '--no-fail-fast'], fromCargo],
   ['build', [process.execPath, 'scripts/build.mjs']],
   ['types are up to date', [process.execPath, 'scripts/types.mjs', '--check']],
+  ['options are up to date', [process.execPath, 'scripts/options.mjs', '--check']],
   ['tsc', bin('typescript/bin/tsc', '--noEmit')],
   ['eslint', bin('eslint/bin/eslint.js', '.')],
   ['JavaScript tests', ...vitest('js')],
