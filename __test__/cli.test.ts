@@ -1,7 +1,7 @@
 /** The command, as a process, on a directory that a server has open. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { FileStoreAdapter } from 'nvent-native'
 import { BIN, nvent, onTerminal, scratch, serve, start } from './support/cli'
@@ -103,6 +103,43 @@ describe('on a directory that a server has open', () => {
     expect(level).toMatchObject({ 'node': 'ok', 'addon': 'ok', 'directory': 'ok', 'writable': 'ok', 'permissions': 'ok', 'store lock': 'ok', 'store': 'ok', 'queue': 'ok', 'parked': 'warning' })
     expect(rows.find(({ check }) => check === 'store lock').found).toContain(`process ${running.server.child.pid} has it open`)
     expect(await nvent(['doctor', '--dir', files.path('nowhere')])).toMatchObject({ code: 3 })
+  })
+})
+
+describe('on other directories', () => {
+  it('what a killed server left is read, and nothing is said to have it open', async () => {
+    const dir = files.path('killed')
+    const { server } = await serve('file', dir)
+    server.child.kill('SIGKILL')
+    await server.ended
+    expect((await nvent(['runs', '--dir', dir])).rows).toHaveLength(4)
+    expect((await nvent(['jobs', 'order.pay', '--dir', dir, '--status', 'active'])).rows).toMatchObject([{ id: 'run-stuck__pay' }])
+    expect((await nvent(['doctor', '--dir', dir])).rows.find(({ check }) => check === 'store lock').found).toBe('nobody has it open')
+    expect((await nvent(['replay', 'mailer', '--all', '--dir', dir])).rows).toEqual([{ consumer: 'mailer', replayed: 3 }])
+  })
+
+  it('runs are found where nvent itself keeps them', async () => {
+    const dir = files.path('nvent')
+    const store = new FileStoreAdapter({ dataDir: `${dir}/store`, bus: null })
+    await store.index.add('shop:flow:runs:diamond', 'r1', 5, { status: 'completed', startedAt: '2026-01-02T03:04:05.006Z', error: 'cleared \u001b[2J, twice' })
+    await store.append('shop:flow:run:r1', { type: 'flow.start', runId: 'r1', flowName: 'diamond' })
+    await store.close()
+    expect((await nvent(['runs', 'diamond', '--dir', dir])).rows).toMatchObject([{ runId: 'r1', status: 'completed', startedAt: '2026-01-02T03:04:05.006Z' }])
+    // Text is shown, not obeyed.
+    const { stdout } = await onTerminal(['runs', '--dir', dir], 140)
+    expect(stdout).toContain('cleared  [2J, twice')
+    expect(stdout).not.toContain('\u001b[2J')
+    expect((await nvent(['run', 'r1', '--dir', dir])).rows).toMatchObject([{ subject: 'shop:flow:run:r1', flow: 'diamond' }])
+  })
+
+  it('verify exits with 3 where a row is damaged', async () => {
+    const dir = files.path('damaged')
+    const store = new FileStoreAdapter({ dataDir: dir, bus: null })
+    await store.append('s', { type: 't', text: 'as it was written' })
+    await store.close()
+    const file = `${dir}/nvent.db`
+    writeFileSync(file, readFileSync(file, 'latin1').replace('as it was written', 'as it was WRITTEN'), 'latin1')
+    expect(await nvent(['verify', '--dir', dir])).toMatchObject({ code: 3, rows: [{ ok: false, problems: [expect.stringContaining('checksum')] }] })
   })
 })
 
