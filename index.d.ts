@@ -1140,6 +1140,61 @@ interface FlowRun {
         timeout?: number;
     }): Promise<RunEnd>;
 }
+/** A flow of a running registry, as `listFlows` returns it. */
+interface ListedFlow {
+    /** Its name. */
+    id: string;
+    /** Key of the index of its runs. */
+    runIndex: string;
+    /** Subject of its runs, with a place for `{runId}`. */
+    runSubject: string;
+    /** Its steps, the entry first. */
+    steps: Array<{
+        name: string;
+        queue: string;
+        subscribes: string[];
+        emits: string[];
+    }>;
+}
+/** Options of `runState`. */
+interface RunStateOptions {
+    /** Absent: the current store. */
+    store?: StoreAdapter;
+    /** Subject of the run. Absent: as the running registry has it. */
+    subject?: string;
+    /** The id of the last event that counts. Absent: the whole log. An id that the log has not: nothing has happened yet. */
+    until?: string;
+}
+/** What a step of a run does, or waits for. */
+interface StepSnapshot {
+    /** Steps that have not begun are known from the definition of a running registry only. */
+    state: 'waiting' | 'enqueued' | 'active' | 'completed' | 'failed';
+    /** Subscriptions of a waiting step that have not happened. */
+    unmet?: string[];
+    /** Why it failed. */
+    error?: string | null;
+}
+/** The state of a run after an event of its log: what flow wiring decides by. */
+interface RunSnapshot {
+    status: 'running' | 'completed' | 'failed' | 'canceled';
+    flowName?: string;
+    /** Unix time in ms, as the two below. */
+    startedAt?: number;
+    lastActivityAt?: number;
+    completedAt?: number;
+    error?: string;
+    stepCount: number;
+    completedSteps: number;
+    steps: Record<string, StepSnapshot>;
+    /** The first emit of each name. */
+    emits: Record<string, {
+        ts: number;
+        payload: any;
+    }>;
+    /** How often the run was retried. */
+    retries: number;
+    input?: any;
+}
 /** Options of `streamRun`. */
 interface RunStreamOptions {
     /** Absent: the current store. */
@@ -1769,6 +1824,11 @@ declare function shutdown(): Promise<void>;
  */
 declare function defineFlow<Input = any>(id: string, steps: Record<string, StepOptions>): Flow<Input>;
 
+/** Returns the flows of the registries that run in this process. */
+declare function listFlows(): ListedFlow[];
+/** Resolves with the state of a run after the events of its log up to `until`: what flow wiring decided by at that moment. */
+declare function runState(flow: string, runId: string, opts?: RunStateOptions): Promise<RunSnapshot>;
+
 declare function streamRun(runId: string, request: Request, opts?: RunStreamOptions): Promise<Response>;
 
 declare function startFlow<Input = any>(flow: Flow<Input> | string, input: Input, opts?: {
@@ -1811,5 +1871,5 @@ declare function createFlowWiring(opts?: FlowWiringOptions): Wiring & {
 };
 declare function createWiringRegistry(opts?: WiringRegistryOptions): WiringRegistry;
 
-export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, defineFlow, deleteRun, getEventBus, handleWebhook, isStreamGap, metrics, retryRun, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions, BusEvent, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventData, EventFields, EventIterateOptions, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedIterateOptions, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedTrigger, MemoryStreamOptions, MessagesOptions, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };
+export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, defineFlow, deleteRun, getEventBus, handleWebhook, isStreamGap, listFlows, metrics, retryRun, runState, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
+export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions, BusEvent, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventData, EventFields, EventIterateOptions, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedIterateOptions, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedFlow, ListedTrigger, MemoryStreamOptions, MessagesOptions, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunSnapshot, RunStateOptions, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StepSnapshot, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };

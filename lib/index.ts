@@ -5,6 +5,7 @@ export {
   createAdapters, setAdapters, shutdown, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter,
 } from './factory'
 export { defineFlow } from './flow/define'
+export { listFlows, runState } from './flow/inspect'
 export { streamRun } from './flow/run-stream'
 export { cancelFlow, deleteRun, retryRun, startFlow } from './flow/runs'
 export { metrics } from './metrics'

@@ -193,6 +193,11 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     return { ...this.counters, running: this.attempts.size, workers: this.workers.size, handlerErrors: this.warnings.count }
   }
 
+  /** Returns the names of the queues that have a worker in this process. @internal */
+  queues(): string[] {
+    return [...new Set([...this.workers.keys()].map(key => JSON.parse(key)[0] as string))]
+  }
+
   /** Workers of queues that have none yet wait for `startProcessingQueue`, until they are released. @internal */
   holdWorkers(isHeld: boolean): void {
     this.native.holdWorkers(isHeld)

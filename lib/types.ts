@@ -941,6 +941,57 @@ export interface FlowRun {
   result(opts?: { signal?: AbortSignal, timeout?: number }): Promise<RunEnd>
 }
 
+/** A flow of a running registry, as `listFlows` returns it. */
+export interface ListedFlow {
+  /** Its name. */
+  id: string
+  /** Key of the index of its runs. */
+  runIndex: string
+  /** Subject of its runs, with a place for `{runId}`. */
+  runSubject: string
+  /** Its steps, the entry first. */
+  steps: Array<{ name: string, queue: string, subscribes: string[], emits: string[] }>
+}
+
+/** Options of `runState`. */
+export interface RunStateOptions {
+  /** Absent: the current store. */
+  store?: StoreAdapter
+  /** Subject of the run. Absent: as the running registry has it. */
+  subject?: string
+  /** The id of the last event that counts. Absent: the whole log. An id that the log has not: nothing has happened yet. */
+  until?: string
+}
+
+/** What a step of a run does, or waits for. */
+export interface StepSnapshot {
+  /** Steps that have not begun are known from the definition of a running registry only. */
+  state: 'waiting' | 'enqueued' | 'active' | 'completed' | 'failed'
+  /** Subscriptions of a waiting step that have not happened. */
+  unmet?: string[]
+  /** Why it failed. */
+  error?: string | null
+}
+
+/** The state of a run after an event of its log: what flow wiring decides by. */
+export interface RunSnapshot {
+  status: 'running' | 'completed' | 'failed' | 'canceled'
+  flowName?: string
+  /** Unix time in ms, as the two below. */
+  startedAt?: number
+  lastActivityAt?: number
+  completedAt?: number
+  error?: string
+  stepCount: number
+  completedSteps: number
+  steps: Record<string, StepSnapshot>
+  /** The first emit of each name. */
+  emits: Record<string, { ts: number, payload: any }>
+  /** How often the run was retried. */
+  retries: number
+  input?: any
+}
+
 /** Options of `streamRun`. */
 export interface RunStreamOptions {
   /** Absent: the current store. */

@@ -69,6 +69,11 @@ export class FlowRuntime {
     return this.flows.get(id)
   }
 
+  /** Returns the definitions. */
+  list(): FlowDefinition[] {
+    return [...this.flows.values()]
+  }
+
   subject(flowName: string, runId: string): string {
     return this.subjects.run.replaceAll('{runId}', () => runId).replaceAll('{flowName}', () => flowName)
   }

@@ -174,7 +174,7 @@ interface Addon {
     verify(secrets: string[], id: string, timestamp: number, body: Buffer, signature: string): boolean
   }
   NativeCoordinator: new (bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, stream: NativeStream | null, target: number, options: string) => NativeWiring
-  NativeFlowWiring: { checkFlows(flows: string): void } & (new (
+  NativeFlowWiring: { checkFlows(flows: string): void, stateOf(flow: string | null, events: string): string } & (new (
     bridge: NativeBridge, bus: NativeBus, store: NativeStore | null, storeTarget: number,
     queue: NativeQueue | null, queueTarget: number, options: string,
   ) => NativeWiring & {

@@ -24,6 +24,7 @@ use crate::stream::Message;
 use crate::time::system_clock;
 use crate::wiring::channels::{ChannelDefinition, ChannelOptions};
 use crate::wiring::coordinator::{CONSUMER, CoordinatorOptions, CoordinatorStats, FeedCoordinator, StreamCoordinator};
+use crate::wiring::flow::reducer::snapshot_of;
 use crate::wiring::flow::{self, FlowJob, FlowOptions, FlowParts, FlowQueue, FlowStore, FlowWiring};
 use crate::wiring::{Publisher, Wiring};
 
@@ -377,6 +378,12 @@ impl NativeFlowWiring {
     #[napi]
     pub fn check_flows(flows: String) -> napi::Result<()> {
         guard(|| FlowWiring::check_flows(&flows))
+    }
+
+    /// Returns the state of a run after events, a JSON array, as JSON.
+    #[napi]
+    pub fn state_of(flow: Option<String>, events: String) -> napi::Result<String> {
+        guard(|| Ok(to_json(&snapshot_of(flow.as_deref(), &events)?).to_string()))
     }
 
     /// Replaces the flow definitions with those of a JSON array.

@@ -25,6 +25,10 @@ use crate::event::EventId;
 use crate::json::{self, Json, Object};
 use crate::wiring::flow::definition::{FlowDefinition, Sources, Step};
 
+mod snapshot;
+
+pub use snapshot::snapshot_of;
+
 /// The status of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
