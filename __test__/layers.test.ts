@@ -58,3 +58,10 @@ it('only the boundary names napi', () => {
 it('the TypeScript face does not import the Nuxt module', () => {
   expect(sources('lib', '.ts').filter(file => /from '\.\.\/(nuxt|__test__|examples)/.test(read(file)))).toEqual([])
 })
+
+it('the page of the inspector imports nothing of this repository but itself', () => {
+  const files = [...sources('inspector', '.ts'), ...sources('inspector', '.vue')]
+  expect(files.length).toBeGreaterThan(5)
+  const imported = files.flatMap(file => [...read(file).matchAll(/ from '([^']+)'/g)].map(([, name]) => name!))
+  expect(imported.filter(name => !/^(vue$|@tanstack\/|\.\.?\/)/.test(name) || /\.\.\/(lib|nuxt|dist)\//.test(name))).toEqual([])
+})

@@ -6,7 +6,7 @@
  */
 import { addImports, addServerHandler, addServerImports, addTypeTemplate, createResolver, defineNuxtModule, hasNuxtModule, resolveModule, resolvePath, useLogger } from 'nuxt/kit'
 import type { Nuxt, NuxtHooks, NuxtModule } from 'nuxt/schema'
-import { existsSync, realpathSync } from 'node:fs'
+import { existsSync, readFileSync, realpathSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { withDefaults } from './options.js'
@@ -50,6 +50,7 @@ const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
       if (options.metrics) await addMetrics(nuxt, options, resolve)
       if (!withNvent) await addTriggers(nuxt, options, resolve)
       if (!withNvent) await addServerFile(nuxt, 'webhooks', options.webhooks)
+      if (options.inspector ?? nuxt.options.dev) await addInspector(nuxt, built, resolve)
 
       nuxt.hook('nitro:config', (nitro: NitroConfig) => {
         // First of all plugins: nvent asks for adapters inside the first of its own.
@@ -112,6 +113,37 @@ async function addMetrics(nuxt: Nuxt, { metrics, realtime }: ModuleOptions, reso
   nuxt.hook('nitro:config', (nitro: NitroConfig) => {
     nitro.virtual = { ...nitro.virtual, '#nvent-native/metrics': authorizeOf(file) }
   })
+}
+
+/** Mounts the inspector, whose page becomes a part of the server, and adds it to Nuxt DevTools. */
+async function addInspector(nuxt: Nuxt, { options: { inspector, realtime }, section, withNvent }: BuiltConfig, resolve: (path: string) => string) {
+  const { authorize, ...unknown } = typeof inspector === 'object' ? inspector : {}
+  const [wrong] = Object.keys(unknown)
+  if (wrong !== undefined) throw new Error(`nvent-native, in nuxt.config: nventNative.inspector.${wrong} is not an option: Known: authorize`)
+  if (authorize !== undefined && typeof authorize !== 'string') throw new Error(`nvent-native, in nuxt.config: nventNative.inspector.authorize is ${JSON.stringify(authorize)}, but must be a string`)
+  const file = await serverFile('inspector.authorize', authorize)
+  const path = `${basePath(realtime)}/inspector`
+  for (const route of [path, `${path}/**`]) addServerHandler({ route, handler: resolve('./runtime/inspector/handler') })
+  // Not as text: Nitro replaces `typeof window` and the like also within it.
+  const asset = (file: string) => `Buffer.from('${readFileSync(resolve(`./inspector/${file}`), 'base64')}', 'base64').toString()`
+  const prefix = withNvent ? section.store?.prefix ?? 'nvent' : undefined
+  nuxt.hook('nitro:config', (nitro: NitroConfig) => {
+    nitro.virtual = {
+      ...nitro.virtual,
+      '#nvent-native/inspector': [
+        authorizeOf(file),
+        `export const path = ${JSON.stringify(path)}`,
+        `export const prefix = ${JSON.stringify(prefix)}`,
+        `export const script = ${asset('app.js')}`,
+        `export const style = ${asset('app.css')}`,
+      ].join('\n'),
+    }
+  })
+  // The hook of Nuxt DevTools, which may not be installed.
+  nuxt.hook('devtools:customTabs' as never, ((tabs: object[]) => {
+    const src = `${nuxt.options.app.baseURL.replace(/\/$/, '')}${path}`
+    tabs.push({ name: 'nvent', title: 'nvent', icon: 'carbon:flow', category: 'server', view: { type: 'iframe', src } })
+  }) as never)
 }
 
 /** Returns where the routes of this module are mounted. */

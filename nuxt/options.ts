@@ -60,6 +60,13 @@ export interface ModuleOptions {
    */
   webhooks?: string
   /**
+   * A page that shows runs, jobs and consumers, at `{realtime.path}/inspector`, and as a tab of Nuxt DevTools. `authorize` is a
+   * server file whose default export decides who may see and use it: `(event) => boolean | Promise<boolean>`. Without it every
+   * request is answered with 403, except in development.
+   * @default true in development, false in a build
+   */
+  inspector?: boolean | { authorize?: string }
+  /**
    * How long requests wait while the server starts, in ms: for a data directory that another process has still locked, or
    * for Redis. Later requests that use an adapter are answered with 503 until it is open; the server goes on trying.
    * @default 10000

@@ -50,6 +50,7 @@ export const moduleSchema = {
   metrics: new Leaf(['boolean', 'object']),
   triggers: text,
   webhooks: text,
+  inspector: new Leaf(['boolean', 'object']),
 } satisfies SchemaOf<ModuleOptions>
 
 /** `nvent` in nuxt.config. */

@@ -14,7 +14,7 @@ const flags = new Set(process.argv.slice(2))
 if (!flags.has('--js')) buildAddon(flags.has('--debug') ? 'debug' : 'release')
 await buildFace()
 await buildCommand()
-buildNuxt()
+await buildNuxt()
 
 function buildAddon(profile) {
   const found = spawnSync('cargo', ['--version'])
@@ -59,8 +59,43 @@ async function buildCommand() {
   })
 }
 
-function buildNuxt() {
+async function buildNuxt() {
   if (!existsSync('nuxt/tsconfig.json')) return
   rmSync('dist/nuxt', { recursive: true, force: true })
   run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'nuxt'])
+  await buildInspector()
+}
+
+/** Writes the names of the packages that the bundle contains: the notices have their licences. */
+function bundledPackages() {
+  return {
+    name: 'bundled-packages',
+    generateBundle(_, bundle) {
+      const modules = Object.values(bundle).flatMap(({ moduleIds = [] }) => moduleIds)
+      const names = modules.flatMap(id => /.*[\\/]node_modules[\\/]((?:@[^\\/]+[\\/])?[^\\/]+)/.exec(id)?.[1]?.replaceAll('\\', '/') ?? [])
+      this.emitFile({ type: 'asset', fileName: 'packages.json', source: JSON.stringify([...new Set(names)].sort()) })
+    },
+  }
+}
+
+/** One script and one style, which the module makes part of a server: whoever uses it installs nothing for it. */
+async function buildInspector() {
+  const [{ build }, { default: vue }] = await Promise.all([import('vite'), import('@vitejs/plugin-vue')])
+  await build({
+    configFile: false,
+    logLevel: 'warn',
+    root: 'inspector',
+    plugins: [vue(), bundledPackages()],
+    define: { __VUE_OPTIONS_API__: 'false', __VUE_PROD_DEVTOOLS__: 'false', __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: 'false' },
+    build: {
+      outDir: '../dist/nuxt/inspector',
+      emptyOutDir: true,
+      modulePreload: false,
+      cssCodeSplit: false,
+      rollupOptions: {
+        input: 'inspector/main.ts',
+        output: { entryFileNames: 'app.js', assetFileNames: 'app[extname]', codeSplitting: false },
+      },
+    },
+  })
 }

@@ -29,13 +29,15 @@ export function linkedCrates() {
     .sort((a, b) => a.name.localeCompare(b.name) || a.version.localeCompare(b.version))
 }
 
-/** Returns the npm packages that are bundled into the command, as crates are described. */
+/** Returns the npm packages that are bundled into the command and the inspector's page, as crates are described. */
 export function bundledPackages() {
   const { metafile } = buildSync({
     absWorkingDir: root, entryPoints: ['lib/cli/main.ts'], bundle: true, write: false, metafile: true, format: 'cjs', platform: 'node', target: 'node20',
     external: ['*.node', 'nvent-native-*', '@opentelemetry/api'],
   })
-  const dirs = new Set(Object.keys(metafile.inputs).flatMap(file => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file)?.[0] ?? []))
+  // As scripts/build.mjs has written them down.
+  const ofPage = JSON.parse(readFileSync(join(root, 'dist/nuxt/inspector/packages.json'), 'utf8')).map(name => `node_modules/${name}`)
+  const dirs = new Set([...Object.keys(metafile.inputs).flatMap(file => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file)?.[0] ?? []), ...ofPage])
   return [...dirs].map((dir) => {
     const manifest = join(root, dir, 'package.json')
     const { name, version, license, repository } = JSON.parse(readFileSync(manifest, 'utf8'))
@@ -79,7 +81,7 @@ export function notices(crates, packages = []) {
     ...packages.length === 0
       ? []
       : [
-          '', 'These npm packages are bundled into the command (dist/cli.cjs):', '', '| package | version | licence |', '|---|---|---|',
+          '', 'These npm packages are bundled into the command (dist/cli.cjs) and the page of the inspector (dist/nuxt/inspector):', '', '| package | version | licence |', '|---|---|---|',
           ...packages.map(({ name, version, license, repository }) => `| ${repository ? `[${name}](${repository})` : name} | ${version} | ${license} |`),
         ],
     ...[...texts.values()].flatMap(({ text, crates }) => ['', `## ${crates.join(', ')}`, '', '```text', text.replaceAll('```', '\'\'\''), '```']),

@@ -1,6 +1,8 @@
 /// <reference lib="dom" />
 import { createHmac } from 'node:crypto'
 import { existsSync } from 'node:fs'
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import parse from 'parse-prometheus-text-format'
 import { chromium, type Browser, type Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -105,6 +107,13 @@ describe('a run in a browser', () => {
     expect(run).toMatchObject({ type: 'flow.start', data: { input: { n: 1 } }, trigger: { id: 'count', cause: 'm1', kind: 'webhook' } })
   }, SLOW)
 
+  test('a build has no inspector unless it is asked for', async () => {
+    const files = await readdir(join(built.home, 'app'), { recursive: true, withFileTypes: true })
+    const texts = await Promise.all(files.filter(file => file.isFile() && file.name.endsWith('.mjs')).map(file => readFile(join(file.parentPath, file.name), 'utf8')))
+    expect(texts.some(text => text.includes('/_nvent/runs'))).toBe(true)
+    expect(texts.filter(text => text.includes('/_nvent/inspector'))).toEqual([])
+  })
+
   test('a page that is open does not keep the server from ending', async () => {
     const page = await open('nobody')
     await page.waitForSelector('main[data-connected=true]')
@@ -115,13 +124,16 @@ describe('a run in a browser', () => {
   }, SLOW)
 })
 
-test('without a file that decides, a built server lets nobody follow a run or read metrics', async () => {
-  const app = await App.create('realtime', { config: '{ modules: [\'nvent-native\'], nventNative: { realtime: {}, metrics: true }, nvent: { store: { adapter: \'memory\' }, queue: { adapter: \'memory\' } } }' })
+test('without a file that decides, a built server lets nobody follow a run, read metrics or see the inspector', async () => {
+  const app = await App.create('realtime', { config: '{ modules: [\'nvent-native\'], nventNative: { realtime: {}, metrics: true, inspector: true }, nvent: { store: { adapter: \'memory\' }, queue: { adapter: \'memory\' } } }' })
   const built = await app.build()
   const server = await built.start()
   try {
-    expect((await fetch(new URL('/_nvent/runs/any/events', server.url))).status).toBe(403)
-    expect((await fetch(new URL('/_nvent/metrics', server.url))).status).toBe(403)
+    for (const path of ['runs/any/events', 'metrics', 'inspector', 'inspector/', 'inspector/app.js', 'inspector/api/overview', 'inspector/api/live']) {
+      expect((await fetch(new URL(`/_nvent/${path}`, server.url))).status, path).toBe(403)
+    }
+    const headers = { 'content-type': 'application/json', 'sec-fetch-site': 'same-origin' }
+    expect((await fetch(new URL('/_nvent/inspector/api/run/cancel', server.url), { method: 'POST', headers, body: '{}' })).status).toBe(403)
   }
   finally {
     await server.stop('SIGKILL')
