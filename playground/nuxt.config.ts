@@ -6,8 +6,11 @@ export default defineNuxtConfig({
 
   // The embedded default: the store and the queue are files in .data, the stream is in memory.
   nvent: {
-    queue: { defaultJobOptions: { attempts: 3, backoff: { type: 'exponential', delay: 400 } } },
     wiring: { streamCoordinator: { enableClientMessages: true } },
+  },
+  nventNative: {
+    realtime: { authorize: '~~/server/utils/may-follow' },
+    inspector: { authorize: '~~/server/utils/may-follow' },
   },
 
   app: {

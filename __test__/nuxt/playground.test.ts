@@ -6,9 +6,10 @@ import { tmpdir } from 'node:os'
 import { chromium, type BrowserContext, type Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { App, type Built, type Server } from './app.js'
+import { chromiumPath, FLAGS } from './browser.js'
+import { inspector } from './inspector.js'
 
 const PLAYGROUND = fileURLToPath(new URL('../../playground', import.meta.url))
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 
 describe('the playground in a browser', () => {
   let app: App, built: Built, server: Server, profile: string, browser: BrowserContext, page: Page
@@ -75,6 +76,33 @@ describe('the playground in a browser', () => {
     expect(await page.textContent('[data-start=many]')).toBe('Start 70')
   }, 60_000)
 
+  test('a run is opened: its steps as bars, its events, its error; it is started again and completes', async () => {
+    await page.click('[data-start=declined]')
+    await page.waitForSelector('.run[data-status=failed]')
+    await page.locator('.run[data-status=failed] .head').click()
+    await page.waitForSelector('.timeline[data-status=failed]')
+    expect(await page.textContent('.timeline .error')).toBe('The card was declined')
+    expect(await page.locator('.timeline .step b.step-failed').count()).toBe(3)
+    expect(await page.locator('.timeline .step b.step-completed').count()).toBe(2)
+    await page.locator('.timeline summary').click()
+    await page.locator('.timeline ol button').last().click()
+    expect(await page.textContent('.timeline pre')).toContain('flow.failed')
+    await page.click('[data-act=retry]')
+    await page.waitForSelector('.timeline[data-status=completed]')
+    expect(await page.locator('.timeline .step b.step-completed').count()).toBe(5)
+    await page.locator('.run[aria-expanded=true], .head[aria-expanded=true]').click()
+    await completed(page, 4)
+  }, 60_000)
+
+  test('a run is cancelled', async () => {
+    await page.click('[data-start=one]')
+    await page.locator('.run[data-status=running] .head').click()
+    await page.click('[data-act=cancel]')
+    await page.waitForSelector('.run[data-status=canceled]')
+    await page.waitForSelector('.timeline[data-status=canceled]')
+    await page.locator('.head[aria-expanded=true]').click()
+  }, 60_000)
+
   test('while the server is away the page says so; when it is back, the page is too, with every order', async () => {
     const before = await runs(page)
     const { port } = server
@@ -93,14 +121,21 @@ describe('the playground in a browser', () => {
   test('a hundred orders, the server killed in the middle: each is completed exactly once', async () => {
     await page.locator('#many').fill('100')
     await page.click('[data-start=many]')
+    await page.locator('.run[data-status=running] .head').first().click()
+    await page.waitForSelector('.timeline .step')
     await page.waitForSelector('[data-step=ship].lit')
     await server.stop('SIGKILL')
     await page.waitForSelector('[data-connection=away]')
     server = await built.start({ PORT: server.port })
-    await page.waitForFunction(() => document.querySelector('[data-total=completed]')?.textContent === '103' && document.querySelector('[data-total=running]')?.textContent === '0', undefined, { timeout: 60_000 })
+    await page.waitForFunction(() => document.querySelector('[data-total=completed]')?.textContent === '104' && document.querySelector('[data-total=running]')?.textContent === '0', undefined, { timeout: 60_000 })
     const all = await server.get<{ id: string, status: string }[]>('/api/runs?limit=200')
-    expect(all).toHaveLength(103)
-    for (const { id } of all) {
+    expect(all).toHaveLength(105)
+    // The page has ended right by itself, also the run that is open.
+    await page.waitForSelector('.timeline[data-status=completed]')
+    expect(await page.locator('.timeline .step b.step-completed').count()).toBe(5)
+    expect(await page.locator('.run[data-status=completed]').count()).toBe(20)
+    for (const { id, status } of all) {
+      if (status === 'canceled') continue
       const events = await server.get<{ type: string, step?: string }[]>(`/api/runs/${id}`)
       expect(events.filter(event => event.type === 'flow.completed'), id).toHaveLength(1)
       const steps = events.filter(event => event.type === 'step.completed').map(event => event.step)
@@ -120,6 +155,8 @@ describe('the playground in a browser', () => {
     expect(await background()).toBe(light)
   }, 60_000)
 
+  inspector(() => built)
+
   async function open() {
     const page = await browser.newPage()
     page.on('pageerror', error => errors.push(error.message))
@@ -131,15 +168,3 @@ describe('the playground in a browser', () => {
   const runs = (page: Page) => page.locator('.run').evaluateAll(list => list.map(run => [run.getAttribute('data-run'), run.getAttribute('data-status')]))
   const completed = (page: Page, count: number) => page.waitForFunction(count => document.querySelectorAll('.run[data-status=completed]').length === count, count)
 })
-
-/** Debian's chromium, or Chrome, from the PATH. */
-async function chromiumPath() {
-  const { access, constants } = await import('node:fs/promises')
-  for (const folder of process.env.PATH!.split(':')) {
-    for (const name of ['chromium', 'chromium-browser', 'google-chrome']) {
-      const path = join(folder, name)
-      if (await access(path, constants.X_OK).then(() => true, () => false)) return path
-    }
-  }
-  throw new Error('These tests need Chromium on the PATH: apt-get install chromium')
-}

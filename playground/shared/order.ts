@@ -1,26 +1,15 @@
-/** The flow that the page shows: what the server runs and the page draws. */
-import type { FlowDefinition } from 'nvent-native/native'
-
+/** What the server and the page agree on. */
 export const FLOW = 'order'
 export const STEPS = ['validate', 'charge', 'reserve', 'ship', 'notify'] as const
 export type Step = typeof STEPS[number]
 
-/** Charging and reserving run side by side; shipping waits for both. */
-export const orderFlow: FlowDefinition = {
-  id: FLOW,
-  entry: { step: 'validate', queue: 'orders', emits: ['order.valid'] },
-  steps: {
-    charge: { queue: 'orders', subscribes: ['order.valid'], emits: ['order.paid'] },
-    reserve: { queue: 'orders', subscribes: ['order.valid'], emits: ['stock.reserved'] },
-    ship: { queue: 'orders', subscribes: ['order.paid', 'stock.reserved'], emits: ['order.shipped'] },
-    notify: { queue: 'orders', subscribes: ['order.shipped'] },
-  },
-}
+/** An order, as it comes in. The bank declines the first three attempts on a card that is `declined`. */
+export interface Order { card?: 'declined' }
 
 export type RunStatus = 'running' | 'completed' | 'failed' | 'canceled'
 export type StepState = 'waiting' | 'active' | 'retrying' | 'done' | 'failed'
 
-/** A run in the index; one that is under way with its events so far. */
+/** A run in the index; one that has not completed with its events. */
 export interface RunSummary {
   id: string
   status: RunStatus

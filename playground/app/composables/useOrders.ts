@@ -1,5 +1,5 @@
 /** The page's view of the orders: loaded from the index, updated by server-sent events. */
-import { STEPS, type RunEvent, type RunStatus, type RunSummary, type Sample, type Stats, type Step, type StepState } from '#shared/order'
+import { STEPS, type Order, type RunEvent, type RunStatus, type RunSummary, type Sample, type Stats, type Step, type StepState } from '#shared/order'
 
 export interface Run {
   id: string
@@ -94,10 +94,10 @@ export function useOrders() {
     delay = Math.min(delay * 1.5, 3000)
   }
 
-  async function start(count: number) {
+  async function start(count: number, card?: Order['card']) {
     busy.value = true
     try {
-      await $fetch('/api/orders', { method: 'POST', body: { count } })
+      await $fetch('/api/orders', { method: 'POST', body: { count, card } })
     }
     catch {
       onDisconnect()
@@ -134,9 +134,15 @@ function apply(runs: Map<string, Run>, { runId, type, ts, step }: RunEvent) {
     case 'step.failed': return set('failed')
     case 'step.retry': return set('retrying')
     case 'step.completed': return set('done')
+    case 'flow.retry':
+      for (const step of STEPS) if (run.steps[step] === 'failed') run.steps[step] = 'waiting'
+      run.status = 'running'
+      run.completedAt = undefined
+      return
     case 'flow.completed':
     case 'flow.failed':
-      run.status = type === 'flow.completed' ? 'completed' : 'failed'
+    case 'flow.cancel':
+      run.status = type === 'flow.completed' ? 'completed' : type === 'flow.failed' ? 'failed' : 'canceled'
       run.completedAt = ts
   }
 }

@@ -1,13 +1,18 @@
 import type { Adapters, EventRecord, StreamEvent, Wiring } from 'nvent-native/native'
-import { FLOW, type RunEvent, type RunStatus, type Sample, type Stats } from '#shared/order'
+import type { RunEvent, RunStatus, Sample, Stats } from '#shared/order'
 
 type Listener = (message: { event: 'flow', data: RunEvent[] } | { event: 'stats', data: Stats } | { event: 'reload', data?: undefined }) => void
 
 const HISTORY = 90
+const STATUSES: RunStatus[] = ['running', 'completed', 'failed', 'canceled']
 const listeners = new Set<Listener>()
 const samples: Sample[] = []
-const totals: Record<RunStatus, number> = { running: 0, completed: 0, failed: 0, canceled: 0 }
 const boot = crypto.randomUUID()
+/** Counting reads every run: afterwards it rests for so many times what it took. */
+const COUNT_REST = 20
+
+let totals: Stats['totals'] = { running: 0, completed: 0, failed: 0, canceled: 0 }
+let countAgainAt = 0
 
 let latencies: number[] = []
 let pending: RunEvent[] = []
@@ -15,17 +20,10 @@ let seconds = { events: 0, flows: 0 }
 
 /** Collects what the page shows from the client channel; one subscription serves every open page. */
 export async function startMonitor({ store, stream, queue, wiring }: Adapters & { wiring: Wiring & { stats(): any } }) {
-  await countRuns(store)
   await stream.subscribe(`client:flow:*`, ({ type, data }: StreamEvent) => {
     // Events may have been missed: the pages load anew, from the store.
     if (type === 'stream.gap') send({ event: 'reload' })
     else observe(data.event)
-  })
-  await stream.subscribe(`client:ui:flow:${FLOW}`, async ({ type, data }: StreamEvent) => {
-    if (type === 'stream.gap') return countRuns(store)
-    totals[data.status as RunStatus]++
-    if (data.status !== 'running') totals.running--
-    if (data.status === 'completed') seconds.flows++
   })
 
   const flush = setInterval(() => {
@@ -37,7 +35,7 @@ export async function startMonitor({ store, stream, queue, wiring }: Adapters & 
     seconds = { events: 0, flows: 0 }
     samples.push(sample)
     samples.splice(0, samples.length - HISTORY)
-    const { waiting, active } = await queue.getJobCounts('orders')
+    const [{ waiting, active }] = await Promise.all([queue.getJobCounts('orders'), countRuns(store)])
     send({ event: 'stats', data: {
       boot,
       channels: wiring.stats().streamCoordinator.routed,
@@ -56,11 +54,12 @@ export async function startMonitor({ store, stream, queue, wiring }: Adapters & 
   }
 }
 
-/** Counts the runs of each status in the index. */
 async function countRuns(store: Adapters['store']) {
-  const runs = await store.index.read(INDEX, { limit: 1_000_000 })
-  for (const status in totals) totals[status as RunStatus] = 0
-  for (const run of runs) totals[run.metadata.status as RunStatus]++
+  if (Date.now() < countAgainAt) return
+  const begin = Date.now()
+  const counts = await Promise.all(STATUSES.map(status => store.index.count(INDEX, { filter: { status } })))
+  totals = Object.fromEntries(STATUSES.map((status, i) => [status, counts[i]])) as Stats['totals']
+  countAgainAt = Date.now() + (Date.now() - begin) * COUNT_REST
 }
 
 export const recentSamples = (): Sample[] => samples
@@ -76,7 +75,8 @@ function send(message: Parameters<Listener>[0]) {
 
 function observe(event: EventRecord) {
   seconds.events++
-  if (event.sentAt) latencies.push(preciseNow() - event.sentAt)
+  if (event.type === 'flow.completed') seconds.flows++
+  if (event.type === 'emit') latencies.push(preciseNow() - event.data.payload.sentAt)
   pending.push(toRunEvent(event))
 }
 

@@ -10,6 +10,6 @@ export default defineEventHandler(async (event): Promise<RunSummary[]> => {
     status: metadata.status,
     startedAt: metadata.startedAt ?? score,
     completedAt: metadata.completedAt,
-    events: metadata.status === 'running' ? (await store.read(subjectOf(id))).map(toRunEvent) : undefined,
+    events: metadata.status === 'completed' ? undefined : (await store.read(subjectOf(id))).map(toRunEvent),
   })))
 })

@@ -1,0 +1,2 @@
+/** Everybody may follow the orders of the playground. */
+export default () => true
