@@ -25,6 +25,8 @@ export function debug(format: string, ...values: unknown[]): void {
   }
   lines += 1
   if (lines > MAX_LINES) {
+    // Only now: a listener of the process keeps the context that loaded this.
+    if (omitted === 0) process.off('exit', atExit).once('exit', atExit)
     omitted += 1
     return
   }
@@ -34,6 +36,6 @@ export function debug(format: string, ...values: unknown[]): void {
 }
 
 /** Prints how many lines were left out at the end, which no later line says. */
-process.once('exit', () => {
+function atExit(): void {
   if (omitted > 0) print('%d lines were left out: more than %d in a second', omitted, MAX_LINES)
-})
+}

@@ -4,15 +4,42 @@ type Kind = 'calls' | 'completed' | 'deliveries' | 'warnings'
 
 const takers = new Map<Kind, () => void>()
 
-/** The bridge of this environment. Wakes JavaScript when native threads have something for it. */
-export const bridge = new addon.Bridge(() => {
+function wake(): void {
   bridge.clearNotified()
   takers.get('calls')?.()
   // Before deliveries: whoever awaits a subscription registers its handler first.
   takers.get('completed')?.()
   takers.get('deliveries')?.()
   takers.get('warnings')?.()
-})
+}
+
+/**
+ * The bridge of this environment. Wakes JavaScript when native threads have something for it. Native code holds the function
+ * weakly, so it lives as long as the bridge: a context that loaded the package can be collected when nothing is open in it.
+ */
+export const bridge = Object.assign(new addon.Bridge(wake), { wake })
+
+const LONGEST = 0x7FFF_FFFF
+let open = 0
+let timer: NodeJS.Timeout | undefined
+
+/** Keeps this context in memory, until as many calls of `release`: native code has something to call in it. */
+export function hold(): void {
+  if (open === 0) timer = setInterval(() => {}, LONGEST).unref()
+  open += 1
+}
+
+/** Ends what `hold` began. */
+export function release(): void {
+  open -= 1
+  if (open === 0) clearInterval(timer)
+}
+
+/** Keeps the process alive, and so this context. Returns a function that ends it. */
+export function keepAlive(): () => void {
+  const timer = setInterval(() => {}, LONGEST)
+  return () => clearInterval(timer)
+}
 
 /** Registers what takes one kind of thing from the bridge. */
 export function onWake(kind: Kind, take: () => void): void {

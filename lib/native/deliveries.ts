@@ -1,5 +1,5 @@
 import { toPromise } from '../errors'
-import { bridge, onWake } from './bridge'
+import { bridge, hold, onWake, release } from './bridge'
 
 /** `shared`: whether more than one subscriber gets it. */
 type Delivery = [topic: string, message: any, shared?: boolean]
@@ -124,6 +124,7 @@ export function onDelivery(
   handle: (message: any, topic: string) => unknown,
   failed: (error: unknown) => void,
 ): void {
+  hold()
   subscribers.set(id, { handle, failed, serial, waiting: [], busy: false })
   bridge.resume(id, true)
 }
@@ -133,6 +134,7 @@ export function offDelivery(id: number): void {
   const subscriber = subscribers.get(id)
   if (!subscriber) return
   subscribers.delete(id)
+  release()
   buses.delete(id)
   subscriber.waiting.length = 0
   bridge.remove(id, subscriber.busy)

@@ -1,7 +1,7 @@
 import { beginCall, noteCall } from '../activity'
 import { fromNative, NventError, rethrown } from '../errors'
 import type { Reply } from './addon'
-import { bridge, onWake } from './bridge'
+import { bridge, keepAlive, onWake } from './bridge'
 import { flushBuses } from './deliveries'
 
 interface PendingOperation { resolve: (value: any) => void, reject: (error: unknown) => void, onAnswer: (() => void) | undefined }
@@ -9,7 +9,7 @@ interface PendingOperation { resolve: (value: any) => void, reject: (error: unkn
 const pending = new Map<number, PendingOperation>()
 
 // The native side never keeps the process alive. While an operation is under way, which ends, this does.
-const keepAlive = setInterval(() => {}, 0x7FFFFFFF).unref()
+let allAnswered: (() => void) | undefined
 
 onWake('completed', () => {
   const batch = bridge.takeCompleted()
@@ -30,7 +30,10 @@ onWake('completed', () => {
     if (rows[i + 1] === 1) operation.resolve(rows[i + 2])
     else operation.reject(rows[i + 2] instanceof Error ? rows[i + 2] : fromNative(rows[i + 2]))
   }
-  if (pending.size === 0) keepAlive.unref()
+  if (pending.size === 0) {
+    allAnswered?.()
+    allAnswered = undefined
+  }
 })
 
 /** Parses the rows of a batch one by one, where it is no JSON as a whole: a row that is not fails its own call only. */
@@ -79,7 +82,7 @@ export function call<T>(method: () => Reply, isStoreCall = false): T | Promise<T
     process.nextTick(endTurn)
   }
   return new Promise<T>((resolve, reject) => {
-    if (pending.size === 0) keepAlive.ref()
+    allAnswered ??= keepAlive()
     pending.set(reply, { resolve, reject, onAnswer: beginCall(isStoreCall) })
   })
 }

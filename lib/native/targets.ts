@@ -1,5 +1,5 @@
 import { describeError } from '../errors'
-import { bridge, onWake } from './bridge'
+import { bridge, hold, onWake, release } from './bridge'
 
 /** Calls of methods of JavaScript objects, such as an application's own stream, by native code. */
 
@@ -16,12 +16,13 @@ onWake('calls', () => {
 export function registerTarget(target: object): number {
   lastTarget += 1
   targets.set(lastTarget, target)
+  hold()
   return lastTarget
 }
 
 /** Ends what `registerTarget` began. */
 export function releaseTarget(target: number): void {
-  targets.delete(target)
+  if (targets.delete(target)) release()
 }
 
 /** Calls a method. Its value crosses only where it `returns` one that is read. */

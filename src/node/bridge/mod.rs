@@ -18,6 +18,7 @@ mod warnings;
 
 use std::sync::Arc;
 
+use napi::Env;
 use napi::bindgen_prelude::Function;
 use napi_derive::napi;
 
@@ -79,10 +80,10 @@ pub struct Bridge {
 
 #[napi]
 impl Bridge {
-    /// `on_wake` is called without arguments, on the JavaScript thread, when there is something to take.
+    /// `on_wake` is called without arguments, on the JavaScript thread, when there is something to take. It is held weakly.
     #[napi(constructor)]
-    pub fn new(on_wake: Function<'_, (), ()>) -> napi::Result<Self> {
-        let notifier = Notifier::new(&on_wake)?;
+    pub fn new(env: &Env, on_wake: Function<'_, (), ()>) -> napi::Result<Self> {
+        let notifier = Notifier::new(env, on_wake)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 operations: Operations::new(notifier.clone()),

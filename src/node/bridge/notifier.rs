@@ -1,10 +1,14 @@
 //! Who wakes whom. Native threads wake JavaScript through one weak threadsafe function per environment, called once
 //! however much is waiting; JavaScript wakes native threads once per turn, when all its calls of that turn are made.
+//!
+//! The function of JavaScript is held weakly: through it a context that loaded the package, such as a file of Jest's, would be
+//! kept in memory for as long as the process runs. JavaScript keeps it while something is open.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use napi::bindgen_prelude::Function;
+use napi::Env;
+use napi::bindgen_prelude::{FromNapiValue, Function, JsObjectValue, Object, Unknown};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 
 use crate::sync::lock;
@@ -27,9 +31,21 @@ impl Wake for Notifier {
 }
 
 impl Notifier {
-    /// Creates a notifier that calls `on_wake` on the JavaScript thread.
-    pub(super) fn new(on_wake: &Function<'_, (), ()>) -> napi::Result<Arc<Self>> {
-        let callback = on_wake
+    /// Creates a notifier that calls `on_wake` on the JavaScript thread, as long as JavaScript keeps it.
+    pub(super) fn new(env: &Env, on_wake: Function<'_, (), ()>) -> napi::Result<Arc<Self>> {
+        let weak_ref: Function<'_, Function<'_, (), ()>, Unknown<'_>> =
+            env.get_global()?.get_named_property("WeakRef")?;
+        let target = Object::from_unknown(weak_ref.new_instance(on_wake)?)?.create_ref::<false>()?;
+        // A function of native code belongs to the main context.
+        let wake = env.create_function_from_closure::<(), (), _>("wake", move |call| {
+            let target = target.get_value(call.env)?;
+            let deref: Function<'_, (), Option<Function<'_, (), ()>>> = target.get_named_property("deref")?;
+            match deref.apply(target, ())? {
+                Some(on_wake) => on_wake.call(()),
+                None => Ok(()),
+            }
+        })?;
+        let callback = wake
             .build_threadsafe_function::<()>()
             .callee_handled::<false>()
             .weak::<true>()
