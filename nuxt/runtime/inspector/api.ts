@@ -21,6 +21,8 @@ const MAX_FOUND = 50
 /** How long a count is good: so many times what it took, and at least this long, in ms. Counting by status reads every entry. */
 const COUNT_AGE = 2_000
 const COUNT_REST = 20
+/** How long an answer waits for a count, in ms: the page asks again. */
+const COUNT_PATIENCE = 200
 
 export interface RunRow { id: string, flow: string, metadata: Record<string, any> }
 
@@ -30,12 +32,12 @@ export const views = {
     return { store, queue, canAct: prefix === undefined, flows: flows.map(({ id, steps }) => ({ id, steps })) }
   },
 
-  /** How many runs each flow has, by status. */
+  /** How many runs each flow has, by status; null where that is still being counted. */
   async counts() {
     const flows = await flowsInUse()
     return Promise.all(flows.map(async ({ id, runIndex }) => {
-      const [total, ...counts] = await Promise.all([count(runIndex), ...STATUSES.map(status => count(runIndex, status))])
-      return { flow: id, total, statuses: Object.fromEntries(STATUSES.map((status, i) => [status, counts[i]!])) }
+      const [total, ...counts] = await Promise.all([count(runIndex), ...STATUSES.map(status => soon(count(runIndex, status)))])
+      return { flow: id, total, statuses: Object.fromEntries(STATUSES.map((status, i) => [status, counts[i] ?? null])) }
     }))
   },
 
@@ -154,6 +156,13 @@ export const actions = {
     return { replayed: await useStoreAdapter().replay(requiredText('consumer', consumer), positions?.map((position, i) => requiredText(`positions[${i}]`, position))) }
   },
   'job/retry': async ({ queue, id }: Parameters) => ({ done: await useQueueAdapter().retryJob(requiredText('queue', queue), requiredText('id', id)) }),
+}
+
+/** Resolves with null where a value takes longer. */
+const soon = async (value: Promise<number>): Promise<number | null> => {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<null>(resolve => timer = setTimeout(resolve, COUNT_PATIENCE, null))
+  return Promise.race([value, late]).finally(() => clearTimeout(timer))
 }
 
 /** Returns the flows: those of the running registry, or those in nvent's index. */
