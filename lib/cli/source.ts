@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { NventError } from '../errors'
 import { RedisStoreAdapter } from '../redis'
@@ -26,7 +26,19 @@ export function queueDir(dir: string): string {
   return found ?? join(dir, 'queue')
 }
 
-/** The pid in a lock file, if a process of it is there. */
+/** Whether a file is locked, where the system tells. A process that has closed a store leaves its pid in the lock file. */
+function isLocked(file: string): boolean | undefined {
+  if (process.platform !== 'linux') return
+  try {
+    const inode = `:${statSync(file).ino} `
+    return readFileSync('/proc/locks', 'utf8').includes(inode)
+  }
+  catch {
+    return
+  }
+}
+
+/** The pid in a lock file, if a process of it is there and has the lock. */
 export function holder(dir: string, lock: 'nvent.lock' | 'queue.lock'): number | undefined {
   let pid: number
   try {
@@ -35,7 +47,7 @@ export function holder(dir: string, lock: 'nvent.lock' | 'queue.lock'): number |
   catch {
     return
   }
-  if (!Number.isInteger(pid) || pid <= 0 || pid === process.pid) return
+  if (!Number.isInteger(pid) || pid <= 0 || pid === process.pid || isLocked(join(dir, lock)) === false) return
   try {
     process.kill(pid, 0)
     return pid
