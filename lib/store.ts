@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { BusLink, getEventBus } from './bus'
-import { callback, finite, json, jsonObject, jsonPatch, options, text } from './check'
+import { callback, finite, json, jsonObject, jsonPatch, object, options, text } from './check'
 import { NventConsumer, readFeed, readParked, requestReplay } from './consumer'
 import { debug } from './debug'
 import { disposable } from './dispose'
@@ -19,8 +19,8 @@ import type { AppendOptions, ConsumeOptions, Consumer, EventBus, EventReadOption
 import { Warnings } from './warn'
 
 const READ = { types: 'array', after: 'string', before: 'string', from: 'number', to: 'number', limit: 'number', order: 'string' } as const
-const LIST = { filter: 'object', limit: 'number', offset: 'number', sortBy: 'string', order: 'string' } as const
-const INDEX_READ = { offset: 'number', limit: 'number', filter: 'object' } as const
+const LIST = { cursor: 'object', filter: 'object', limit: 'number', offset: 'number', sortBy: 'string', order: 'string' } as const
+const INDEX_READ = { cursor: 'object', offset: 'number', limit: 'number', filter: 'object' } as const
 
 /** How long `close` waits for the handlers of consumers, in ms. */
 const CONSUMER_STOP_TIMEOUT = 10_000
@@ -36,6 +36,17 @@ function checkFilter(filter: unknown): void {
       throw invalid(`options.filter.${field}: undefined would select every value; leave the field out, or use null for entries without it`)
     }
   }
+}
+
+/** Returns what counts of a cursor of an index. */
+function indexCursor(cursor: { id?: unknown, score?: unknown }): { id: string, score: number } {
+  return { id: text('options.cursor.id', cursor.id), score: finite('options.cursor.score', cursor.score) }
+}
+
+/** Returns what counts of a cursor of documents. */
+function documentCursor(cursor: { id?: unknown, doc?: unknown }, sortBy: string | undefined): { id: string, doc?: unknown } {
+  const id = text('options.cursor.id', cursor.id)
+  return sortBy === undefined ? { id } : { id, doc: object('options.cursor.doc', cursor.doc) }
 }
 
 const present = (value: unknown): boolean => value !== undefined && value !== null
@@ -138,8 +149,9 @@ export abstract class NventStoreAdapter implements StoreAdapter {
       },
       get: async (key, id) => call<IndexEntry | null>(() => native.indexGet(text('key', key), text('id', id))),
       read: async (key, opts) => {
-        const given = options('options', opts, INDEX_READ)
+        const given = { ...options('options', opts, INDEX_READ) }
         checkFilter(given['filter'])
+        if (given['cursor']) given['cursor'] = indexCursor(given['cursor'])
         return call<IndexEntry[]>(() => native.indexRead(text('key', key), present(opts) ? json('options', given) : undefined))
       },
       count: async (key, opts) => {
@@ -267,8 +279,9 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   }
 
   async list(collection: string, opts?: Parameters<StoreAdapter['list']>[1]): Promise<Array<{ id: string, doc: any }>> {
-    const given = options('options', opts, LIST)
+    const given = { ...options('options', opts, LIST) }
     checkFilter(given['filter'])
+    if (given['cursor']) given['cursor'] = documentCursor(given['cursor'], given['sortBy'])
     return call(() => this.native.docList(text('collection', collection), present(opts) ? json('options', given) : undefined))
   }
 

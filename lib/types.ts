@@ -136,7 +136,12 @@ export interface IndexEntry {
 
 /** Options of reading an index. */
 export interface IndexReadOptions {
-  /** Entries to leave out at the beginning, after the filter. Default 0. */
+  /**
+   * Begins after this entry: the last one of the page before, of which `score` and `id` count. It need not be there any more. Unlike
+   * an offset, such pages do not shift while others add, update and delete.
+   */
+  cursor?: Pick<IndexEntry, 'id' | 'score'>
+  /** Entries to leave out at the beginning, after the cursor and the filter. Default 0. */
   offset?: number
   /** At most so many entries. Default 50. */
   limit?: number
@@ -152,6 +157,11 @@ export interface IndexUpdateOptions {
 
 /** Options of listing documents. */
 export interface ListOptions {
+  /**
+   * Begins after this document: the last one of the page before, of which `id` counts, and with `sortBy` that field of `doc`. It
+   * need not be there any more. Unlike an offset, such pages do not shift while others save and delete.
+   */
+  cursor?: { id: string, doc?: Record<string, any> }
   /** Equality per field of the document, dotted paths too; an array means "one of". */
   filter?: Record<string, any>
   /** At most so many documents. Absent: all. */

@@ -29,7 +29,7 @@ fn object(text: &str) -> json::Object {
 }
 
 fn all(limit: usize) -> IndexQuery {
-    IndexQuery { offset: 0, limit, filter: json::Filter::default() }
+    IndexQuery { after: None, offset: 0, limit, filter: json::Filter::default() }
 }
 
 /// What every fixture holds, written at the time 1000 by the version in its name: the calls below.

@@ -95,7 +95,8 @@ async fn everything_readable_is_imported_and_the_rest_is_told() {
     );
     assert_eq!(store.read(name("nvent:trigger:event:order/paid"), EventQuery::default()).await.unwrap().len(), 1);
 
-    let page = store.index_read(name("nvent:flows"), IndexQuery { offset: 0, limit: 9, filter: Filter::default() });
+    let page = store
+        .index_read(name("nvent:flows"), IndexQuery { after: None, offset: 0, limit: 9, filter: Filter::default() });
     let page: Vec<_> = page.await.unwrap().iter().map(|e| format!("{} {} {}", e.id, e.score, e.metadata)).collect();
     assert_eq!(page, [r#"b 2 {"version":3,"stats":{"total":1}}"#, r#"a 1 {"version":0}"#]);
     assert_eq!(store.kv_get(name("nvent:scheduler:lock:x")).await.unwrap().as_deref(), Some(r#"{"at":1.50}"#));

@@ -151,7 +151,7 @@ fn make(store: &dyn StoreBackend, call: &Call) -> Option<Op<String>> {
         }
         Call::IndexGet(key, id) => outcome(store.index_get(name(key), name(id))),
         Call::IndexRead(key, offset, limit, text) => {
-            outcome(store.index_read(name(key), IndexQuery { offset, limit, filter: filter(text) }))
+            outcome(store.index_read(name(key), IndexQuery { after: None, offset, limit, filter: filter(text) }))
         }
         Call::IndexUpdate(key, id, patch, version) => {
             outcome(store.index_update(name(key), name(id), object(patch), version))
@@ -162,9 +162,10 @@ fn make(store: &dyn StoreBackend, call: &Call) -> Option<Op<String>> {
         Call::DocGet(collection, id) => outcome(store.doc_get(name(collection), name(id))),
         Call::DocList(collection, text, sort_by, offset, limit, descending) => {
             let sort_by = sort_by.map(str::to_owned);
-            outcome(
-                store.doc_list(name(collection), DocQuery { filter: filter(text), offset, limit, sort_by, descending }),
-            )
+            outcome(store.doc_list(
+                name(collection),
+                DocQuery { filter: filter(text), after: None, offset, limit, sort_by, descending },
+            ))
         }
         Call::DocDelete(collection, id) => outcome(store.doc_delete(name(collection), name(id))),
         Call::Wait(_) | Call::Reopen => return None,

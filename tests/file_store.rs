@@ -52,7 +52,7 @@ fn stat(store: &FileStore, name: &str) -> f64 {
 }
 
 fn index_query(limit: usize) -> IndexQuery {
-    IndexQuery { offset: 0, limit, filter: json::Filter::default() }
+    IndexQuery { after: None, offset: 0, limit, filter: json::Filter::default() }
 }
 
 #[tokio::test]
@@ -352,8 +352,8 @@ async fn what_looks_at_much_is_not_done_on_the_callers_thread() {
         write.await.unwrap();
     }
     let filter = json::Filter::new(object(r#"{"a":2}"#));
-    let search = store.index_read(name("i"), IndexQuery { offset: 0, limit: 1, filter });
-    let page = store.index_read(name("i"), IndexQuery { offset: 15_000, ..index_query(1) });
+    let search = store.index_read(name("i"), IndexQuery { after: None, offset: 0, limit: 1, filter });
+    let page = store.index_read(name("i"), IndexQuery { after: None, offset: 15_000, ..index_query(1) });
     let rare = store.read(name("s"), EventQuery { types: Some(vec!["none".into()]), ..EventQuery::default() });
     let all = store.read(name("s"), EventQuery::default());
     assert!(!matches!(search, Op::Ready(_)) && !matches!(page, Op::Ready(_)));

@@ -8,6 +8,7 @@ import { badInput } from './store-input'
 import { iteration } from './store-iterate'
 import { keys } from './store-kv'
 import { lifecycle } from './store-lifecycle'
+import { pages } from './store-pages'
 
 /** A place for data, empty at first. */
 export interface StorePlace {
@@ -64,6 +65,7 @@ export function storeConformance(name: string, factory: () => Promise<StorePlace
     describe('consumers', () => consumers(context))
     describe('keys', () => keys(context))
     describe('indexes', () => indexes(context))
+    describe('pages', () => pages(context))
     describe('documents', () => documents(context))
     describe('bad input', () => badInput(context))
     describe('life cycle', () => lifecycle(context))

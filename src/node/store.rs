@@ -19,8 +19,8 @@ use crate::node::redis::store_options;
 use crate::node::runtime;
 use crate::store::file::{FileStore, FileStoreOptions};
 use crate::store::{
-    Announce, DocQuery, EventQuery, Expected, ExportPart, Health, IndexEntry, IndexQuery, Maintenance, MemoryStore,
-    RedisStore, Stats, StoreBackend,
+    Announce, DocPlace, DocQuery, EventQuery, Expected, ExportPart, Health, IndexEntry, IndexPlace, IndexQuery,
+    Maintenance, MemoryStore, RedisStore, Stats, StoreBackend,
 };
 use crate::time::system_clock;
 
@@ -45,10 +45,20 @@ struct ReadOptions {
     order: Option<String>,
 }
 
+/// A row after which a page begins: an entry of an index, or a document.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct CursorOptions {
+    id: String,
+    score: f64,
+    doc: json::Object,
+}
+
 /// The options of `index.read` and `list`.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct PageOptions {
+    cursor: Option<CursorOptions>,
     offset: Option<f64>,
     limit: Option<f64>,
     filter: Option<json::Object>,
@@ -488,6 +498,7 @@ impl NativeStore {
                 let key = Key::new(&key)?;
                 let page: PageOptions = options_of(query.as_deref())?;
                 let query = IndexQuery {
+                    after: page.cursor.map(|cursor| IndexPlace { score: cursor.score, id: cursor.id.into() }),
                     offset: count("offset", page.offset)?.unwrap_or(0),
                     limit: count("limit", page.limit)?.unwrap_or(DEFAULT_INDEX_LIMIT),
                     filter: Filter::new(page.filter.unwrap_or_default()),
@@ -593,7 +604,12 @@ impl NativeStore {
             || {
                 let collection = Collection::new(&collection)?;
                 let page: PageOptions = options_of(query.as_deref())?;
+                let value =
+                    |doc: &json::Object| page.sort_by.as_deref().and_then(|path| json::at_path(doc, path)).cloned();
                 let query = DocQuery {
+                    after: page
+                        .cursor
+                        .map(|cursor| DocPlace { value: value(&cursor.doc).unwrap_or_default(), id: cursor.id.into() }),
                     filter: Filter::new(page.filter.unwrap_or_default()),
                     offset: count("offset", page.offset)?.unwrap_or(0),
                     limit: count("limit", page.limit)?,

@@ -5,6 +5,7 @@
 
 mod claims;
 pub mod consumer;
+mod cursor;
 mod feed;
 pub mod file;
 mod memory;
@@ -12,6 +13,7 @@ mod redis;
 
 pub use claims::{Claim, Claims};
 pub use consumer::{ConsumerChange, ConsumerFilter, ConsumerInfo, ConsumerState, Lease, ParkedEvent};
+pub use cursor::{DocPlace, IndexPlace};
 pub use feed::{FeedPage, FeedQuery, FeedRecord, Origin, Position};
 pub use memory::MemoryStore;
 pub use redis::{RedisStore, RedisStoreOptions, Trim};
@@ -96,6 +98,8 @@ pub struct EventQuery {
 /// Which entries of an index to read: highest score first, ties by id ascending.
 #[derive(Debug, Clone)]
 pub struct IndexQuery {
+    /// Only entries after this place.
+    pub after: Option<IndexPlace>,
     /// Matching entries to skip.
     pub offset: usize,
     /// Most rows.
@@ -120,6 +124,8 @@ pub struct IndexEntry {
 pub struct DocQuery {
     /// Which documents match.
     pub filter: Filter,
+    /// Only documents after this place.
+    pub after: Option<DocPlace>,
     /// Matching documents to skip.
     pub offset: usize,
     /// Most rows.
@@ -377,7 +383,8 @@ pub trait StoreBackend: Send + Sync + 'static {
     fn index_read(&self, key: &Key, query: IndexQuery) -> Op<Vec<IndexEntry>>;
     /// Returns the number of entries that match.
     fn index_count(&self, key: &Key, filter: Filter) -> Op<u64> {
-        self.index_read(key, IndexQuery { offset: 0, limit: usize::MAX, filter }).map(|entries| entries.len() as u64)
+        self.index_read(key, IndexQuery { after: None, offset: 0, limit: usize::MAX, filter })
+            .map(|entries| entries.len() as u64)
     }
     /// Applies [`crate::json::update_metadata`] to one entry. Returns false if there is none, or it has another version.
     fn index_update(&self, key: &Key, id: &EntryId, patch: Object, expected_version: Option<i64>) -> Op<bool>;
@@ -450,13 +457,13 @@ pub fn compare_values(a: &serde_json::Value, b: &serde_json::Value) -> std::cmp:
 }
 
 /// Returns the page of documents that a query selects from rows in the order of their ids.
-pub fn select_docs<'a, I, J>(
+pub fn select_docs<'a, I: AsRef<str>, J>(
     rows: impl DoubleEndedIterator<Item = (I, &'a crate::json::Object, J)>,
     query: &DocQuery,
 ) -> Vec<(I, J)> {
     use serde_json::Value;
     let limit = query.limit.unwrap_or(usize::MAX);
-    let matching = rows.filter(|(_, object, _)| query.filter.matches(object));
+    let matching = rows.filter(|(id, object, _)| query.is_after(id.as_ref(), object) && query.filter.matches(object));
     let Some(path) = &query.sort_by else {
         let page = |rows: &mut dyn Iterator<Item = (I, &'a crate::json::Object, J)>| {
             rows.skip(query.offset).take(limit).map(|(id, _, json)| (id, json)).collect()

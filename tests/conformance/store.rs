@@ -79,7 +79,7 @@ async fn metadata(store: &Store, key: &str, id: &str) -> Value {
 }
 
 async fn page(store: &Store, offset: usize, limit: usize, filter: Value) -> Vec<String> {
-    let query = IndexQuery { offset, limit, filter: Filter::new(object(filter)) };
+    let query = IndexQuery { after: None, offset, limit, filter: Filter::new(object(filter)) };
     store.index_read(name("i"), query).await.unwrap().iter().map(|entry| entry.id.to_string()).collect()
 }
 
@@ -482,7 +482,8 @@ pub(crate) async fn after_closing_every_call_says_so(store: Store) {
     closed(store.kv_increment(name("k"), 1.0)).await;
     closed(store.index_add(name("i"), name("e"), 1.0, object(json!({})))).await;
     closed(store.index_get(name("i"), name("e"))).await;
-    closed(store.index_read(name("i"), IndexQuery { offset: 0, limit: 1, filter: Filter::default() })).await;
+    closed(store.index_read(name("i"), IndexQuery { after: None, offset: 0, limit: 1, filter: Filter::default() }))
+        .await;
     closed(store.index_update(name("i"), name("e"), object(json!({})), None)).await;
     closed(store.index_increment(name("i"), name("e"), name("n"), 1.0)).await;
     closed(store.index_delete(name("i"), name("e"))).await;

@@ -63,8 +63,10 @@ async fn what_old_instances_wrote_is_read_right() {
         r#"["x"]"#, "code", "00123",
     ]);
     redis.raw(&["ZADD", "i", "4", "bare"]);
-    let read =
-        store.index_read(name("i"), IndexQuery { offset: 0, limit: 50, filter: Default::default() }).await.unwrap();
+    let read = store
+        .index_read(name("i"), IndexQuery { after: None, offset: 0, limit: 50, filter: Default::default() })
+        .await
+        .unwrap();
     assert_eq!(
         read.iter().map(|entry| (&*entry.id, entry.score, value(&entry.metadata))).collect::<Vec<_>>(),
         [

@@ -27,7 +27,7 @@ async fn next(mailbox: &Mailbox<Stored>) -> (String, Value) {
 }
 
 fn page(offset: usize, limit: usize, filter: Value) -> IndexQuery {
-    IndexQuery { offset, limit, filter: Filter::new(object(filter)) }
+    IndexQuery { after: None, offset, limit, filter: Filter::new(object(filter)) }
 }
 
 #[tokio::test]

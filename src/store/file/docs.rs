@@ -49,9 +49,19 @@ pub(super) fn list(view: &View<'_>, collection: &str, query: &DocQuery, budget: 
     let mut found = Vec::new();
     let mut skip = query.offset;
     let order = if query.descending && query.sort_by.is_none() { "DESC" } else { "ASC" };
+    let after = query.after.as_ref().filter(|_| query.sort_by.is_none()).map(|place| &*place.id);
+    let begin = match after {
+        None => "",
+        Some(_) if query.descending => "AND id < ?2",
+        Some(_) => "AND id > ?2",
+    };
     let mut statement =
-        view.prepare(&format!("SELECT id, doc, sum FROM documents WHERE collection = ?1 ORDER BY id {order}"))?;
-    let mut rows = statement.query([collection]).map_err(|e| view.fail(&e))?;
+        view.prepare(&format!("SELECT id, doc, sum FROM documents WHERE collection = ?1 {begin} ORDER BY id {order}"))?;
+    let mut rows = match after {
+        None => statement.query([collection]),
+        Some(after) => statement.query([collection, after]),
+    }
+    .map_err(|e| view.fail(&e))?;
     while found.len() < limit
         && let Some(row) = rows.next().map_err(|e| view.fail(&e))?
     {
@@ -66,6 +76,9 @@ pub(super) fn list(view: &View<'_>, collection: &str, query: &DocQuery, budget: 
         match &query.sort_by {
             Some(path) => {
                 let object = json::parse_object("document", doc)?;
+                if !query.is_after(id, &object) {
+                    continue;
+                }
                 let value = json::at_path(&object, path).cloned().unwrap_or(Value::Null);
                 sorted.push((value, id.into(), doc.into()));
             }

@@ -57,11 +57,13 @@ pub(super) fn read(view: &View<'_>, key: &str, query: &IndexQuery, budget: Budge
     }
     let mut statement = view.prepare(
         "SELECT e.id, e.score, e.metadata, e.sum FROM \
-         (SELECT row FROM index_entries WHERE key = ?1 ORDER BY score DESC, id LIMIT -1 OFFSET ?2) page \
-         CROSS JOIN index_entries e ON e.row = page.row",
+         (SELECT row FROM index_entries WHERE key = ?1 AND score <= ?3 AND (score < ?3 OR id > ?4) \
+         ORDER BY score DESC, id LIMIT -1 OFFSET ?2) page CROSS JOIN index_entries e ON e.row = page.row",
     )?;
+    // Without a place: before the first entry there can be.
+    let (score, id) = query.after.as_ref().map_or((f64::INFINITY, ""), |place| (place.score, &*place.id));
     let offset = i64::try_from(skip_in_sql).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![key, offset]).map_err(|e| view.fail(&e))?;
+    let mut rows = statement.query(params![key, offset, score, id]).map_err(|e| view.fail(&e))?;
     while let Some(row) = rows.next().map_err(|e| view.fail(&e))? {
         let read = || Ok((row.get_ref(0)?.as_str()?, row.get(1)?, row.get_ref(2)?.as_str()?, row.get(3)?));
         let (id, score, metadata, sum) = read().map_err(|e: rusqlite::Error| view.fail(&e))?;
@@ -92,7 +94,7 @@ pub(super) fn count(view: &View<'_>, key: &str, filter: &Filter, budget: Budget)
             view.first("SELECT count(*) FROM index_entries WHERE key = ?1", [key], |row| row.get::<_, i64>(0))?;
         return Ok(Some(count.map_or(0, from_sql)));
     }
-    let query = IndexQuery { offset: 0, limit: usize::MAX, filter: filter.clone() };
+    let query = IndexQuery { after: None, offset: 0, limit: usize::MAX, filter: filter.clone() };
     Ok(read(view, key, &query, budget)?.map(|entries| entries.len() as u64))
 }
 

@@ -60,6 +60,8 @@ impl Index {
 
     /// Adds an entry, or replaces the one with its id.
     pub(super) fn add(&mut self, id: &str, score: f64, metadata: &Object) {
+        // JSON has one zero: a place with the other would not be that of the entry.
+        let score = score + 0.0;
         self.remove(id);
         let id: Arc<str> = id.into();
         let entry = Entry { id: id.clone(), score, metadata: json::to_json(metadata) };
@@ -108,12 +110,17 @@ impl Index {
 
     pub(super) fn read(&mut self, query: &IndexQuery) -> Vec<IndexEntry> {
         let (offset, limit) = (query.offset, query.limit);
-        if query.filter.is_empty() {
-            return self.entries_at(self.order.iter_from(offset).take(limit));
+        let selection = (!query.filter.is_empty()).then(|| self.select(&query.filter));
+        let is_selected =
+            |rank: &Rank| selection.as_ref().is_none_or(|selection| self.is_selected(selection, rank.slot));
+        match &query.after {
+            None if query.filter.is_empty() => self.entries_at(self.order.iter_from(offset).take(limit)),
+            None => self.entries_at(self.order.iter_from(0).filter(is_selected).skip(offset).take(limit)),
+            Some(place) => {
+                let rows = self.order.iter_after(by_rank(&self.entries, place.score, &place.id));
+                self.entries_at(rows.filter(is_selected).skip(offset).take(limit))
+            }
         }
-        let selection = self.select(&query.filter);
-        let matching = self.order.iter_from(0).filter(|rank| self.is_selected(&selection, rank.slot));
-        self.entries_at(matching.skip(offset).take(limit))
     }
 
     /// Returns the number of entries that match.
@@ -192,7 +199,7 @@ mod tests {
         let mut index = Index::default();
         let object = |value: Value| value.as_object().cloned().unwrap_or_default();
         let found = |index: &mut Index, filter: Value| -> Vec<String> {
-            let query = IndexQuery { offset: 0, limit: 50, filter: Filter::new(object(filter)) };
+            let query = IndexQuery { after: None, offset: 0, limit: 50, filter: Filter::new(object(filter)) };
             index.read(&query).into_iter().map(|entry| entry.id.to_string()).collect()
         };
         for n in 0..4 {

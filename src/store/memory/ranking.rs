@@ -54,6 +54,13 @@ impl<T: Copy> Ranking<T> {
         }
     }
 
+    /// Iterates over what comes after something, whether or not it is there. `compare` compares an item with it.
+    pub(super) fn iter_after(&self, compare: impl Fn(T) -> Ordering) -> impl Iterator<Item = T> + '_ {
+        let (first, place) =
+            self.place(|item| if compare(item) == Ordering::Greater { Ordering::Greater } else { Ordering::Less });
+        self.chunks.get(first..).unwrap_or(&[]).iter().flatten().copied().skip(place)
+    }
+
     /// Iterates from the given place.
     pub(super) fn iter_from(&self, offset: usize) -> impl Iterator<Item = T> + '_ {
         let (mut first, mut skip) = (0, offset);
@@ -88,6 +95,11 @@ mod tests {
                 }
             }
             prop_assert!(ranking.chunks.iter().all(|chunk| !chunk.is_empty() && chunk.len() < CHUNK));
+            let after = u16::try_from(offset).unwrap_or(u16::MAX);
+            prop_assert_eq!(
+                ranking.iter_after(|other| other.cmp(&after)).collect::<Vec<_>>(),
+                set.range(after + 1..).copied().collect::<Vec<_>>()
+            );
             prop_assert_eq!(ranking.iter_from(offset).collect::<Vec<_>>(), set.into_iter().skip(offset).collect::<Vec<_>>());
         }
     }

@@ -592,6 +592,9 @@ impl StoreBackend for RedisStore {
         let (offset, limit) = if rest.is_empty() { (query.offset, query.limit) } else { (0, i32::MAX as usize) };
         let mut call = scripts::INDEX_READ.call(&[key]);
         call.arg(offset).arg(limit.min(i32::MAX as usize)).arg(&*to_json(&conditions));
+        if let Some(place) = &query.after {
+            call.arg(decimal(place.score)).arg(&*place.id);
+        }
         self.read_call(Request::read("index.read", call).of(&scripts::INDEX_READ), move |value| {
             let entries = index_entries(value)?;
             if rest.is_empty() {
@@ -612,7 +615,8 @@ impl StoreBackend for RedisStore {
             let count = Request::read("index.count", cmd("ZCARD").arg(key.as_str()).take());
             return self.read_call(count, |value| reply::int(value).map(|n| u64::try_from(n).unwrap_or(0)));
         }
-        self.index_read(key, IndexQuery { offset: 0, limit: usize::MAX, filter }).map(|entries| entries.len() as u64)
+        self.index_read(key, IndexQuery { after: None, offset: 0, limit: usize::MAX, filter })
+            .map(|entries| entries.len() as u64)
     }
 
     fn index_update(&self, key: &Key, id: &EntryId, mut patch: Object, expected_version: Option<i64>) -> Op<bool> {

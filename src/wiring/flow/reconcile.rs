@@ -61,7 +61,7 @@ impl Core {
         let mut found = HashSet::new();
         let mut offset = 0;
         loop {
-            let query = IndexQuery { offset, limit: PAGE_LIMIT, filter: running.clone() };
+            let query = IndexQuery { after: None, offset, limit: PAGE_LIMIT, filter: running.clone() };
             let page = self.attempt(|| self.store.index_read(&key, query.clone())).await?;
             offset += page.len();
             let is_last = page.len() < PAGE_LIMIT;
@@ -80,7 +80,7 @@ impl Core {
     /// Signals the runs of ended jobs that the index does not know: the process ended between the append and the index.
     async fn recover_unindexed(self: &Arc<Self>, key: &str, flow: &Arc<str>, mut known: HashSet<String>) -> Result<()> {
         let (Some(queue), Some(definition)) = (&self.queue, self.flows().get(&**flow).cloned()) else { return Ok(()) };
-        let query = IndexQuery { offset: 0, limit: PAGE_LIMIT, filter: Filter::default() };
+        let query = IndexQuery { after: None, offset: 0, limit: PAGE_LIMIT, filter: Filter::default() };
         let newest = self.attempt(|| self.store.index_read(key, query.clone())).await?;
         known.extend(newest.into_iter().map(|entry| entry.id.to_string()));
         for queue_name in definition.queues() {

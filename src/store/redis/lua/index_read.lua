@@ -1,6 +1,7 @@
 -- Returns a page of an index: highest score first, ties by id ascending.
 -- KEYS    the index (sorted set). The hashes with metadata, <index>:meta:<id>, are derived from it.
 -- ARGV    offset | limit | conditions as JSON: [{ path, any: [{ kind, text }], list }], '[]' for none
+--         | optionally a place, after which it begins: score | id
 -- returns [id, score, [field, text, ...], id, ...] as JSON, one text being less work for the server and for the client than
 --         many; what is empty is {}
 local call, pcall_redis = redis.call, redis.pcall
@@ -44,6 +45,35 @@ local function page(from, count)
   return sorted, 1, #sorted
 end
 
+-- Returns whether a text comes after another by its bytes; `<` depends on the locale.
+local function is_after(text, other)
+  for at = 1, math.min(#text, #other) do
+    local a, b = string.byte(text, at), string.byte(other, at)
+    if a ~= b then
+      return a > b
+    end
+  end
+  return #text > #other
+end
+
+-- Returns how many entries come up to a place: those with a higher score, and of those with its score the ids up to its own.
+local function count_up_to(score, id)
+  local above = call('ZCOUNT', index, '(' .. score, '+inf')
+  local low, high = 0, call('ZCOUNT', index, score, score)
+  local first = call('ZCARD', index) - above - high
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if is_after(call('ZRANGE', index, first + middle, first + middle)[1], id) then
+      high = middle
+    else
+      low = middle + 1
+    end
+  end
+  return above + low
+end
+
+local begin = ARGV[4] and count_up_to(ARGV[4], ARGV[5]) or 0
+
 local found = {}
 local function add(id, score)
   -- A metadata key of another type is not this entry's: the entry has none.
@@ -53,7 +83,7 @@ end
 
 local conditions = cjson.decode(ARGV[3])
 if #conditions == 0 then
-  local entries, first, last = page(offset, limit)
+  local entries, first, last = page(begin + offset, limit)
   for at = first, last, 2 do
     add(entries[at], entries[at + 1])
   end
@@ -132,7 +162,7 @@ local function matches(id)
   return true
 end
 
-local PAGE, position, skipped = 500, 0, 0
+local PAGE, position, skipped = 500, begin, 0
 while true do
   local entries, first, last = page(position, PAGE)
   for at = first, last, 2 do
