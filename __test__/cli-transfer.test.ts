@@ -96,6 +96,7 @@ it('on Redis a replay reaches the process that has the consumer', async () => {
     expect((await nvent(['replay', 'mailer', '--all', '--redis', url])).rows).toEqual([{ consumer: 'mailer', replayed: 2 }])
     await served.server.prints('mailed user-3')
     await until('nothing is parked', async () => (await nvent(['parked', '--redis', url])).stdout === '', 30_000)
+    expect(await redis.cli('exists', 'nvent:~consumer:replay:mailer')).toBe('0')
     const following = start(['run', 'run-stuck', '--follow', '--redis', url])
     await following.prints('step.started')
     served.server.child.stdin.write('finish\n')
