@@ -11,7 +11,7 @@ import type { Iteration } from './iterate'
 import { plainEvent } from './plain'
 import { registerWeakly } from './metrics/registry'
 import { STORE } from './metrics/tables'
-import { addon, bridge, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
+import { addon, bridge, callAndTake, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
 import type { NativeStore } from './native'
 import { inSpan, messaging, traceparentOf, tracing, withTraceparent } from './trace'
 import type { SpanSpec } from './trace'
@@ -99,7 +99,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
       const copy = plainEvent(event)
       if (copy && traceparent !== undefined && !('traceparent' in copy)) copy['traceparent'] = traceparent
       const body = copy ? JSON.stringify(copy) : withTraceparent(jsonObject('event', event), event, traceparent)
-      const stored = call<EventRecord<Type>>(() => native.append(text('subject', subject), body, expected, copy !== undefined))
+      const stored = callAndTake<EventRecord<Type>>(() => native.append(text('subject', subject), body, expected, copy !== undefined), true)
       if (!(stored instanceof Promise)) flushBuses()
       if (!copy) return stored
       const complete = ({ id, ts }: EventRecord<Type>) => ({ id, ts, ...copy }) as EventRecord<Type>

@@ -7,7 +7,7 @@ import { HANDED_BACK, iterateMessages } from './iterate'
 import type { Iteration } from './iterate'
 import { registerWeakly } from './metrics/registry'
 import { STREAM } from './metrics/tables'
-import { addon, bridge, call, healthOf, callSync, offDelivery, onDelivery } from './native'
+import { addon, bridge, call, callAndTake, healthOf, callSync, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
 import { inSpan, messaging, tracing } from './trace'
 import type { FilteredType, MemoryStreamOptions, MessagesOptions, StreamAdapter, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
@@ -59,7 +59,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   async publish<const Type extends string>(topic: string, event: StreamEvent<Type>): Promise<void> {
     const message = jsonObject('event', event)
     const traced = tracing()
-    const publish = (): Promise<void> | void => call<void>(() => this.native.publish(text('topic', topic), message))
+    const publish = (): Promise<void> | void => callAndTake<void>(() => this.native.publish(text('topic', topic), message))
     if (!traced) await publish()
     else await inSpan(traced, { name: 'publish', kind: 'PRODUCER', attributes: messaging('publish', 'send', String(topic)) }, publish)
   }

@@ -21,6 +21,14 @@ impl DeferredWakes {
         }
     }
 
+    /// Removes the wake-up of one thread or task. Returns whether it was recorded.
+    #[cfg(feature = "node")]
+    pub(crate) fn remove<S: Wake>(&mut self, waker: &Arc<S>) -> bool {
+        let before = self.0.len();
+        self.0.retain(|other| !std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(waker)));
+        self.0.len() < before
+    }
+
     /// Moves the wake-ups of `other` into this one.
     #[cfg(any(feature = "node", test))]
     pub(crate) fn append(&mut self, mut other: Self) {

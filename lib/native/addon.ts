@@ -7,6 +7,7 @@ export type Reply = string | number | null
 
 interface NativeBridge {
   flush(): void
+  takeLeft(): boolean
   clearNotified(): void
   takeCompleted(): string | null
   lastCompleted(): string[]

@@ -1,6 +1,10 @@
+import { AsyncResource } from 'node:async_hooks'
 import { addon } from './addon'
 
 type Kind = 'calls' | 'completed' | 'deliveries' | 'warnings'
+
+/** Deliveries in a turn of the event loop that do not wait for the next: timers and sockets get theirs. */
+const MAX_DIRECT = 32
 
 const takers = new Map<Kind, () => void>()
 
@@ -39,6 +43,39 @@ export function release(): void {
 export function keepAlive(): () => void {
   const timer = setInterval(() => {}, LONGEST)
   return () => clearInterval(timer)
+}
+
+let direct = 0
+let isScheduled = false
+/** Whether what is left waits for the next turn of the event loop. */
+let isPutOff = false
+let reset: NodeJS.Immediate | undefined
+
+/** Handlers run in no context of whoever caused the delivery. */
+const takeOutside = AsyncResource.bind(wake)
+
+function takeNow(): void {
+  isScheduled = false
+  takeOutside()
+}
+
+/** Takes what the last call has left, once the running JavaScript has ended: in this turn of the event loop, or the next. */
+export function takeLeft(): void {
+  if (!bridge.takeLeft() || isScheduled) return
+  reset ??= setImmediate(() => {
+    reset = undefined
+    direct = 0
+    if (!isPutOff) return
+    isPutOff = false
+    takeOutside()
+  }).unref()
+  if (direct >= MAX_DIRECT) {
+    isPutOff = true
+    return
+  }
+  direct++
+  isScheduled = true
+  process.nextTick(takeNow)
 }
 
 /** Registers what takes one kind of thing from the bridge. */

@@ -1,7 +1,7 @@
 import { beginCall, noteCall } from '../activity'
 import { fromNative, NventError, rethrown } from '../errors'
 import type { Reply } from './addon'
-import { bridge, keepAlive, onWake } from './bridge'
+import { bridge, keepAlive, onWake, takeLeft } from './bridge'
 import { flushBuses } from './deliveries'
 
 interface PendingOperation { resolve: (value: any) => void, reject: (error: unknown) => void, onAnswer: (() => void) | undefined }
@@ -85,6 +85,16 @@ export function call<T>(method: () => Reply, isStoreCall = false): T | Promise<T
     allAnswered ??= keepAlive()
     pending.set(reply, { resolve, reject, onAnswer: beginCall(isStoreCall) })
   })
+}
+
+/** Like {@link call}, for a method that may deliver something here: that is taken as soon as the running code has ended. */
+export function callAndTake<T>(method: () => Reply, isStoreCall = false): T | Promise<T> {
+  try {
+    return call<T>(method, isStoreCall)
+  }
+  finally {
+    takeLeft()
+  }
 }
 
 /** Runs a method of a store, which the end of a job waits for. */

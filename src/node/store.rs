@@ -13,7 +13,7 @@ use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::{DEFAULT_BUFFER, Mailbox, Overflow};
 use crate::json::{self, Filter, Json, push_string};
 use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
-use crate::node::bridge::{Bridge, Reply, Shared, Source, guard, reply};
+use crate::node::bridge::{Bridge, Reply, Shared, Source, guard, reply, reply_and_leave};
 use crate::node::bus::NativeBus;
 use crate::node::redis::store_options;
 use crate::node::runtime;
@@ -347,7 +347,7 @@ impl NativeStore {
     ) -> napi::Result<Reply> {
         let to_json: fn(Event) -> Option<String> =
             if id_only { |event| Some(event.id_json()) } else { |event| Some(event.json().to_string()) };
-        reply(
+        reply_and_leave(
             &self.bridge,
             || {
                 let subject = Subject::new(&subject)?;

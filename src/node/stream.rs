@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::fanout::{Overflow, check_buffer};
 use crate::json::to_json;
-use crate::node::bridge::{Bridge, Reply, Shared, Source, guard, reply};
+use crate::node::bridge::{Bridge, Reply, Shared, Source, guard, reply, reply_and_leave};
 use crate::node::redis::stream_options;
 use crate::node::runtime;
 use crate::node::store::{health_json, nothing, stats_json};
@@ -111,7 +111,7 @@ impl NativeStream {
     /// Publishes a message.
     #[napi]
     pub fn publish(&self, topic: String, message: String) -> napi::Result<Reply> {
-        reply(
+        reply_and_leave(
             &self.bridge,
             || {
                 check_name("topic", &topic)?;

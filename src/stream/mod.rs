@@ -117,6 +117,11 @@ pub trait StreamBackend: Send + Sync + 'static {
     fn is_shared(&self) -> bool {
         false
     }
+    /// Returns whether a publish takes microseconds and is done when it returns, unless a subscriber with [`Overflow::Block`] is
+    /// full.
+    fn is_immediate(&self) -> bool {
+        false
+    }
     /// Records that an instance uses this adapter: what others publish for it ([`Message::on_behalf_of`]) is its own.
     fn add_instance(&self, instance: &str) {
         let _ = instance;

@@ -37,6 +37,10 @@ pub trait Publisher: Send + Sync + 'static {
     fn is_shared(&self) -> bool {
         false
     }
+    /// Returns whether a publish is done when it returns, see [`StreamBackend::is_immediate`].
+    fn is_immediate(&self) -> bool {
+        false
+    }
     /// Records that an instance uses the stream, see [`StreamBackend::add_instance`].
     fn add_instance(&self, instance: &str) {
         let _ = instance;
@@ -55,6 +59,10 @@ impl Publisher for Arc<dyn StreamBackend> {
 
     fn is_shared(&self) -> bool {
         self.as_ref().is_shared()
+    }
+
+    fn is_immediate(&self) -> bool {
+        self.as_ref().is_immediate()
     }
 
     fn add_instance(&self, instance: &str) {

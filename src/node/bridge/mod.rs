@@ -28,7 +28,7 @@ use self::deliveries::Deliveries;
 pub(super) use self::deliveries::Source;
 use self::notifier::Notifier;
 use self::operations::Operations;
-pub(super) use self::operations::{Reply, guard, reply};
+pub(super) use self::operations::{Reply, guard, reply, reply_and_leave};
 use self::warnings::Warnings;
 use crate::error::Result;
 use crate::fanout::OnReady;
@@ -99,6 +99,12 @@ impl Bridge {
     #[napi]
     pub fn flush(&self) {
         self.shared.notifier.flush();
+    }
+
+    /// Returns whether the last calls have put something into the bridge without waking JavaScript, which then takes it.
+    #[napi]
+    pub fn take_left(&self) -> bool {
+        self.shared.notifier.take_left()
     }
 
     /// To be called first on waking: what arrives from now on notifies again.

@@ -21,6 +21,8 @@ pub(super) struct Notifier {
     callback: Callback,
     notified: AtomicBool,
     deferred: Mutex<DeferredWakes>,
+    /// Whether a call has requested a wake-up that it leaves to its caller, see [`Notifier::leave`].
+    left: AtomicBool,
 }
 
 impl Wake for Notifier {
@@ -51,7 +53,12 @@ impl Notifier {
             .weak::<true>()
             .max_queue_size::<1>()
             .build()?;
-        Ok(Arc::new(Self { callback, notified: AtomicBool::new(false), deferred: Mutex::default() }))
+        Ok(Arc::new(Self {
+            callback,
+            notified: AtomicBool::new(false),
+            deferred: Mutex::default(),
+            left: AtomicBool::new(false),
+        }))
     }
 
     /// Notifies JavaScript that there is something to take. Does nothing where it has been notified already.
@@ -69,6 +76,19 @@ impl Notifier {
     /// Keeps the wake-ups that a call requested until [`Notifier::flush`].
     pub(super) fn defer(&self, wakes: DeferredWakes) {
         lock(&self.deferred).append(wakes);
+    }
+
+    /// Leaves the wake-up of JavaScript to JavaScript, which is running and asks with [`Notifier::take_left`]: waking a thread
+    /// by itself takes a turn of the event loop. Other wake-ups happen.
+    pub(super) fn leave(self: &Arc<Self>, mut wakes: DeferredWakes) {
+        if wakes.remove(self) {
+            self.left.store(true, Ordering::Release);
+        }
+    }
+
+    /// Returns whether a wake-up was left to JavaScript.
+    pub(super) fn take_left(&self) -> bool {
+        self.left.swap(false, Ordering::AcqRel)
     }
 
     /// Wakes the threads that carry out the calls of this turn.

@@ -16,7 +16,7 @@ use crate::json::push_string;
 use crate::node::runtime;
 use crate::op::Op;
 use crate::sync::lock;
-use crate::wake;
+use crate::wake::{self, DeferredWakes};
 
 /// An operation that has completed: its id, whether it succeeded, and the JSON of its value or error.
 struct Row {
@@ -156,7 +156,33 @@ pub(in crate::node) fn reply<T: Send + 'static>(
     to_json: fn(T) -> Option<String>,
 ) -> napi::Result<Reply> {
     let (started, wakes) = wake::defer_wakes(|| guard(start));
+    reply_with(bridge, started?, wakes, to_json)
+}
+
+/// Like [`reply`], for a call after which JavaScript calls `takeLeft`: what it delivers here does not wait for a turn of the
+/// event loop.
+pub(in crate::node) fn reply_and_leave<T: Send + 'static>(
+    bridge: &Arc<Shared>,
+    start: impl FnOnce() -> Result<Op<T>>,
+    to_json: fn(T) -> Option<String>,
+) -> napi::Result<Reply> {
+    let (started, wakes) = wake::defer_wakes(|| guard(start));
     match started? {
+        started @ Op::Ready(_) => {
+            bridge.notifier.leave(wakes);
+            reply_with(bridge, started, DeferredWakes::default(), to_json)
+        }
+        started => reply_with(bridge, started, wakes, to_json),
+    }
+}
+
+fn reply_with<T: Send + 'static>(
+    bridge: &Arc<Shared>,
+    started: Op<T>,
+    wakes: DeferredWakes,
+    to_json: fn(T) -> Option<String>,
+) -> napi::Result<Reply> {
+    match started {
         Op::Ready(result) => guard(|| bounded(to_json(result?))).map(|json| json.map(Either::B)),
         Op::Completion(completion) => {
             let op_id = bridge.operations.next_id();

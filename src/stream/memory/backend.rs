@@ -90,6 +90,10 @@ impl StreamBackend for MemoryStream {
         "memory"
     }
 
+    fn is_immediate(&self) -> bool {
+        true
+    }
+
     fn open(&self) -> Op<()> {
         self.check_open().into()
     }

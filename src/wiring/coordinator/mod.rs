@@ -1,7 +1,7 @@
 //! The stream coordinator: publishes persisted events to the channels of a stream.
 //!
 //! It subscribes to a bus with a bounded queue and publishes from its own task, so a slow, failing or hanging stream
-//! never slows or fails an append: the lag grows up to its limit, and events beyond it are dropped and reported on their
+//! never slows or fails an append. A stream that accepts messages at once gets them in the call, while nothing is queued: the lag grows up to its limit, and events beyond it are dropped and reported on their
 //! topics as a `stream.gap`.
 //!
 //! | file | job |
@@ -28,7 +28,7 @@ use crate::fanout::{Mailbox, Overflow};
 use crate::op::Op;
 use crate::sync::lock;
 use crate::time::SharedClock;
-use crate::wiring::channels::{ChannelOptions, Router};
+use crate::wiring::channels::{ChannelOptions, Router, RunStatusTracker};
 use crate::wiring::{Publisher, Wiring};
 
 pub use feed::{CONSUMER, FeedCoordinator};
@@ -139,7 +139,13 @@ impl Wiring for StreamCoordinator {
         let mut lifecycle = self.lock();
         if lifecycle.session.is_none() {
             let queue = Arc::new(Mailbox::new(self.channels.max_lag(), Overflow::DropNewest));
-            let listener = CoordinatorListener { channels: self.channels.clone(), queue: queue.clone() };
+            let statuses = Arc::new(Mutex::new(RunStatusTracker::default()));
+            let listener = CoordinatorListener {
+                channels: self.channels.clone(),
+                queue: queue.clone(),
+                statuses: statuses.clone(),
+                runtime: self.runtime.clone(),
+            };
             let listener = self.bus.subscribe(Arc::new(listener));
             let (stop, stopped) = watch::channel(false);
             let (over, ended) = watch::channel(false);
@@ -151,7 +157,7 @@ impl Wiring for StreamCoordinator {
                     if let Some(mut previous) = previous {
                         _ = previous.wait_for(|over| *over).await;
                     }
-                    RoutingTask::new(channels, queue).run(stopped, drain_timeout).await;
+                    RoutingTask::new(channels, queue, statuses).run(stopped, drain_timeout).await;
                     over.send_replace(true);
                 }
             });
@@ -187,11 +193,14 @@ impl Drop for StreamCoordinator {
 struct CoordinatorListener {
     channels: Arc<Channels>,
     queue: Arc<Mailbox<BusEvent>>,
+    statuses: Arc<Mutex<RunStatusTracker>>,
+    runtime: Handle,
 }
 
 impl Listener for CoordinatorListener {
     fn on_event(&self, event: &BusEvent) {
-        if matches!(event.event, AnyEvent::Stored(_)) {
+        let is_stored = matches!(event.event, AnyEvent::Stored(_));
+        if is_stored && !self.channels.publish_inline(event, &self.statuses, &self.runtime) {
             self.channels.enqueue(&self.queue, event);
         }
     }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::bus::BusEvent;
@@ -23,7 +24,7 @@ use crate::stream::{BLOCK_TIMEOUT, Message};
 use crate::sync::lock;
 use crate::time::SharedClock;
 use crate::wiring::Publisher;
-use crate::wiring::channels::{Routed, Router};
+use crate::wiring::channels::{Routed, Router, RunStatusTracker};
 use crate::wiring::coordinator::CoordinatorStats;
 
 /// Attempts to publish a message.
@@ -148,6 +149,31 @@ impl Channels {
             self.gaps_due.store(true, Ordering::Relaxed);
             self.complete_events(1);
         }
+    }
+
+    /// Publishes an event in the call, where nothing is under way and the stream accepts it at once. Returns false, and does
+    /// nothing, where not: it has to be queued.
+    pub(super) fn publish_inline(
+        self: &Arc<Self>,
+        event: &BusEvent,
+        statuses: &Mutex<RunStatusTracker>,
+        runtime: &Handle,
+    ) -> bool {
+        let is_due = self.stream.is_immediate() && !self.gaps_due.load(Ordering::Acquire);
+        // While this event is counted, others are queued.
+        if !is_due || self.lag.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return false;
+        }
+        let (routed, skipped) = self.router.route(event, &mut lock(statuses), self.now_ms());
+        self.record_skipped(skipped);
+        let started = self.publish(self.event_items(event, routed));
+        if started.iter().all(|(_, op)| matches!(op, Op::Ready(Ok(())))) {
+            started.iter().for_each(|(item, _)| self.record_delivery(item));
+            self.complete_events(1);
+        } else {
+            runtime.spawn(self.clone().complete_batch(started));
+        }
+        true
     }
 
     fn is_idle(&self) -> bool {

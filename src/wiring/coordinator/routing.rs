@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::bus::BusEvent;
 use crate::fanout::{Delivery, Mailbox};
 use crate::op::Op;
+use crate::sync::lock;
 use crate::wiring::channels::RunStatusTracker;
 use crate::wiring::coordinator::publishing::{Channels, Item};
 
@@ -30,7 +31,7 @@ type Batch = Pin<Box<dyn Future<Output = (Arc<str>, usize)> + Send>>;
 pub(super) struct RoutingTask {
     channels: Arc<Channels>,
     queue: Arc<Mailbox<BusEvent>>,
-    statuses: RunStatusTracker,
+    statuses: Arc<Mutex<RunStatusTracker>>,
     /// The backlog of each partition that has a batch in flight.
     partitions: HashMap<Arc<str>, VecDeque<Item>>,
     batches: FuturesUnordered<Batch>,
@@ -39,15 +40,12 @@ pub(super) struct RoutingTask {
 }
 
 impl RoutingTask {
-    pub(super) fn new(channels: Arc<Channels>, queue: Arc<Mailbox<BusEvent>>) -> Self {
-        Self {
-            channels,
-            queue,
-            statuses: RunStatusTracker::default(),
-            partitions: HashMap::new(),
-            batches: FuturesUnordered::new(),
-            in_flight: 0,
-        }
+    pub(super) fn new(
+        channels: Arc<Channels>,
+        queue: Arc<Mailbox<BusEvent>>,
+        statuses: Arc<Mutex<RunStatusTracker>>,
+    ) -> Self {
+        Self { channels, queue, statuses, partitions: HashMap::new(), batches: FuturesUnordered::new(), in_flight: 0 }
     }
 
     /// Routes events until `stopped` is true and nothing is left, or `drain_timeout` has passed after it.
@@ -90,7 +88,7 @@ impl RoutingTask {
 
     fn route(&mut self, event: &BusEvent) {
         let channels = self.channels.clone();
-        let (routed, skipped) = channels.router().route(event, &mut self.statuses, channels.now_ms());
+        let (routed, skipped) = channels.router().route(event, &mut lock(&self.statuses), channels.now_ms());
         channels.record_skipped(skipped);
         let Some(partition) = channels.router().partition(event).filter(|_| !routed.is_empty()) else {
             return channels.complete_events(1);
