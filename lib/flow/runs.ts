@@ -85,10 +85,14 @@ async function enqueueEntry({ flow, runtime }: Located, runId: string, input: un
 /** Enqueues the entry step of a run whose start was stored and perhaps never followed by its job, unless another process has it. Resolves with the start. */
 async function resumeStart(located: Located, subject: string, runId: string, isClaimed: boolean): Promise<EventRecord | undefined> {
   const { step } = located.flow.entry!
-  const past = await located.runtime.store.stream.read(subject, { types: ['flow.start', 'step.started', 'step.completed', ...END_TYPES] })
+  const types = ['flow.start', 'step.started', 'step.completed', 'step.failed', 'step.retry', ...END_TYPES]
+  const past = await located.runtime.store.stream.read(subject, { types })
   const start = past.find(event => event.type === 'flow.start')
-  const isOver = past.some(event => END_TYPES.includes(event.type) || event.stepName === step)
-  if (isClaimed && start && !isOver) await enqueueEntry(located, runId, start.data?.input, start.traceparent)
+  const last = past.findLast(event => event.stepName === step)
+  // A step that has begun may have been at work in a process that was killed, and whose claim this one has taken over. A job
+  // that is there already is not enqueued again.
+  const isOpen = !past.some(event => END_TYPES.includes(event.type)) && (!last || last.type === 'step.started')
+  if (isClaimed && start && isOpen) await enqueueEntry(located, runId, start.data?.input, start.traceparent)
   return start
 }
 
