@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { FileStoreAdapter, MemoryStreamAdapter } from 'nvent-native'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { run } from './support/process'
 import { until } from './support/until'
 
 let dataDir: string
@@ -55,3 +56,7 @@ test('messages that no string can hold together are all delivered', async () => 
   await until('64 messages', () => count === 64, 60_000)
   await stream.shutdown()
 }, 120_000)
+
+test('a write of another thread does not wait for the turn of one that writes and then computes', async () => {
+  expect(await run('writes-then-computes.mjs')).toMatchObject({ code: 0, stdout: 'it was answered meanwhile\n', stderr: '' })
+})
