@@ -63,3 +63,16 @@ it('events of a subject keep their order whether the stream takes them at once o
   await until('all are delivered', () => seen.length === 200)
   expect(seen).toEqual(Array.from({ length: 200 }, (_, n) => n))
 })
+
+it('what does not fit in a turn of the event loop does not wait for anything else', async () => {
+  let arrive = (): void => {}
+  await stream.subscribe('store-sync:append:s', () => arrive())
+  // Keeps the process alive, and wakes the event loop long after the deadline of the test.
+  const timer = setTimeout(() => {}, 60_000)
+  for (let n = 0; n < 500; n++) {
+    const arrived = new Promise<void>(resolve => arrive = resolve)
+    await store.append('s', { type: 'a' })
+    await arrived
+  }
+  clearTimeout(timer)
+})

@@ -71,6 +71,8 @@ export function takeLeft(): void {
   }).unref()
   if (direct >= MAX_DIRECT) {
     isPutOff = true
+    // The event loop would wait for something else first.
+    reset.ref()
     return
   }
   direct++
