@@ -115,6 +115,8 @@ interface TriggerStats {
 }
 /** Triggers, as `createTriggerWiring` returns them. */
 interface TriggerWiring extends Wiring {
+    /** Stops it. */
+    [Symbol.asyncDispose](): Promise<void>;
     /**
      * Fires a trigger of any kind at once. Resolves when its runs are started. The same `idempotencyKey` starts nothing again and
      * resolves with the same ids and `created: false`. Rejects with NVENT_NOT_FOUND where there is no such trigger, NVENT_INVALID
@@ -228,6 +230,8 @@ interface WebhookStats {
 }
 /** Webhooks, as `createWebhookWiring` returns them. */
 interface WebhookWiring extends Wiring {
+    /** Stops it. */
+    [Symbol.asyncDispose](): Promise<void>;
     /** Deliveries of a webhook, newest first: at most `limit`, default 100. The newest 10,000 are kept, and all that are pending. */
     deliveries(name: string, opts?: {
         state?: WebhookDeliveryState;
@@ -1047,6 +1051,8 @@ interface CoordinatorStats {
 }
 /** A coordinator, as `createStreamCoordinator` returns it. */
 interface StreamCoordinator extends Wiring {
+    /** Stops it. */
+    [Symbol.asyncDispose](): Promise<void>;
     /** Counters. */
     stats(): CoordinatorStats;
 }
@@ -1260,6 +1266,8 @@ interface FlowStats {
 }
 /** Flow wiring, as `createFlowWiring` returns it. */
 interface FlowWiring extends Wiring {
+    /** Stops it. */
+    [Symbol.asyncDispose](): Promise<void>;
     /** Counters. */
     stats(): FlowStats;
 }
@@ -1289,6 +1297,8 @@ interface WiringRegistryOptions {
 }
 /** The registry, as `createWiringRegistry` returns it. */
 interface WiringRegistry extends Wiring {
+    /** Stops it. */
+    [Symbol.asyncDispose](): Promise<void>;
     /** Counters of its wirings. */
     stats(): any;
     /** Its triggers, where it has the option. */
@@ -1876,12 +1886,8 @@ declare function createStreamCoordinator(opts?: StreamCoordinatorOptions & {
     bus?: EventBus;
     stream?: StreamAdapter;
     store?: StoreAdapter;
-}): Wiring & {
-    stats(): CoordinatorStats;
-};
-declare function createFlowWiring(opts?: FlowWiringOptions): Wiring & {
-    stats(): FlowStats;
-};
+}): StreamCoordinator;
+declare function createFlowWiring(opts?: FlowWiringOptions): FlowWiring;
 declare function createWiringRegistry(opts?: WiringRegistryOptions): WiringRegistry;
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, defineFlow, deleteRun, getEventBus, handleWebhook, isStreamGap, listFlows, metrics, retryRun, runState, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };

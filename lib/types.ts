@@ -844,6 +844,8 @@ export interface CoordinatorStats {
 
 /** A coordinator, as `createStreamCoordinator` returns it. */
 export interface StreamCoordinator extends Wiring {
+  /** Stops it. */
+  [Symbol.asyncDispose](): Promise<void>
   /** Counters. */
   stats(): CoordinatorStats
 }
@@ -1058,6 +1060,8 @@ export interface FlowStats {
 
 /** Flow wiring, as `createFlowWiring` returns it. */
 export interface FlowWiring extends Wiring {
+  /** Stops it. */
+  [Symbol.asyncDispose](): Promise<void>
   /** Counters. */
   stats(): FlowStats
 }
@@ -1089,6 +1093,8 @@ export interface WiringRegistryOptions {
 
 /** The registry, as `createWiringRegistry` returns it. */
 export interface WiringRegistry extends Wiring {
+  /** Stops it. */
+  [Symbol.asyncDispose](): Promise<void>
   /** Counters of its wirings. */
   stats(): any
   /** Its triggers, where it has the option. */

@@ -20,8 +20,8 @@ import { triggerWiringOf } from './trigger/wiring'
 import { webhookWiringOf } from './webhook/wiring'
 import { Turns } from './turns'
 import type {
-  CoordinatorStats, EventBus, EventRecord, FlowDefinition, FlowStats, FlowWiringOptions, QueueAdapter, StoreAdapter,
-  StreamAdapter, StreamCoordinatorOptions, Wiring, WiringRegistry, WiringRegistryOptions,
+  CoordinatorStats, EventBus, EventRecord, FlowDefinition, FlowStats, FlowWiring, FlowWiringOptions, QueueAdapter, StoreAdapter,
+  StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, Wiring, WiringRegistry, WiringRegistryOptions,
 } from './types'
 
 const COORDINATOR = {
@@ -129,7 +129,7 @@ const nativeStream = (stream: StreamAdapter, register: (target: object) => numbe
 
 export function createStreamCoordinator(
   opts: StreamCoordinatorOptions & { bus?: EventBus, stream?: StreamAdapter, store?: StoreAdapter } = {},
-): Wiring & { stats(): CoordinatorStats } {
+): StreamCoordinator {
   const { bus, stream, store, ...own } = options('options', opts, { ...COORDINATOR, bus: 'object', stream: 'object', store: 'object' })
   return coordinatorOf('options', own, { bus, stream, store })
 }
@@ -139,7 +139,7 @@ function coordinatorOf(
   what: string,
   own: Record<string, any>,
   { bus, stream, store, runSubject }: { bus?: EventBus, stream?: StreamAdapter, store?: StoreAdapter, runSubject?: string },
-): Wiring & { stats(): CoordinatorStats } {
+): StreamCoordinator {
   own['channels']?.forEach((row: unknown, i: number) => {
     const at = `${what}.channels[${i}]`
     const { name, types, topic } = options(at, object(at, row), { name: 'string', types: 'array', topic: 'string', type: 'string' })
@@ -165,7 +165,7 @@ function coordinatorOf(
     return new addon.NativeCoordinator(bridge, linked.bus.native, fed?.native ?? null, native, target, settings(used))
   })
   const none: CoordinatorStats = { routed: {}, skipped: 0, failed: 0, lag: 0 }
-  return { start: () => wiring.start(), stop: () => wiring.stop(), stats: () => wiring.stats() ?? none }
+  return { start: () => wiring.start(), stop: () => wiring.stop(), stats: () => wiring.stats() ?? none, [Symbol.asyncDispose]: () => wiring.stop() }
 }
 
 const DELIVERIES = ['at-least-once', 'at-most-once']
@@ -210,7 +210,7 @@ async function plainJob(job: any): Promise<object | null> {
   return { id: String(job.id), name: job.name, data: job.data, opts: job.opts, state, failedReason: job.failedReason }
 }
 
-export function createFlowWiring(opts: FlowWiringOptions = {}): Wiring & { stats(): FlowStats } {
+export function createFlowWiring(opts: FlowWiringOptions = {}): FlowWiring {
   return flowWiringOf(opts, {})
 }
 
@@ -218,7 +218,7 @@ export function createFlowWiring(opts: FlowWiringOptions = {}): Wiring & { stats
 function flowWiringOf(
   opts: FlowWiringOptions,
   { stream, keepState }: { stream?: () => StreamAdapter | undefined, keepState?: number },
-): Wiring & { stats(): FlowStats } {
+): FlowWiring {
   const { bus, store, queue, flows, subjects } = options('options', opts, {
     bus: 'object', store: 'object', queue: 'object', flows: ['array', 'function'], subjects: 'object',
   })
@@ -257,16 +257,18 @@ function flowWiringOf(
   })
   const none: FlowStats = { persisted: 0, triggered: 0, completed: 0, failed: 0, retries: 0, lag: 0, lost: 0, errors: 0, recovered: 0 }
   const turns = new Turns()
+  const stop = (): Promise<void> => turns.take(async () => {
+    await runtime?.stop()
+    await wiring.stop()
+  })
   return {
     start: () => turns.take(async () => {
       await wiring.start()
       // Its steps are registered once the wiring follows their events.
       await runtime?.start()
     }),
-    stop: () => turns.take(async () => {
-      await runtime?.stop()
-      await wiring.stop()
-    }),
+    stop,
+    [Symbol.asyncDispose]: stop,
     stats: () => wiring.stats() ?? none,
   }
 }
@@ -340,6 +342,7 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): WiringRe
   return {
     start: () => turns.take(start),
     stop: () => turns.take(stop),
+    [Symbol.asyncDispose]: () => turns.take(stop),
     stats: () => ({
       streamCoordinator: coordinator.stats(), ...(flowWiring ? { flow: flowWiring.stats() } : {}), ...(triggers ? { triggers: triggers.stats() } : {}),
       ...(webhooks ? { webhooks: webhooks.stats() } : {}),

@@ -63,6 +63,10 @@ class Triggers implements TriggerWiring {
     return this.turns.take(() => this.begin())
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
+  }
+
   stop(): Promise<void> {
     return this.turns.take(() => this.end())
   }

@@ -125,6 +125,8 @@ export interface TriggerStats {
 
 /** Triggers, as `createTriggerWiring` returns them. */
 export interface TriggerWiring extends Wiring {
+  /** Stops it. */
+  [Symbol.asyncDispose](): Promise<void>
   /**
    * Fires a trigger of any kind at once. Resolves when its runs are started. The same `idempotencyKey` starts nothing again and
    * resolves with the same ids and `created: false`. Rejects with NVENT_NOT_FOUND where there is no such trigger, NVENT_INVALID

@@ -92,6 +92,8 @@ export interface WebhookStats {
 
 /** Webhooks, as `createWebhookWiring` returns them. */
 export interface WebhookWiring extends Wiring {
+  /** Stops it. */
+  [Symbol.asyncDispose](): Promise<void>
   /** Deliveries of a webhook, newest first: at most `limit`, default 100. The newest 10,000 are kept, and all that are pending. */
   deliveries(name: string, opts?: { state?: WebhookDeliveryState, limit?: number }): Promise<WebhookDelivery[]>
   /**

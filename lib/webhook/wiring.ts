@@ -49,6 +49,10 @@ class Webhooks implements WebhookWiring {
     return this.turns.take(() => this.begin())
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
+  }
+
   stop(): Promise<void> {
     return this.turns.take(() => this.end())
   }
