@@ -71,7 +71,7 @@ export function iteration(context: StoreContext): void {
     const events = store.stream.iterate('s', { signal: controller.signal })
     const [next, other] = [feed.next(), events.next()]
     controller.abort('enough')
-    for (const waiting of [next, other]) await expect(waiting).rejects.toMatchObject({ name: 'AbortError', code: 'ABORT_ERR', cause: 'enough' })
+    await Promise.all([next, other].map(waiting => expect(waiting).rejects.toMatchObject({ name: 'AbortError', code: 'ABORT_ERR', cause: 'enough' })))
     expect(await feed.next()).toEqual({ done: true, value: undefined })
     await expect(store.stream.iterate('s', { signal: controller.signal }).next()).rejects.toMatchObject({ name: 'AbortError' })
   })
