@@ -23,7 +23,7 @@ const CALLS = {
   'Step of a flow': 'StepOptions',
 }
 
-const program = ts.createProgram(['nuxt/options.ts', 'lib/types.ts'], { ...ts.parseConfigFileTextToJson('', '{}').config, strict: true, moduleResolution: ts.ModuleResolutionKind.Bundler, module: ts.ModuleKind.ESNext, skipLibCheck: true, types: ['node'] })
+const program = ts.createProgram(['nuxt/options.ts', 'lib/types/index.ts'], { ...ts.parseConfigFileTextToJson('', '{}').config, strict: true, moduleResolution: ts.ModuleResolutionKind.Bundler, module: ts.ModuleKind.ESNext, skipLibCheck: true, types: ['node'] })
 const checker = program.getTypeChecker()
 const undocumented = []
 
@@ -31,7 +31,7 @@ const undocumented = []
 function typeOf(file, name) {
   const module = checker.getSymbolAtLocation(program.getSourceFile(file))
   const symbol = checker.getExportsOfModule(module).find(symbol => symbol.name === name)
-  return checker.getDeclaredTypeOfSymbol(symbol)
+  return checker.getDeclaredTypeOfSymbol(symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol)
 }
 
 /** Returns the property of a type, wherever in a union it is. */
@@ -48,7 +48,7 @@ function documentation(symbol, path) {
   const text = oneLine(ts.displayPartsToString(symbol.getDocumentationComment(checker)).replace(/\{@link ([\w.]+)\}/g, '`$1`'))
   const byDefault = symbol.getJsDocTags(checker).find(({ name }) => name === 'default')
   const link = /^`(\w+)\.(\w+)`\.?$/.exec(text)
-  if (link) return documentation(property(typeOf('lib/types.ts', link[1]), link[2]), path)
+  if (link) return documentation(property(typeOf('lib/types/index.ts', link[1]), link[2]), path)
   if (text === '') undocumented.push(path)
   return byDefault ? `${text} Default ${oneLine(ts.displayPartsToString(byDefault.text)).replaceAll('\'', '`')}.` : text
 }
@@ -91,7 +91,7 @@ const out = sections.flatMap(([title, intro, schema, type, section]) => [
   `## ${title}`, '', intro, '', '| option | values | meaning | variable |', '|---|---|---|---|', ...rows(schema, type, section), '',
 ])
 for (const [title, name] of Object.entries(CALLS)) {
-  out.push(`## ${title}: \`${name}\``, '', '| option | type | meaning |', '|---|---|---|', ...callRows(typeOf('lib/types.ts', name), name), '')
+  out.push(`## ${title}: \`${name}\``, '', '| option | type | meaning |', '|---|---|---|', ...callRows(typeOf('lib/types/index.ts', name), name), '')
 }
 
 if (undocumented.length > 0) {

@@ -1,4 +1,11 @@
-import type { EventBus, EventRecord, FlowDefinition, ParkedConsumerEvent, QueueAdapter, StoreAdapter, StreamAdapter, Wiring } from '../types'
+import type { EventBus } from './bus'
+import type { EventRecord } from './events'
+import type { ParkedConsumerEvent } from './feed'
+import type { FlowDefinition } from './flow'
+import type { QueueAdapter } from './queue'
+import type { StoreAdapter } from './store'
+import type { StreamAdapter } from './stream'
+import type { Wiring } from './wiring'
 
 // ───────────────────────────── triggers ─────────────────────────────
 

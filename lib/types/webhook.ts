@@ -1,4 +1,9 @@
-import type { EventBus, EventRecord, QueueAdapter, StoreAdapter, StreamAdapter, Wiring } from '../types'
+import type { EventBus } from './bus'
+import type { EventRecord } from './events'
+import type { QueueAdapter } from './queue'
+import type { StoreAdapter } from './store'
+import type { StreamAdapter } from './stream'
+import type { Wiring } from './wiring'
 
 // ───────────────────────────── webhooks ─────────────────────────────
 
