@@ -119,3 +119,20 @@ it('runs of a process that is killed are ended by another, and not again when it
     expect(types.filter(type => type === 'flow.completed')).toHaveLength(1)
   }
 }, 120_000)
+
+it('a run whose start was acknowledged ends, also where the process is killed at that moment', async () => {
+  const log = await newLog('acknowledged')
+  const heir = start('e', log, 'none', 'none', 0)
+  await heir.has('ready')
+  const runs: string[] = []
+  for (let round = 0; round < ROUNDS; round++) {
+    const killed = start(`f${round}`, log, 'first', `acknowledged${round}`, RUNS)
+    await once(killed.child.stdout!, 'data')
+    killed.child.kill('SIGKILL')
+    await killed.closed
+    runs.push(...killed.output.split('\n').flatMap(line => /^started (.*)$/.exec(line)?.[1] ?? []))
+  }
+  expect(runs.length).toBeGreaterThanOrEqual(ROUNDS)
+  await until('every run has ended', async () => (await Promise.all(runs.map(typesOf))).every(types => types.includes('flow.completed')), 60_000)
+  await heir.stop()
+}, 120_000)

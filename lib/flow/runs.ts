@@ -4,6 +4,7 @@ import { finite, options, text } from '../check'
 import { invalid, NventError } from '../errors'
 import { currentAdapter } from '../factory'
 import type { EventRecord, Flow, FlowDefinition, FlowRun, RunEnd, StoreAdapter } from '../types'
+import { RedisStoreAdapter } from '../redis'
 import { jobOptionsOf, queueOf } from './define'
 import { END_TYPES, FlowRuntime, runtimes, TERMINAL_TYPES } from './runtime'
 import { whileRetryable } from './retry'
@@ -15,6 +16,10 @@ const MAX_CONFLICTS = 1_000
 /** How long, in ms, `deleteRun` waits for steps at work and for the index to have the run's end. */
 const SETTLE_TIMEOUT_MS = 5_000
 const SETTLE_INTERVAL_MS = 10
+/** Pauses between looks at the index for a run that has started, and how long that goes on, in ms: longer than a lease of flow wiring. */
+const FIRST_PAUSE_MS = 1
+const MAX_PAUSE_MS = 640
+const INDEX_TIMEOUT_MS = 15_000
 
 const STATUS: Record<string, RunEnd['status']> = { 'flow.completed': 'completed', 'flow.failed': 'failed', 'flow.cancel': 'canceled' }
 
@@ -53,8 +58,35 @@ export async function startRun(located: Located, runId: string, input: unknown, 
   if (!flow.entry) throw invalid(`flow ${JSON.stringify(flow.id)} has no entry: which step starts it?`)
   return maybeInSpan(
     () => ({ name: `start ${flow.id}`, kind: 'INTERNAL', attributes: { 'nvent.flow.name': flow.id, 'nvent.flow.run.id': runId }, parent }),
-    () => start(located, runId, input, fields),
+    async () => {
+      const started = await start(located, runId, input, fields)
+      await indexed(located, runId)
+      return started
+    },
   )
+}
+
+/**
+ * Waits, where other processes use the store, until a run is in the index: from there one of them takes it over if this one is
+ * killed. A run that another process stored, and was killed before this, is continued here.
+ */
+async function indexed(located: Located, runId: string): Promise<void> {
+  const { flow, runtime } = located
+  // Without flow wiring here, nobody writes the entry of a run that starts here.
+  if (!(runtime.store instanceof RedisStoreAdapter) || !runtimes.has(runtime)) return
+  const { store } = runtime
+  for (let pause = FIRST_PAUSE_MS, waited = 0; !await store.index.get(runtime.runIndex(flow.id), runId); pause = Math.min(pause * 2, MAX_PAUSE_MS)) {
+    if (waited > INDEX_TIMEOUT_MS) {
+      throw new NventError('NVENT_UNAVAILABLE', `the run ${JSON.stringify(runId)} is stored, and not taken up by flow wiring yet`, { retryable: true, maybeApplied: true })
+    }
+    if (pause === MAX_PAUSE_MS) {
+      const start = await resumeStart(located, runtime.subject(flow.id, runId), runId, await runtime.claimEntry(flow.id, runId))
+      // It was deleted.
+      if (!start) return
+    }
+    await delay(pause)
+    waited += pause
+  }
 }
 
 async function start(located: Located, runId: string, input: unknown, fields: object): Promise<{ created: boolean, start?: EventRecord | undefined }> {

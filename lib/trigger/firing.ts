@@ -1,11 +1,8 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import { json } from '../check'
-import { NventError } from '../errors'
 import { locate, startRun } from '../flow/runs'
 import type { Located } from '../flow/runs'
 import { FlowRuntime, runtimes } from '../flow/runtime'
 import type { Subjects } from '../flow/runtime'
-import { RedisStoreAdapter } from '../redis'
 import type { EventRecord, FlowDefinition, QueueAdapter, StoreAdapter, TriggerCause, TriggerStats } from '../types'
 import type { Trigger } from './definition'
 import { History } from './history'
@@ -15,10 +12,6 @@ import { runIdOf } from './names'
 const MAX_DEPTH = 32
 /** Causes and runs that are remembered. */
 const MAX_REMEMBERED = 10_000
-/** Pauses between looks at the index for a run that has started, and how long that goes on, in ms: longer than a lease of flow wiring. */
-const FIRST_PAUSE_MS = 5
-const MAX_PAUSE_MS = 640
-const SETTLE_TIMEOUT_MS = 15_000
 /** How much earlier than its cause, in ms, an event may seem to be by the clocks of two writers. */
 const CLOCK_TOLERANCE_MS = 60 * 60 * 1000
 
@@ -61,13 +54,10 @@ export interface FiringParts {
 
 /** Finds the flows that triggers start. */
 export class Starts {
-  /** Whether other processes may use the store. */
-  readonly areShared: boolean
   private readonly own: FlowRuntime | undefined
 
   constructor(readonly parts: FiringParts) {
     const { flows, store, queue, subjects } = parts
-    this.areShared = store instanceof RedisStoreAdapter
     this.own = flows && queue ? new FlowRuntime({ flows, store, queue, ...subjects ? { subjects } : {} }) : undefined
   }
 
@@ -172,7 +162,6 @@ export class Firing {
         if (window && first?.through !== undefined && first.through !== window.through) return { runIds, startedAt, endsAt: first.through }
       }
     }
-    if (starts.areShared) await Promise.all(trigger.start.map((flow, i) => this.settled(flow, runIds[i]!, input)))
     const isNew = await history.record({
       type: 'trigger.fired',
       trigger: { id: trigger.id, depth },
@@ -185,23 +174,6 @@ export class Firing {
     const fired = { runIds, startedAt }
     bounded(this.done, cause.id, fired)
     return fired
-  }
-
-  /**
-   * Waits until a run is in the index, from which another process takes it over where this one is killed. A run of one that was
-   * killed before that is started again.
-   */
-  private async settled(flow: string, runId: string, input: unknown): Promise<void> {
-    const located = this.starts.locate(flow)
-    const { runtime } = located
-    // Without flow wiring here, nobody writes the entry of a run that starts here.
-    if (!runtimes.has(runtime)) return
-    for (let pause = FIRST_PAUSE_MS, waited = 0; !await runtime.store.index.get(runtime.runIndex(flow), runId); pause = Math.min(pause * 2, MAX_PAUSE_MS)) {
-      if (waited > SETTLE_TIMEOUT_MS) throw new NventError('NVENT_UNAVAILABLE', `the run ${JSON.stringify(runId)} is not taken up by flow wiring`, { retryable: true })
-      if (pause === MAX_PAUSE_MS) await startRun(located, runId, input)
-      await delay(pause, undefined, { ref: false })
-      waited += pause
-    }
   }
 
   /** Ends a chain. */
