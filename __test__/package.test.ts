@@ -40,7 +40,7 @@ const manifest = async (name: string): Promise<any> => JSON.parse(await readFile
 it('ships what is needed to run, and no sources', () => {
   const files = tarball.files.map(({ path }) => path)
   expect(files).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'THIRD-PARTY-NOTICES.md', 'sbom.cdx.json', 'dist/index.cjs', 'dist/index.mjs', 'index.d.cts', 'index.d.ts']))
-  const expected = /^(dist\/.*\.(cjs|mjs|js|d\.ts|json|vue)|(bin|examples)\/[\w-]+\.mjs|index\.d\.c?ts|package\.json|sbom\.cdx\.json|LICENSE|(README|CHANGELOG|THIRD-PARTY-NOTICES)\.md)$/
+  const expected = /^(dist\/.*\.(cjs|mjs|js|d\.ts|json|vue|css)|(bin|examples)\/[\w-]+\.mjs|index\.d\.c?ts|package\.json|sbom\.cdx\.json|LICENSE|(README|CHANGELOG|THIRD-PARTY-NOTICES)\.md)$/
   expect(files.filter(file => !expected.test(file))).toEqual([])
   expect(tarball.unpackedSize).toBeLessThan(1_500_000)
 })
