@@ -95,6 +95,8 @@ async function start(located: Located, runId: string, input: unknown, fields: ob
   const event = { type: 'flow.start', runId, flowName: flow.id, ...fields, data: { input } }
   // Takes effect before the run can be found by another process.
   const claim = runtime.claimEntry(flow.id, runId)
+  // Reported where it is awaited; where the append fails before, that is.
+  claim.catch(() => {})
   const created = await runtime.store.stream.append(subject, event, { expectedLastId: null }).catch((error) => {
     if (error?.code === 'NVENT_CONFLICT') return undefined
     throw error
