@@ -53,7 +53,7 @@ async function buildFace() {
 /** The command, with the libraries that only it uses: the package has no dependencies. */
 async function buildCommand() {
   await build({
-    entryPoints: ['lib/cli/main.ts'], outfile: 'dist/cli.cjs', bundle: true, minify: false, format: 'cjs', platform: 'node', target: 'node20',
+    entryPoints: ['lib/cli/main.ts'], outfile: 'dist/cli.cjs', bundle: true, minifyWhitespace: true, format: 'cjs', platform: 'node', target: 'node20',
     external: ['*.node', 'nvent-native-*', '@opentelemetry/api'],
     logLevel: 'warning',
   })
