@@ -578,7 +578,7 @@ interface StreamEvent<Type extends string = string> {
 }
 /**
  * Delivered to a subscriber when events may have been missed: flush the cache, or catch up. It passes every filter.
- * {@link isStreamGap} tells it from a message.
+ * {@link isStreamGap} distinguishes it from a message.
  */
 interface StreamGap extends StreamEvent<'stream.gap'> {
     /**
@@ -663,7 +663,7 @@ interface StreamAdapter {
     /**
      * Iterates over messages: {@link StreamAdapter.subscribe} for `for await`. The subscription begins with this call (on Redis when the
      * broker has it). While the loop is busy up to 256 messages wait for it, then the subscription's `buffer`, then its `overflow`
-     * applies, and a gap tells of it. In a `group` a message counts as handled when the next one is asked for; leaving the loop hands
+     * applies, and a gap reports it. In a `group` a message counts as handled when the next one is asked for; leaving the loop hands
      * the last one back as failed. Ends when the loop is left or the stream is shut down. Keeps no process alive.
      */
     messages<const Filter extends string | RegExp = RegExp>(topic: string, opts?: MessagesOptions<Filter>): AsyncIterableIterator<StreamEvent<FilteredType<Filter>> | StreamGap, void, void> & AsyncDisposable;
@@ -1132,7 +1132,7 @@ interface FlowStats {
     retries: number;
     /** Ingress events that wait to be persisted. */
     lag: number;
-    /** Ingress events that were given up. */
+    /** Ingress events that were dropped after the last attempt. */
     lost: number;
     /** Other permanent failures: a step that the queue refused, an index entry that was not written, a log that was not read. */
     errors: number;

@@ -92,7 +92,7 @@ describe('on a directory that a server has open', () => {
     expect(await nvent(on('backup', copy))).toMatchObject({ code: 1, stderr: expect.stringContaining('is there already') })
     expect((await nvent(['runs', '--dir', copy])).rows).toHaveLength(4)
     expect((await nvent(['jobs', '--dir', copy])).rows).toHaveLength(2)
-    // Nobody has the copy open, so it can be written to.
+    // No process has the copy open, so it can be written to.
     expect((await nvent(['replay', 'mailer', '--all', '--dir', copy])).rows).toEqual([{ consumer: 'mailer', replayed: 3 }])
   })
 
@@ -114,7 +114,7 @@ describe('on other directories', () => {
     await server.ended
     expect((await nvent(['runs', '--dir', dir])).rows).toHaveLength(4)
     expect((await nvent(['jobs', 'order.pay', '--dir', dir, '--status', 'active'])).rows).toMatchObject([{ id: 'run-stuck__pay' }])
-    expect((await nvent(['doctor', '--dir', dir])).rows.find(({ check }) => check === 'store lock').found).toBe('nobody has it open')
+    expect((await nvent(['doctor', '--dir', dir])).rows.find(({ check }) => check === 'store lock').found).toBe('no process has it open')
     expect((await nvent(['replay', 'mailer', '--all', '--dir', dir])).rows).toEqual([{ consumer: 'mailer', replayed: 3 }])
   })
 

@@ -13,7 +13,7 @@ afterEach(() => stream.shutdown())
 
 const FLAGS = ['', 'i', 'u', 'iu', 'v', 's', 'm', 'y', 'gimsy']
 
-/** Types that tell meanings apart: case, spaces, line terminators, letters beyond ASCII, pairs of surrogates. */
+/** Types that distinguish meanings: case, spaces, line terminators, letters beyond ASCII, pairs of surrogates. */
 const TYPES = [
   '', 'a', 'A', 'b', 'ab', 'aB', 'abc', 'aab', 'aaab', 'ba', 'z', '0', '1', '8', '9', '12', 'a1', '_', '-', 'a-b', 'a.b', '.', ',',
   'flow.start', 'flow.completed', 'FLOW.START', 'step.completed', 'stream.gap', 'order-12', 'x{1}', 'a{', 'a{,2}', 'aa', '{', '}', ']', '[', '(', ')',

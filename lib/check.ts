@@ -1,4 +1,4 @@
-import { invalid } from './errors'
+import { invalid, NventError } from './errors'
 
 /** Checks arguments before they cross the boundary, where only text and numbers go. */
 
@@ -57,6 +57,13 @@ export function didYouMean(name: string, known: string[]): string {
     .sort((a, b) => a.distance - b.distance)[0]
   const hint = nearest && nearest.distance <= Math.max(2, name.length / 3) ? `; did you mean ${JSON.stringify(nearest.candidate)}?` : ''
   return `${hint} (known: ${known.join(', ') || 'none'})`
+}
+
+/** Returns what a map has under a name. Throws NVENT_NOT_FOUND with the nearest name. */
+export function named<T>(kind: string, what: string, name: string, known: ReadonlyMap<string, T>): T {
+  const found = known.get(text(what, name))
+  if (found === undefined) throw new NventError('NVENT_NOT_FOUND', `there is no ${kind} ${JSON.stringify(name)}${didYouMean(name, [...known.keys()])}`)
+  return found
 }
 
 function distance(a: string, b: string): number {

@@ -90,7 +90,7 @@ const whole = (what: string, value: number | undefined): number | undefined => {
   return value
 }
 
-/** Returns the span of an attempt, which continues the trace of whoever enqueued the job. */
+/** Returns the span of an attempt, which continues the trace in which the job was enqueued. */
 const attemptSpan = (queue: string, job: Job): SpanSpec => ({
   name: `process ${queue}`,
   kind: 'CONSUMER',

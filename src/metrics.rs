@@ -1,6 +1,6 @@
 //! Histograms, counters and gauges of the process, by name and labels.
 //!
-//! Whoever measures holds its series (an `Arc`) and adds to it without a lock; a measurement is two reads of the clock and
+//! A component holds its series (an `Arc`) and adds to it without a lock; a measurement is two reads of the clock and
 //! two additions. Adapters of one kind share a series, so that their sum is what is read, and nothing goes back when one
 //! of them is closed. Names are labels only where an application has few of them: a family has a bounded number of
 //! series, and whatever comes later is counted under [`OTHER`].
@@ -182,7 +182,7 @@ impl<T> Family<T> {
 }
 
 impl Family<Gauge> {
-    /// Removes the series that nobody holds.
+    /// Removes the series that no component holds.
     fn prune(&self) {
         lock(&self.series).retain(|_, gauge| Arc::strong_count(gauge) > 1);
     }

@@ -278,7 +278,7 @@ impl Automaton {
     }
 }
 
-/// Comparisons of two parts of patterns that `covers` makes before it gives up.
+/// Comparisons of two parts of patterns that `covers` makes before it returns false.
 const MAX_COMPARISONS: usize = 100_000;
 
 /// Simulates `outer` on the parts of `inner`: a star of `inner` can only be covered by a star.

@@ -25,7 +25,7 @@ export function messages(context: StreamContext): void {
     expect(await stream.listTopics()).toEqual([])
   })
 
-  it('is bounded as a subscription: what a slow loop has no room for is told as a gap', async () => {
+  it('is bounded as a subscription: what a slow loop has no room for is reported as a gap', async () => {
     const { stream } = context
     const total = 2_000
     const loop = stream.messages('t', { buffer: 10 })

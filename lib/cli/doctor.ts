@@ -65,7 +65,7 @@ async function checkDirectory(at: Where, add: Add): Promise<void> {
     free < LOW_SPACE ? 'make room, or set store.file.retention: a full disk stops the store' : undefined)
   for (const [name, held, file] of [['store lock', holder(dir, 'nvent.lock'), 'nvent.db'], ['queue lock', holder(resolve(queueDir(at.dir)), 'queue.lock'), 'queue.db']] as const) {
     if (name === 'store lock' || existsSync(join(queueDir(at.dir), file))) {
-      add(name, 'ok', held === undefined ? 'nobody has it open' : `process ${held} has it open: replay and import are refused until it ends`)
+      add(name, 'ok', held === undefined ? 'no process has it open' : `process ${held} has it open: replay and import are refused until it ends`)
     }
   }
   if (!existsSync(join(dir, 'nvent.db'))) {

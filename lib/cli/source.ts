@@ -26,7 +26,7 @@ export function queueDir(dir: string): string {
   return found ?? join(dir, 'queue')
 }
 
-/** Whether a file is locked, where the system tells. A process that has closed a store leaves its pid in the lock file. */
+/** Returns whether a file is locked, where the system says so. A process that has closed a store leaves its pid in the lock file. */
 function isLocked(file: string): boolean | undefined {
   if (process.platform !== 'linux') return
   try {

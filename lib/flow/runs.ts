@@ -72,7 +72,7 @@ export async function startRun(located: Located, runId: string, input: unknown, 
  */
 async function indexed(located: Located, runId: string): Promise<void> {
   const { flow, runtime } = located
-  // Without flow wiring here, nobody writes the entry of a run that starts here.
+  // Without flow wiring in this process, the entry of a run that it starts is not written.
   if (!(runtime.store instanceof RedisStoreAdapter) || !runtimes.has(runtime)) return
   const { store } = runtime
   for (let pause = FIRST_PAUSE_MS, waited = 0; !await store.index.get(runtime.runIndex(flow.id), runId); pause = Math.min(pause * 2, MAX_PAUSE_MS)) {

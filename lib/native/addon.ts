@@ -169,8 +169,6 @@ interface Addon {
   NativeHttp: (new (bridge: NativeBridge) => NativeHttp) & {
     /** Throws where a request to the URL, with these headers and secrets, could not be sent. */
     check(url: string | null, headers: string[][], secrets: string[]): void
-    /** The header `webhook-signature`. `timestamp` is in seconds. */
-    sign(secrets: string[], id: string, timestamp: number, body: Buffer): string
     /** Whether a signature was made with one of the secrets. The age of `timestamp`, in seconds, is for the caller to check. */
     verify(secrets: string[], id: string, timestamp: number, body: Buffer, signature: string): boolean
   }

@@ -51,7 +51,7 @@ let isScheduled = false
 let isPutOff = false
 let reset: NodeJS.Immediate | undefined
 
-/** Handlers run in no context of whoever caused the delivery. */
+/** Handlers do not run in the asynchronous context of the call that caused the delivery. */
 const takeOutside = AsyncResource.bind(wake)
 
 function takeNow(): void {

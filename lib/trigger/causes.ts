@@ -50,7 +50,7 @@ export class Causes {
     }, delay).unref()
   }
 
-  /** Removes causes that nobody can send again. */
+  /** Removes causes that can no longer be sent again. */
   private async sweep(): Promise<void> {
     for (;;) {
       const old = (await this.store.index.read(CAUSE_INDEX, { limit: PAGE })).filter(({ score }) => -score < Date.now() - KEEP_MS)

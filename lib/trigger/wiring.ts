@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { didYouMean, json, options, text } from '../check'
+import { json, named, options } from '../check'
 import { invalid, NventError } from '../errors'
 import { currentAdapter } from '../factory'
 import type { Subjects } from '../flow/runtime'
@@ -130,10 +130,7 @@ class Triggers implements TriggerWiring {
   }
 
   private active(id: string): ActiveTrigger {
-    const { active } = this.open()
-    const found = active.get(text('id', id))
-    if (!found) throw new NventError('NVENT_NOT_FOUND', `there is no trigger ${JSON.stringify(id)}${didYouMean(id, [...active.keys()])}`)
-    return found
+    return named('trigger', 'id', id, this.open().active)
   }
 
   private async begin(): Promise<void> {

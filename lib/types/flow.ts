@@ -205,7 +205,7 @@ export interface FlowStats {
   retries: number
   /** Ingress events that wait to be persisted. */
   lag: number
-  /** Ingress events that were given up. */
+  /** Ingress events that were dropped after the last attempt. */
   lost: number
   /** Other permanent failures: a step that the queue refused, an index entry that was not written, a log that was not read. */
   errors: number

@@ -16,7 +16,7 @@ export interface StreamEvent<Type extends string = string> {
 
 /**
  * Delivered to a subscriber when events may have been missed: flush the cache, or catch up. It passes every filter.
- * {@link isStreamGap} tells it from a message.
+ * {@link isStreamGap} distinguishes it from a message.
  */
 export interface StreamGap extends StreamEvent<'stream.gap'> {
   /**
@@ -105,7 +105,7 @@ export interface StreamAdapter {
   /**
    * Iterates over messages: {@link StreamAdapter.subscribe} for `for await`. The subscription begins with this call (on Redis when the
    * broker has it). While the loop is busy up to 256 messages wait for it, then the subscription's `buffer`, then its `overflow`
-   * applies, and a gap tells of it. In a `group` a message counts as handled when the next one is asked for; leaving the loop hands
+   * applies, and a gap reports it. In a `group` a message counts as handled when the next one is asked for; leaving the loop hands
    * the last one back as failed. Ends when the loop is left or the stream is shut down. Keeps no process alive.
    */
   messages<const Filter extends string | RegExp = RegExp>(

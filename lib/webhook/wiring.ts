@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { didYouMean, finite, options, text } from '../check'
+import { didYouMean, finite, named, options, text } from '../check'
 import { invalid, NventError } from '../errors'
 import { currentAdapter } from '../factory'
 import { registerMetrics } from '../metrics/registry'
@@ -107,10 +107,7 @@ class Webhooks implements WebhookWiring {
   }
 
   private active(name: string): ActiveWebhook {
-    const { active } = this.open()
-    const found = active.get(text('name', name))
-    if (!found) throw new NventError('NVENT_NOT_FOUND', `there is no webhook ${JSON.stringify(name)}${didYouMean(name, [...active.keys()])}`)
-    return found
+    return named('webhook', 'name', name, this.open().active)
   }
 
   private async begin(): Promise<void> {

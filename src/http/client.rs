@@ -101,7 +101,7 @@ type Pool = Client<Connector, Full<Bytes>>;
 pub struct HttpClient {
     /// Connections to public addresses only.
     public: Pool,
-    /// Connections to any address: a pool of its own, so that nobody is given what was not checked for him.
+    /// Connections to any address: a pool of its own, so that a request never reuses a connection whose address was not checked for it.
     any: Pool,
     clock: SharedClock,
 }

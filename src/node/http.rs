@@ -8,7 +8,7 @@ use napi_derive::napi;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::http::{ClientOptions, HttpClient, PostRequest, Secret, check_request, sign, verify};
+use crate::http::{ClientOptions, HttpClient, PostRequest, Secret, check_request, verify};
 use crate::node::bridge::{Bridge, Reply, Shared, guard, reply};
 use crate::op::Op;
 
@@ -79,12 +79,6 @@ impl NativeHttp {
             check_request(url.as_deref(), headers)?;
             secrets(&given).map(drop)
         })
-    }
-
-    /// Returns the header `webhook-signature`: one signature per secret. `timestamp` is in seconds.
-    #[napi]
-    pub fn sign(given: Vec<String>, id: String, timestamp: i64, body: Buffer) -> napi::Result<String> {
-        guard(|| Ok(sign(&secrets(&given)?, &id, timestamp, &body)))
     }
 
     /// Returns whether a signature of the header was made with one of the secrets. The age is for the caller to check.

@@ -84,7 +84,7 @@ pub struct JobOptions {
     pub remove_on_complete: Option<Keep>,
     /// What to keep of failed jobs.
     pub remove_on_fail: Option<Keep>,
-    /// The W3C trace context of whoever enqueued it, which its attempts continue.
+    /// The W3C trace context of its enqueue, which its attempts continue.
     pub traceparent: Option<Arc<str>>,
 }
 

@@ -15,7 +15,7 @@ pub enum Claim {
     Own,
     /// The holder has taken it over from one whose lease had ended.
     TakenOver,
-    /// Another holder has it, or nobody has claimed it and it was not to be claimed.
+    /// Another holder has it, or it is unclaimed and was not to be claimed.
     Other,
 }
 
@@ -27,9 +27,9 @@ pub trait Claims: Send + Sync {
     fn release(&self, holder: &str) -> Op<()>;
     /// Removes holders from those that [`Claims::renew`] returns, unless they are alive again.
     fn forget(&self, holders: &[Arc<str>]) -> Op<()>;
-    /// Claims a piece of work. Unless `is_new`, only work that somebody has claimed before.
+    /// Claims a piece of work. Unless `is_new`, only work that was claimed before.
     fn claim(&self, subject: &str, id: &str, holder: &str, is_new: bool) -> Op<Claim>;
-    /// Returns the holder of a piece of work. None: nobody has claimed it.
+    /// Returns the holder of a piece of work. None: it is unclaimed.
     fn holder_of(&self, subject: &str, id: &str) -> Op<Option<Arc<str>>>;
     /// Lets the claims of a subject expire soon: its work is over.
     fn expire(&self, subject: &str) -> Op<()>;

@@ -238,7 +238,7 @@ pub trait StoreBackend: Send + Sync + 'static {
     fn maintenance(&self) -> Option<&dyn Maintenance> {
         None
     }
-    /// Returns its claims. None: only one process can open it, which has nobody to agree with.
+    /// Returns its claims. None: only one process can open it, so that no claims are needed.
     fn claims(&self) -> Option<&dyn Claims> {
         None
     }
@@ -297,7 +297,7 @@ pub trait StoreBackend: Send + Sync + 'static {
         let _ = name;
         Op::err(no_feed(self.name()))
     }
-    /// Reserves the name of a consumer, if nobody has.
+    /// Reserves the name of a consumer, if it is free.
     fn consumer_try_acquire(&self, name: &ConsumerName) -> Op<Option<Lease>> {
         let _ = name;
         Op::err(no_feed(self.name()))

@@ -141,7 +141,7 @@ export const views = {
     return parked.map(entry => ({ ...entry, event: withoutLargeData(entry.event) }))
   },
 
-  /** Tells the page that something was stored. */
+  /** Notifies the page that something was stored. */
   async live(_: Parameters, event: H3Event) {
     return sendEvents(event, request => followHead(useStoreAdapter(), request.signal))
   },

@@ -59,7 +59,7 @@ impl LocalLeases {
         Op::pending(async move { receiver.await.map_err(|_| Error::closed("the store")) })
     }
 
-    /// Reserves a name, if nobody holds it.
+    /// Reserves a name, if it is free.
     pub(crate) fn try_acquire(&self, name: &str) -> Option<Lease> {
         let mut held = lock(&self.held);
         if held.contains_key(name) {

@@ -595,7 +595,7 @@ impl Shift<'_> {
             if positions.is_empty() { Ok(Vec::new()) } else { self.parked(Some(positions)).await }
         };
         match requested.await {
-            // Nobody waits: the requests are in the store until their events are handled or parked again.
+            // No caller waits: the requests are in the store until their events are handled or parked again.
             Ok(events) => self.replay(events, completion(|| Error::closed("the consumer")).0),
             Err(error) => {
                 self.warn("requested replays could not be read", &error);

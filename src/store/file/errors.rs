@@ -90,7 +90,7 @@ pub(super) fn read_only(dir: &Path) -> Error {
 /// Returns the error for a subscription to a store that was opened to be read.
 pub(super) fn no_subscriptions(dir: &Path) -> Error {
     Error::invalid(format!(
-        "{}: was opened with readOnly, and is not told of what another process appends: read after the last id instead",
+        "{}: was opened with readOnly, and does not receive what another process appends: read after the last id instead",
         dir.display()
     ))
 }

@@ -76,7 +76,7 @@ impl WriterState {
             wal_pages,
             checkpointed: 0,
             syncs: true,
-            // Nothing is written, whoever asks.
+            // Every write is refused.
             failed: (!is_written).then(|| errors::read_only(&shared.dir)),
             path,
             file,

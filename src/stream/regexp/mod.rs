@@ -9,7 +9,7 @@
 //! - Without the flags u and v, JavaScript matches UTF-16 code units. Surrogates are no characters of Rust's, so half of a
 //!   pair is written as a private one of plane 16, which no code unit is: see [`class::half`].
 //! - With i and u, `\b` takes U+017F and U+212A for the letters s and k, and so does everything else: they are replaced.
-//! - With m, `^` and `$` look for four line terminators, the engine for one. A pattern that cannot tell them apart is matched
+//! - With m, `^` and `$` look for four line terminators, the engine for one. A pattern that cannot distinguish them is matched
 //!   with all four as `\n`; one that can is refused.
 
 mod class;

@@ -116,7 +116,7 @@ impl Channels {
         self.stream.is_shared()
     }
 
-    /// Tells the stream which instance uses it.
+    /// Sets the instance that uses the stream.
     pub(super) fn add_instance(&self) {
         self.stream.add_instance(self.router.instance());
     }

@@ -60,7 +60,7 @@ impl Core {
             match self.renew(&mut renewed).await {
                 Ok(holder) => {
                     if let Some(ready) = ready.take() {
-                        // Nobody waits any more where it took long.
+                        // The caller may have timed out.
                         _ = ready.send(());
                     }
                     if holder == Holder::Shared {

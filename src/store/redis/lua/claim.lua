@@ -1,7 +1,7 @@
 -- Claims a piece of work of a subject.
 -- KEYS    the claims of the subject (hash: holder by work) | the holders (sorted set: Unix ms at which the lease ends)
--- ARGV    work | holder | 1 to claim what nobody has claimed | ms for which the claims are kept
--- returns 1 if the holder has it, 2 if it has taken it over, 0 if another has it or nobody
+-- ARGV    work | holder | 1 to claim what is unclaimed | ms for which the claims are kept
+-- returns 1 if the holder has it, 2 if it has taken it over, 0 if another has it or it is unclaimed
 local current = redis.call('HGET', KEYS[1], ARGV[1])
 if current == ARGV[2] then
   return 1

@@ -1,7 +1,7 @@
 -- Extends the lease of a consumer, or releases it. A holder that was late keeps it if nobody else has taken it.
 -- KEYS    the lease (hash) | positions to deliver again (set)
 -- ARGV    token | lease in ms, or '' to release it | channel of the announcement of a release
--- returns 1, 2 where parked events are to be delivered again, or 0 where another holder has it, or nobody
+-- returns 1, 2 where parked events are to be delivered again, or 0 where another holder has it, or none
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
   return 0
 end
