@@ -98,7 +98,10 @@ interface EventSubscription {
     [Symbol.asyncDispose]: () => Promise<void>;
 }
 
-/** In-process. Handlers run synchronously, in order of registration, on the JavaScript thread; one that throws does not stop the others. */
+/**
+ * In-process. Handlers run synchronously, in order of registration, on the JavaScript thread; one that throws does not stop the others.
+ * All of them get the same object: a handler that changes it changes it for the others.
+ */
 interface EventBus {
     /** Calls every handler of the type, of `'*'` and of the event's run. An event without id and ts is ingress: flow wiring persists it. */
     publish<const Type extends string>(event: BusEvent<Type>): void;
@@ -106,6 +109,20 @@ interface EventBus {
     onType<const Type extends string>(type: Type, handler: (event: Type extends keyof NventEvents ? BusEvent<Type> : any) => unknown): () => void;
     /** Registers a handler for the events of one run. The returned function ends it. */
     subscribeRunId(runId: string, handler: (event: any) => unknown): () => void;
+}
+/** Numbers of a bus of this package, since it was created. */
+interface BusStats {
+    /** Events published with `publish`, by this JavaScript environment. */
+    published: number;
+    /** Handlers that are registered. */
+    handlers: number;
+    /** Handlers that threw or rejected. The first is reported as a warning, further ones only here. */
+    handlerErrors: number;
+}
+/** A bus of this package. */
+interface NativeEventBus extends EventBus {
+    /** Returns its numbers. */
+    stats(): BusStats;
 }
 
 /** An event with its place in the feed. */
@@ -1603,9 +1620,9 @@ interface Adapters<Store extends StoreAdapter = StoreAdapter, Stream extends Str
 type ErrorCode = 'NVENT_INVALID' | 'NVENT_TYPE' | 'NVENT_NOT_FOUND' | 'NVENT_CONFLICT' | 'NVENT_CLOSED' | 'NVENT_LOCKED' | 'NVENT_CORRUPT' | 'NVENT_UNAVAILABLE' | 'NVENT_IO' | 'NVENT_INTERNAL';
 
 /** Returns the event bus of this JavaScript environment, which all loaded copies of the package share. */
-declare const getEventBus: () => EventBus;
+declare const getEventBus: () => NativeEventBus;
 /** Creates an independent event bus. */
-declare const createEventBus: () => EventBus;
+declare const createEventBus: () => NativeEventBus;
 
 /** Every rejection of this package. */
 declare class NventError extends Error {
@@ -1893,4 +1910,4 @@ declare function createFlowWiring(opts?: FlowWiringOptions): FlowWiring;
 declare function createWiringRegistry(opts?: WiringRegistryOptions): WiringRegistry;
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, defineFlow, deleteRun, getEventBus, handleWebhook, isStreamGap, listFlows, metrics, retryRun, runState, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions, BusEvent, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventData, EventFields, EventIterateOptions, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedIterateOptions, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedFlow, ListedTrigger, MemoryStreamOptions, MessagesOptions, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunSnapshot, RunStateOptions, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StepSnapshot, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };
+export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions, BusEvent, BusStats, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventData, EventFields, EventIterateOptions, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedIterateOptions, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedFlow, ListedTrigger, MemoryStreamOptions, MessagesOptions, NativeEventBus, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunSnapshot, RunStateOptions, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StepSnapshot, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };

@@ -1,9 +1,9 @@
-import { createEventBus, getEventBus, MemoryStoreAdapter } from 'nvent-native'
-import type { EventBus } from 'nvent-native'
+import { createEventBus, getEventBus, MemoryStoreAdapter, metrics } from 'nvent-native'
+import type { NativeEventBus } from 'nvent-native'
 import { beforeEach, expect, it } from 'vitest'
-import { nextWarning, rejects } from './support/until'
+import { nextWarning, rejects, until } from './support/until'
 
-let bus: EventBus
+let bus: NativeEventBus
 beforeEach(() => { bus = createEventBus() })
 
 it('calls handlers before publish returns, with the event itself', () => {
@@ -49,6 +49,24 @@ it('goes on after a handler that throws, and after one that rejects, and warns a
   bus.publish({ type: 'a' })
   expect(received).toEqual(['a', 'a'])
   expect((await warning).message).toContain('bus')
+})
+
+it('counts every failure, of handlers of stored events too', async () => {
+  const store = new MemoryStoreAdapter({ bus })
+  const exported = (): number => Number(/^nvent_bus_handler_errors_total (\d+)$/m.exec(metrics())?.[1] ?? 0)
+  const before = exported()
+  const off = bus.onType('a', () => { throw new Error('on purpose') })
+  bus.onType('a', async () => { throw new Error('on purpose too') })
+  expect(bus.stats()).toEqual({ published: 0, handlers: 2, handlerErrors: 0 })
+  bus.publish({ type: 'a' })
+  await store.append('s', { type: 'a' })
+  await until('both of each', () => bus.stats().handlerErrors === 4)
+  expect(exported() - before).toBe(4)
+  off()
+  bus.publish({ type: 'a' })
+  await until('the one that is left', () => bus.stats().handlerErrors === 5)
+  expect(bus.stats()).toEqual({ published: 2, handlers: 1, handlerErrors: 5 })
+  await store.close()
 })
 
 it('calls no handler after it was taken off, and taking off twice does nothing', () => {

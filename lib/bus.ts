@@ -1,9 +1,11 @@
 import { callback, json, object, text } from './check'
 import { invalid, toPromise } from './errors'
+import { registerWeakly } from './metrics/registry'
+import { BUS } from './metrics/tables'
 import { addon, bridge, flushBuses, callSync, offDelivery, onAnnouncement } from './native'
 import type { NativeBus } from './native'
 import { activeTraceparent, withTraceparent } from './trace'
-import type { EventBus } from './types'
+import type { BusStats, EventBus, NativeEventBus } from './types'
 import { Warnings } from './warn'
 
 /** The subject of a persisted event, as a property that is not enumerable. It travels over buses of the application. */
@@ -19,7 +21,7 @@ type Handler = (event: any) => unknown
 interface Registration { order: number, handler: Handler }
 
 /** The event bus: JavaScript handlers in this class, native listeners (stores, wiring) on its native side. */
-export class NventEventBus implements EventBus {
+export class NventEventBus implements NativeEventBus {
   /** @internal */
   readonly native: NativeBus = new addon.NativeBus(bridge)
   private readonly types = new Map<string, Registration[]>()
@@ -27,11 +29,17 @@ export class NventEventBus implements EventBus {
   private readonly warnings = new Warnings('the event bus')
   private registrations = 0
   private order = 0
+  private published = 0
   private subscription: number | undefined
+
+  constructor() {
+    registerWeakly(this, { metrics: BUS }, bus => bus.stats())
+  }
 
   publish(event: any): void {
     object('event', event)
     if (text('event.type', event.type) === '') throw invalid('event.type: expected a non-empty string')
+    this.published += 1
     // A stored event has the trace of its append.
     const forNative = this.native.hasListeners()
       ? withTraceparent(json('event', event), event, 'id' in event ? undefined : activeTraceparent())
@@ -40,6 +48,10 @@ export class NventEventBus implements EventBus {
     flushBuses()
     this.dispatch(event)
     if (forNative !== undefined) callSync(() => this.native.publish(forNative, subjectOf(event)))
+  }
+
+  stats(): BusStats {
+    return { published: this.published, handlers: this.registrations, handlerErrors: this.warnings.count }
   }
 
   /** @internal Passes an event on to native listeners only. */
@@ -101,10 +113,10 @@ const key = Symbol.for('nvent-native.bus')
 const shared = globalThis as { [key]?: NventEventBus }
 
 /** Returns the event bus of this JavaScript environment, which all loaded copies of the package share. */
-export const getEventBus = (): EventBus => shared[key] ??= new NventEventBus()
+export const getEventBus = (): NativeEventBus => shared[key] ??= new NventEventBus()
 
 /** Creates an independent event bus. */
-export const createEventBus = (): EventBus => new NventEventBus()
+export const createEventBus = (): NativeEventBus => new NventEventBus()
 
 /** Event types of flows, subscribed to on a bus that may not support '*'. */
 const FLOW_TYPES = [

@@ -1,4 +1,4 @@
-import type { ConsumerStats, CoordinatorStats, FlowStats, QueueStats, StoreStats, StreamStats, TriggerStats, WebhookStats } from '../types'
+import type { BusStats, ConsumerStats, CoordinatorStats, FlowStats, QueueStats, StoreStats, StreamStats, TriggerStats, WebhookStats } from '../types'
 import { declareMetrics } from './registry'
 import type { Metric } from './registry'
 
@@ -67,6 +67,12 @@ export const QUEUE = declareMetrics<QueueStats>([
   gauge('nvent_queue_running', 'Handlers at work.', stats => stats.running),
   gauge('nvent_queue_workers', 'Registered workers.', stats => stats.workers),
   counter('nvent_queue_handler_errors_total', 'Listeners that failed, and outcomes that could not be stored.', stats => stats.handlerErrors),
+])
+
+export const BUS = declareMetrics<BusStats>([
+  counter('nvent_bus_published_total', 'Events published on event buses by the application.', stats => stats.published),
+  gauge('nvent_bus_handlers', 'Handlers registered on event buses.', stats => stats.handlers),
+  counter('nvent_bus_handler_errors_total', 'Handlers of event buses that failed.', stats => stats.handlerErrors),
 ])
 
 export const CONSUMER = declareMetrics<ConsumerStats>([
