@@ -31,6 +31,7 @@ const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
     nuxt.hook('modules:done', async () => {
       const { resolve } = createResolver(import.meta.url)
       const withNvent = hasNuxtModule('nvent', nuxt)
+      if (!withNvent) refuseFunctions((nuxt.options as { nvent?: NventSection }).nvent, 'nvent')
       const built: BuiltConfig = { options, section: nventSection(nuxt, withNvent), packages: packageSections(nuxt), withNvent }
       await check(built)
 
@@ -201,6 +202,15 @@ async function check(built: BuiltConfig) {
   catch (error) {
     throw new Error(`nvent-native, in nuxt.config: ${(error as Error).message}`, { cause: error })
   }
+}
+
+/** Refuses functions, the steps of a flow say: they would be missing in the server, whose configuration is data. */
+function refuseFunctions(value: unknown, path: string, above: object[] = []): void {
+  if (typeof value === 'function') {
+    throw new Error(`nvent-native, in nuxt.config: ${path} is a function, and the configuration of a built server is data: pass it to the wiring in the Nitro hook nvent:wiring (docs/nuxt.md, "Where flows and workers go")`)
+  }
+  if (typeof value !== 'object' || value === null || above.includes(value)) return
+  for (const [key, inner] of Object.entries(value)) refuseFunctions(inner, `${path}.${key}`, [...above, value])
 }
 
 /** Returns what is left of a value in the runtime config. */

@@ -103,6 +103,11 @@ describe('a wrong option', () => {
     expect(output).toContain(`nventNative.durability is "disc": did you mean 'disk'?`)
   }, SLOW)
 
+  test('fails the build where the steps of a flow are in nuxt.config, which would be missing in the server', async () => {
+    expect(await build(`{ modules: ['nvent-native'], nvent: { wiring: { flow: { flows: [{ id: 'f', steps: { a: {} }, handlers: { a: { run: () => 1 } } }] } } } }`))
+      .toContain('nvent.wiring.flow.flows.0.handlers.a.run is a function')
+  }, SLOW)
+
   test('says of a queue on Redis which ones there are', async () => {
     expect(await build(`{ modules: ['nvent-native'], nvent: { queue: { adapter: 'redis' } } }`))
       .toContain('nvent.queue.adapter is "redis": Known: memory, file')
