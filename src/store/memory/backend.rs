@@ -1,7 +1,7 @@
 //! The contract of stores, in memory: plain maps behind one lock. Every operation completes inline.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde_json::Number;
 use tokio::sync::watch;
 
-use super::index::Index;
+use super::state::{Doc, FeedRow, KvEntry, Log, Row, State, StoredConsumer};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::{Mailbox, Subscriber, TopicRegistry, next_id};
@@ -29,9 +29,6 @@ use crate::sync::lock;
 use crate::time::SharedClock;
 use crate::topic::Glob;
 
-/// Expired keys that one call removes at most, so that no call pays for all of them.
-const SWEEP_LIMIT: usize = 32;
-
 /// A store in memory. Each adapter has its own.
 pub struct MemoryStore {
     clock: SharedClock,
@@ -49,119 +46,6 @@ struct Counters {
     reads: AtomicU64,
     writes: AtomicU64,
     errors: AtomicU64,
-}
-
-#[derive(Default)]
-struct State {
-    closed: bool,
-    subjects: HashMap<Arc<str>, Log>,
-    /// The greatest id of any deleted subject, if it was not far in the future: ids of new subjects are greater.
-    floor: Option<EventId>,
-    /// The last ids of deleted subjects that were far in the future.
-    future_floors: HashMap<Arc<str>, EventId>,
-    kv: HashMap<Arc<str>, KvEntry>,
-    /// When keys expire, soonest first. A key that was set again also has a stale row.
-    expiries: BinaryHeap<Reverse<(u64, Arc<str>)>>,
-    indexes: HashMap<Arc<str>, Index>,
-    docs: HashMap<Arc<str>, BTreeMap<Arc<str>, Doc>>,
-    subscriptions: HashMap<u64, Arc<str>>,
-    /// All events in the order in which they were stored.
-    feed: Vec<FeedRow>,
-    /// Number of the newest event.
-    newest: u64,
-    /// Rows of the feed whose event was deleted.
-    deleted: usize,
-    consumers: BTreeMap<Arc<str>, StoredConsumer>,
-}
-
-struct FeedRow {
-    number: u64,
-    subject: Arc<str>,
-    /// None: it was deleted.
-    event: Option<Event>,
-}
-
-#[derive(Default)]
-struct StoredConsumer {
-    /// Number of the event at the cursor.
-    position: u64,
-    parked: BTreeMap<u64, ParkedEvent>,
-    /// Numbers of parked events whose replay was requested.
-    replays: BTreeSet<u64>,
-}
-
-struct Log {
-    name: Arc<str>,
-    events: Vec<Row>,
-}
-
-struct Row {
-    id: EventId,
-    ts: u64,
-    /// In the feed.
-    number: u64,
-    event: Event,
-}
-
-struct KvEntry {
-    value: Json,
-    expires_ms: Option<u64>,
-}
-
-struct Doc {
-    json: Json,
-    object: Object,
-}
-
-impl State {
-    /// Returns the id that the next one of a subject must be greater than, apart from those in the subject.
-    fn floor_of(&self, subject: &str) -> Option<EventId> {
-        self.floor.max(self.future_floors.get(subject).copied())
-    }
-
-    /// Remembers the last id of a deleted subject.
-    fn raise_floor(&mut self, subject: Arc<str>, last: EventId, now_ms: u64) {
-        if last.is_far_ahead_of(now_ms) {
-            let floor = self.future_floors.entry(subject).or_insert(last);
-            *floor = last.max(*floor);
-        } else {
-            self.floor = self.floor.max(Some(last));
-        }
-    }
-
-    /// Removes events from the feed. Their rows are removed when they are most of it.
-    fn delete_from_feed(&mut self, numbers: impl Iterator<Item = u64>) {
-        for number in numbers {
-            if let Ok(at) = self.feed.binary_search_by_key(&number, |row| row.number)
-                && let Some(row) = self.feed.get_mut(at)
-            {
-                row.event = None;
-                self.deleted += 1;
-            }
-        }
-        if self.deleted > self.feed.len() / 2 {
-            self.feed.retain(|row| row.event.is_some());
-            self.deleted = 0;
-        }
-    }
-
-    fn live(&self, key: &str, now: u64) -> Option<&KvEntry> {
-        self.kv.get(key).filter(|entry| entry.expires_ms.is_none_or(|at| at > now))
-    }
-
-    fn sweep(&mut self, now: u64) {
-        for _ in 0..SWEEP_LIMIT {
-            match self.expiries.peek() {
-                Some(Reverse((at, _))) if *at <= now => {}
-                _ => return,
-            }
-            if let Some(Reverse((at, key))) = self.expiries.pop()
-                && self.kv.get(&key).is_some_and(|entry| entry.expires_ms == Some(at))
-            {
-                self.kv.remove(&key);
-            }
-        }
-    }
 }
 
 impl MemoryStore {

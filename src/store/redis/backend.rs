@@ -1,65 +1,51 @@
-//! The calls of a store on Redis: arguments in, one command or script, its reply out.
+//! The contract of stores, on Redis: arguments in, one command or script, its reply out.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::Instant;
 
 use ::redis::{Cmd, Value, cmd};
 use serde_json::Number;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::calls::{Counters, decimal, flag, ignore, number};
 use super::claims::RedisClaims;
 use super::config::{RedisStoreOptions, Trim};
 use super::consumer::Consumers;
-use super::feed;
 use super::keys::Keys;
-use super::page::{Fields, Page};
 use super::tail::Tailers;
-use super::{metadata, record, scripts, text};
-use crate::error::{Code, Error, Result};
+use super::{feed, record, scripts, text};
+use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
 use crate::json::{self, Filter, Json, Object, to_json};
 use crate::metrics::{APPEND, Histogram};
 use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
-use crate::op::{Op, completion};
-use crate::redis::client::{self, unanswered};
-use crate::redis::{Client, Request, reply};
+use crate::op::Op;
+use crate::redis::{Client, Request, client, reply};
 use crate::store::{
     Announce, Claims, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery,
     Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats, StoreBackend, Stored,
-    SubjectPage, ValuePage, entry_not_found, out_of_order, select_docs,
+    SubjectPage, ValuePage, select_docs,
 };
-use crate::sync::{read, write};
+use crate::sync::write;
 use crate::time::SharedClock;
 use crate::topic::Glob;
 
-/// A subject of a run that is not over keeps this many times as many events as others.
-const MAX_RUN_FACTOR: u64 = 10;
-
-#[derive(Default)]
-struct Counters {
-    appends: AtomicU64,
-    reads: AtomicU64,
-    writes: AtomicU64,
-    errors: Arc<AtomicU64>,
-}
-
 /// A store on a Redis server.
 pub struct RedisStore {
-    client: Arc<Client>,
-    tailers: Tailers,
-    keys: Keys,
-    claims: RedisClaims,
+    pub(super) client: Arc<Client>,
+    pub(super) tailers: Tailers,
+    pub(super) keys: Keys,
+    pub(super) claims: RedisClaims,
     /// Who appends, for the feed.
-    instance: RwLock<Option<Arc<str>>>,
-    trim: Trim,
-    clock: SharedClock,
-    runtime: Handle,
-    feed_max_len: u64,
-    counters: Counters,
-    append_seconds: Arc<Histogram>,
+    pub(super) instance: RwLock<Option<Arc<str>>>,
+    pub(super) trim: Trim,
+    pub(super) clock: SharedClock,
+    pub(super) runtime: Handle,
+    pub(super) feed_max_len: u64,
+    pub(super) counters: Counters,
+    pub(super) append_seconds: Arc<Histogram>,
 }
 
 impl RedisStore {
@@ -89,120 +75,6 @@ impl RedisStore {
         Consumers::new(self.client.clone(), self.keys.clone(), self.tailers.released(), self.runtime.clone())
     }
 
-    /// Sends a request and counts its errors.
-    fn call<T: Send + 'static>(
-        &self,
-        request: Request,
-        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
-    ) -> Op<T> {
-        let errors = self.counters.errors.clone();
-        let (completer, completion) = completion(unanswered);
-        self.client.submit(request, move |result| {
-            completer.complete(result.and_then(convert).inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)));
-        });
-        completion.into_op()
-    }
-
-    fn read_call<T: Send + 'static>(
-        &self,
-        request: Request,
-        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
-    ) -> Op<T> {
-        self.counters.reads.fetch_add(1, Ordering::Relaxed);
-        self.call(request, convert)
-    }
-
-    /// A write whose errors of type and value name what it was about.
-    fn named_write_call<T: Send + 'static>(
-        &self,
-        name: String,
-        request: Request,
-        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
-    ) -> Op<T> {
-        self.counters.writes.fetch_add(1, Ordering::Relaxed);
-        let errors = self.counters.errors.clone();
-        let (completer, completion) = completion(unanswered);
-        self.client.submit(request, move |result| {
-            let result = result.map_err(|error| about(&name, error)).and_then(convert);
-            completer.complete(result.inspect_err(|_| _ = errors.fetch_add(1, Ordering::Relaxed)));
-        });
-        completion.into_op()
-    }
-
-    fn write_call<T: Send + 'static>(
-        &self,
-        request: Request,
-        convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
-    ) -> Op<T> {
-        self.counters.writes.fetch_add(1, Ordering::Relaxed);
-        self.call(request, convert)
-    }
-}
-
-/// Names the key in an error that is about what it holds.
-fn about(name: &str, error: Error) -> Error {
-    match error.code() {
-        Code::Type => Error::wrong_type(format!("{name}: {}", error.message())),
-        Code::Invalid => Error::invalid(format!("{name}: {}", error.message())),
-        _ => error,
-    }
-}
-
-fn ignore(_: Value) -> Result<()> {
-    Ok(())
-}
-
-fn flag(value: Value) -> Result<bool> {
-    reply::int(value).map(|n| n != 0)
-}
-
-fn number(text: &str) -> Result<Number> {
-    let unexpected = || Error::corrupt(format!("Redis sent {text:?} where a number was expected"));
-    json::number(text.parse().map_err(|_| unexpected())?)
-}
-
-/// Returns a number as text that parses to the same number; whole numbers have no fraction.
-fn decimal(number: f64) -> String {
-    if number.fract() == 0.0 && number.abs() < 1e15 && (number != 0.0 || number.is_sign_positive()) {
-        return (number as i64).to_string();
-    }
-    format!("{number:?}")
-}
-
-fn index_entry(id: &str, score: &str, fields: Vec<(String, String)>) -> Result<IndexEntry> {
-    let score = score.parse().map_err(|_| Error::corrupt(format!("Redis sent the score {score:?}")))?;
-    Ok(IndexEntry { id: id.into(), score, metadata: to_json(&metadata::assemble(fields)) })
-}
-
-/// Converts a reply of `index_read.lua`.
-fn index_entries(value: Value) -> Result<Vec<IndexEntry>> {
-    let text = reply::text(value)?;
-    let Page(rows) =
-        serde_json::from_str(&text).map_err(|e| Error::corrupt(format!("Redis sent unexpected entries: {e}")))?;
-    rows.into_iter().map(|(id, score, Fields(fields))| index_entry(&id, &score, fields)).collect()
-}
-
-impl RedisStore {
-    /// Adds or replaces an entry, with the metadata as it is.
-    fn add_entry(&self, key: &Key, id: &EntryId, score: f64, metadata: Object) -> Op<()> {
-        if let Err(error) = self.keys.check_index(key) {
-            return Op::err(error);
-        }
-        let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
-        let name = format!("entry {id:?} of index {key:?}");
-        let request = Request::write_built("index.add", move || {
-            let mut call = scripts::INDEX_ADD.call(&[&key, &Keys::meta(&key, &id)]);
-            call.arg(&id).arg(decimal(score));
-            let fields = metadata::flatten(&metadata);
-            metadata::check_fields("metadata", fields.len())?;
-            for (path, text) in fields {
-                call.arg(path).arg(text);
-            }
-            Ok(call)
-        });
-        self.named_write_call(name, request.of(&scripts::INDEX_ADD), ignore)
-    }
-
     /// Returns a page of the keys of a type that match.
     fn scan(
         &self,
@@ -229,16 +101,6 @@ impl RedisStore {
             }
             _ => Err(Error::corrupt("SCAN: an unexpected reply")),
         })
-    }
-}
-
-/// How an append treats its subject when it is trimmed: what `append.lua` takes.
-fn role_of(event: &NewEvent) -> &'static str {
-    match event.kind() {
-        // A run that has failed can be retried, which needs its beginning.
-        "flow.completed" | "flow.cancel" => "end",
-        _ if event.run_id().is_some() => "run",
-        _ => "",
     }
 }
 
@@ -283,62 +145,7 @@ impl StoreBackend for RedisStore {
         expected: Option<Expected>,
         announce: Option<Announce>,
     ) -> Op<Event> {
-        if let Err(error) = self.keys.check("subject", subject) {
-            return Op::err(error);
-        }
-        self.counters.appends.fetch_add(1, Ordering::Relaxed);
-        let ts = self.clock.now_ms();
-        let (subject, keys, trim) = (Arc::<str>::from(subject), self.keys.clone(), self.trim);
-        let (to, new, feed_max_len) = (subject.clone(), event.clone(), self.feed_max_len);
-        let instance = read(&self.instance).clone();
-        let request = Request::write_built("append", move || {
-            let mut call = scripts::APPEND.call(&[&to, &keys.deleted(&to), &keys.feed(), &keys.feed_state()]);
-            call.arg(match expected {
-                None => String::new(),
-                Some(Expected::Empty) => "empty".into(),
-                Some(Expected::Last(id)) => id.to_string(),
-            });
-            call.arg(trim.max_len.map_or_else(String::new, |n| n.to_string()));
-            call.arg(if trim.approx { "~" } else { "=" }).arg(keys.appended());
-            call.arg(feed_max_len).arg(new.kind()).arg(role_of(&new));
-            call.arg(trim.max_len.unwrap_or_default().saturating_mul(MAX_RUN_FACTOR))
-                .arg(instance.as_deref().unwrap_or(""));
-            for (name, text) in record::fields(&new, ts)? {
-                call.arg(name).arg(text);
-            }
-            Ok(call)
-        });
-        // Runs where replies are read, one after the other: in the order of storage, before the append resolves.
-        let (to, own) = (subject.clone(), self.tailers.own_append());
-        let (append_seconds, started) = (self.append_seconds.clone(), Instant::now());
-        let stored = move |text: String| {
-            let (id, position) = text.split_once(' ').unwrap_or((&text, ""));
-            let event = event.persist(id.parse()?, ts);
-            own.stored(position.parse()?, &to, &event);
-            if let Some(announce) = announce {
-                announce(&to, &event);
-            }
-            append_seconds.observe_since(started);
-            Ok(event)
-        };
-        let convert = move |value| match value {
-            Value::Array(mut values) if values.len() == 2 => {
-                tracing::warn!(
-                    code = "NVENT_RUN_TRIMMED",
-                    subject = &*subject,
-                    "a run has more events than are kept: its first events were trimmed, and it may not end"
-                );
-                stored(reply::text(values.swap_remove(0))?)
-            }
-            Value::Array(last) => {
-                let last = last.into_iter().next().map(reply::text).transpose()?.filter(|last| !last.is_empty());
-                let last = last.map(|last| last.parse()).transpose()?;
-                expected.unwrap_or(Expected::Empty).check(&subject, last)?;
-                Err(Error::corrupt("Redis reported a conflict where the subject ends as expected"))
-            }
-            id => stored(reply::text(id)?),
-        };
-        self.call(request.of(&scripts::APPEND), convert)
+        self.append_event(subject, event, expected, announce)
     }
 
     fn read(&self, subject: &Subject, query: EventQuery) -> Op<Vec<Json>> {
@@ -408,33 +215,7 @@ impl StoreBackend for RedisStore {
     }
 
     fn import_event(&self, subject: &Subject, event: Event) -> Op<bool> {
-        if let Err(error) = self.keys.check("subject", subject) {
-            return Op::err(error);
-        }
-        let import = || {
-            let id: EventId = event.id().parse()?;
-            let ts: json::Object = json::parse_object("event", event.json())?;
-            let ts = ts.get("ts").and_then(serde_json::Value::as_u64).unwrap_or(id.ms);
-            let (keys, new) = (&self.keys, NewEvent::parse(event.json())?);
-            let mut call = scripts::IMPORT.call(&[subject, &keys.feed(), &keys.feed_state()]);
-            call.arg(id.to_string()).arg(self.feed_max_len).arg(keys.appended()).arg(new.kind());
-            for (name, text) in record::fields(&new, ts)? {
-                call.arg(name).arg(text);
-            }
-            Ok((id, Request::write("import", call).of(&scripts::IMPORT)))
-        };
-        let (id, request) = match import() {
-            Ok(import) => import,
-            Err(error) => return Op::err(error),
-        };
-        let subject = Arc::<str>::from(subject);
-        self.client.call(request, move |value| match value {
-            Value::Int(added) => Ok(added == 1),
-            last => {
-                let last: EventId = reply::text(last)?.parse()?;
-                Err(out_of_order(&subject, id, last))
-            }
-        })
+        self.import(subject, event)
     }
 
     fn consumer_acquire(&self, name: &ConsumerName) -> Op<Lease> {
@@ -573,41 +354,11 @@ impl StoreBackend for RedisStore {
     }
 
     fn index_get(&self, key: &Key, id: &EntryId) -> Op<Option<IndexEntry>> {
-        let mut call = scripts::INDEX_GET.call(&[key, &Keys::meta(key, id)]);
-        call.arg(id.as_str());
-        let id = id.as_str().to_owned();
-        self.read_call(Request::read("index.get", call).of(&scripts::INDEX_GET), move |value| {
-            let mut parts = reply::list(value)?.into_iter();
-            let parts = parts.next().zip(parts.next());
-            parts.map(|(score, fields)| index_entry(&id, &reply::text(score)?, reply::pairs(fields)?)).transpose()
-        })
+        self.entry(key, id)
     }
 
     fn index_read(&self, key: &Key, query: IndexQuery) -> Op<Vec<IndexEntry>> {
-        if query.limit == 0 {
-            return Op::ok(Vec::new());
-        }
-        let (conditions, rest) = metadata::split_filter(&query.filter);
-        // Conditions that the script cannot decide are applied here, and the page is cut after them.
-        let (offset, limit) = if rest.is_empty() { (query.offset, query.limit) } else { (0, i32::MAX as usize) };
-        let mut call = scripts::INDEX_READ.call(&[key]);
-        call.arg(offset).arg(limit.min(i32::MAX as usize)).arg(&*to_json(&conditions));
-        if let Some(place) = &query.after {
-            call.arg(decimal(place.score)).arg(&*place.id);
-        }
-        self.read_call(Request::read("index.read", call).of(&scripts::INDEX_READ), move |value| {
-            let entries = index_entries(value)?;
-            if rest.is_empty() {
-                return Ok(entries);
-            }
-            let mut found = Vec::new();
-            for entry in entries {
-                if rest.matches(&json::parse_object("metadata", &entry.metadata)?) {
-                    found.push(entry);
-                }
-            }
-            Ok(found.into_iter().skip(query.offset).take(query.limit).collect())
-        })
+        self.entries(key, query)
     }
 
     fn index_count(&self, key: &Key, filter: Filter) -> Op<u64> {
@@ -619,42 +370,12 @@ impl StoreBackend for RedisStore {
             .map(|entries| entries.len() as u64)
     }
 
-    fn index_update(&self, key: &Key, id: &EntryId, mut patch: Object, expected_version: Option<i64>) -> Op<bool> {
-        if let Err(error) = self.keys.check_index(key) {
-            return Op::err(error);
-        }
-        patch.shift_remove(json::VERSION);
-        let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
-        let name = format!("entry {id:?} of index {key:?}");
-        let request = Request::write_built("index.update", move || {
-            let mut call = scripts::INDEX_UPDATE.call(&[&key, &Keys::meta(&key, &id)]);
-            call.arg(&id).arg(expected_version.map_or_else(String::new, |version| version.to_string()));
-            call.arg(metadata::MAX_FIELDS);
-            let steps = metadata::steps(&patch);
-            metadata::check_fields("patch", steps.len())?;
-            for (kind, path, text) in steps {
-                call.arg(kind).arg(path).arg(text);
-            }
-            Ok(call)
-        });
-        self.named_write_call(name, request.of(&scripts::INDEX_UPDATE), flag)
+    fn index_update(&self, key: &Key, id: &EntryId, patch: Object, expected_version: Option<i64>) -> Op<bool> {
+        self.update_entry(key, id, patch, expected_version)
     }
 
     fn index_increment(&self, key: &Key, id: &EntryId, field: &FieldPath, by: f64) -> Op<Number> {
-        if let Err(error) = self.keys.check_index(key) {
-            return Op::err(error);
-        }
-        // The checks that depend on the arguments alone, applied to an empty entry.
-        if let Err(error) = json::increment_metadata(&mut Object::new(), field, by) {
-            return Op::err(error);
-        }
-        let mut call = scripts::INDEX_INCREMENT.call(&[key, &Keys::meta(key, id)]);
-        call.arg(id.as_str()).arg(field.as_str()).arg(decimal(by)).arg(metadata::MAX_FIELDS);
-        let name = format!("field {field:?} of entry {id:?} of index {key:?}");
-        let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
-        self.named_write_call(name, Request::write("index.increment", call).of(&scripts::INDEX_INCREMENT), move |sum| {
-            number(&reply::optional_text(sum)?.ok_or_else(|| entry_not_found(&key, &id))?)
-        })
+        self.increment_field(key, id, field, by)
     }
 
     fn index_delete(&self, key: &Key, id: &EntryId) -> Op<bool> {

@@ -33,6 +33,8 @@
 //! |---|---|
 //! | [`config`] | options |
 //! | [`backend`] | the calls of [`StoreBackend`](super::StoreBackend), each one command |
+//! | [`append`], [`index`] | those that take more than a line |
+//! | [`calls`] | how requests are sent and replies converted |
 //! | [`feed`], [`tail`] | one order over all subjects; store subscriptions, which follow it |
 //! | [`consumer`] | leases, cursors and parked events of durable consumers |
 //! | [`claims`] | which process carries out a step of a run |
@@ -41,11 +43,14 @@
 //! | [`page`] | the reply of a read of an index |
 //! | [`scripts`] | the Lua scripts |
 
+mod append;
 mod backend;
+mod calls;
 mod claims;
 mod config;
 mod consumer;
 mod feed;
+mod index;
 mod keys;
 mod metadata;
 mod page;

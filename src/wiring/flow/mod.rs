@@ -36,19 +36,20 @@ use crate::wiring::Wiring;
 use crate::wiring::template::Template;
 
 pub mod definition;
+mod effects;
 pub mod ownership;
 mod ports;
 mod reconcile;
 pub mod reducer;
 mod runner;
 mod runs;
+mod shared;
 
 pub use ports::{BackendFlowStore, FlowJob, FlowQueue, FlowStore, JobEnd};
 
 use definition::{Flows, parse_flows};
-use ownership::Holder;
-use runner::{Core, Counters};
 use runs::{Admission, Runs, Signal};
+use shared::{Core, Counters, Holder};
 
 /// Options of flow wiring.
 #[derive(Debug, Clone)]

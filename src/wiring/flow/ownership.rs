@@ -19,7 +19,7 @@ use crate::op::Op;
 use crate::store::Claim;
 use crate::wiring::flow::definition::{FlowDefinition, Step};
 use crate::wiring::flow::reconcile::RECOVERED;
-use crate::wiring::flow::runner::{Core, RETRY_DELAY, Run, count};
+use crate::wiring::flow::shared::{Core, Holder, RETRY_DELAY, Run, count};
 use crate::wiring::flow::{FlowJob, queues};
 
 /// How long a process is taken for alive after it has renewed its lease.
@@ -32,17 +32,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Claims made at a time.
 const CLAIMS_AT_A_TIME: usize = 256;
-
-/// What is known of the queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Holder {
-    /// Nothing yet: steps wait.
-    Unknown,
-    /// Every process uses the same queue, or the same process every queue: nothing is claimed.
-    Shared,
-    /// The identity of the queue.
-    Own(Arc<str>),
-}
 
 impl Core {
     /// Returns whether steps may have to be claimed.

@@ -21,8 +21,8 @@ use crate::queue::QueueEvent;
 use crate::store::IndexQuery;
 use crate::wiring::flow::definition::{FlowDefinition, Step};
 use crate::wiring::flow::reducer::Status;
-use crate::wiring::flow::runner::{Core, RETRY_DELAY, Run, count};
 use crate::wiring::flow::runs::FailedJob;
+use crate::wiring::flow::shared::{Core, RETRY_DELAY, Run, count};
 use crate::wiring::flow::{FlowJob, FlowQueue, JobEnd, Signal};
 
 /// Index entries read at a time during recovery. Large, because pages shift when runs end meanwhile.

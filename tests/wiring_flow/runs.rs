@@ -1,141 +1,21 @@
-//! Flow wiring: what it persists, triggers and ends, and what it does when its parts fail.
+//! What flow wiring persists, triggers and ends.
 
-#[path = "wiring_support/flow.rs"]
-mod support;
-
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nvent_native::bus::{Bus, BusEvent, Listener};
+use nvent_native::bus::Bus;
 use nvent_native::error::{Code, Error};
-use nvent_native::event::{AnyEvent, Event, NewEvent, parse_any};
+use nvent_native::event::{Event, NewEvent};
 use nvent_native::json::{Json, Object, parse_object, update_metadata};
 use nvent_native::op::Op;
 use nvent_native::store::{IndexEntry, IndexQuery};
-use nvent_native::wiring::Wiring;
 use nvent_native::wiring::flow::{FlowOptions, FlowParts, FlowStore, FlowWiring};
 use serde_json::{Value, json};
-use support::{Fault, Jobs, Ledger, announce};
 use tokio::runtime::Handle;
 
-const FLOWS: &str = r#"[{
-    "id": "order", "entry": { "step": "check", "emits": ["order.checked"] },
-    "steps": {
-        "pay": { "subscribes": ["order.checked"], "emits": ["order.paid"], "queue": "money" },
-        "pack": { "subscribes": ["order.checked"], "emits": ["order.packed"] },
-        "ship": { "subscribes": ["order.packed", "order.paid"] }
-    }
-}]"#;
-
-/// A process: its bus, its wiring, and the queue that it shares with others.
-struct Process {
-    bus: Arc<Bus>,
-    wiring: FlowWiring,
-}
-
-impl Process {
-    async fn start(
-        bus: Arc<Bus>,
-        store: Arc<dyn FlowStore>,
-        jobs: &Arc<Jobs>,
-        announces: bool,
-        options: FlowOptions,
-    ) -> Self {
-        let parts = FlowParts {
-            announce: announce(&bus),
-            bus: bus.clone(),
-            store,
-            store_announces: announces,
-            queue: Some(jobs.clone()),
-        };
-        let wiring = FlowWiring::new(parts, &options, Handle::current()).unwrap();
-        wiring.set_flows(FLOWS).unwrap();
-        wiring.start().await.unwrap();
-        Self { bus, wiring }
-    }
-
-    async fn plain(ledger: &Ledger, jobs: &Arc<Jobs>) -> Self {
-        let bus = Bus::new();
-        let store = ledger.announcing(&bus);
-        Self::start(bus, store, jobs, true, FlowOptions::default()).await
-    }
-
-    /// One whose store fails as specified.
-    async fn faulty(ledger: &Ledger, jobs: &Arc<Jobs>, faults: impl Fn(&str) -> Fault + Send + Sync + 'static) -> Self {
-        let bus = Bus::new();
-        let store = ledger.view(Some(announce(&bus)), faults);
-        Self::start(bus, store, jobs, true, FlowOptions::default()).await
-    }
-
-    fn emit_event(&self, run: &str, kind: &str, step: Option<&str>, data: Value) {
-        publish(&self.bus, event(run, kind, step, data));
-    }
-
-    fn start_run(&self, run: &str) {
-        self.emit_event(run, "flow.start", None, json!({ "input": {} }));
-    }
-
-    /// What a worker publishes: it started, what it emitted, it is done.
-    fn work(&self, run: &str, step: &str) {
-        work(&self.bus, run, step);
-    }
-}
-
-fn publish(bus: &Bus, event: Value) {
-    bus.publish(&BusEvent { subject: None, event: parse_any(&event.to_string()).unwrap() });
-}
-
-fn event(run: &str, kind: &str, step: Option<&str>, data: Value) -> Value {
-    json!({ "type": kind, "runId": run, "flowName": "order", "stepName": step, "data": data })
-}
-
-fn work(bus: &Bus, run: &str, step: &str) {
-    let emits: &[&str] = match step {
-        "check" => &["order.checked"],
-        "pay" => &["order.paid"],
-        "pack" => &["order.packed"],
-        _ => &[],
-    };
-    publish(bus, event(run, "step.started", Some(step), json!({})));
-    for name in emits {
-        publish(bus, event(run, "emit", Some(step), json!({ "name": name, "payload": { "by": step } })));
-    }
-    publish(bus, event(run, "step.completed", Some(step), json!({ "result": null })));
-}
-
-/// Notes the persisted events that pass a bus, as `<id> <type>`.
-#[derive(Default)]
-struct Recorded(Mutex<Vec<String>>);
-
-impl Recorded {
-    fn on(bus: &Bus) -> Arc<Self> {
-        let recorded = Arc::new(Self::default());
-        bus.subscribe(recorded.clone());
-        recorded
-    }
-
-    fn kinds(&self) -> Vec<String> {
-        self.0.lock().unwrap().iter().map(|text| text.split_once(' ').unwrap().1.to_owned()).collect()
-    }
-}
-
-impl Listener for Recorded {
-    fn on_event(&self, event: &BusEvent) {
-        if let AnyEvent::Stored(event) = &event.event {
-            self.0.lock().unwrap().push(format!("{} {}", event.id(), event.kind()));
-        }
-    }
-}
-
-fn count(kinds: &[String], kind: &str) -> usize {
-    kinds.iter().filter(|other| *other == kind).count()
-}
-
-fn status(ledger: &Ledger, run: &str) -> Value {
-    ledger.entry("nq:flows:order", run).map_or(Value::Null, |(_, metadata)| metadata["status"].clone())
-}
+use crate::process::{FLOWS, Process, Recorded, count, event, publish, status, work};
+use crate::support::{Fault, Jobs, Ledger, announce};
 
 #[tokio::test]
 async fn an_order_goes_through_fan_out_and_join_to_its_end() {
@@ -297,7 +177,7 @@ async fn what_an_application_appends_itself_counts_as_well() {
 }
 
 #[tokio::test]
-async fn persisted_events_of_other_subjects_are_none_of_its_business() {
+async fn persisted_events_of_other_subjects_are_ignored() {
     let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
     let store = ledger.announcing(&bus);
     let process = Process::start(bus.clone(), store.clone(), &jobs, true, FlowOptions::default()).await;
@@ -366,130 +246,6 @@ async fn an_emit_that_comes_after_its_step_was_done_is_not_too_late() {
     assert_eq!((status(&ledger, "r1"), jobs.all().len()), (json!("running"), 2));
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_outage_of_the_store_loses_nothing_and_keeps_the_order() {
-    let (ledger, jobs) = (Ledger::new(), Jobs::new());
-    let calls = Mutex::new(HashMap::<String, usize>::new());
-    // Of each kind of call two fail, then one succeeds.
-    let process = Process::faulty(&ledger, &jobs, move |what| {
-        let mut calls = calls.lock().unwrap();
-        let n = calls.entry(what.to_owned()).or_default();
-        *n += 1;
-        match *n % 3 {
-            0 => Fault::No,
-            _ => Fault::Fail(Error::unavailable("the store is away")),
-        }
-    })
-    .await;
-    process.start_run("r1");
-    ["check", "pay", "pack", "ship"].iter().for_each(|step| process.work("r1", step));
-    process.wiring.idle().await;
-    let kinds = ledger.kinds("nq:flow:r1");
-    assert_eq!((kinds.len(), kinds[0].as_str(), kinds[12].as_str()), (13, "flow.start", "flow.completed"));
-    let steps: Vec<Value> = ledger.events("nq:flow:r1").into_iter().map(|event| event["stepName"].clone()).collect();
-    assert_eq!(steps[1..4], [json!("check"), json!("check"), json!("check")]);
-    let stats = process.wiring.stats();
-    assert!(stats.retries > 0 && stats.lost == 0 && stats.errors == 0, "{stats:?}");
-    assert_eq!(status(&ledger, "r1"), "completed");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_append_without_an_answer_is_not_repeated() {
-    let (ledger, jobs) = (Ledger::new(), Jobs::new());
-    // The first answer of each kind is lost, and the second log line does not arrive although it might have.
-    let calls = Mutex::new(HashMap::<String, usize>::new());
-    let process = Process::faulty(&ledger, &jobs, move |what| {
-        let mut calls = calls.lock().unwrap();
-        let n = calls.entry(what.to_owned()).or_default();
-        *n += 1;
-        match (what, *n) {
-            ("append log", 2) => Fault::Fail(Error::unavailable("no answer").maybe_applied()),
-            (_, 1) if what.starts_with("append") && what != "append log" => Fault::LoseAnswer,
-            _ => Fault::No,
-        }
-    })
-    .await;
-    let recorded = Recorded::on(&process.bus);
-    process.start_run("r1");
-    // The same twice is two events.
-    process.emit_event("r1", "log", None, json!({ "line": 1 }));
-    process.emit_event("r1", "log", None, json!({ "line": 1 }));
-    ["check", "pay", "pack", "ship"].iter().for_each(|step| process.work("r1", step));
-    process.wiring.idle().await;
-    let kinds = ledger.kinds("nq:flow:r1");
-    assert_eq!((kinds.len(), count(&kinds, "log"), count(&kinds, "flow.completed")), (15, 2, 1), "{kinds:?}");
-    let mut published = recorded.kinds();
-    published.sort();
-    let mut stored = kinds.clone();
-    stored.sort();
-    assert_eq!(published, stored);
-}
-
-#[tokio::test]
-async fn what_the_store_refuses_is_counted_as_lost_and_the_rest_goes_on() {
-    let (ledger, jobs) = (Ledger::new(), Jobs::new());
-    let process = Process::faulty(&ledger, &jobs, |what| match what {
-        "append log" => Fault::Fail(Error::invalid("not this")),
-        _ => Fault::No,
-    })
-    .await;
-    process.start_run("r1");
-    process.emit_event("r1", "log", None, json!({}));
-    process.work("r1", "check");
-    process.wiring.idle().await;
-    assert_eq!((process.wiring.stats().lost, process.wiring.stats().persisted), (1, 4));
-    assert_eq!(jobs.all().len(), 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_queue_that_is_away_is_tried_again_and_one_that_refuses_at_the_next_event() {
-    let ledger = Ledger::new();
-    let jobs = Jobs::with(
-        |_| {},
-        |call| match call {
-            1 => Some(Error::unavailable("the queue is away")),
-            3 => Some(Error::invalid("no such queue")),
-            _ => None,
-        },
-    );
-    let process = Process::plain(&ledger, &jobs).await;
-    process.start_run("r1");
-    process.emit_event("r1", "emit", Some("check"), json!({ "name": "order.checked" }));
-    process.wiring.idle().await;
-    assert_eq!((jobs.ids(), process.wiring.stats().errors), (vec!["r1__pay".to_owned()], 1));
-    process.emit_event("r1", "step.completed", Some("check"), json!({}));
-    process.wiring.idle().await;
-    assert_eq!(jobs.ids(), ["r1__pay", "r1__pack"]);
-    assert_eq!(jobs.calls(), 4, "what was enqueued is not enqueued again");
-}
-
-#[tokio::test]
-async fn a_new_process_goes_on_where_the_old_one_was_killed() {
-    let (ledger, lost_jobs) = (Ledger::new(), Jobs::new());
-    let old = Process::faulty(&ledger, &lost_jobs, |what| match what {
-        "append flow.completed" => Fault::Fail(Error::new(Code::Closed, "killed")),
-        _ => Fault::No,
-    })
-    .await;
-    for run in ["waits", "works", "is done"] {
-        old.start_run(run);
-        old.work(run, "check");
-    }
-    old.emit_event("works", "step.started", Some("pay"), json!({}));
-    ["pay", "pack", "ship"].iter().for_each(|step| old.work("is done", step));
-    old.wiring.idle().await;
-    drop(old);
-    assert_eq!(status(&ledger, "is done"), "running");
-
-    let jobs = Jobs::new();
-    let new = Process::plain(&ledger, &jobs).await;
-    new.wiring.idle().await;
-    let mut ids = jobs.ids();
-    ids.sort();
-    assert_eq!(ids, ["waits__pack", "waits__pay", "works__pack"]);
-    assert_eq!((status(&ledger, "is done"), new.wiring.stats().completed), (json!("completed"), 1));
-}
-
 #[tokio::test]
 async fn a_flow_that_is_defined_later_takes_up_its_runs() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());
@@ -504,7 +260,7 @@ async fn a_flow_that_is_defined_later_takes_up_its_runs() {
     assert_eq!(jobs.ids(), ["r1__pay", "r1__pack"]);
 }
 
-/// A store of someone else's: ids of its own, and no idea of `after`.
+/// A store that is not ours: it gives ids of its own and ignores `after`.
 #[derive(Default)]
 struct Foreign {
     log: Mutex<Vec<Event>>,
@@ -540,7 +296,7 @@ impl FlowStore for Foreign {
 }
 
 #[tokio::test]
-async fn a_store_with_ids_of_its_own_will_do() {
+async fn a_store_with_ids_of_its_own_works() {
     let (store, jobs, bus) = (Arc::new(Foreign::default()), Jobs::new(), Bus::new());
     let recorded = Recorded::on(&bus);
     let process = Process::start(bus, store.clone(), &jobs, false, FlowOptions::default()).await;
@@ -554,54 +310,6 @@ async fn a_store_with_ids_of_its_own_will_do() {
     let metadata = store.index.lock().unwrap().clone().unwrap();
     assert_eq!((&metadata["status"], &metadata["completedSteps"]), (&json!("completed"), &json!(4)));
     assert_eq!((jobs.calls(), process.wiring.stats().errors), (3, 1), "only the search for old runs failed");
-}
-
-#[tokio::test]
-async fn stop_finishes_what_was_received_and_a_later_start_goes_on() {
-    let (ledger, jobs) = (Ledger::new(), Jobs::new());
-    let process = Process::plain(&ledger, &jobs).await;
-    process.start_run("r1");
-    process.work("r1", "check");
-    let (first, second) = (process.wiring.stop(), process.wiring.stop());
-    process.start_run("r2");
-    first.await.unwrap();
-    second.await.unwrap();
-    assert_eq!((ledger.kinds("nq:flow:r1").len(), ledger.kinds("nq:flow:r2").len()), (4, 0));
-    assert!(process.bus.is_empty());
-    process.wiring.start().await.unwrap();
-    process.wiring.start().await.unwrap();
-    process.work("r1", "pay");
-    process.wiring.idle().await;
-    assert_eq!(ledger.kinds("nq:flow:r1").len(), 7);
-}
-
-#[tokio::test(start_paused = true)]
-async fn stop_gives_up_on_a_store_that_hangs_after_its_deadline() {
-    let (ledger, jobs) = (Ledger::new(), Jobs::new());
-    let process = Process::faulty(&ledger, &jobs, |what| match what.starts_with("append") {
-        true => Fault::Hang,
-        false => Fault::No,
-    })
-    .await;
-    process.start_run("r1");
-    process.start_run("r2");
-    process.emit_event("r2", "log", None, json!({}));
-    let before = tokio::time::Instant::now();
-    process.wiring.stop().await.unwrap();
-    assert_eq!(before.elapsed().as_secs(), 5);
-    let stats = process.wiring.stats();
-    assert_eq!((stats.lost, stats.lag), (3, 0));
-}
-
-#[tokio::test]
-async fn events_beyond_the_bound_are_lost_loudly() {
-    let (ledger, jobs, bus) = (Ledger::new(), Jobs::new(), Bus::new());
-    let options = FlowOptions { max_ingress: 2, ..FlowOptions::default() };
-    let process = Process::start(bus.clone(), ledger.announcing(&bus), &jobs, true, options).await;
-    (0..5).for_each(|_| process.start_run("r1"));
-    assert_eq!((process.wiring.stats().lag, process.wiring.stats().lost), (2, 3));
-    process.wiring.idle().await;
-    assert_eq!((process.wiring.stats().lag, process.wiring.stats().persisted), (0, 2));
 }
 
 #[tokio::test]
