@@ -6,19 +6,23 @@ import { invalid } from './errors'
 import { HANDED_BACK, iterateMessages } from './iterate'
 import type { Iteration } from './iterate'
 import { registerWeakly } from './metrics/registry'
+import { SharedSubscriptions } from './shared'
 import { STREAM } from './metrics/tables'
 import { addon, bridge, call, callAndTake, healthOf, callSync, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
 import { inSpan, messaging, tracing } from './trace'
-import type { FilteredType, MemoryStreamOptions, MessagesOptions, StreamAdapter, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
+import type { Delivered, FilteredType, MemoryStreamOptions, MessagesOptions, StreamAdapter, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
 import { Warnings } from './warn'
 
 const SUBSCRIBE = {
-  group: 'string', filter: ['string', 'object'], fromBeginning: 'boolean', ignoreOwn: 'boolean', buffer: 'number', overflow: 'string',
+  group: 'string', filter: ['string', 'object'], fromBeginning: 'boolean', ignoreOwn: 'boolean', buffer: 'number', overflow: 'string', shared: 'boolean',
 } as const
 
-function subscribeOptions(opts: SubscribeOptions | undefined): string {
-  const { filter, ...rest } = options('options', opts, SUBSCRIBE as any)
+/** As in src/fanout. */
+const DEFAULT_BUFFER = 10_000
+
+/** Returns the options as native code reads them. */
+function subscribeOptions({ filter, shared: _, ...rest }: Record<string, any>): string {
   return JSON.stringify({ ...rest, filter: typeof filter === 'object' ? regExp(filter) : filter })
 }
 
@@ -33,11 +37,17 @@ function regExp(filter: unknown): { source: string, flags: string } {
   return { source, flags }
 }
 
+/** A subscription: its id, and what ends it. */
+interface Subscribed { id: string, end: () => Promise<void> }
+
 /** A stream of any backend, over one native stream. */
 export abstract class NventStreamAdapter implements StreamAdapter {
   /** @internal */
   readonly native: NativeStream
-  private readonly subscriptions = new Map<number, string>()
+  /** What ends each, by its id. */
+  private readonly subscriptions = new Map<string, () => Promise<void>>()
+  private readonly natives = new Set<number>()
+  private readonly sharing: SharedSubscriptions
   private readonly loops = new Set<Iteration<any>>()
   private readonly warnings: Warnings
   private delivered = 0
@@ -48,6 +58,12 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   protected constructor(private readonly backend: 'memory' | 'redis', create: () => NativeStream) {
     this.native = callSync(create)
     this.warnings = new Warnings(`the ${backend} stream`)
+    this.sharing = new SharedSubscriptions({
+      subscribe: async (topic, given) => (await call<[number, boolean]>(() => this.native.subscribe(topic, given)))[0],
+      unsubscribe: async id => call(() => this.native.unsubscribe(id)),
+      delivered: (message, count) => this.countDelivered(message, count),
+      failed: this.handlerFailed,
+    })
     this.endMetrics = registerWeakly(this, { metrics: STREAM, labels: { backend } }, stream => stream.stats())
   }
 
@@ -64,39 +80,70 @@ export abstract class NventStreamAdapter implements StreamAdapter {
     else await inSpan(traced, { name: 'publish', kind: 'PRODUCER', attributes: messaging('publish', 'send', String(topic)) }, publish)
   }
 
-  async subscribe<const Filter extends string | RegExp = RegExp>(
-    topic: string, handler: (event: StreamEvent<FilteredType<Filter>> | StreamGap, topic: string) => unknown, opts?: SubscribeOptions<Filter>,
+  async subscribe<const Filter extends string | RegExp = RegExp, const Shared extends boolean = false>(
+    topic: string, handler: (event: Delivered<StreamEvent<FilteredType<Filter>> | StreamGap, Shared>, topic: string) => unknown, opts?: SubscribeOptions<Filter, Shared>,
   ): Promise<SubscriptionHandle> {
     callback('handler', handler)
-    const given = subscribeOptions(opts)
-    const [id, single] = await call<[number, boolean]>(() => this.native.subscribe(text('topic', topic), given))
-    const handle = (event: any, on: string): unknown => {
-      if (event.type === 'stream.gap') this.gaps += 1
-      else this.delivered += 1
-      return handler(event, on)
-    }
-    onDelivery(id, single, handle, (error) => {
-      if (error !== HANDED_BACK) this.warnings.handlerFailed(error)
-    })
-    this.subscriptions.set(id, topic)
+    text('topic', topic)
+    const given = options('options', opts, SUBSCRIBE as any)
+    // What the members of a group get, and what a replay gives, is for one. Publishers wait for a mailbox, so each needs its own.
+    const joins = given['shared'] && given['group'] === undefined && !given['fromBeginning'] && given['overflow'] !== 'block'
+    const { id, end } = joins ? await this.subscribeShared(topic, handler, given) : await this.subscribeAlone(topic, handler, given)
+    this.subscriptions.set(id, end)
     const unsubscribe = () => this.end(id)
-    return disposable({ id: String(id), topic, unsubscribe }, unsubscribe)
+    return disposable({ id, topic, unsubscribe }, unsubscribe)
   }
 
-  messages<const Filter extends string | RegExp = RegExp>(
-    topic: string, opts?: MessagesOptions<Filter>,
-  ): AsyncIterableIterator<StreamEvent<FilteredType<Filter>> | StreamGap, void, void> & AsyncDisposable {
+  private async subscribeAlone(topic: string, handler: (event: any, topic: string) => unknown, given: Record<string, any>): Promise<Subscribed> {
+    const settings = subscribeOptions(given)
+    const [id, single] = await call<[number, boolean]>(() => this.native.subscribe(topic, settings))
+    const handle = (event: any, on: string): unknown => {
+      this.countDelivered(event, 1)
+      return handler(event, on)
+    }
+    onDelivery(id, single, handle, this.handlerFailed, given['shared'] === true)
+    this.natives.add(id)
+    return {
+      id: String(id),
+      end: async () => {
+        this.natives.delete(id)
+        offDelivery(id)
+        await call(() => this.native.unsubscribe(id))
+      },
+    }
+  }
+
+  private async subscribeShared(topic: string, handler: (event: any, topic: string) => unknown, given: Record<string, any>): Promise<Subscribed> {
+    const { buffer = DEFAULT_BUFFER, overflow = 'drop-oldest' } = given
+    // The native mailbox is empty after each turn of the event loop. What waits longer is in the queues of busy handlers, of this size.
+    const settings = subscribeOptions(buffer < DEFAULT_BUFFER && Number.isInteger(buffer) && buffer > 0 ? { ...given, buffer: DEFAULT_BUFFER } : given)
+    return this.sharing.subscribe({ topic, options: settings, buffer, overflow }, handler)
+  }
+
+  private countDelivered(message: any, count: number): void {
+    if (message.type === 'stream.gap') this.gaps += count
+    else this.delivered += count
+  }
+
+  private readonly handlerFailed = (error: unknown): void => {
+    if (error !== HANDED_BACK) this.warnings.handlerFailed(error)
+  }
+
+  messages<const Filter extends string | RegExp = RegExp, const Shared extends boolean = false>(
+    topic: string, opts?: MessagesOptions<Filter, Shared>,
+  ): AsyncIterableIterator<Delivered<StreamEvent<FilteredType<Filter>> | StreamGap, Shared>, void, void> & AsyncDisposable {
     const { signal, ...rest } = options('options', opts, { ...SUBSCRIBE, signal: 'object' } as any)
-    return iterateMessages(this.loops, signal, rest['group'] !== undefined, handler => this.subscribe<Filter>(topic, handler, rest))
+    return iterateMessages(this.loops, signal, rest['group'] !== undefined, handler => this.subscribe<Filter, Shared>(topic, handler, rest))
   }
 
   async unsubscribe(handle: SubscriptionHandle): Promise<void> {
-    await this.end(Number(text('handle.id', object('handle', handle)['id'])))
+    await this.end(text('handle.id', object('handle', handle)['id']))
   }
 
-  private async end(id: number): Promise<void> {
-    offDelivery(id)
-    if (this.subscriptions.delete(id)) await call(() => this.native.unsubscribe(id))
+  private async end(id: string): Promise<void> {
+    const end = this.subscriptions.get(id)
+    this.subscriptions.delete(id)
+    await end?.()
   }
 
   async listTopics(): Promise<string[]> {
@@ -104,14 +151,16 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   }
 
   async getSubscriptionCount(topic: string): Promise<number> {
-    return callSync(() => this.native.subscriptionCount(text('topic', topic)))
+    return callSync(() => this.native.subscriptionCount(text('topic', topic))) + this.sharing.extra(topic)
   }
 
   async shutdown(): Promise<void> {
     for (const loop of this.loops) void loop.end()
-    for (const id of this.subscriptions.keys()) offDelivery(id)
+    for (const id of this.natives) offDelivery(id)
+    this.natives.clear()
     this.subscriptions.clear()
     const last = this.stats()
+    this.sharing.close()
     await call(() => this.native.close())
     debug('the %s stream is closed', this.backend)
     this.endMetrics(last)
@@ -128,7 +177,16 @@ export abstract class NventStreamAdapter implements StreamAdapter {
 
   stats(): StreamStats {
     const native = JSON.parse(callSync(() => this.native.stats()))
-    return { ...native, delivered: this.delivered, gaps: this.gaps, handlerErrors: this.warnings.count }
+    const { dropped, waiting } = this.sharing.stats()
+    return {
+      ...native,
+      dropped: native.dropped + dropped,
+      waiting: native.waiting + waiting,
+      subscriptions: native.subscriptions + this.sharing.extra(),
+      delivered: this.delivered,
+      gaps: this.gaps,
+      handlerErrors: this.warnings.count,
+    }
   }
 }
 

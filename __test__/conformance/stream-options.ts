@@ -3,6 +3,7 @@ import type { StreamAdapter } from 'nvent-native'
 import { gate, Inbox, rejects, until } from '../support/until'
 import type { StreamContext } from './stream'
 import { data, send } from './stream-delivery'
+import { overflowing } from './stream-shared'
 
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i)
 
@@ -164,27 +165,6 @@ export function options(context: StreamContext): void {
   })
 
   describe('buffer and overflow', () => {
-    /** What a subscriber gets that is busy with its first event while `count` more come. */
-    async function overflowing(stream: StreamAdapter, opts: Parameters<StreamAdapter['subscribe']>[2], count: number, expected: number): Promise<any[]> {
-      const { opened, open } = gate()
-      const inbox = new Inbox()
-      await stream.subscribe('t', async (event) => {
-        inbox.take(event)
-        await opened
-      }, opts)
-      const arrived = new Inbox()
-      await stream.subscribe('t', arrived.take)
-      await stream.publish('t', { type: 'x', data: 'first' })
-      await inbox.atLeast(1)
-      await send(stream, 't', count)
-      await arrived.atLeast(count + 1)
-      open()
-      await inbox.atLeast(expected)
-      await stream.publish('t', { type: 'x', data: 'last' })
-      await until('the last one', () => inbox.items.at(-1).data === 'last')
-      return inbox.items.slice(0, -1).map(event => event.type === 'stream.gap' ? event : event.data)
-    }
-
     it('drops the oldest by default, and reports the gap before what follows', async () => {
       const { stream } = context
       const items = await overflowing(stream, { buffer: 4 }, 10, 6)

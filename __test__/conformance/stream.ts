@@ -4,6 +4,7 @@ import { delivery } from './stream-delivery'
 import { lifecycle } from './stream-lifecycle'
 import { messages } from './stream-messages'
 import { options } from './stream-options'
+import { shared } from './stream-shared'
 
 /** A broker of its own. */
 export interface StreamPlace {
@@ -54,6 +55,7 @@ export function streamConformance(name: string, factory: () => Promise<StreamPla
     describe('delivery', () => delivery(context))
     describe('messages', () => messages(context))
     describe('subscribe options', () => options(context))
+    describe('shared', () => shared(context))
     describe('life cycle', () => lifecycle(context))
   })
 }

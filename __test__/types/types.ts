@@ -123,6 +123,11 @@ void (async () => {
   }, { filter: 'order.*', buffer: 5 })
   void stream.subscribe('t', event => same<typeof event.data, any>(true), { filter: /^order/ })
   const handle = (event: StreamEvent): void => void event
+  void stream.subscribe('t', (event) => {
+    if (event.type !== 'stream.gap') same<typeof event.data, { readonly amount: number }>(true)
+    // @ts-expect-error: it is frozen
+    event.type = 'other'
+  }, { shared: true, filter: 'typed.paid' })
   void stream.subscribe('t', handle)
   void stream.subscribe('t', handle, { filter: 'a.*' })
 

@@ -8,6 +8,8 @@ interface Subscriber {
   failed: (error: unknown) => void
   /** One event at a time, each released: it shares its events with a group. */
   serial: boolean
+  /** It gets the object that is for all, frozen, and none of its own. */
+  frozen: boolean
   waiting: Delivery[]
   /** Its handler is running, or has returned a promise that is not settled. */
   busy: boolean
@@ -64,6 +66,13 @@ function clone(value: any): any {
   return copy
 }
 
+/** Freezes what JSON.parse returned, deeply. */
+function freeze(value: any): any {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
+  for (const key in value) freeze(value[key])
+  return Object.freeze(value)
+}
+
 /** Gives a subscriber everything that is waiting for it so far. */
 export function flushDeliveries(id: number): void {
   while (takeDeliveries(id));
@@ -85,8 +94,9 @@ function drain(id: number): void {
     let promise: Promise<unknown> | undefined
     ok = true
     try {
-      // Each handler gets an object of its own: what one changes, no other sees.
-      promise = toPromise(subscriber.handle(shared ? clone(message) : message, topic))
+      // Each handler gets an object of its own, or one that none can change: what one changes, no other sees.
+      const own = subscriber.frozen ? freeze(message) : shared ? clone(message) : message
+      promise = toPromise(subscriber.handle(own, topic))
     }
     catch (error) {
       ok = false
@@ -117,15 +127,19 @@ async function awaitHandler(id: number, subscriber: Subscriber, promise: Promise
   if (!subscriber.busy) bridge.resume(id, ok)
 }
 
-/** Calls `handle` with what is delivered to a subscription, until `offDelivery`. `failed` never throws. */
+/**
+ * Calls `handle` with what is delivered to a subscription, until `offDelivery`: with objects of its own, or `frozen` ones.
+ * `failed` never throws.
+ */
 export function onDelivery(
   id: number,
   serial: boolean,
   handle: (message: any, topic: string) => unknown,
   failed: (error: unknown) => void,
+  frozen = false,
 ): void {
   hold()
-  subscribers.set(id, { handle, failed, serial, waiting: [], busy: false })
+  subscribers.set(id, { handle, failed, serial, frozen, waiting: [], busy: false })
   bridge.resume(id, true)
 }
 

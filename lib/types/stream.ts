@@ -29,8 +29,14 @@ export interface StreamGap extends StreamEvent<'stream.gap'> {
 /** The type of messages that a `filter` lets through: itself, where it is no glob. */
 export type FilteredType<Filter> = Filter extends string ? Filter extends `${string}${'*' | '?' | '[' | '\\'}${string}` ? string : Filter : string
 
+/** A value that none of its readers can change. */
+export type Frozen<T> = T extends object ? { readonly [Key in keyof T]: Frozen<T[Key]> } : T
+
+/** What a handler is given: an object of its own, or with `shared` a frozen one. */
+export type Delivered<Message, Shared extends boolean> = Shared extends true ? Frozen<Message> : Message
+
 /** Options of a subscription. */
-export interface SubscribeOptions<Filter extends string | RegExp = string | RegExp> {
+export interface SubscribeOptions<Filter extends string | RegExp = string | RegExp, Shared extends boolean = boolean> {
   /**
    * Exactly one member of a group gets each event. On Redis the topic must be retained; NVENT_INVALID otherwise. There an
    * event whose handler failed is delivered again, and parked after five times: see `RedisStreamAdapter.parked`.
@@ -49,10 +55,16 @@ export interface SubscribeOptions<Filter extends string | RegExp = string | RegE
   buffer?: number
   /** When the buffer is full: drop the oldest (default) or the newest, and report a gap; or let publishers wait. */
   overflow?: 'drop-oldest' | 'drop-newest' | 'block'
+  /**
+   * The handler gets the same object as other subscriptions with `shared`, deeply frozen, and none of its own: with many subscribers
+   * of one topic that is most of the time. Those of one topic with the same options share one native subscription; one that joins
+   * may also get what was published just before. Default false.
+   */
+  shared?: Shared
 }
 
 /** Options of a loop over messages. */
-export interface MessagesOptions<Filter extends string | RegExp = string | RegExp> extends SubscribeOptions<Filter> {
+export interface MessagesOptions<Filter extends string | RegExp = string | RegExp, Shared extends boolean = boolean> extends SubscribeOptions<Filter, Shared> {
   /** Ends the loop with an `AbortError` when it is aborted. */
   signal?: AbortSignal
 }
@@ -99,8 +111,8 @@ export interface StreamAdapter {
   /** Sends any JSON object, whole. Resolves when the broker has it; a failing handler never fails a publish. */
   publish<const Type extends string>(topic: string, event: StreamEvent<Type>): Promise<void>
   /** Calls `handler` with what is published to a topic, or to every topic that a Redis glob matches (`*` crosses colons). */
-  subscribe<const Filter extends string | RegExp = RegExp>(
-    topic: string, handler: (event: StreamEvent<FilteredType<Filter>> | StreamGap, topic: string) => unknown, opts?: SubscribeOptions<Filter>,
+  subscribe<const Filter extends string | RegExp = RegExp, const Shared extends boolean = false>(
+    topic: string, handler: (event: Delivered<StreamEvent<FilteredType<Filter>> | StreamGap, Shared>, topic: string) => unknown, opts?: SubscribeOptions<Filter, Shared>,
   ): Promise<SubscriptionHandle>
   /**
    * Iterates over messages: {@link StreamAdapter.subscribe} for `for await`. The subscription begins with this call (on Redis when the
@@ -108,9 +120,9 @@ export interface StreamAdapter {
    * applies, and a gap reports it. In a `group` a message counts as handled when the next one is asked for; leaving the loop hands
    * the last one back as failed. Ends when the loop is left or the stream is shut down. Keeps no process alive.
    */
-  messages<const Filter extends string | RegExp = RegExp>(
-    topic: string, opts?: MessagesOptions<Filter>,
-  ): AsyncIterableIterator<StreamEvent<FilteredType<Filter>> | StreamGap, void, void> & AsyncDisposable
+  messages<const Filter extends string | RegExp = RegExp, const Shared extends boolean = false>(
+    topic: string, opts?: MessagesOptions<Filter, Shared>,
+  ): AsyncIterableIterator<Delivered<StreamEvent<FilteredType<Filter>> | StreamGap, Shared>, void, void> & AsyncDisposable
   /** Ends a subscription. After it resolves the handler is not called again. */
   unsubscribe(handle: SubscriptionHandle): Promise<void>
   /** Topics and globs that handlers of this adapter are subscribed to, each once. */

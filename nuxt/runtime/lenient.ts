@@ -18,7 +18,7 @@ const JOB: Options = {
 }
 const SCHEDULE: Options = { delay: 'number', cron: 'as it is', repeat: 'as it is' }
 const SUBSCRIBE: Options = {
-  group: 'as it is', filter: 'as it is', fromBeginning: 'as it is', ignoreOwn: 'as it is', buffer: 'count', overflow: 'as it is',
+  group: 'as it is', filter: 'as it is', fromBeginning: 'as it is', ignoreOwn: 'as it is', buffer: 'count', overflow: 'as it is', shared: 'as it is',
 }
 
 /** Makes the calls of a queue lenient. */
