@@ -610,8 +610,14 @@ interface StreamGap extends StreamEvent<'stream.gap'> {
 }
 /** The type of messages that a `filter` lets through: itself, where it is no glob. */
 type FilteredType<Filter> = Filter extends string ? Filter extends `${string}${'*' | '?' | '[' | '\\'}${string}` ? string : Filter : string;
+/** A value that none of its readers can change. */
+type Frozen<T> = T extends object ? {
+    readonly [Key in keyof T]: Frozen<T[Key]>;
+} : T;
+/** What a handler is given: an object of its own, or with `shared` a frozen one. */
+type Delivered<Message, Shared extends boolean> = Shared extends true ? Frozen<Message> : Message;
 /** Options of a subscription. */
-interface SubscribeOptions<Filter extends string | RegExp = string | RegExp> {
+interface SubscribeOptions<Filter extends string | RegExp = string | RegExp, Shared extends boolean = boolean> {
     /**
      * Exactly one member of a group gets each event. On Redis the topic must be retained; NVENT_INVALID otherwise. There an
      * event whose handler failed is delivered again, and parked after five times: see `RedisStreamAdapter.parked`.
@@ -630,9 +636,15 @@ interface SubscribeOptions<Filter extends string | RegExp = string | RegExp> {
     buffer?: number;
     /** When the buffer is full: drop the oldest (default) or the newest, and report a gap; or let publishers wait. */
     overflow?: 'drop-oldest' | 'drop-newest' | 'block';
+    /**
+     * The handler gets the same object as other subscriptions with `shared`, deeply frozen, and none of its own: with many subscribers
+     * of one topic that is most of the time. Those of one topic with the same options share one native subscription; one that joins
+     * may also get what was published just before. Default false.
+     */
+    shared?: Shared;
 }
 /** Options of a loop over messages. */
-interface MessagesOptions<Filter extends string | RegExp = string | RegExp> extends SubscribeOptions<Filter> {
+interface MessagesOptions<Filter extends string | RegExp = string | RegExp, Shared extends boolean = boolean> extends SubscribeOptions<Filter, Shared> {
     /** Ends the loop with an `AbortError` when it is aborted. */
     signal?: AbortSignal;
 }
@@ -676,14 +688,14 @@ interface StreamAdapter {
     /** Sends any JSON object, whole. Resolves when the broker has it; a failing handler never fails a publish. */
     publish<const Type extends string>(topic: string, event: StreamEvent<Type>): Promise<void>;
     /** Calls `handler` with what is published to a topic, or to every topic that a Redis glob matches (`*` crosses colons). */
-    subscribe<const Filter extends string | RegExp = RegExp>(topic: string, handler: (event: StreamEvent<FilteredType<Filter>> | StreamGap, topic: string) => unknown, opts?: SubscribeOptions<Filter>): Promise<SubscriptionHandle>;
+    subscribe<const Filter extends string | RegExp = RegExp, const Shared extends boolean = false>(topic: string, handler: (event: Delivered<StreamEvent<FilteredType<Filter>> | StreamGap, Shared>, topic: string) => unknown, opts?: SubscribeOptions<Filter, Shared>): Promise<SubscriptionHandle>;
     /**
      * Iterates over messages: {@link StreamAdapter.subscribe} for `for await`. The subscription begins with this call (on Redis when the
      * broker has it). While the loop is busy up to 256 messages wait for it, then the subscription's `buffer`, then its `overflow`
      * applies, and a gap reports it. In a `group` a message counts as handled when the next one is asked for; leaving the loop hands
      * the last one back as failed. Ends when the loop is left or the stream is shut down. Keeps no process alive.
      */
-    messages<const Filter extends string | RegExp = RegExp>(topic: string, opts?: MessagesOptions<Filter>): AsyncIterableIterator<StreamEvent<FilteredType<Filter>> | StreamGap, void, void> & AsyncDisposable;
+    messages<const Filter extends string | RegExp = RegExp, const Shared extends boolean = false>(topic: string, opts?: MessagesOptions<Filter, Shared>): AsyncIterableIterator<Delivered<StreamEvent<FilteredType<Filter>> | StreamGap, Shared>, void, void> & AsyncDisposable;
     /** Ends a subscription. After it resolves the handler is not called again. */
     unsubscribe(handle: SubscriptionHandle): Promise<void>;
     /** Topics and globs that handlers of this adapter are subscribed to, each once. */
@@ -1778,7 +1790,10 @@ declare class FileStoreAdapter extends NventStoreAdapter implements FileStore {
 /** A stream of any backend, over one native stream. */
 declare abstract class NventStreamAdapter implements StreamAdapter {
     private readonly backend;
+    /** What ends each, by its id. */
     private readonly subscriptions;
+    private readonly natives;
+    private readonly sharing;
     private readonly loops;
     private readonly warnings;
     private delivered;
@@ -1786,8 +1801,12 @@ declare abstract class NventStreamAdapter implements StreamAdapter {
     private readonly endMetrics;
     init(): Promise<void>;
     publish<const Type extends string>(topic: string, event: StreamEvent<Type>): Promise<void>;
-    subscribe<const Filter extends string | RegExp = RegExp>(topic: string, handler: (event: StreamEvent<FilteredType<Filter>> | StreamGap, topic: string) => unknown, opts?: SubscribeOptions<Filter>): Promise<SubscriptionHandle>;
-    messages<const Filter extends string | RegExp = RegExp>(topic: string, opts?: MessagesOptions<Filter>): AsyncIterableIterator<StreamEvent<FilteredType<Filter>> | StreamGap, void, void> & AsyncDisposable;
+    subscribe<const Filter extends string | RegExp = RegExp, const Shared extends boolean = false>(topic: string, handler: (event: Delivered<StreamEvent<FilteredType<Filter>> | StreamGap, Shared>, topic: string) => unknown, opts?: SubscribeOptions<Filter, Shared>): Promise<SubscriptionHandle>;
+    private subscribeAlone;
+    private subscribeShared;
+    private countDelivered;
+    private readonly handlerFailed;
+    messages<const Filter extends string | RegExp = RegExp, const Shared extends boolean = false>(topic: string, opts?: MessagesOptions<Filter, Shared>): AsyncIterableIterator<Delivered<StreamEvent<FilteredType<Filter>> | StreamGap, Shared>, void, void> & AsyncDisposable;
     unsubscribe(handle: SubscriptionHandle): Promise<void>;
     private end;
     listTopics(): Promise<string[]>;
@@ -1910,4 +1929,4 @@ declare function createFlowWiring(opts?: FlowWiringOptions): FlowWiring;
 declare function createWiringRegistry(opts?: WiringRegistryOptions): WiringRegistry;
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, defineFlow, deleteRun, getEventBus, handleWebhook, isStreamGap, listFlows, metrics, retryRun, runState, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions, BusEvent, BusStats, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Durability, ErrorCode, EventBus, EventData, EventFields, EventIterateOptions, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedIterateOptions, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedFlow, ListedTrigger, MemoryStreamOptions, MessagesOptions, NativeEventBus, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunSnapshot, RunStateOptions, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StepSnapshot, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };
+export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions, BusEvent, BusStats, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Delivered, Durability, ErrorCode, EventBus, EventData, EventFields, EventIterateOptions, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedIterateOptions, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Frozen, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedFlow, ListedTrigger, MemoryStreamOptions, MessagesOptions, NativeEventBus, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunSnapshot, RunStateOptions, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StepSnapshot, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };
