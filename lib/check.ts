@@ -1,9 +1,29 @@
-import { invalid, NventError } from './errors'
+import { invalid, messageOf, NventError } from './errors'
 
 /** Checks arguments before they cross the boundary, where only text and numbers go. */
 
 const describe = (value: unknown): string =>
-  value === null ? 'null' : Array.isArray(value) ? 'an array' : typeof value === 'object' ? 'an object' : `${typeof value}`
+  value === null ? 'null' : isArray(value) ? 'an array' : typeof value === 'object' ? 'an object' : `${typeof value}`
+
+/** Returns whether a value is an array. Unlike Array.isArray it never throws, which that does for a revoked proxy. */
+export function isArray(value: unknown): value is unknown[] {
+  try {
+    return Array.isArray(value)
+  }
+  catch {
+    return false
+  }
+}
+
+/** Returns the fields of an object. Throws NVENT_INVALID where they cannot be read: a getter or a proxy may throw anything. */
+export function fields(what: string, value: object): Array<[name: string, value: unknown]> {
+  try {
+    return Object.entries(value)
+  }
+  catch (cause) {
+    throw invalid(`${what}: cannot be read (${messageOf(cause)})`, cause)
+  }
+}
 
 /** A string that UTF-8 can carry. Whether it is empty or too long is for the core to say. */
 export function text(what: string, value: unknown): string {
@@ -25,7 +45,7 @@ export function callback<T>(what: string, value: T): T {
 }
 
 export function object(what: string, value: unknown): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+  if (typeof value !== 'object' || value === null || isArray(value)) {
     throw invalid(`${what}: expected an object, got ${describe(value)}`)
   }
   return value as Record<string, unknown>
@@ -37,11 +57,11 @@ type Kind = 'string' | 'number' | 'boolean' | 'object' | 'function' | 'array' | 
 export function options(what: string, value: unknown, known: Record<string, Kind | Kind[]>): Record<string, any> {
   if (value === undefined || value === null) return {}
   const given = object(what, value)
-  for (const [name, option] of Object.entries(given)) {
+  for (const [name, option] of fields(what, given)) {
     const kinds = Object.hasOwn(known, name) ? known[name] : undefined
     if (kinds === undefined) throw invalid(`${what}.${name} is not known${didYouMean(name, Object.keys(known))}`)
     if (option === undefined) continue
-    const kind = Array.isArray(option) ? 'array' : typeof option
+    const kind = isArray(option) ? 'array' : typeof option
     if (![kinds].flat().some(allowed => allowed === 'any' || (allowed === kind && option !== null))) {
       throw invalid(`${what}.${name}: expected ${[kinds].flat().join(' or ')}, got ${describe(option)}`)
     }
@@ -86,7 +106,7 @@ export function json(what: string, value: unknown): string {
   }
   catch (cause) {
     const found = culprit(what, value, [])
-    throw invalid(`${found?.path ?? what}: ${found?.why ?? `cannot be written as JSON (${String(cause)})`}`, cause)
+    throw invalid(`${found?.path ?? what}: ${found?.why ?? `cannot be written as JSON (${messageOf(cause)})`}`, cause)
   }
   if (text === undefined) throw invalid(`${what}: ${describe(value)} has no JSON`)
   return text
@@ -105,7 +125,7 @@ export function jsonPatch(what: string, value: unknown): string {
   object(what, value)
   let patch: unknown
   try {
-    patch = withNulls(value, 0)
+    patch = withNulls(value, new Set())
   }
   catch {
     // A getter that throws: jsonObject reports its path.
@@ -114,18 +134,20 @@ export function jsonPatch(what: string, value: unknown): string {
   return jsonObject(what, patch)
 }
 
-function withNulls(value: unknown, depth: number): unknown {
-  // What is deeper than any accepted value is left to JSON.stringify and to the core, which say what is wrong with it.
-  if (typeof value !== 'object' || value === null || depth > 600) return value
+function withNulls(value: unknown, above: Set<unknown>): unknown {
+  // What is deeper than any accepted value, or contains itself, is left to JSON.stringify and to the core, which say what is wrong with it.
+  if (typeof value !== 'object' || value === null || above.size > 600 || above.has(value)) return value
   // An array replaces what is there. What has a JSON of its own, a date say, is written as that.
   if (Array.isArray(value) || typeof (value as { toJSON?: unknown }).toJSON === 'function' || isBoxed(value)) return value
   let copy: Record<string, unknown> | undefined
+  above.add(value)
   for (const [key, inner] of Object.entries(value)) {
-    const kept = inner === undefined ? null : withNulls(inner, depth + 1)
+    const kept = inner === undefined ? null : withNulls(inner, above)
     if (kept === inner) continue
     copy ??= Object.assign(Object.create(null), value) as Record<string, unknown>
     copy[key] = kept
   }
+  above.delete(value)
   return copy ?? value
 }
 
@@ -138,14 +160,21 @@ function culprit(path: string, value: unknown, above: unknown[]): { path: string
   if (typeof value !== 'object' || value === null) return
   if (above.includes(value)) return { path, why: 'refers back to something that contains it' }
   if (above.length > 600) return { path, why: 'is nested too deeply' }
-  for (const key of Object.keys(value)) {
+  let keys: string[]
+  try {
+    keys = Object.keys(value)
+  }
+  catch (error) {
+    return { path, why: `its fields cannot be read (${messageOf(error)})` }
+  }
+  for (const key of keys) {
     const at = Array.isArray(value) ? `${path}[${key}]` : `${path}.${key}`
     let inner: unknown
     try {
       inner = (value as Record<string, unknown>)[key]
     }
     catch (error) {
-      return { path: at, why: `its getter throws (${String(error)})` }
+      return { path: at, why: `its getter throws (${messageOf(error)})` }
     }
     const found = culprit(at, inner, [...above, value])
     if (found) return found

@@ -10,9 +10,10 @@ const NOT_PLAIN = Symbol('not plain')
  * the value is not made of plain objects, arrays and primitive values only, or is large.
  */
 export function plainEvent(value: unknown): Record<string, unknown> | undefined {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return
+  if (typeof value !== 'object' || value === null) return
   let copy: unknown
   try {
+    if (Array.isArray(value)) return
     copy = new Copy().of(value, 0)
   }
   catch {

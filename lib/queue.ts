@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { runTracked } from './activity'
-import { callback, json, jsonObject, object, options, text } from './check'
+import { callback, fields, isArray, json, jsonObject, object, options, text } from './check'
 import { debug } from './debug'
 import { invalid, messageOf } from './errors'
 import { registerWeakly } from './metrics/registry'
@@ -44,7 +44,7 @@ const BULLMQ_OPTIONS = {
 /** Returns the options of a job without those that only BullMQ has. */
 function jobOptions(what: string, value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value
-  const foreign = Object.keys(value).filter(key => Object.hasOwn(BULLMQ_OPTIONS, key)) as Array<keyof typeof BULLMQ_OPTIONS>
+  const foreign = fields(what, value).map(([key]) => key).filter(key => Object.hasOwn(BULLMQ_OPTIONS, key)) as Array<keyof typeof BULLMQ_OPTIONS>
   if (foreign.length === 0) return value
   const own: Record<string, unknown> = { ...value }
   for (const key of foreign) {
@@ -60,17 +60,18 @@ const MAX_COUNT = 4_294_967_295
 const INFINITE_JOB_OPTIONS = { attempts: MAX_COUNT, timeout: 0, removeOnComplete: false, removeOnFail: false, count: undefined, age: undefined }
 
 /** Refuses numbers that JSON turns into null. Returns the options with Infinity replaced where it has a meaning. */
-function finiteNumbers(path: string, value: unknown, infinite: Record<string, unknown>): unknown {
+function finiteNumbers(path: string, value: unknown, infinite: Record<string, unknown>, isRoot = true): unknown {
   if (typeof value !== 'object' || value === null) return value
   let own: Record<string, unknown> | undefined
-  for (const [key, field] of Object.entries(value)) {
+  for (const [key, field] of fields(path, value)) {
     let replaced: unknown = field
     if (typeof field === 'number' && !Number.isFinite(field)) {
       if (field !== Infinity || !Object.hasOwn(infinite, key)) throw invalid(`${path}.${key}: expected a finite number, got ${field}`)
       replaced = infinite[key]
     }
-    else if (typeof field === 'object' && field !== null && !Array.isArray(field)) {
-      replaced = finiteNumbers(`${path}.${key}`, field, infinite)
+    // Only the fields of options have a meaning: what is in them needs no look, and may contain itself.
+    else if (isRoot && typeof field === 'object' && field !== null && !isArray(field)) {
+      replaced = finiteNumbers(`${path}.${key}`, field, infinite, false)
     }
     if (replaced !== field) (own ??= { ...value })[key] = replaced
   }
@@ -79,7 +80,7 @@ function finiteNumbers(path: string, value: unknown, infinite: Record<string, un
 
 /** Serialises a job. Its attempts continue the trace, unless its options have one. */
 function newJob(job: NewJob, traceparent?: string): string {
-  const { opts } = object('job', job)
+  const opts = Object.fromEntries(fields('job', object('job', job)))['opts']
   let own: any = finiteNumbers('job.opts', jobOptions('job.opts', opts), INFINITE_JOB_OPTIONS)
   if (traceparent !== undefined && (own === undefined || typeof own === 'object')) own = { traceparent, ...own }
   return jsonObject('job', own === opts ? job : { ...job, opts: own })

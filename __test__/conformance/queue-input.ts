@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { rejects, until } from '../support/until'
-import { noJson, noNames, noObjects } from '../support/values'
+import { noJson, noNames, noObjects, unreadable } from '../support/values'
 import type { QueueContext } from './queue'
 
 export function badInput(context: QueueContext): void {
@@ -37,6 +37,20 @@ export function badInput(context: QueueContext): void {
       if (value === undefined || value === null) continue
       await rejects(queue.getJobs('q', value), 'NVENT_INVALID', /query/)
       await rejects(queue.schedule('q', { name: 'a', data: 1 }, value), 'NVENT_INVALID', /options/)
+    }
+    expect(await queue.getJobs('q')).toEqual([])
+  })
+
+  it('refuses jobs and options that cannot be read, or contain themselves', async () => {
+    const { queue } = context
+    const circle: any = { delay: 1 }
+    circle.backoff = circle
+    for (const value of [...unreadable, circle]) {
+      await rejects(queue.enqueue('q', { name: 'a', data: 1, opts: value }), 'NVENT_INVALID', /job\.opts/)
+      await rejects(queue.schedule('q', { name: 'a', data: 1 }, value), 'NVENT_INVALID', /options/)
+      await rejects(async () => queue.registerWorker('q', 'a', async () => {}, value), 'NVENT_INVALID', /options/)
+      await rejects(queue.getJobs('q', value), 'NVENT_INVALID', /query/)
+      await rejects(queue.enqueue('q', value), 'NVENT_INVALID', /job/)
     }
     expect(await queue.getJobs('q')).toEqual([])
   })

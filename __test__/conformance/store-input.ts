@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { rejects } from '../support/until'
-import { noJson, noNames, noNumbers, noObjects, odd, shown, throughJson } from '../support/values'
+import { noJson, noNames, noNumbers, noObjects, odd, shown, throughJson, unreadable } from '../support/values'
 import type { StoreContext } from './store'
 
 export function badInput(context: StoreContext): void {
@@ -195,6 +195,18 @@ export function badInput(context: StoreContext): void {
     for (const options of [{ sort: 'x' }, { sortBy: 1 }, { order: 'up' }, { limit: -1 }] as any[]) await rejects(store.list('c', options), 'NVENT_INVALID', /options/)
     await rejects(store.index.update('k', 'id', {}, { expectedVersion: '0' } as any), 'NVENT_INVALID', /expectedVersion/)
     await rejects(store.stream.append('s', { type: 'x' }, { expectedLastId: 5 } as any), 'NVENT_INVALID', /expectedLastId/)
+  })
+
+  it('refuses options that cannot be read', async () => {
+    const { store } = context
+    for (const opts of unreadable) {
+      await rejects(store.read('s', opts), 'NVENT_INVALID', /options/)
+      await rejects(store.stream.append('s', { type: 'x' }, opts), 'NVENT_INVALID', /options/)
+      await rejects(store.index.read('k', { filter: opts }), 'NVENT_INVALID', /options\.filter/)
+      await rejects(store.feed.read(opts), 'NVENT_INVALID', /options/)
+      await rejects(store.consume('c', () => {}, opts), 'NVENT_INVALID', /options/)
+    }
+    expect(await store.read('s')).toEqual([])
   })
 
   it('refuses handlers that are no functions', async () => {

@@ -8,11 +8,26 @@ export function nested(levels: number): any {
 const cyclic: any = { deep: { list: [1] } }
 cyclic.deep.list.push(cyclic)
 
+/** Ways in circles double with each level. */
+const circles: any = {}
+Object.assign(circles, { one: circles, two: circles })
+
+const fail = (): never => { throw new Error('from the proxy') }
+/** An object that cannot be looked at. */
+export const hostile: any = new Proxy({}, { get: fail, has: fail, ownKeys: fail, getPrototypeOf: fail })
+const { proxy: revoked, revoke } = Proxy.revocable<any>({}, {})
+revoke()
+
 /** Values that JSON cannot represent, with the path that the error names. */
 export const noJson: Array<[what: string, value: any, path: string]> = [
   ['a cycle', cyclic, '.deep.list[1]'],
   ['a BigInt', { list: [{ n: 1n }] }, '.list[0].n'],
+  ['circles in circles', circles, '.one'],
   ['a getter that throws', { get bad() { throw new Error('from the getter') } }, ''],
+  ['a getter that throws what has no text', { deep: { get bad() { throw Object.create(null) } } }, '.deep.bad'],
+  ['a toJSON that throws what has no text', { deep: { toJSON() { throw Object.create(null) } } }, ''],
+  ['a proxy that throws', { list: [hostile] }, '.list[0]'],
+  ['a revoked proxy', { list: [revoked] }, '.list[0]'],
   ['nesting of 10,000 levels', nested(10_000), ''],
 ]
 
@@ -47,10 +62,13 @@ export const odd: Array<[what: string, value: any]> = [
 /** Returns the value after a round trip through JSON. */
 export const throughJson = (value: unknown): any => JSON.parse(JSON.stringify(value))
 
-export const noObjects: unknown[] = [undefined, null, 1, 'text', true, [], () => 1, Symbol('s'), 1n]
-export const noStrings: unknown[] = [undefined, null, 1, true, {}, [], () => 1, Symbol('s'), 1n]
+export const noObjects: unknown[] = [undefined, null, 1, 'text', true, [], () => 1, Symbol('s'), 1n, revoked]
+export const noStrings: unknown[] = [undefined, null, 1, true, {}, [], () => 1, Symbol('s'), 1n, hostile, revoked]
 export const noNames: unknown[] = [...noStrings, '', 'half a pair \uD800', 'x'.repeat(9_000)]
 export const noNumbers: unknown[] = [null, '1', true, {}, [], Number.NaN, Number.POSITIVE_INFINITY, 1n]
+
+/** Options that cannot be read. */
+export const unreadable: any[] = [hostile, revoked, { get limit() { throw new Error('from the getter') } }, { get limit() { throw Object.create(null) } }]
 
 /** Returns a short form of the value for the title of a test. */
 export function shown(value: unknown): string {
