@@ -3,7 +3,7 @@ import stylistic from '@stylistic/eslint-plugin'
 import ts from 'typescript-eslint'
 
 export default ts.config(
-  { ignores: ['dist', 'target', 'index.d.ts', 'index.d.cts', '**/node_modules', '**/.nuxt', '**/.output', '**/.data'] },
+  { ignores: ['dist', 'target', 'index.d.ts', 'index.d.cts', 'lib/native/binding.d.ts', '**/node_modules', '**/.nuxt', '**/.output', '**/.data'] },
   js.configs.recommended,
   ts.configs.recommended,
   // Formatting: `npm run lint -- --fix`.

@@ -10,7 +10,7 @@ import { nativeDefinition } from './flow/define'
 import { FlowRuntime } from './flow/runtime'
 import { INSTANCE } from './instance'
 import { addon, bridge, call, callSync, registerTarget, releaseTarget } from './native'
-import type { NativeWiring } from './native'
+import type { NativeCoordinator, NativeFlowWiring } from './native'
 import { NventQueueAdapter } from './queue'
 import { running } from './running'
 import type { Running } from './running'
@@ -48,6 +48,8 @@ interface Links {
   /** Records the adapters that the wiring uses. */
   uses: (adapters: Omit<Running, 'stop'>) => void
 }
+
+type NativeWiring = NativeCoordinator | NativeFlowWiring
 
 /** A native wiring whose parts are linked while it runs. */
 class LinkedWiring implements Wiring {

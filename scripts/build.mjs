@@ -3,10 +3,11 @@
  * `--debug` builds the addon with the dev profile, `--js` leaves it as it is.
  */
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { join } from 'node:path'
 import { build } from 'esbuild'
-import { addon, root, run } from './shared.mjs'
+import { addon, bindingTypes, root, run, targetDir } from './shared.mjs'
 
 process.chdir(root)
 const flags = new Set(process.argv.slice(2))
@@ -26,10 +27,18 @@ function buildAddon(profile) {
     ].join('\n'))
     process.exit(1)
   }
-  run('cargo', ['build', '--lib', ...profile === 'release' ? ['--release'] : []])
+  // Cargo itself, as `napi build` always passes --target, and everything would be compiled once more than for the tests. The
+  // types are the same: napi-derive writes them where this variable says, and scripts/types.mjs reads them.
+  const types = bindingTypes(profile)
+  mkdirSync(types.dir, { recursive: true })
+  run('cargo', ['build', '--lib', ...profile === 'release' ? ['--release'] : []], {
+    NAPI_TYPE_DEF_TMP_FOLDER: types.dir,
+    // Built without them before: the crate is compiled again.
+    ...existsSync(join(targetDir, profile)) && !existsSync(types.file) && { NAPI_FORCE_BUILD_NVENT_NATIVE: String(Date.now()) },
+  })
   const name = { darwin: 'libnvent_native.dylib', win32: 'nvent_native.dll' }[process.platform] ?? 'libnvent_native.so'
   // Beside and then over the old one: a process that has that loaded keeps it.
-  copyFileSync(`${process.env.CARGO_TARGET_DIR ?? 'target'}/${profile}/${name}`, `${addon}.new`)
+  copyFileSync(join(targetDir, profile, name), `${addon}.new`)
   renameSync(`${addon}.new`, addon)
 }
 

@@ -3,7 +3,7 @@
  * batch. The other side is src/node/bridge.
  */
 export { addon } from './addon'
-export type { NativeBus, NativeCalendar, NativeConsumer, NativeHttp, NativeQueue, NativeStore, NativeStream, NativeWiring, Reply } from './addon'
+export type { NativeBus, NativeCalendar, NativeConsumer, NativeCoordinator, NativeFlowWiring, NativeHttp, NativeQueue, NativeStore, NativeStream, Reply } from './binding'
 export { bridge } from './bridge'
 export { flushBuses, flushDeliveries, offDelivery, onAnnouncement, onDelivery } from './deliveries'
 export { call, callAndTake, callSync, healthOf, storeCall } from './operations'

@@ -4,7 +4,8 @@ import path from 'node:path'
 
 /**
  * Loads the addon: the file beside the package in a checkout, else the package of this platform. Each target has literal
- * `require`s of its own, so that bundlers and @vercel/nft find them.
+ * `require`s of its own, so that bundlers and @vercel/nft find them. Not the loader that @napi-rs/cli generates: that one's
+ * messages know no bundle and no optional dependency that was left out, and it starts `ldd`.
  */
 
 /** The two places of each target's addon. The keys are `<platform>-<arch>`, with the C library on Linux. */

@@ -1,6 +1,6 @@
 import { beginCall, noteCall } from '../activity'
 import { fromNative, NventError, rethrown } from '../errors'
-import type { Reply } from './addon'
+import type { Reply } from './binding'
 import { bridge, keepAlive, onWake, takeLeft } from './bridge'
 import { flushBuses } from './deliveries'
 
