@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { BusLink, getEventBus } from './bus'
-import { callback, fields, finite, json, jsonObject, jsonPatch, object, options, text } from './check'
+import { callback, fields, finite, isArray, json, jsonObject, jsonPatch, object, options, text } from './check'
 import { NventConsumer, readFeed, readParked, requestReplay } from './consumer'
 import { debug } from './debug'
 import { disposable } from './dispose'
@@ -32,7 +32,7 @@ const CONSUMER_STOP_TIMEOUT = 10_000
 function checkFilter(filter: unknown): void {
   if (typeof filter !== 'object' || filter === null) return
   for (const [field, value] of fields('options.filter', filter)) {
-    if (value === undefined || (Array.isArray(value) && value.includes(undefined))) {
+    if (value === undefined || (isArray(value) && value.includes(undefined))) {
       throw invalid(`options.filter.${field}: undefined would select every value; leave the field out, or use null for entries without it`)
     }
   }

@@ -147,13 +147,17 @@ export function badInput(context: StoreContext): void {
     expect((await store.index.get('k', 'id'))!.metadata.value).toEqual(expected)
   })
 
-  it('keeps half of a surrogate pair in events and keys, and refuses it in metadata, which it has to look into', async () => {
+  it('keeps half of a surrogate pair in events and keys, and refuses it in metadata and documents, which it has to look into', async () => {
     const { store } = context
     const value = { text: '\uD800x' }
     expect((await store.append('s', { type: 'x', data: value })).data).toEqual(value)
     await store.kv.set('key', value)
     expect(await store.kv.get('key')).toEqual(value)
-    await rejects(store.index.add('k', 'id', 1, value), 'NVENT_INVALID', /metadata/)
+    for (const refused of [value, { '\uDC00': 1 }, { deep: [value] }]) {
+      await rejects(store.index.add('k', 'id', 1, refused), 'NVENT_INVALID', /metadata/)
+      await rejects(store.save('c', 'id', refused), 'NVENT_INVALID', /doc/)
+    }
+    expect(await store.list('c')).toEqual([])
   })
 
   it('never lets a key reach a prototype', async () => {

@@ -388,6 +388,10 @@ impl StoreBackend for RedisStore {
     }
 
     fn doc_save(&self, collection: &Collection, id: &DocId, doc: Json) -> Op<()> {
+        // The other backends, and every read with a filter, look into documents.
+        if let Err(error) = json::parse_object("doc", &doc) {
+            return Op::err(error);
+        }
         let set = document("HSET", &self.keys, collection).arg(id.as_str()).arg(&*doc).take();
         self.write_call(Request::write("save", set), ignore)
     }
