@@ -2,11 +2,11 @@
  * Breaks the code of lib and nuxt in one place at a time and runs the tests that reach it: where all of them pass, a test is
  * missing, or the code has no effect. docs/mutation-testing.md says how to read the result. Not part of the test run: it takes hours.
  *
- *   node scripts/mutate.mjs [--files lib/store.ts,lib/native/] [--sample 40] [--minutes 60] [--fresh]
+ *   node scripts/mutate.mjs [--files lib/store.ts,lib/native/] [--sample 40] [--minutes 60] [--lanes 2] [--tests __test__/bus.test.ts,…] [--again] [--fresh]
  *
  * All mutants are compiled into one build (see mutators.mjs), in a copy of the repository under target/mutation. What each test
- * reaches is recorded once. Results are kept there: a second call goes on where the first ended. `--fresh` begins anew, which a
- * change of the code or the tests needs.
+ * reaches is recorded once. Results are kept there: a second call goes on where the first ended. `--tests` limits the tests, or adds
+ * to those known; `--again` judges anew what was not noticed. `--fresh` begins anew, which a change of the code needs.
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { appendFileSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -19,7 +19,7 @@ import { addon, root } from './shared.mjs'
 const { values: args } = parseArgs({
   options: {
     files: { type: 'string', default: 'lib/,nuxt/' }, sample: { type: 'string' }, minutes: { type: 'string', default: '600' },
-    fresh: { type: 'boolean' }, only: { type: 'string' }, tests: { type: 'string', default: '' },
+    fresh: { type: 'boolean' }, only: { type: 'string' }, tests: { type: 'string', default: '' }, lanes: { type: 'string', default: '1' }, again: { type: 'boolean' },
   },
 })
 
@@ -38,7 +38,7 @@ const LEFT_OUT = ['lib/types/', 'lib/native/loader.ts', 'nuxt/env.d.ts', 'nuxt/t
 const QUICK_TESTS = 10
 const QUICK_FILES = 2
 /** The tests of a mutant run at most so long by their own time, in ms; what is left out is in the result. */
-const MAX_TIME = 120_000
+const MAX_TIME = 25_000
 /** A run takes at most so many times as long as it did without a mutant, and this much longer, in ms. */
 const SLACK = 45_000
 
@@ -74,14 +74,15 @@ export default config
 `
 
 const describe = ({ file, line, column, mutator, code }) => `${file}:${line}:${column} ${mutator}: ${code}`
-const results = () => existsSync(RESULTS) ? readFileSync(RESULTS, 'utf8').trim().split('\n').map(line => JSON.parse(line)) : []
+/** Returns the newest result of each mutant. */
+const results = () => existsSync(RESULTS) ? [...new Map(readFileSync(RESULTS, 'utf8').trim().split('\n').map(line => JSON.parse(line)).map(one => [one.id, one])).values()] : []
 
 const started = Date.now()
 const deadline = started + Number(args.minutes) * 60_000
 if (args.fresh) rmSync(work, { recursive: true, force: true })
 if (!existsSync(MUTANTS)) await prepare()
 const projects = args.files.includes('nuxt') ? ['js', 'nuxt'] : ['js']
-for (const project of projects) if (!existsSync(TIMES(project))) await measure(project)
+for (const project of projects) await measure(project)
 await run()
 report()
 
@@ -109,11 +110,13 @@ async function prepare() {
   console.log(`${mutants.length} mutants in ${new Set(mutants.map(({ file }) => file)).size} files`)
 }
 
-/** Runs every test of a project once without a mutant: which mutants it reaches, and how long it takes. A file that fails is left out. */
+/** Runs tests once without a mutant: which mutants each reaches, and how long it takes. A file that fails is left out. */
 async function measure(project) {
+  const times = existsSync(TIMES(project)) ? JSON.parse(readFileSync(TIMES(project), 'utf8')) : {}
+  const asked = args.tests.split(',').filter(file => file !== '' && !(file in times))
+  if (asked.length === 0 && Object.keys(times).length > 0) return
   const json = state(`${project}.json`)
-  await vitest(project, args.tests.split(',').filter(Boolean), { NVENT_MUTANT_COVERAGE: COVERAGE }, 3_600_000, ['--reporter=default', '--reporter=json', `--outputFile.json=${json}`])
-  const times = {}
+  await vitest(project, asked, { NVENT_MUTANT_COVERAGE: COVERAGE }, 3_600_000, ['--reporter=default', '--reporter=json', `--outputFile.json=${json}`])
   for (const { name, status, assertionResults } of JSON.parse(readFileSync(json, 'utf8')).testResults) {
     const file = name.slice(work.length + 1)
     if (status === 'passed') times[file] = { project, tests: Object.fromEntries(assertionResults.map(({ fullName, duration }) => [fullName, Math.ceil(duration ?? 0)])) }
@@ -145,17 +148,19 @@ async function run() {
   const mutants = JSON.parse(readFileSync(MUTANTS, 'utf8'))
   const times = Object.assign({}, ...projects.map(project => JSON.parse(readFileSync(TIMES(project), 'utf8'))))
   const reached = reachedBy(times)
-  const done = new Set(results().map(({ id }) => id))
+  const done = new Set(results().filter(({ outcome }) => outcome === 'noticed' || !args.again).map(({ id }) => id))
   const wanted = args.files.split(',')
   const chosen = args.only ? args.only.split(',').map(Number) : sample(mutants.map((_, id) => id).filter(id => wanted.some(name => mutants[id].file.startsWith(name))), mutants)
-  for (const [n, id] of chosen.entries()) {
-    if (done.has(id)) continue
-    if (Date.now() > deadline) return console.log(`the time is over after ${n} of ${chosen.length} mutants`)
-    const tests = reached.get(id)
-    const result = tests ? await judge(id, tests, times) : { outcome: 'not reached' }
-    appendFileSync(RESULTS, `${JSON.stringify({ id, ...mutants[id], ...result })}\n`)
-    if (result.outcome !== 'noticed') console.log(`${result.outcome}: ${describe(mutants[id])}`)
-  }
+  const left = chosen.filter(id => !done.has(id))
+  await Promise.all(Array.from({ length: Number(args.lanes) }, async () => {
+    for (let id; Date.now() < deadline && (id = left.shift()) !== undefined;) {
+      const tests = reached.get(id)
+      const result = tests ? await judge(id, tests, times) : { outcome: 'not reached' }
+      appendFileSync(RESULTS, `${JSON.stringify({ id, ...mutants[id], ...result })}\n`)
+      if (result.outcome !== 'noticed') console.log(`${result.outcome}: ${describe(mutants[id])}`)
+    }
+  }))
+  if (left.length > 0) console.log(`the time is over: ${left.length} of ${chosen.length} mutants are left`)
 }
 
 /** Runs the quickest of the tests that reach a mutant, then all files that do. */

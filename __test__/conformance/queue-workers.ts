@@ -58,10 +58,18 @@ export function workers(context: QueueContext): void {
     const [completed, order] = [collect('completed'), new Inbox<string>()]
     work(job => order.take(`begins ${job.id}`), 50)
     const rounds = Array.from({ length: 400 }, (_, n) => String(n))
-    await Promise.all(rounds.map(async (jobId) => {
-      await queue.enqueue('q', { name: 'a', data: null, opts: { jobId } })
+    /** As an application calls it: through functions of its own, each of which continues a moment later. */
+    const enqueue = async (jobId: string, layers: number): Promise<void> => {
+      if (layers > 0) await enqueue(jobId, layers - 1)
+      else await queue.enqueue('q', { name: 'a', data: null, opts: { jobId } })
+    }
+    const begin = async (jobId: string): Promise<void> => {
+      await enqueue(jobId, Number(jobId) % 20)
       order.take(`goes on ${jobId}`)
-    }))
+    }
+    // One by one, so that a free place is there at once; then all together.
+    for (const jobId of rounds.slice(0, 200)) await begin(jobId)
+    await Promise.all(rounds.slice(200).map(begin))
     await completed.atLeast(rounds.length)
     for (const id of rounds) {
       expect(order.items.indexOf(`begins ${id}`), id).toBeGreaterThan(order.items.indexOf(`goes on ${id}`))

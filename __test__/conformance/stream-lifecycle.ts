@@ -37,6 +37,19 @@ export function lifecycle(context: StreamContext): void {
     expect(inbox.items).toHaveLength(1)
   })
 
+  it('calls a handler that unsubscribes itself no more, although others have come with the same batch', async () => {
+    const { stream } = context
+    const [inbox, stays] = [new Inbox(), new Inbox()]
+    const handle = await stream.subscribe('t', (event) => {
+      inbox.take(event)
+      void handle.unsubscribe()
+    })
+    await stream.subscribe('t', stays.take)
+    await Promise.all(Array.from({ length: 20 }, (_, n) => stream.publish('t', { type: 'x', data: n })))
+    await stays.atLeast(20)
+    expect(inbox.items).toHaveLength(1)
+  })
+
   it('refuses to unsubscribe what is no handle', async () => {
     for (const handle of [undefined, null, 'x', {}] as any[]) await rejects(context.stream.unsubscribe(handle), 'NVENT_INVALID', /handle/)
   })
