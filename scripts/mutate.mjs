@@ -38,7 +38,7 @@ const LEFT_OUT = ['lib/types/', 'lib/native/loader.ts', 'nuxt/env.d.ts', 'nuxt/t
 const QUICK_TESTS = 10
 const QUICK_FILES = 2
 /** The tests of a mutant run at most so long by their own time, in ms; what is left out is in the result. */
-const MAX_TIME = 25_000
+const MAX_TIME = 60_000
 /** A run takes at most so many times as long as it did without a mutant, and this much longer, in ms. */
 const SLACK = 45_000
 
@@ -113,10 +113,10 @@ async function prepare() {
 /** Runs tests once without a mutant: which mutants each reaches, and how long it takes. A file that fails is left out. */
 async function measure(project) {
   const times = existsSync(TIMES(project)) ? JSON.parse(readFileSync(TIMES(project), 'utf8')) : {}
-  const asked = args.tests.split(',').filter(file => file !== '' && !(file in times))
+  const asked = args.tests.split(',').filter(file => file !== '' && !(file in times) && file.startsWith('__test__/nuxt/') === (project === 'nuxt'))
   if (asked.length === 0 && Object.keys(times).length > 0) return
   const json = state(`${project}.json`)
-  await vitest(project, asked, { NVENT_MUTANT_COVERAGE: COVERAGE }, 3_600_000, ['--reporter=default', '--reporter=json', `--outputFile.json=${json}`])
+  await vitest(project, asked, { NVENT_MUTANT_COVERAGE: COVERAGE, NVENT_TEST_BUILDS: state('builds') }, 3_600_000, ['--reporter=default', '--reporter=json', `--outputFile.json=${json}`])
   for (const { name, status, assertionResults } of JSON.parse(readFileSync(json, 'utf8')).testResults) {
     const file = name.slice(work.length + 1)
     if (status === 'passed') times[file] = { project, tests: Object.fromEntries(assertionResults.map(({ fullName, duration }) => [fullName, Math.ceil(duration ?? 0)])) }
@@ -148,6 +148,9 @@ async function run() {
   const mutants = JSON.parse(readFileSync(MUTANTS, 'utf8'))
   const times = Object.assign({}, ...projects.map(project => JSON.parse(readFileSync(TIMES(project), 'utf8'))))
   const reached = reachedBy(times)
+  const counts = new Map()
+  for (const [id, files] of reached) for (const test of files.keys()) counts.set(`${mutants[id].file} ${test}`, (counts.get(`${mutants[id].file} ${test}`) ?? 0) + 1)
+  const reachOf = (file, test) => counts.get(`${file} ${test}`) ?? 0
   const done = new Set(results().filter(({ outcome }) => outcome === 'noticed' || !args.again).map(({ id }) => id))
   const wanted = args.files.split(',')
   const chosen = args.only ? args.only.split(',').map(Number) : sample(mutants.map((_, id) => id).filter(id => wanted.some(name => mutants[id].file.startsWith(name))), mutants)
@@ -155,7 +158,7 @@ async function run() {
   await Promise.all(Array.from({ length: Number(args.lanes) }, async () => {
     for (let id; Date.now() < deadline && (id = left.shift()) !== undefined;) {
       const tests = reached.get(id)
-      const result = tests ? await judge(id, tests, times) : { outcome: 'not reached' }
+      const result = tests ? await judge(id, tests, times, { inServer: mutants[id].file.startsWith('nuxt/runtime/'), reach: test => reachOf(mutants[id].file, test) }) : { outcome: 'not reached' }
       appendFileSync(RESULTS, `${JSON.stringify({ id, ...mutants[id], ...result })}\n`)
       if (result.outcome !== 'noticed') console.log(`${result.outcome}: ${describe(mutants[id])}`)
     }
@@ -163,27 +166,40 @@ async function run() {
   if (left.length > 0) console.log(`the time is over: ${left.length} of ${chosen.length} mutants are left`)
 }
 
-/** Runs the quickest of the tests that reach a mutant, then all files that do. */
-async function judge(id, tests, times) {
-  const env = { NVENT_MUTANT: String(id) }
-  const costOf = file => Object.values(times[file].tests).reduce((sum, time) => sum + time, 0)
+/** Runs the quickest of the tests that reach a mutant, then the others, those files first that reach most of its source file. */
+async function judge(id, tests, times, { inServer, reach }) {
+  // What runs in a server is in its build, whichever mutant is active.
+  const env = { NVENT_MUTANT: String(id), ...inServer ? { NVENT_TEST_BUILDS: state('builds') } : {} }
+  const sum = (file, names) => names.reduce((total, name) => total + (times[file].tests[name] ?? 0), 0)
   const named = [...tests].flatMap(([file, names]) => [...names].filter(name => name in times[file].tests).map(name => ({ file, name, time: times[file].tests[name] })))
-  const quick = named.sort((a, b) => a.time - b.time).slice(0, 3 * QUICK_TESTS)
-  const files = [...new Set(quick.map(({ file }) => file))].filter(file => times[file].project === 'js').slice(0, QUICK_FILES)
-  const first = quick.filter(({ file }) => files.includes(file)).slice(0, QUICK_TESTS)
-  if (first.length > 0) {
-    const pattern = `^(${first.map(({ name }) => name.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|')})$`
-    const passed = await vitest('js', files, env, SLACK + 3 * first.reduce((sum, { time }) => sum + time, 0), ['--bail=1', '-t', pattern])
-    if (passed !== true) return { outcome: 'noticed', by: passed === 'timeout' ? 'timeout' : files.join(' ') }
-  }
+  const quick = named.filter(({ file }) => times[file].project === 'js').sort((a, b) => a.time - b.time).slice(0, 3 * QUICK_TESTS)
+  const quickFiles = [...new Set(quick.map(({ file }) => file))].slice(0, QUICK_FILES)
+  const first = quick.filter(({ file }) => quickFiles.includes(file)).slice(0, QUICK_TESTS)
+  const rounds = first.length > 0 ? [['js', quickFiles, first.map(({ name }) => name), 0]] : []
+
   let left = MAX_TIME
   const skipped = []
   for (const project of ['js', 'nuxt']) {
-    const all = [...tests.keys()].filter(file => times[file].project === project).sort((a, b) => costOf(a) - costOf(b))
-    const affordable = all.filter(file => (left -= costOf(file)) > 0 || (skipped.push(file), false))
-    if (affordable.length === 0) continue
-    const passed = await vitest(project, affordable, env, SLACK * 2 + 3 * affordable.reduce((sum, file) => sum + costOf(file), 0), ['--bail=1'])
-    if (passed !== true) return { outcome: 'noticed', by: passed === 'timeout' ? 'timeout' : affordable.join(' ') }
+    const affordable = [...tests.keys()].filter(file => times[file].project === project).sort((a, b) => reach(b) - reach(a)).filter((file) => {
+      const names = [...tests.get(file)]
+      const cost = names.includes('') ? sum(file, Object.keys(times[file].tests)) : sum(file, names)
+      left -= cost
+      if (left > 0) return true
+      left += cost
+      skipped.push(file)
+      return false
+    })
+    // What a file reaches outside of its tests concerns all of them.
+    const [whole, part] = [affordable.filter(file => tests.get(file).has('')), affordable.filter(file => !tests.get(file).has(''))]
+    const names = [...new Set(part.flatMap(file => [...tests.get(file)]))]
+    if (part.length > 0 && (names.length > first.length || part.length > quickFiles.length)) rounds.push([project, part, names, SLACK])
+    if (whole.length > 0) rounds.push([project, whole, undefined, SLACK])
+  }
+  for (const [project, files, names, more] of rounds) {
+    const pattern = names && `^(${names.map(name => name.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|')})$`
+    const cost = files.reduce((total, file) => total + sum(file, names ?? Object.keys(times[file].tests)), 0)
+    const passed = await vitest(project, files, env, SLACK + more + 3 * cost, ['--bail=1', ...pattern ? ['-t', pattern] : []])
+    if (passed !== true) return { outcome: 'noticed', by: passed === 'timeout' ? 'timeout' : files.join(' ') }
   }
   return { outcome: 'survived', files: tests.size, ...skipped.length > 0 ? { skipped } : {} }
 }

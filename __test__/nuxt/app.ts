@@ -3,6 +3,8 @@
  * output is moved to another folder and started there.
  */
 import { spawn, execFile, type ChildProcess } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { cp, mkdir, mkdtemp, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -15,6 +17,9 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const FIXTURES = fileURLToPath(new URL('./fixtures/', import.meta.url))
 const ENV = { ...process.env, NUXT_TELEMETRY_DISABLED: '1', NODE_ENV: undefined, TEST: undefined, VITEST: undefined, CI: undefined }
 
+/** Where built apps are kept, if anywhere: `scripts/mutate.mjs` starts the same one again and again. */
+const KEPT = process.env['NVENT_TEST_BUILDS']
+
 export interface Options {
   /** The contents of nuxt.config. */
   config?: string
@@ -23,7 +28,8 @@ export interface Options {
 }
 
 export class App {
-  private constructor(readonly dir: string) {}
+  /** `key` names what the app is made of. */
+  private constructor(readonly dir: string, private readonly key: string) {}
 
   /** `source` is a folder of fixtures, or an absolute path. */
   static async create(source: string, { config, packages = {} }: Options = {}): Promise<App> {
@@ -42,7 +48,7 @@ export class App {
     }
     await installPackage(modules)
     for (const [name, folder] of Object.entries(packages)) await cp(join(FIXTURES, folder), join(modules, name), { recursive: true })
-    return new App(dir)
+    return new App(dir, createHash('sha256').update(JSON.stringify([source, config, packages])).digest('hex'))
   }
 
   nuxi(...args: string[]) {
@@ -51,9 +57,14 @@ export class App {
 
   /** Builds the app and moves the output to another folder, so that it can use only what it contains. */
   async build(): Promise<Built> {
-    await this.nuxi('build')
     const home = await mkdtemp(join(tmpdir(), 'nvent-built-'))
-    await rename(join(this.dir, '.output'), join(home, 'app'))
+    const kept = KEPT && join(KEPT, this.key)
+    if (kept && existsSync(kept)) await cp(kept, join(home, 'app'), { recursive: true, verbatimSymlinks: true })
+    else {
+      await this.nuxi('build')
+      await rename(join(this.dir, '.output'), join(home, 'app'))
+      if (kept) await cp(join(home, 'app'), kept, { recursive: true, verbatimSymlinks: true })
+    }
     return new Built(home)
   }
 

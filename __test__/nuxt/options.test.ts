@@ -93,6 +93,26 @@ describe('the options of a server', () => {
     for (const makers of Object.values(nativeAdapters(config))) for (const make of Object.values(makers)) (make as () => unknown)()
   })
 
+  test('reach the wiring: the coordinator, with what nventNative says first, and flows', () => {
+    const flow = { flows: [{ id: 'f', steps: {} }], subjects: { run: 'r:{runId}' } }
+    const config = serverConfig(built({
+      options: { coordinator: { instanceId: 'mine', enableFlowEvents: false } },
+      section: { wiring: { flow, streamCoordinator: { instanceId: 'other', consumer: 'c', channels: [{ name: 'n', types: ['t'], topic: 'n:{runId}' }] } } },
+    }), { NUXT_NVENT_NATIVE_COORDINATOR_ENABLE_CLIENT_MESSAGES: 'true' })
+    expect(config.coordinator).toEqual({
+      instanceId: 'mine', enableFlowEvents: false, enableClientMessages: true, consumer: 'c', channels: [{ name: 'n', types: ['t'], topic: 'n:{runId}' }],
+    })
+    expect(config.flow).toEqual(flow)
+  })
+
+  test('have defaults', () => {
+    expect(serverConfig(built())).toEqual({
+      store: { adapter: 'file', redis: {}, file: { dataDir: '.data/store' } }, stream: { adapter: 'memory', redis: {} },
+      queue: { adapter: 'file', file: { dataDir: '.data/queue' } }, coordinator: {}, replace: true, openTimeout: 10_000,
+    })
+    expect(serverConfig(built({ options: { replace: false, openTimeout: 0 } }))).toMatchObject({ replace: false, openTimeout: 0 })
+  })
+
   test.each([
     ['stores', 'file', /^nvent.store.file: .*wrong/],
     ['queues', 'file', /^nvent.queue: .*wrong/],
