@@ -5,6 +5,8 @@
 //! pushed to their mailboxes after the commit, so nothing is published that could be rolled back.
 
 mod clock;
+mod events;
+mod jobs;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,16 +18,15 @@ use tokio::sync::oneshot;
 
 use super::Durability;
 use super::calendar::Calendar;
-use super::delivery::{CancelReason, Cancellation, ClaimCell, JobDelivery};
-use super::events::{EventKind, Listeners, QueueEvent};
-use super::job::{Job, JobCounts, JobState, State};
-use super::options::NewJob;
+use super::delivery::{Cancellation, ClaimCell, JobDelivery};
+use super::events::{Listeners, QueueEvent};
+use super::job::{Job, State};
 use super::schedule::Schedule;
 use super::state::QueueState;
 use super::storage::JobStorage;
 use crate::error::{Code, Error, Result};
 use crate::fanout::{Mailbox, Push};
-use crate::json::{Json, push_string};
+use crate::json::Json;
 use crate::time::SharedClock;
 
 /// Opens the storage on first use.
@@ -263,7 +264,7 @@ impl Engine {
         self.storage.as_mut().map_or(Ok(()), |storage| storage.commit())
     }
 
-    /// TestWorker jobs and events over; which jobs nobody took.
+    /// Carries out the effects of a committed step. Returns the jobs that no worker took.
     fn deliver(&mut self) -> Vec<JobDelivery> {
         let mut rejected = Vec::new();
         for outgoing in self.effects.drain(..) {
@@ -351,232 +352,6 @@ impl Engine {
             State::Active | State::Completed | State::Failed => {}
         }
     }
-
-    pub(in crate::queue) fn set_paused(&mut self, owner: u64, queue: &Arc<str>, paused: bool) -> Result<()> {
-        let (index, _) = self.ensure(queue)?;
-        if !paused {
-            self.queues[index].clear_hold(owner);
-        }
-        if let Some(row) = &mut self.queues[index].row
-            && row.paused != paused
-        {
-            row.paused = paused;
-            if paused {
-                self.revoke_unstarted(|active| active.index == index)?;
-                self.emit(index, EventKind::Paused, |out| push_field(out, "queue", |out| push_string(out, queue)));
-            }
-        }
-        self.dirty.insert(index);
-        self.ready.insert(index);
-        Ok(())
-    }
-
-    pub(in crate::queue) fn is_paused(&mut self, queue: &str) -> Result<bool> {
-        Ok(self.stored(queue)?.is_some_and(|(index, _)| self.queues[index].paused()))
-    }
-
-    pub(in crate::queue) fn counts(&mut self, queue: &str) -> Result<JobCounts> {
-        let found = self.stored(queue)?;
-        let row = found.and_then(|(index, _)| self.queues[index].row.as_ref());
-        Ok(row.map_or_else(JobCounts::default, |row| JobCounts(row.counts, row.paused)))
-    }
-
-    // ── jobs in and out ──
-
-    pub(in crate::queue) fn enqueue(&mut self, queue: &Arc<str>, new: NewJob) -> Result<Arc<str>> {
-        let (index, key) = self.ensure(queue)?;
-        let now = self.clock.now_ms();
-        if let Some(id) = &new.options.job_id
-            && self.db()?.find(key, id)?.is_some()
-        {
-            return Ok(id.clone());
-        }
-        let mut number = self.next_number(index);
-        let id = match new.options.job_id.clone() {
-            Some(id) => id,
-            None => loop {
-                let id = format!("{now}-{number}");
-                if self.db()?.find(key, &id)?.is_none() {
-                    break id.into();
-                }
-                // A caller chose this id for a job.
-
-                number = self.next_number(index);
-            },
-        };
-        let delay = new.options.delay.unwrap_or(0);
-        let mut job = Job {
-            seq: 0,
-            queue: key,
-            id: id.clone(),
-            name: new.name,
-            options: Arc::new(new.options),
-            state: if delay > 0 { State::Delayed } else { State::Waiting },
-            order: (i64_from(now.saturating_add(delay)), number),
-            timestamp: now,
-            processed_on: None,
-            finished_on: None,
-            attempts_made: 0,
-            started: false,
-            stalls: 0,
-            progress: None,
-            returnvalue: None,
-            failed_reason: None,
-        };
-        if job.state == State::Waiting {
-            job.order = job.waiting_order(number);
-        }
-        job.seq = self.db()?.insert(&job, &new.data)?;
-        self.count(index, job.state, 1);
-        self.emit_entered(index, &job, delay)?;
-        Ok(id)
-    }
-
-    pub(in crate::queue) fn job(&mut self, queue: &str, id: &str) -> Result<Option<Json>> {
-        let Some((index, key)) = self.stored(queue)? else { return Ok(None) };
-        let Some(job) = self.db()?.find(key, id)? else { return Ok(None) };
-        let data = self.db()?.data(job.seq)?;
-        Ok(Some(job.to_json(&data, self.queues[index].paused())))
-    }
-
-    /// Reads a page of the jobs of these states, one state after the other.
-    pub(in crate::queue) fn jobs(
-        &mut self,
-        queue: &str,
-        states: &[JobState],
-        offset: u64,
-        limit: u64,
-    ) -> Result<Vec<Json>> {
-        let Some((index, key)) = self.stored(queue)? else { return Ok(Vec::new()) };
-        let counts = self.counts(queue)?;
-        let (mut skip, mut out) = (offset, Vec::new());
-        for (at, state) in states.iter().enumerate() {
-            let left = limit - out.len() as u64;
-            let Some(stored) = state.stored(counts.1).filter(|_| left > 0 && !states[..at].contains(state)) else {
-                continue;
-            };
-            let newest_first = matches!(stored, State::Completed | State::Failed);
-            for job in self.db()?.page(key, stored, newest_first, skip, left)? {
-                let data = self.db()?.data(job.seq)?;
-                out.push(job.to_json(&data, self.queues[index].paused()));
-            }
-            skip = skip.saturating_sub(counts.get(*state));
-        }
-        Ok(out)
-    }
-
-    pub(in crate::queue) fn remove_job(&mut self, queue: &str, id: &str) -> Result<bool> {
-        let Some((index, key)) = self.stored(queue)? else { return Ok(false) };
-        let Some(job) = self.db()?.find(key, id)? else { return Ok(false) };
-        if let Some((token, active)) = self.active.iter_mut().find(|(_, active)| active.job.seq == job.seq) {
-            active.phase = AttemptPhase::Over;
-            let token = *token;
-            self.cancel(token, CancelReason::Removed);
-        }
-        self.delete(index, &job, job.state)?;
-        Ok(true)
-    }
-
-    /// Makes a failed job wait for one more attempt. Returns false where it has not failed.
-    pub(in crate::queue) fn retry_job(&mut self, queue: &str, id: &str) -> Result<bool> {
-        let Some((index, key)) = self.stored(queue)? else { return Ok(false) };
-        let Some(job) = self.db()?.find(key, id)?.filter(|job| job.state == State::Failed) else { return Ok(false) };
-        // A handler that timed out and has not settled: attempts of a job never overlap.
-        if let Some(active) = self.active.values_mut().find(|active| active.job.seq == job.seq) {
-            active.phase = AttemptPhase::RetryRequested;
-        } else {
-            self.retry_failed(index, job)?;
-        }
-        Ok(true)
-    }
-
-    fn retry_failed(&mut self, index: usize, mut job: Job) -> Result<()> {
-        let number = self.next_number(index);
-        job.state = State::Waiting;
-        job.order = job.waiting_order(number);
-        job.started = false;
-        job.stalls = 0;
-        (job.processed_on, job.finished_on, job.failed_reason) = (None, None, None);
-        self.update(index, &job, State::Failed)?;
-        self.emit_entered(index, &job, 0)
-    }
-
-    fn delete(&mut self, index: usize, job: &Job, from: State) -> Result<()> {
-        self.db()?.delete(job)?;
-        self.count(index, from, -1);
-        Ok(())
-    }
-
-    fn update(&mut self, index: usize, job: &Job, from: State) -> Result<()> {
-        self.db()?.update(job)?;
-        self.count(index, from, -1);
-        self.count(index, job.state, 1);
-        Ok(())
-    }
-
-    // ── events ──
-
-    pub(in crate::queue) fn subscribe(
-        &mut self,
-        owner: u64,
-        queue: &Arc<str>,
-        kind: EventKind,
-        mailbox: Arc<Mailbox<QueueEvent>>,
-    ) -> u64 {
-        self.listeners.add(owner, queue, kind, mailbox)
-    }
-
-    pub(in crate::queue) fn unsubscribe(&mut self, id: u64) {
-        self.listeners.remove(id);
-    }
-
-    fn emit(&mut self, index: usize, kind: EventKind, payload: impl FnOnce(&mut String)) {
-        let queue = &self.queues[index].name;
-        let mailboxes = self.listeners.of(queue, kind);
-        if mailboxes.is_empty() {
-            return;
-        }
-        let mut out = String::from("{");
-        payload(&mut out);
-        out.push('}');
-        let event = QueueEvent { queue: queue.clone(), kind, payload: out.into() };
-        self.effects.extend(mailboxes.into_iter().map(|mailbox| Effect::Event(mailbox, event.clone())));
-    }
-
-    fn emit_about(&mut self, index: usize, kind: EventKind, job: &Job, more: impl FnOnce(&mut String)) {
-        self.emit(index, kind, |out| {
-            push_field(out, "jobId", |out| push_string(out, &job.id));
-            push_field(out, "name", |out| push_string(out, &job.name));
-            push_field(out, "attemptsMade", |out| out.push_str(&job.attempts_made.to_string()));
-            more(out);
-        });
-    }
-
-    /// Publishes that a job waits, or will after a delay, with the job itself.
-    fn emit_entered(&mut self, index: usize, job: &Job, delay: u64) -> Result<()> {
-        let kind = if job.state == State::Delayed { EventKind::Delayed } else { EventKind::Waiting };
-        if self.listeners.of(&self.queues[index].name, kind).is_empty() {
-            return Ok(());
-        }
-        let data = self.db()?.data(job.seq)?;
-        let json = job.to_json(&data, self.queues[index].paused());
-        self.emit_about(index, kind, job, |out| {
-            if kind == EventKind::Delayed {
-                push_field(out, "delay", |out| out.push_str(&delay.to_string()));
-            }
-            push_field(out, "job", |out| out.push_str(&json));
-        });
-        Ok(())
-    }
-}
-
-fn push_field(out: &mut String, key: &str, value: impl FnOnce(&mut String)) {
-    if out.len() > 1 {
-        out.push(',');
-    }
-    push_string(out, key);
-    out.push(':');
-    value(out);
 }
 
 /// Converts a time in ms for differences and for [`Job::order`].

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::{Active, AttemptPhase, Effect, Engine, Outcome, i64_from, push_field};
+use super::events::push_field;
+use super::{Active, AttemptPhase, Effect, Engine, Outcome, i64_from};
 use crate::error::Result;
 use crate::fanout::Mailbox;
 use crate::json::{Json, push_string};
