@@ -50,6 +50,60 @@ it('modules of the core import only layers below their own', () => {
   expect(wrong).toEqual([])
 })
 
+/** The paths that a `use` tree names: `a::{b, c::d}` is `a::b` and `a::c::d`. */
+function paths(tree: string, prefix: string[] = []): string[][] {
+  const [, head, inner] = /^((?:\w+::)*)\{(.*)\}$/s.exec(tree) ?? []
+  if (inner === undefined) return [[...prefix, ...tree.replace(/ as \w+$/, '').split('::')]]
+  const parts: string[] = ['']
+  let depth = 0
+  for (const char of inner) {
+    depth += Number(char === '{') - Number(char === '}')
+    if (char === ',' && depth === 0) parts.push('')
+    else parts[parts.length - 1] += char
+  }
+  const path = [...prefix, ...head!.split('::').filter(Boolean)]
+  return parts.map(part => part.trim()).filter(Boolean).flatMap(part => paths(part, path))
+}
+
+/** The files of the crate as modules, and which others each imports. A folder and its files count as one. */
+function importedModules(): Map<string, string[]> {
+  const files = new Map(sources('src', '.rs').map(file => [file.split(/[\\/]/).slice(1).join('::').replace(/(::mod)?\.rs$/, ''), file]))
+  return new Map([...files].map(([module, file]) => {
+    const own = module.split('::')
+    const code = read(file).split('#[cfg(test)]\nmod ')[0]!.replace(/\/\/.*/g, '')
+    const trees = [...code.matchAll(/\buse\s+([^;]+);/g)].map(([, tree]) => tree!.replace(/\s+/g, ' ').trim())
+    const inline = [...code.matchAll(/\b(?:crate|super)(?:::\w+)+/g)].map(([path]) => path)
+    const named = [...trees.flatMap(tree => paths(tree)), ...inline.flatMap(path => paths(path))].map(([first, ...rest]) => {
+      if (first === 'crate') return rest
+      const base = [...own]
+      for (; first === 'super'; first = rest.shift()) base.pop()
+      return [...base, ...(first && first !== 'self' ? [first] : []), ...rest]
+    })
+    const others = named.map((path) => {
+      while (path.length > 0 && !files.has(path.join('::'))) path.pop()
+      return path.join('::')
+    })
+    const related = (other: string): boolean => `${module}::`.startsWith(`${other}::`) || other.startsWith(`${module}::`)
+    return [module, [...new Set(others)].filter(other => other && !related(other))]
+  }))
+}
+
+it('no files of the core import each other in a circle', () => {
+  const graph = importedModules()
+  expect(graph.size).toBeGreaterThan(150)
+  // What is left after removing, again and again, what imports nothing that is left.
+  for (let before = 0; before !== graph.size;) {
+    before = graph.size
+    for (const [module, others] of graph) if (!others.some(other => graph.has(other))) graph.delete(module)
+  }
+  // And what nothing that is left imports.
+  for (let before = 0; before !== graph.size;) {
+    before = graph.size
+    for (const module of graph.keys()) if (![...graph.values()].some(others => others.includes(module))) graph.delete(module)
+  }
+  expect([...graph].map(([module, others]) => `${module} imports ${others.filter(other => graph.has(other)).join(', ')}`)).toEqual([])
+})
+
 it('only the boundary names napi', () => {
   const named = sources('src', '.rs').filter(file => /\bnapi(_derive)?(::|\()/.test(read(file).replace(/\/\/.*/g, '')))
   expect(named.filter(file => !file.startsWith(join('src', 'node')))).toEqual([])

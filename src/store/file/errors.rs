@@ -4,11 +4,12 @@ use std::path::Path;
 
 use rusqlite::ErrorCode;
 
+use super::config::DB_FILE;
 use crate::error::{Code, Error};
 
 /// Returns the error for a failed statement on the database in `dir`.
 pub(super) fn sql(dir: &Path, error: &rusqlite::Error) -> Error {
-    let db = dir.join(super::schema::DB_FILE);
+    let db = dir.join(DB_FILE);
     let db = db.display();
     let code = match error {
         rusqlite::Error::SqliteFailure(failure, _) => failure.code,
@@ -49,7 +50,7 @@ pub(super) fn checksum_mismatch(table: &str, row: &str) -> Error {
     Error::corrupt(format!(
         "the row {row} of table {table} in {} does not match its checksum, so it was damaged on disk or changed from \
          outside: restore it from a backup (after a change of your own, set its column \"sum\" to NULL)",
-        super::schema::DB_FILE
+        DB_FILE
     ))
 }
 
@@ -62,7 +63,7 @@ pub(super) fn writer_died() -> Error {
 pub(super) fn no_json(table: &str, row: &str, why: &Error) -> Error {
     Error::corrupt(format!(
         "the row {row} of table {table} in {} was changed from outside and is no JSON ({why}): correct it there, or delete it",
-        super::schema::DB_FILE
+        DB_FILE
     ))
 }
 

@@ -7,7 +7,8 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::adapter::{Extent, FileStore};
-use super::schema::{DB_FILE, checksum};
+use super::config::DB_FILE;
+use super::schema::checksum;
 use super::transfer;
 use super::view::{View, check_json};
 use super::write_queue::Footprint;

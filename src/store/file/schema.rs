@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::config::DB_FILE;
 use super::errors;
 use crate::disk;
 use crate::error::{Error, Result};
-
-/// The database's name in its directory.
-pub(super) const DB_FILE: &str = "nvent.db";
 
 /// The version of the tables that this code reads and writes.
 pub(super) const VERSION: i64 = 3;

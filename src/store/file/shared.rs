@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use rusqlite::Connection;
 
+use super::config::DB_FILE;
 use super::config::{FileStoreOptions, Retention};
 use super::readers::Readers;
-use super::schema::DB_FILE;
 use super::view::{Clear, View};
 use super::write_queue::WriteQueue;
 use crate::error::Error;

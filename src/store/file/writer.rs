@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::config::DB_FILE;
 use super::shared::Shared;
 use super::view::{Purge, Tx, WriterCache};
 use super::write_queue::{Step, WriteJob};
@@ -59,9 +60,9 @@ impl WriterState {
         let is_written = !shared.is_read_only();
         let lock = is_written.then(|| DirLock::take(&shared.dir, LOCK_FILE)).transpose()?;
         #[cfg(unix)]
-        let data_lock = is_written.then(|| DirLock::take_data(&shared.dir, schema::DB_FILE)).transpose()?;
+        let data_lock = is_written.then(|| DirLock::take_data(&shared.dir, DB_FILE)).transpose()?;
         let mut conn = if is_written { schema::open_writer(&shared.dir) } else { schema::open_to_read(&shared.dir) }?;
-        let path = shared.dir.join(schema::DB_FILE);
+        let path = shared.dir.join(DB_FILE);
         let file = FileId::of(&path).map_err(|e| disk::failed("find the database", &path, &e))?;
         let wal_pages = Arc::new(AtomicU64::new(0));
         let pages = wal_pages.clone();

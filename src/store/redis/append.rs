@@ -43,7 +43,7 @@ impl RedisStore {
         if let Err(error) = self.keys.check("subject", subject) {
             return Op::err(error);
         }
-        self.counters.appends.fetch_add(1, Ordering::Relaxed);
+        self.calls.counters.appends.fetch_add(1, Ordering::Relaxed);
         let ts = self.clock.now_ms();
         let (subject, keys, trim) = (Arc::<str>::from(subject), self.keys.clone(), self.trim);
         let (to, new, feed_max_len) = (subject.clone(), event.clone(), self.feed_max_len);
@@ -95,7 +95,7 @@ impl RedisStore {
             }
             id => stored(reply::text(id)?),
         };
-        self.call(request.of(&scripts::APPEND), convert)
+        self.calls.send(request.of(&scripts::APPEND), convert)
     }
 
     /// Appends an event that has an id. Resolves to whether it was new.

@@ -8,7 +8,7 @@ use serde_json::Number;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::calls::{Counters, decimal, flag, ignore, number};
+use super::calls::{Calls, Counters, decimal, flag, ignore, number};
 use super::claims::RedisClaims;
 use super::config::{RedisStoreOptions, Trim};
 use super::consumer::Consumers;
@@ -44,7 +44,7 @@ pub struct RedisStore {
     pub(super) clock: SharedClock,
     pub(super) runtime: Handle,
     pub(super) feed_max_len: u64,
-    pub(super) counters: Counters,
+    pub(super) calls: Calls,
     pub(super) append_seconds: Arc<Histogram>,
 }
 
@@ -56,6 +56,7 @@ impl RedisStore {
         let client = Arc::new(Client::new(config.clone(), scripts::all(), "the Redis store", &runtime));
         let tailers = Tailers::new(config, client.clone(), &keys, options.feed_max_len, &runtime);
         let claims = RedisClaims::new(client.clone(), keys.clone());
+        let calls = Calls::new(client.clone());
         Self {
             client,
             tailers,
@@ -66,7 +67,7 @@ impl RedisStore {
             clock: options.clock,
             runtime,
             feed_max_len: options.feed_max_len,
-            counters: Counters::default(),
+            calls,
             append_seconds: APPEND.with(&["redis"]),
         }
     }
@@ -90,7 +91,7 @@ impl RedisStore {
         let mut scan = cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(pattern.as_str()).arg("COUNT").arg(SUBJECT_PAGE).arg("TYPE").arg(kind);
         let keys = self.keys.clone();
-        self.read_call(Request::read(operation, scan), move |value| match value {
+        self.calls.read(Request::read(operation, scan), move |value| match value {
             Value::Array(page) if page.len() == 2 => {
                 let mut page = page.into_iter();
                 let cursor = page.next().map(reply::text).transpose()?.filter(|cursor| cursor != "0");
@@ -110,7 +111,7 @@ impl StoreBackend for RedisStore {
     }
 
     fn open(&self) -> Op<()> {
-        self.call(Request::read("PING", cmd("PING")), ignore)
+        self.calls.send(Request::read("PING", cmd("PING")), ignore)
     }
 
     fn close(&self) -> Op<()> {
@@ -126,7 +127,7 @@ impl StoreBackend for RedisStore {
     }
 
     fn stats(&self) -> Stats {
-        let Counters { appends, reads, writes, errors } = &self.counters;
+        let Counters { appends, reads, writes, errors } = &self.calls.counters;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
         vec![
             ("appends", count(appends)),
@@ -166,7 +167,7 @@ impl StoreBackend for RedisStore {
             if let Some(limit) = limit {
                 range.arg("COUNT").arg(limit);
             }
-            return self.read_call(Request::read("read", range), record::records);
+            return self.calls.read(Request::read("read", range), record::records);
         }
         let bound = |bound: Option<f64>| bound.map_or_else(String::new, decimal);
         let mut call = scripts::READ.call(&[subject]);
@@ -181,7 +182,7 @@ impl StoreBackend for RedisStore {
                 call.arg(&*text::to_text(&to_json(&kind))).arg(kind);
             }
         }
-        self.read_call(Request::read("read", call).of(&scripts::READ), record::records)
+        self.calls.read(Request::read("read", call).of(&scripts::READ), record::records)
     }
 
     fn subscribe(&self, pattern: &Pattern, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
@@ -194,12 +195,12 @@ impl StoreBackend for RedisStore {
     }
 
     fn feed_read(&self, query: FeedQuery) -> Op<FeedPage> {
-        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        self.calls.counters.reads.fetch_add(1, Ordering::Relaxed);
         self.tailers.feed().read(query)
     }
 
     fn feed_head(&self) -> Op<Option<Position>> {
-        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        self.calls.counters.reads.fetch_add(1, Ordering::Relaxed);
         self.tailers.feed().head().map(|head| (head.position.seq > 0).then(|| head.position.into()))
     }
 
@@ -262,7 +263,7 @@ impl StoreBackend for RedisStore {
             return Op::err(error);
         }
         let call = scripts::DELETE_SUBJECT.call(&[subject, &self.keys.deleted(subject), &self.keys.claims(subject)]);
-        self.write_call(Request::write("delete", call).of(&scripts::DELETE_SUBJECT), flag)
+        self.calls.write(Request::write("delete", call).of(&scripts::DELETE_SUBJECT), flag)
     }
 
     fn set_instance(&self, instance: &str) {
@@ -285,7 +286,7 @@ impl StoreBackend for RedisStore {
         let mut call = scripts::KV_PAGE.call(&[&self.keys.kv()]);
         call.arg(cursor.unwrap_or("0"));
         let now = self.clock.now_ms();
-        self.read_call(Request::read("kv.page", call).of(&scripts::KV_PAGE), move |value| {
+        self.calls.read(Request::read("kv.page", call).of(&scripts::KV_PAGE), move |value| {
             let mut page = reply::list(value)?.into_iter();
             let cursor = page.next().map(reply::text).transpose()?.filter(|cursor| cursor != "0");
             let mut found = page.next().map(reply::list).transpose()?.unwrap_or_default().into_iter();
@@ -299,7 +300,7 @@ impl StoreBackend for RedisStore {
     }
 
     fn kv_get(&self, key: &Key) -> Op<Option<Json>> {
-        self.read_call(Request::read("kv.get", cmd("GET").arg(key.as_str()).take()), |value| {
+        self.calls.read(Request::read("kv.get", cmd("GET").arg(key.as_str()).take()), |value| {
             Ok(reply::optional_text(value)?.map(|text| text::to_json(&text).into()))
         })
     }
@@ -310,7 +311,7 @@ impl StoreBackend for RedisStore {
         }
         let mut call = scripts::KV_SET.call(&[key, &self.keys.kv()]);
         call.arg(&*text::to_text(&value)).arg(ttl_ms.map_or_else(String::new, |ms| ms.max(1).to_string()));
-        self.named_write_call(format!("key {key:?}"), Request::write("kv.set", call).of(&scripts::KV_SET), ignore)
+        self.calls.write_named(format!("key {key:?}"), Request::write("kv.set", call).of(&scripts::KV_SET), ignore)
     }
 
     fn kv_delete(&self, key: &Key) -> Op<()> {
@@ -318,13 +319,13 @@ impl StoreBackend for RedisStore {
             return Op::err(error);
         }
         let call = scripts::KV_DELETE.call(&[key, &self.keys.kv()]);
-        self.write_call(Request::write("kv.delete", call).of(&scripts::KV_DELETE), ignore)
+        self.calls.write(Request::write("kv.delete", call).of(&scripts::KV_DELETE), ignore)
     }
 
     fn kv_clear(&self, pattern: &Pattern) -> Op<u64> {
         let mut call = scripts::KV_CLEAR.call(&[&self.keys.kv()]);
         call.arg(pattern.as_str()).arg(if Glob::new(pattern).literal_prefix().is_empty() { "0" } else { "1" });
-        self.write_call(Request::write("kv.clear", call).of(&scripts::KV_CLEAR), |value| {
+        self.calls.write(Request::write("kv.clear", call).of(&scripts::KV_CLEAR), |value| {
             reply::int(value).map(|n| u64::try_from(n).unwrap_or(0))
         })
     }
@@ -335,7 +336,7 @@ impl StoreBackend for RedisStore {
         }
         let mut call = scripts::KV_INCREMENT.call(&[key, &self.keys.kv()]);
         call.arg(decimal(by));
-        self.named_write_call(
+        self.calls.write_named(
             format!("key {key:?}"),
             Request::write("kv.increment", call).of(&scripts::KV_INCREMENT),
             |sum| number(&reply::text(sum)?),
@@ -364,7 +365,7 @@ impl StoreBackend for RedisStore {
     fn index_count(&self, key: &Key, filter: Filter) -> Op<u64> {
         if filter.is_empty() {
             let count = Request::read("index.count", cmd("ZCARD").arg(key.as_str()).take());
-            return self.read_call(count, |value| reply::int(value).map(|n| u64::try_from(n).unwrap_or(0)));
+            return self.calls.read(count, |value| reply::int(value).map(|n| u64::try_from(n).unwrap_or(0)));
         }
         self.index_read(key, IndexQuery { after: None, offset: 0, limit: usize::MAX, filter })
             .map(|entries| entries.len() as u64)
@@ -384,7 +385,7 @@ impl StoreBackend for RedisStore {
         }
         let mut call = scripts::INDEX_DELETE.call(&[key, &Keys::meta(key, id)]);
         call.arg(id.as_str());
-        self.write_call(Request::write("index.delete", call).of(&scripts::INDEX_DELETE), flag)
+        self.calls.write(Request::write("index.delete", call).of(&scripts::INDEX_DELETE), flag)
     }
 
     fn doc_save(&self, collection: &Collection, id: &DocId, doc: Json) -> Op<()> {
@@ -393,13 +394,13 @@ impl StoreBackend for RedisStore {
             return Op::err(error);
         }
         let set = document("HSET", &self.keys, collection).arg(id.as_str()).arg(&*doc).take();
-        self.write_call(Request::write("save", set), ignore)
+        self.calls.write(Request::write("save", set), ignore)
     }
 
     fn doc_get(&self, collection: &Collection, id: &DocId) -> Op<Option<Json>> {
         let get = document("HGET", &self.keys, collection).arg(id.as_str()).take();
         let what = format!("document {id:?} of collection {collection:?}");
-        self.read_call(Request::read("get", get), move |value| {
+        self.calls.read(Request::read("get", get), move |value| {
             let Some(text) = reply::optional_text(value)? else { return Ok(None) };
             // Another program may have written it.
             if !text::is_json(&text) {
@@ -410,14 +411,14 @@ impl StoreBackend for RedisStore {
     }
 
     fn doc_list(&self, collection: &Collection, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
-        self.read_call(Request::read("list", document("HGETALL", &self.keys, collection)), move |value| {
+        self.calls.read(Request::read("list", document("HGETALL", &self.keys, collection)), move |value| {
             page_of_documents(reply::pairs(value)?, &query)
         })
     }
 
     fn doc_delete(&self, collection: &Collection, id: &DocId) -> Op<()> {
         let delete = document("HDEL", &self.keys, collection).arg(id.as_str()).take();
-        self.write_call(Request::write("delete", delete), ignore)
+        self.calls.write(Request::write("delete", delete), ignore)
     }
 }
 

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::redis::Value;
 use serde_json::Number;
 
-use super::backend::RedisStore;
 use crate::error::{Code, Error, Result};
 use crate::json;
 use crate::op::{Op, completion};
 use crate::redis::client::unanswered;
-use crate::redis::{Request, reply};
+use crate::redis::{Client, Request, reply};
 
 /// Counts calls.
 #[derive(Default)]
@@ -22,7 +21,17 @@ pub(super) struct Counters {
     pub(super) errors: Arc<AtomicU64>,
 }
 
-impl RedisStore {
+/// Sends requests and counts them.
+pub(super) struct Calls {
+    client: Arc<Client>,
+    pub(super) counters: Counters,
+}
+
+impl Calls {
+    pub(super) fn new(client: Arc<Client>) -> Self {
+        Self { client, counters: Counters::default() }
+    }
+
     /// Sends a request, converts its result and counts errors.
     fn submit<T: Send + 'static>(
         &self,
@@ -38,7 +47,7 @@ impl RedisStore {
     }
 
     /// Sends a request that counts as neither read nor write.
-    pub(super) fn call<T: Send + 'static>(
+    pub(super) fn send<T: Send + 'static>(
         &self,
         request: Request,
         convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
@@ -47,27 +56,27 @@ impl RedisStore {
     }
 
     /// Sends a read.
-    pub(super) fn read_call<T: Send + 'static>(
+    pub(super) fn read<T: Send + 'static>(
         &self,
         request: Request,
         convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
     ) -> Op<T> {
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
-        self.call(request, convert)
+        self.send(request, convert)
     }
 
     /// Sends a write.
-    pub(super) fn write_call<T: Send + 'static>(
+    pub(super) fn write<T: Send + 'static>(
         &self,
         request: Request,
         convert: impl FnOnce(Value) -> Result<T> + Send + 'static,
     ) -> Op<T> {
         self.counters.writes.fetch_add(1, Ordering::Relaxed);
-        self.call(request, convert)
+        self.send(request, convert)
     }
 
     /// Sends a write whose errors of type and value name what it was about.
-    pub(super) fn named_write_call<T: Send + 'static>(
+    pub(super) fn write_named<T: Send + 'static>(
         &self,
         name: String,
         request: Request,

@@ -46,7 +46,7 @@ impl RedisStore {
             }
             Ok(call)
         });
-        self.named_write_call(name, request.of(&scripts::INDEX_ADD), ignore)
+        self.calls.write_named(name, request.of(&scripts::INDEX_ADD), ignore)
     }
 
     /// Reads one entry.
@@ -54,7 +54,7 @@ impl RedisStore {
         let mut call = scripts::INDEX_GET.call(&[key, &Keys::meta(key, id)]);
         call.arg(id.as_str());
         let id = id.as_str().to_owned();
-        self.read_call(Request::read("index.get", call).of(&scripts::INDEX_GET), move |value| {
+        self.calls.read(Request::read("index.get", call).of(&scripts::INDEX_GET), move |value| {
             let mut parts = reply::list(value)?.into_iter();
             let parts = parts.next().zip(parts.next());
             parts.map(|(score, fields)| index_entry(&id, &reply::text(score)?, reply::pairs(fields)?)).transpose()
@@ -74,7 +74,7 @@ impl RedisStore {
         if let Some(place) = &query.after {
             call.arg(decimal(place.score)).arg(&*place.id);
         }
-        self.read_call(Request::read("index.read", call).of(&scripts::INDEX_READ), move |value| {
+        self.calls.read(Request::read("index.read", call).of(&scripts::INDEX_READ), move |value| {
             let entries = index_entries(value)?;
             if rest.is_empty() {
                 return Ok(entries);
@@ -114,7 +114,7 @@ impl RedisStore {
             }
             Ok(call)
         });
-        self.named_write_call(name, request.of(&scripts::INDEX_UPDATE), flag)
+        self.calls.write_named(name, request.of(&scripts::INDEX_UPDATE), flag)
     }
 
     /// Adds to a field of an entry. Resolves to the sum.
@@ -130,8 +130,10 @@ impl RedisStore {
         call.arg(id.as_str()).arg(field.as_str()).arg(decimal(by)).arg(metadata::MAX_FIELDS);
         let name = format!("field {field:?} of entry {id:?} of index {key:?}");
         let (key, id) = (key.as_str().to_owned(), id.as_str().to_owned());
-        self.named_write_call(name, Request::write("index.increment", call).of(&scripts::INDEX_INCREMENT), move |sum| {
-            number(&reply::optional_text(sum)?.ok_or_else(|| entry_not_found(&key, &id))?)
-        })
+        self.calls.write_named(
+            name,
+            Request::write("index.increment", call).of(&scripts::INDEX_INCREMENT),
+            move |sum| number(&reply::optional_text(sum)?.ok_or_else(|| entry_not_found(&key, &id))?),
+        )
     }
 }

@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 use super::config::{RedisStreamOptions, RetainTopics};
 use super::group::{self, Group};
 use super::keys::Keys;
+use super::live::{SubscriberHandler, resume};
 use super::parked::{self, Parked};
-use super::shared::{Shared, SubscriberHandler, origin_of};
+use super::shared::{Shared, origin_of};
 use super::subscriber::Subscriber;
 use super::{scripts, wire};
 use crate::error::{Error, Result};
@@ -240,10 +241,10 @@ impl RedisStream {
                 // If they cannot be read, the position stays unknown, which is reported as a gap.
                 _ = tail_ids.await.and_then(|tail_ids| subscriber.start_at(tail_ids));
             }
-            subscriber.on_started(&shared);
+            resume(&subscriber, subscriber.on_started(), &shared);
             let result = match confirmed.await {
                 Ok(true) => {
-                    subscriber.on_subscribed(&shared);
+                    resume(&subscriber, subscriber.on_subscribed(), &shared);
                     Ok(())
                 }
                 Ok(false) => {

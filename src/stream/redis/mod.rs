@@ -15,15 +15,17 @@
 //! |---|---|
 //! | [`backend`] | the stream: publishes, and registers subscribers |
 //! | [`subscriber`], [`catch_up`] | one subscriber: live messages, and reading what it missed |
+//! | [`live`] | passes what the pub/sub connection reports to the subscribers |
 //! | [`group`] | one consumer group on this adapter: claims, acknowledgements, retries |
 //! | [`parked`] | messages whose handlers failed too often |
-//! | [`shared`] | what subscribers and groups share: the client, the keys, the pub/sub handler |
+//! | [`shared`] | what subscribers and groups share: the client, the keys, who is subscribed |
 
 mod backend;
 mod catch_up;
 mod config;
 mod group;
 mod keys;
+mod live;
 mod parked;
 mod scripts;
 mod shared;

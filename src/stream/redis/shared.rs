@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, Weak};
+use std::sync::{Arc, RwLock};
 
 use tokio::runtime::Handle;
 
 use super::config::GroupOptions;
 use super::keys::Keys;
+use super::scripts;
 use super::subscriber::Subscriber;
-use super::{scripts, wire};
 use crate::error::{Error, Result};
 use crate::event::EventId;
 use crate::op::Op;
-use crate::redis::pubsub::{Channel, PubSubHandler};
+use crate::redis::pubsub::Channel;
 use crate::redis::{Client, RedisConfig, Request, reply};
 use crate::stream::Message;
 use crate::sync::read;
@@ -81,11 +81,12 @@ impl Shared {
     }
 
     /// Returns whether this adapter published what has this origin, or another one for an instance that uses this adapter.
-    fn is_own(&self, origin: &str) -> bool {
+    pub(super) fn is_own(&self, origin: &str) -> bool {
         self.origin == origin || read(&self.instances).iter().any(|instance| instance == origin)
     }
 
-    fn of_channel(&self, channel: &Channel) -> Vec<Arc<Subscriber>> {
+    /// Returns the subscribers of a channel.
+    pub(super) fn of_channel(&self, channel: &Channel) -> Vec<Arc<Subscriber>> {
         read(&self.subscribers).get(channel).cloned().unwrap_or_default()
     }
 
@@ -119,33 +120,5 @@ impl Shared {
             }
         }
         Ok(entry)
-    }
-}
-
-/// Passes messages of the pub/sub connection to the subscribers of their channel.
-pub(super) struct SubscriberHandler(pub(super) Weak<Shared>);
-
-impl PubSubHandler for SubscriberHandler {
-    fn on_message(&self, channel: &Channel, topic: &str, payload: &[u8]) {
-        let Some(shared) = self.0.upgrade() else { return };
-        let received = String::from_utf8_lossy(payload);
-        let received = wire::read(&received);
-        // What is not a JSON object was not published by an adapter.
-        let Ok(message) = Message::parse(topic, &received.json) else { return };
-        let own = received.origin.is_some_and(|origin| shared.is_own(origin));
-        for subscriber in shared.of_channel(channel) {
-            subscriber.on_message(&message, received.id, own);
-        }
-    }
-
-    fn on_subscribed(&self, channel: &Channel) {
-        let Some(shared) = self.0.upgrade() else { return };
-        shared.of_channel(channel).iter().for_each(|subscriber| subscriber.on_subscribed(&shared));
-    }
-
-    fn on_disconnected(&self) {
-        let Some(shared) = self.0.upgrade() else { return };
-        let all: Vec<_> = read(&shared.subscribers).values().flatten().cloned().collect();
-        all.iter().for_each(|subscriber| subscriber.on_disconnected());
     }
 }

@@ -9,8 +9,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::catch_up::catch_up;
-use super::shared::Shared;
 use crate::error::Result;
 use crate::event::EventId;
 use crate::fanout::{Gap, GapReason, Mailbox, Overflow};
@@ -42,6 +40,17 @@ enum Phase {
     CatchingUp { subscribed: bool, restart: bool },
     /// Messages are delivered when they arrive.
     Live,
+}
+
+/// What has to be done when the messages of a subscriber arrive again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resumption {
+    /// Nothing.
+    Complete,
+    /// An outage was reported as a gap, which has to be counted.
+    WithGap,
+    /// What it missed has to be read.
+    Behind,
 }
 
 struct Progress {
@@ -169,19 +178,16 @@ impl Subscriber {
     }
 
     /// The start position is known, or cannot be determined now.
-    pub(super) fn on_started(self: &Arc<Self>, shared: &Arc<Shared>) {
+    pub(super) fn on_started(&self) -> Resumption {
         let mut progress = self.progress();
-        if let Phase::Starting { subscribed } = progress.phase {
-            progress.phase = Phase::Offline { missed: false };
-            drop(progress);
-            if subscribed {
-                self.on_subscribed(shared);
-            }
-        }
+        let Phase::Starting { subscribed } = progress.phase else { return Resumption::Complete };
+        progress.phase = Phase::Offline { missed: false };
+        drop(progress);
+        if subscribed { self.on_subscribed() } else { Resumption::Complete }
     }
 
     /// Messages arrive from now on.
-    pub(super) fn on_subscribed(self: &Arc<Self>, shared: &Arc<Shared>) {
+    pub(super) fn on_subscribed(&self) -> Resumption {
         let mut progress = self.progress();
         match &mut progress.phase {
             Phase::Live | Phase::CatchingUp { subscribed: true, .. } => {}
@@ -189,19 +195,19 @@ impl Subscriber {
             Phase::CatchingUp { subscribed, restart } => (*subscribed, *restart) = (true, true),
             Phase::Offline { .. } if self.is_retained => {
                 progress.phase = Phase::CatchingUp { subscribed: true, restart: false };
-                drop(progress);
-                shared.runtime.spawn(catch_up(self.clone(), shared.clone()));
+                return Resumption::Behind;
             }
             Phase::Offline { missed } => {
                 let missed = *missed;
                 progress.phase = Phase::Live;
-                // Before any message that arrives from now on.
                 if missed {
+                    // Before any message that arrives from now on.
                     self.mailbox.note_gap(OUTAGE);
-                    shared.count_gap();
+                    return Resumption::WithGap;
                 }
             }
         }
+        Resumption::Complete
     }
 
     /// No messages arrive from now on.

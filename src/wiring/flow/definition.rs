@@ -9,7 +9,21 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::json::{self, Object};
-use crate::wiring::flow::reducer::check_emit;
+
+/// Limit of the dots in the name of an emit. Each is a level of the index entry, which nests no deeper than JSON may.
+pub const MAX_EMIT_DOTS: usize = json::MAX_DEPTH - 12;
+
+/// Checks the name of an emit.
+///
+/// # Errors
+/// [`crate::error::Code::Invalid`] where it has more than [`MAX_EMIT_DOTS`] dots.
+pub fn check_emit(what: &str, name: &str) -> Result<()> {
+    let dots = name.bytes().filter(|byte| *byte == b'.').count();
+    if dots > MAX_EMIT_DOTS {
+        return Err(Error::invalid(format!("{what}: {dots} dots, and a name has at most {MAX_EMIT_DOTS}")));
+    }
+    Ok(())
+}
 
 /// A flow and its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]

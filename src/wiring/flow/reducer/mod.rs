@@ -23,7 +23,7 @@ use serde_json::{Number, Value};
 use crate::error::{Error, Result};
 use crate::event::EventId;
 use crate::json::{self, Json, Object};
-use crate::wiring::flow::definition::FlowDefinition;
+use crate::wiring::flow::definition::{FlowDefinition, check_emit};
 
 mod decision;
 mod snapshot;
@@ -136,21 +136,6 @@ struct Data<'a> {
 
 /// Longest trace context that is passed on: that of version 00 has 55 bytes.
 const MAX_TRACEPARENT_BYTES: usize = 256;
-
-/// Limit of the dots in the name of an emit. Each is a level of the index entry, which nests no deeper than JSON may.
-pub const MAX_EMIT_DOTS: usize = json::MAX_DEPTH - 12;
-
-/// Checks the name of an emit.
-///
-/// # Errors
-/// [`crate::error::Code::Invalid`] where it has more than [`MAX_EMIT_DOTS`] dots.
-pub fn check_emit(what: &str, name: &str) -> Result<()> {
-    let dots = name.bytes().filter(|byte| *byte == b'.').count();
-    if dots > MAX_EMIT_DOTS {
-        return Err(Error::invalid(format!("{what}: {dots} dots, and a name has at most {MAX_EMIT_DOTS}")));
-    }
-    Ok(())
-}
 
 /// Checks an event before it is published: the name of an emit.
 ///
