@@ -10,4 +10,4 @@ storeConformance('file', async () => {
     open: options => new FileStoreAdapter({ ...options, dataDir }),
     dispose: () => rm(dataDir, { recursive: true }),
   }
-}, { backend: 'file', durable: true })
+}, { backend: 'file', sharedNames: false, durable: true })

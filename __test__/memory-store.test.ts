@@ -4,4 +4,4 @@ import { storeConformance } from './conformance/store'
 storeConformance('memory', async () => ({
   open: options => new MemoryStoreAdapter(options),
   dispose: async () => {},
-}), { backend: 'memory', durable: false })
+}), { backend: 'memory', sharedNames: false, durable: false })

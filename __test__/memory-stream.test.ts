@@ -6,7 +6,7 @@ import { Inbox, rejects, until } from './support/until'
 streamConformance('memory', async () => ({
   open: ({ retain } = {}) => new MemoryStreamAdapter(retain === undefined ? {} : { retain: { maxEvents: retain } }),
   dispose: async () => {},
-}), { backend: 'memory', shared: false, groupNeedsRetain: false })
+}), { backend: 'memory', shared: false, retainsExactly: true, groupAcknowledges: false })
 
 it('lets what is retained go after maxAgeMs', async () => {
   const stream = new MemoryStreamAdapter({ retain: { maxAgeMs: 50 } })

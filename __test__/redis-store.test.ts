@@ -15,13 +15,13 @@ beforeAll(async () => {
 afterAll(() => server.stop())
 
 storeConformance('redis', async () => {
-  const place = db++ % 16
-  await server.flush(place)
+  const number = db++ % 16
+  await server.flush(number)
   return {
-    open: options => new RedisStoreAdapter({ ...options, connection: { ...server.connection, db: place } }),
+    open: options => new RedisStoreAdapter({ ...options, connection: { ...server.connection, db: number } }),
     dispose: async () => {},
   }
-}, { backend: 'redis', durable: true })
+}, { backend: 'redis', sharedNames: true, durable: true })
 
 it('makes the calls made before a close, though there was no connection yet, and leaves none', async () => {
   const store = new RedisStoreAdapter({ connection: server.connection })

@@ -22,7 +22,7 @@ streamConformance('redis', async () => {
     }),
     dispose: async () => {},
   }
-}, { backend: 'redis', shared: true, groupNeedsRetain: true })
+}, { backend: 'redis', shared: true, retainsExactly: false, groupAcknowledges: true })
 
 it('parks what a group failed at five times, shows it, and publishes it again', async () => {
   await server.flush(0)

@@ -1,6 +1,8 @@
-import { afterEach, beforeEach, describe } from 'vitest'
+import { describe } from 'vitest'
 import type { Job, JobOptions, QueueAdapter, QueueEvent, QueueOptions } from 'nvent-native'
 import { Inbox } from '../support/until'
+import { freshEnvironments } from './environment'
+import type { Environment } from './environment'
 import { attempts } from './queue-attempts'
 import { barrier } from './queue-barrier'
 import { badInput } from './queue-input'
@@ -9,17 +11,12 @@ import { lifecycle } from './queue-lifecycle'
 import { schedules } from './queue-schedules'
 import { workers } from './queue-workers'
 
-/** A place for jobs, empty at first. */
-export interface QueuePlace {
-  /** A new adapter on the place. */
-  open: (options?: QueueOptions) => QueueAdapter
-  /** Removes the place; its adapters are closed. */
-  dispose: () => Promise<void>
-}
+/** Where jobs are kept. */
+type QueueEnvironment = Environment<QueueAdapter, QueueOptions>
 
 /** What backends differ in. Each answer is tested, the noes too. */
 export interface QueueCapabilities {
-  /** A later adapter on the same place finds the jobs of an earlier one. */
+  /** A later adapter in the same environment finds the jobs of an earlier one. */
   durable: boolean
 }
 
@@ -40,19 +37,13 @@ export interface QueueContext {
   readonly capabilities: QueueCapabilities
 }
 
-/** The contract of a queue. Every backend's test calls it with a way to make places. */
-export function queueConformance(name: string, factory: () => Promise<QueuePlace>, capabilities: QueueCapabilities): void {
+/** The contract of a queue. Every backend's test calls it with a way to make environments. */
+export function queueConformance(name: string, factory: () => Promise<QueueEnvironment>, capabilities: QueueCapabilities): void {
   describe(`queue: ${name}`, () => {
-    let place: QueuePlace
-    let adapters: QueueAdapter[]
     let trips = 0
-    const another = (options?: QueueOptions): QueueAdapter => {
-      const adapter = place.open(options)
-      adapters.push(adapter)
-      return adapter
-    }
+    const { first, another } = freshEnvironments(factory, adapter => adapter.close())
     const context: QueueContext = {
-      get queue() { return adapters[0]! },
+      get queue() { return first() },
       another,
       add: (...jobs) => Promise.all(jobs.map(opts => context.queue.enqueue('q', { name: 'a', data: { of: opts.jobId }, opts }))),
       work: (handler, concurrency = 1) => {
@@ -76,16 +67,6 @@ export function queueConformance(name: string, factory: () => Promise<QueuePlace
       },
       capabilities,
     }
-
-    beforeEach(async () => {
-      place = await factory()
-      adapters = []
-      another()
-    })
-    afterEach(async () => {
-      await Promise.all(adapters.map(adapter => adapter.close()))
-      await place.dispose()
-    })
 
     describe('jobs', () => jobs(context))
     describe('workers', () => workers(context))

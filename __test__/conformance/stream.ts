@@ -1,26 +1,25 @@
-import { afterEach, beforeEach, describe } from 'vitest'
+import { describe } from 'vitest'
 import type { StreamAdapter } from 'nvent-native'
+import { freshEnvironments } from './environment'
+import type { Environment } from './environment'
 import { delivery } from './stream-delivery'
 import { lifecycle } from './stream-lifecycle'
 import { messages } from './stream-messages'
 import { options } from './stream-options'
 import { shared } from './stream-shared'
 
-/** A broker of its own. */
-export interface StreamPlace {
-  /** A new adapter on the broker. With `retain`, every topic is retained, at most so many events. */
-  open: (options?: { retain?: number }) => StreamAdapter
-  /** Removes the broker; its adapters are shut down. */
-  dispose: () => Promise<void>
-}
+/** A broker. With `retain`, an adapter retains every topic, at most so many events. */
+type StreamEnvironment = Environment<StreamAdapter, { retain?: number }>
 
 /** What backends differ in. Each answer is tested, the noes too. */
 export interface StreamCapabilities {
   backend: 'memory' | 'redis'
-  /** Adapters on one place reach each other. */
+  /** Adapters in one environment reach each other. */
   shared: boolean
-  /** A group needs its topic to be retained. */
-  groupNeedsRetain: boolean
+  /** At most as many events are retained as the options say; otherwise somewhat more may be. */
+  retainsExactly: boolean
+  /** A group acknowledges its messages, so that what fails is delivered again; for that its topic has to be retained. */
+  groupAcknowledges: boolean
 }
 
 export interface StreamContext {
@@ -30,27 +29,11 @@ export interface StreamContext {
   readonly capabilities: StreamCapabilities
 }
 
-/** The contract of a stream. Every backend's test calls it with a way to make brokers. */
-export function streamConformance(name: string, factory: () => Promise<StreamPlace>, capabilities: StreamCapabilities): void {
+/** The contract of a stream. Every backend's test calls it with a way to make environments. */
+export function streamConformance(name: string, factory: () => Promise<StreamEnvironment>, capabilities: StreamCapabilities): void {
   describe(`stream: ${name}`, () => {
-    let place: StreamPlace
-    let adapters: StreamAdapter[]
-    const another = (options?: { retain?: number }): StreamAdapter => {
-      const adapter = place.open(options)
-      adapters.push(adapter)
-      return adapter
-    }
-    const context: StreamContext = { get stream() { return adapters[0]! }, another, capabilities }
-
-    beforeEach(async () => {
-      place = await factory()
-      adapters = []
-      another()
-    })
-    afterEach(async () => {
-      await Promise.all(adapters.map(adapter => adapter.shutdown()))
-      await place.dispose()
-    })
+    const { first, another } = freshEnvironments(factory, adapter => adapter.shutdown())
+    const context: StreamContext = { get stream() { return first() }, another, capabilities }
 
     describe('delivery', () => delivery(context))
     describe('messages', () => messages(context))
