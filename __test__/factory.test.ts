@@ -1,6 +1,7 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import {
   createAdapters, MemoryStoreAdapter, MemoryStreamAdapter, RedisStoreAdapter, setAdapters, shutdownAdapters, useQueueAdapter, useStoreAdapter, useStreamAdapter,
 } from 'nvent-native'
@@ -69,6 +70,23 @@ it('takes objects for the store, the stream and the queue, and opens them', asyn
   await shutdownAdapters()
   expect(calls).toEqual(['init', 'close'])
   await rejects(store.read('s'), 'NVENT_CLOSED')
+})
+
+it('closes those that were opened where another one cannot be, and says why', async () => {
+  await writeFile(path.join(dir, 'no-folder'), '')
+  const calls: string[] = []
+  const object = (end: string, methods: string[]): any => Object.fromEntries(['init', end, ...methods].map(method => [method, async () => {
+    await turn()
+    calls.push(method)
+  }]))
+  const failed = createAdapters({
+    store: object('close', ['append', 'read', 'stream']), stream: object('shutdown', ['publish', 'subscribe']),
+    queue: { adapter: 'file', file: { dataDir: path.join(dir, 'no-folder') } },
+  })
+  await rejects(failed, 'NVENT_IO', /no-folder/)
+  expect(calls.slice().sort()).toEqual(['close', 'init', 'init', 'shutdown'])
+  expect(calls.indexOf('close')).toBeGreaterThan(calls.indexOf('shutdown'))
+  await rejects(useStoreAdapter, 'NVENT_NOT_FOUND')
 })
 
 it('takes an object of the application on the surface of nvent alone', async () => {

@@ -33,6 +33,19 @@ it('makes the calls made before a close, though there was no connection yet, and
   expect(await server.connections()).toEqual([])
 })
 
+it('a write that was sent and not answered may have been applied; one that was not sent was not', async () => {
+  const own = await RedisServer.start()
+  const store = new RedisStoreAdapter({ connection: own.connection })
+  await store.kv.set('k', 1)
+  await own.cli('client', 'pause', '60000', 'write')
+  const sent = store.append('s', { type: 'x' }).catch(error => error)
+  await until('the server holds the write', async () => / flags=\S*b/.test(await own.cli('client', 'list')))
+  await own.stop()
+  expect(await sent).toMatchObject({ code: 'NVENT_UNAVAILABLE', retryable: true, maybeApplied: true, operation: 'append' })
+  expect(await store.append('s', { type: 'x' }).catch(error => error)).toMatchObject({ code: 'NVENT_UNAVAILABLE', retryable: true, maybeApplied: false })
+  await store.close()
+}, 30_000)
+
 it('refuses to replace what is no kv value', async () => {
   const store = new RedisStoreAdapter({ connection: server.connection })
   await store.append('both', { type: 'x' })

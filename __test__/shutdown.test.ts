@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import {
   createAdapters, createFlowWiring, createWiringRegistry, FileStoreAdapter, getEventBus, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdown,
   shutdownAdapters, useStoreAdapter,
@@ -62,6 +63,8 @@ it('ends queues, then wirings, then streams, then stores', async () => {
       return async () => {
         order.push(methods[name as string]!)
         await value.call(target)
+        await turn()
+        order.push(`${methods[name as string]} has ended`)
       }
     },
   })
@@ -70,12 +73,13 @@ it('ends queues, then wirings, then streams, then stores', async () => {
     stream: noting(new MemoryStreamAdapter(), { shutdown: 'stream' }),
     store: noting(new MemoryStoreAdapter(), { close: 'store' }),
   } as unknown as Adapters)
-  const wiring = createWiringRegistry({ wirings: [{ start: () => {}, stop: () => void order.push('wiring') }] })
+  const own = noting({ start: () => {}, stop: () => {} }, { stop: 'wiring' })
+  const wiring = createWiringRegistry({ wirings: [own] })
   await wiring.start()
   await Promise.all([shutdown(), shutdown()])
-  expect(order).toEqual(['queue drains', 'wiring', 'queue closes', 'stream', 'store'])
+  expect(order).toEqual(['queue drains', 'wiring', 'queue closes', 'stream', 'store'].flatMap(part => [part, `${part} has ended`]))
   await wiring.stop()
-  expect(order).toHaveLength(5)
+  expect(order).toHaveLength(10)
 })
 
 it('ends the adapters of a wiring that are not current', async () => {
