@@ -1,5 +1,5 @@
 import {
-  createAdapters, createWiringRegistry, getEventBus, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdownAdapters, useStoreAdapter, useStreamAdapter,
+  createAdapters, createEventBus, createWiringRegistry, getEventBus, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdownAdapters, useStoreAdapter, useStreamAdapter,
 } from 'nvent-native'
 import type { QueueAdapter, StreamAdapter, Wiring } from 'nvent-native'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -97,6 +97,17 @@ it('works from what createAdapters made current', async () => {
   expect((await inbox.atLeast(1))[0].data).toMatchObject({ runId: 'r', flowName: 'order' })
   expect(await useStoreAdapter().read('nq:flow:r')).toMatchObject([{ type: 'flow.start' }])
   await until('both counted', () => wiring.stats().streamCoordinator.routed.flow === 1 && wiring.stats().flow.persisted === 1)
+})
+
+it('gives the coordinator the subject of runs, for stored events that come over the bus without one', async () => {
+  const [bus, store, stream] = [createEventBus(), new MemoryStoreAdapter({ bus: null }), new MemoryStreamAdapter()]
+  later(() => shutdownAdapters({ store, stream }))
+  const wiring = createWiringRegistry({ bus, store, stream, flow: { subjects: { run: 'own:{runId}' } } })
+  await wiring.start()
+  const inbox = new Inbox<[string, string]>()
+  await stream.subscribe('store-sync:*', ({ data }, topic) => inbox.take([topic, data.subject]))
+  bus.publish({ id: '1-0', ts: 1, type: 'note', runId: 'r' })
+  expect(await inbox.atLeast(1)).toEqual([['store-sync:append:own:r', 'own:r']])
 })
 
 it('omits flow wiring where it is disabled', async () => {

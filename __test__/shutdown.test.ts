@@ -89,6 +89,14 @@ it('ends the adapters of a wiring that are not current', async () => {
   await rejects(store.read('s'), 'NVENT_CLOSED')
 })
 
+it('leaves the adapters of a wiring alone that could not start', async () => {
+  const store = new MemoryStoreAdapter()
+  await rejects(createFlowWiring({ store, flows: () => [{ id: '', steps: {} }] }).start() as Promise<void>, 'NVENT_INVALID')
+  await shutdown()
+  expect(await store.read('s')).toEqual([])
+  await store.close()
+})
+
 it('does nothing where nothing is in use, and the adapters are no longer current afterwards', async () => {
   await shutdown()
   await createAdapters({ store: { adapter: 'memory' }, queue: { adapter: 'memory' } })
