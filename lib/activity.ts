@@ -26,6 +26,8 @@ class Activity {
 
   /** Resolves when no call is pending, also not after a turn of the event loop: the answer to one call often causes another. */
   async quiescent(signal: AbortSignal): Promise<void> {
+    // One listener, however many calls follow from one another.
+    signal.addEventListener('abort', () => this.idle?.(), { once: true })
     while (!signal.aborted) {
       if (this.pending === 0) {
         await nextTurn()
@@ -33,8 +35,7 @@ class Activity {
       }
       await new Promise<void>((resolve) => {
         this.idle = resolve
-        signal.addEventListener('abort', () => resolve(), { once: true })
-        if (this.pending === 0) resolve()
+        if (this.pending === 0 || signal.aborted) resolve()
       })
     }
   }

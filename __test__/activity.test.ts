@@ -1,0 +1,31 @@
+/** The calls that a job's handler has caused, and when they have all been answered. */
+import { setImmediate as turn } from 'node:timers/promises'
+import { expect, it } from 'vitest'
+import { beginCall, runTracked } from '../lib/activity'
+import { Inbox } from './support/until'
+
+it('a handler whose calls follow from one another is waited for to the last, with one listener on the signal of the deadline', async () => {
+  const [answers, warnings] = [new Inbox<number>(), new Inbox<Error>()]
+  process.on('warning', warnings.take)
+  const { answered } = await runTracked(() => {
+    void (async () => {
+      for (let n = 0; n < 20; n++) {
+        const end = beginCall(false)!
+        await turn()
+        await turn()
+        answers.take(n)
+        end()
+      }
+    })()
+  })
+  expect(await answered!(60_000)).toBe(true)
+  expect(answers.items).toHaveLength(20)
+  await turn()
+  process.off('warning', warnings.take)
+  expect(warnings.items).toEqual([])
+})
+
+it('a call that is not answered is waited for until the deadline', async () => {
+  const { answered } = await runTracked(() => void beginCall(false))
+  expect(await answered!(1)).toBe(false)
+})
