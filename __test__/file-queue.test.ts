@@ -26,7 +26,7 @@ describe('file queue', () => {
   beforeEach(async () => { dataDir = await makeDir() })
   afterEach(() => rm(dataDir, { recursive: true }))
 
-  it('runs every job to its end after kill -9 with jobs in flight, and meanwhile lets in nobody else', async () => {
+  it('runs every job to its end after kill -9 with jobs in flight, and is locked meanwhile', async () => {
     const [jobs, concurrency] = [60, 50]
     const script = fileURLToPath(new URL('fixtures/works-until-killed.mjs', import.meta.url))
     const child = spawn(process.execPath, [script, dataDir, String(jobs), String(concurrency)], { stdio: ['ignore', 'pipe', 'inherit'] })

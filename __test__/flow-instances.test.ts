@@ -122,8 +122,8 @@ it('runs of a process that is killed are ended by another, and not again when it
 
 it('a run whose start was acknowledged ends, also where the process is killed at that moment', async () => {
   const log = await newLog('acknowledged')
-  const heir = start('e', log, 'none', 'none', 0)
-  await heir.has('ready')
+  const successor = start('e', log, 'none', 'none', 0)
+  await successor.has('ready')
   const runs: string[] = []
   for (let round = 0; round < ROUNDS; round++) {
     const killed = start(`f${round}`, log, 'first', `acknowledged${round}`, RUNS)
@@ -134,5 +134,5 @@ it('a run whose start was acknowledged ends, also where the process is killed at
   }
   expect(runs.length).toBeGreaterThanOrEqual(ROUNDS)
   await until('every run has ended', async () => (await Promise.all(runs.map(typesOf))).every(types => types.includes('flow.completed')), 60_000)
-  await heir.stop()
+  await successor.stop()
 }, 120_000)

@@ -70,7 +70,7 @@ const enqueued = (...ids: string[]): Promise<unknown> => until(`${ids} are enque
 const entry = async (runId: string): Promise<any> => (await store.index.get('nq:flows:order', runId))?.metadata
 const status = (runId: string, wanted: string): Promise<unknown> => until(`${runId} is ${wanted}`, async () => (await entry(runId))?.status === wanted)
 const types = async (runId: string): Promise<string[]> => (await store.read(`nq:flow:${runId}`)).map(event => event.type)
-/** Whoever works off the queue. */
+/** A worker of the queue. */
 async function worker(untilDone: () => boolean | Promise<boolean>): Promise<void> {
   await until('all work is done', async () => {
     for (const job of jobs.all) {

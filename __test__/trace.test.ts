@@ -60,7 +60,7 @@ const STORES: Array<[string, () => StoreAdapter]> = [
 ]
 
 describe.each(STORES)('a store on %s', (_, make) => {
-  it('keeps the trace of an append in the event, for whoever reads it, and a consumer continues it', async () => {
+  it('keeps the trace of an append in the event, for every reader, and a consumer continues it', async () => {
     const store = make()
     const handled = new Inbox<any>()
     const consumer = await store.consume('audit', event => handled.take({ ...event, in: trace.getActiveSpan()?.spanContext().traceId }))

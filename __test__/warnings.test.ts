@@ -44,6 +44,6 @@ it('docs/warnings.md lists every code that is warned about, and no other', () =>
   ].flatMap(pattern => [...source.matchAll(pattern)].map(([, code]) => code!))
   const listed = [...readFileSync(`${root}/docs/warnings.md`, 'utf8').matchAll(/^\| `(NVENT_\w+)` \|/gm)].map(([, code]) => code!)
   expect(listed).toEqual([...new Set(warned)].sort())
-  // A warning without a code cannot be told from another.
+  // A warning without a code cannot be distinguished from another.
   expect(source.match(/tracing::(warn|error)!\((?![^;]*\bcode = )[^;]*;/g) ?? []).toEqual([])
 })

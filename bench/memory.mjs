@@ -9,7 +9,7 @@ const CLONE = 'JS, structuredClone'
 const HAND = 'JS, copies by hand'
 const FLOOR = 'JSON.parse'
 
-const LIVE_WHY = 'a live reference is a pointer: nothing is copied, and whoever changes the returned object changes the store'
+const LIVE_WHY = 'a live reference is a pointer: nothing is copied, and changing the returned object changes the store'
 const TEXT_WHY = 'objects cross into the store as JSON text, so JSON.stringify is paid, which costs about what the whole operation costs on a shared object'
 const PARSE_WHY = `${LIVE_WHY}; what is returned here is parsed from JSON text, see the floor`
 

@@ -103,12 +103,12 @@ export async function runTracked<T>(handler: () => T | PromiseLike<T>): Promise<
   return {
     outcome,
     answered: async (timeout) => {
-      const patience = new AbortController()
-      const timer = setTimeout(() => patience.abort(), timeout)
-      const timedOut = new Promise<void>(resolve => patience.signal.addEventListener('abort', () => resolve(), { once: true }))
-      await Promise.race([Promise.all([stored, activity.quiescent(patience.signal)]), timedOut])
+      const deadline = new AbortController()
+      const timer = setTimeout(() => deadline.abort(), timeout)
+      const timedOut = new Promise<void>(resolve => deadline.signal.addEventListener('abort', () => resolve(), { once: true }))
+      await Promise.race([Promise.all([stored, activity.quiescent(deadline.signal)]), timedOut])
       clearTimeout(timer)
-      return !patience.signal.aborted
+      return !deadline.signal.aborted
     },
   }
 }

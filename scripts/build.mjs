@@ -87,7 +87,7 @@ function bundledPackages() {
   }
 }
 
-/** One script and one style, which the module makes part of a server: whoever uses it installs nothing for it. */
+/** One script and one style, which the module makes part of a server: an app installs nothing for it. */
 async function buildInspector() {
   const [{ build }, { default: vue }] = await Promise.all([import('vite'), import('@vitejs/plugin-vue')])
   await build({

@@ -34,6 +34,34 @@ pub trait Listener: Send + Sync {
 }
 
 /// An in-process event bus.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+///
+/// use nvent_native::bus::{Bus, BusEvent, Listener};
+/// use nvent_native::event::{AnyEvent, parse_any};
+///
+/// /// Notes the types of what passes the bus.
+/// #[derive(Default)]
+/// struct Types(Mutex<Vec<String>>);
+///
+/// impl Listener for Types {
+///     fn on_event(&self, event: &BusEvent) {
+///         if let AnyEvent::New(event) = &event.event {
+///             self.0.lock().unwrap().push(event.kind().to_owned());
+///         }
+///     }
+/// }
+///
+/// # fn main() -> nvent_native::Result<()> {
+/// let (bus, types) = (Bus::new(), Arc::new(Types::default()));
+/// let id = bus.subscribe(types.clone());
+/// bus.publish(&BusEvent { subject: None, event: parse_any(r#"{"type":"flow.start","runId":"r1"}"#)? });
+/// bus.unsubscribe(id);
+/// assert_eq!(*types.0.lock().unwrap(), ["flow.start"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Default)]
 pub struct Bus {
     listeners: RwLock<Vec<(u64, Arc<dyn Listener>)>>,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
 
-/// The error for a failed call of the file system.
+/// Returns the error for a failed call of the file system.
 pub(crate) fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
     Error::io(format!("{}: cannot {what}: {error}", path.display()))
 }
@@ -99,7 +99,7 @@ impl FileId {
 pub(crate) struct DirLock(#[expect(dead_code, reason = "open is what it must be")] File);
 
 impl DirLock {
-    /// Takes the lock on a file of data itself, which nobody can replace without replacing the data. Closing the file would
+    /// Takes the lock on a file of data itself, which cannot be replaced without replacing the data. Closing the file would
     /// release the locks that SQLite has on it: the lock must be dropped after the connections.
     #[cfg(unix)]
     pub(crate) fn take_data(dir: &Path, name: &str) -> Result<Self> {

@@ -30,7 +30,7 @@ impl EventId {
         }
     }
 
-    /// The id that follows `last` at this time: greater than it, also when the clock went back.
+    /// Returns the id that follows `last` at this time: greater than it, also when the clock went back.
     pub fn next(last: Option<Self>, now_ms: u64) -> Self {
         match last {
             Some(last) if last.ms >= now_ms => match last.seq.checked_add(1) {
@@ -230,27 +230,27 @@ impl NewEvent {
         }
     }
 
-    /// The event's type.
+    /// Returns the event's type.
     pub fn kind(&self) -> &str {
         self.fields.kind(&self.body)
     }
 
-    /// The run it belongs to.
+    /// Returns the run it belongs to.
     pub fn run_id(&self) -> Option<&str> {
         self.fields.run_id(&self.body)
     }
 
-    /// The flow it belongs to.
+    /// Returns the flow it belongs to.
     pub fn flow_name(&self) -> Option<&str> {
         self.fields.flow_name(&self.body)
     }
 
-    /// The JSON object, without id and ts.
+    /// Returns the JSON object, without id and ts.
     pub fn json(&self) -> &Json {
         &self.body
     }
 
-    /// The record that a store keeps: `id` and `ts` first, then the fields as they came.
+    /// Returns the record that a store keeps: `id` and `ts` first, then the fields as they came.
     pub fn persist(self, id: EventId, ts: u64) -> Event {
         let rest = self.body[1..].trim_start();
         let comma = if rest.starts_with('}') { "" } else { "," };
@@ -280,7 +280,7 @@ struct Record {
 }
 
 impl Event {
-    /// The event's id: `<ms>-<seq>` where one of our stores gave it, any text where it came over a foreign bus.
+    /// Returns the event's id: `<ms>-<seq>` where one of our stores gave it, any text where it came over a foreign bus.
     pub fn id(&self) -> &str {
         let Record { id, fields, json } = &*self.0;
         // An id that a store gave has no escapes, whatever the other fields have.
@@ -288,22 +288,22 @@ impl Event {
         escaped.or_else(|| id.in_text(json)).unwrap_or_default()
     }
 
-    /// The event's type.
+    /// Returns the event's type.
     pub fn kind(&self) -> &str {
         self.0.fields.kind(&self.0.json)
     }
 
-    /// The run it belongs to.
+    /// Returns the run it belongs to.
     pub fn run_id(&self) -> Option<&str> {
         self.0.fields.run_id(&self.0.json)
     }
 
-    /// The flow it belongs to.
+    /// Returns the flow it belongs to.
     pub fn flow_name(&self) -> Option<&str> {
         self.0.fields.flow_name(&self.0.json)
     }
 
-    /// The whole record as JSON text.
+    /// Returns the whole record as JSON text.
     pub fn json(&self) -> &Json {
         &self.0.json
     }

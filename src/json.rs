@@ -70,7 +70,7 @@ pub fn parse_object(what: &str, text: &str) -> Result<Object> {
     }
 }
 
-/// The text of a value.
+/// Returns the text of a value.
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> Json {
     // Values and objects have string keys and no custom serializers: this cannot fail.
     serde_json::to_string(value).unwrap_or_else(|_| "null".into()).into()
@@ -150,7 +150,7 @@ pub fn expand_dotted(what: &str, object: Object) -> Result<Object> {
             (_, value) => _ = target.insert(path.into(), value),
         }
     }
-    /// `level` is how deep the object itself is. The recursion ends at the bound.
+    /// Expands the names of an object at the depth `level`. The recursion ends at the bound.
     fn expand(what: &str, object: Object, level: usize) -> Result<Object> {
         let mut out = Object::new();
         for (key, value) in object {
@@ -188,7 +188,7 @@ pub fn reject_dotted(what: &str, object: &Object) -> Result<()> {
     Ok(())
 }
 
-/// Deep merge: objects merge, null deletes, everything else replaces (arrays too).
+/// Merges deeply: objects merge, null deletes, everything else replaces (arrays too).
 pub fn merge(target: &mut Object, patch: Object) {
     for (key, value) in patch {
         match (target.get_mut(&key), value) {
@@ -269,7 +269,7 @@ pub fn add_to_text(key: &str, stored: Option<&str>, by: f64) -> Result<Number> {
     number(old + by)
 }
 
-/// A finite number as JSON, whole ones without a fraction, as JavaScript writes them.
+/// Returns a finite number as JSON, whole ones without a fraction, as JavaScript writes them.
 pub fn number(value: f64) -> Result<Number> {
     const SAFE: f64 = 9_007_199_254_740_992.0;
     if value.fract() == 0.0 && value.abs() <= SAFE {
@@ -288,17 +288,17 @@ impl Filter {
         Self(object.into_iter().collect())
     }
 
-    /// The fields and what each must equal.
+    /// Returns the fields and what each must equal.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(path, value)| (path.as_str(), value))
     }
 
-    /// Whether everything matches.
+    /// Returns whether everything matches.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether the object has what the filter asks for. A missing field equals null.
+    /// Returns whether the object has what the filter asks for. A missing field equals null.
     pub fn matches(&self, object: &Object) -> bool {
         self.0.iter().all(|(path, wanted)| {
             let found = at_path(object, path).unwrap_or(&Value::Null);
@@ -310,7 +310,7 @@ impl Filter {
     }
 }
 
-/// Equality of JSON values, with 1 and 1.0 being the same number.
+/// Compares JSON values; 1 and 1.0 are the same number.
 pub fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
@@ -331,12 +331,12 @@ pub fn fresh_metadata(metadata: Object) -> Result<Object> {
     Ok(metadata)
 }
 
-/// The version in stored metadata.
+/// Returns the version in stored metadata.
 pub fn version_of(metadata: &Object) -> i64 {
     metadata.get(VERSION).and_then(Value::as_i64).unwrap_or(0)
 }
 
-/// One atomic `index.update`: deep merge, then the version counts one more. False where the expected version differs.
+/// Does an `index.update`: merges deeply, then counts the version one more. Returns false where the expected version differs.
 /// The patch must have passed [`reject_dotted`].
 pub fn update_metadata(metadata: &mut Object, mut patch: Object, expected_version: Option<i64>) -> bool {
     let version = version_of(metadata);
@@ -349,7 +349,7 @@ pub fn update_metadata(metadata: &mut Object, mut patch: Object, expected_versio
     true
 }
 
-/// One atomic `index.increment`: adds at the path, then the version counts one more.
+/// Does an `index.increment`: adds at the path, then counts the version one more.
 pub fn increment_metadata(metadata: &mut Object, path: &str, by: f64) -> Result<Number> {
     if path == VERSION {
         return Err(Error::invalid("field: \"version\" counts changes by itself"));

@@ -31,7 +31,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// The clock of the machine, shared.
+/// Returns the clock of the machine, shared.
 pub fn system_clock() -> SharedClock {
     Arc::new(SystemClock)
 }
@@ -44,7 +44,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows this time.
+    /// Creates a clock that shows this time.
     pub fn at(ms: u64) -> Arc<Self> {
         Arc::new(Self { wall: AtomicU64::new(ms), monotonic: AtomicU64::new(0) })
     }

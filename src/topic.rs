@@ -23,12 +23,23 @@ pub fn check_name(what: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether this text is a pattern rather than the name of one topic.
+/// Returns whether this text is a pattern rather than the name of one topic.
 pub fn is_pattern(text: &str) -> bool {
     text.bytes().any(|b| matches!(b, b'*' | b'?' | b'[' | b'\\'))
 }
 
 /// A compiled pattern. Cheap to match where the pattern is a name, a prefix and `*`, or a name between two stars.
+///
+/// ```
+/// use nvent_native::topic::Glob;
+///
+/// let orders = Glob::new("order:*:[a-c]?");
+/// assert!(orders.matches("order:2026:a1"));
+/// assert!(orders.matches("order:2026:07:b2"), "a star crosses colons");
+/// assert!(!orders.matches("order:2026:d4"));
+/// assert!(Glob::new(r"order\*").matches("order*"), "a backslash escapes");
+/// assert_eq!(orders.literal_prefix(), "order:");
+/// ```
 #[derive(Debug, Clone)]
 pub struct Glob {
     text: Box<str>,
@@ -66,17 +77,12 @@ impl Glob {
         Self { text: pattern.into(), shape, automaton: OnceLock::new() }
     }
 
-    /// The pattern as it was written.
+    /// Returns the pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether only one topic matches, the one that is spelt like the pattern.
-    pub fn is_literal(&self) -> bool {
-        self.shape == Shape::Literal
-    }
-
-    /// What every matching topic begins with.
+    /// Returns what every matching topic begins with.
     pub fn literal_prefix(&self) -> &str {
         match self.shape {
             Shape::Literal => &self.text,
@@ -116,7 +122,7 @@ const STEPS_PER_BYTE: usize = 16;
 /// What one look at a class counts for, at most.
 const MAX_CLASS_STEPS: usize = 64;
 
-/// The matcher of Redis (`stringmatchlen`) without recursion: only the last `*` ever needs to be tried again. Returns None
+/// Matches as Redis does (`stringmatchlen`) without recursion: only the last `*` ever needs to be tried again. Returns None
 /// if that takes more than `budget` steps.
 fn matches(pattern: &[u8], text: &[u8], mut budget: usize) -> Option<bool> {
     let (mut p, mut t) = (0, 0);

@@ -6,7 +6,7 @@ mod queue_suite;
 
 use std::sync::Arc;
 
-use conformance::{Capabilities, Fresh};
+use conformance::{Capabilities, TestBackend};
 use nvent_native::store::file::{FileStore, FileStoreOptions};
 use nvent_native::store::{MemoryStore, StoreBackend};
 use nvent_native::stream::{MemoryStream, Retain, StreamBackend};
@@ -16,21 +16,21 @@ use tokio::runtime::Handle;
 /// 2026-01-01T00:00:00Z.
 const NEW_YEAR: u64 = 1_767_225_600_000;
 
-async fn memory() -> Fresh<dyn StoreBackend> {
+async fn memory() -> TestBackend<dyn StoreBackend> {
     let clock = ManualClock::at(NEW_YEAR);
     let backend = Arc::new(MemoryStore::new(clock.clone()));
-    Fresh { backend, capabilities: Capabilities { clock: Some(clock) }, _place: Box::new(()) }
+    TestBackend { backend, capabilities: Capabilities { clock: Some(clock) }, _guard: Box::new(()) }
 }
 
-async fn file() -> Fresh<dyn StoreBackend> {
+async fn file() -> TestBackend<dyn StoreBackend> {
     let (clock, dir) = (ManualClock::at(NEW_YEAR), tempfile::tempdir().unwrap());
     let backend = Arc::new(FileStore::new(FileStoreOptions::new(dir.path()), clock.clone(), Handle::current()));
-    Fresh { backend, capabilities: Capabilities { clock: Some(clock) }, _place: Box::new(dir) }
+    TestBackend { backend, capabilities: Capabilities { clock: Some(clock) }, _guard: Box::new(dir) }
 }
 
-async fn memory_stream() -> Fresh<dyn StreamBackend> {
+async fn memory_stream() -> TestBackend<dyn StreamBackend> {
     let backend = Arc::new(MemoryStream::new(Some(Retain::default()), ManualClock::at(NEW_YEAR)));
-    Fresh { backend, capabilities: Capabilities::default(), _place: Box::new(()) }
+    TestBackend { backend, capabilities: Capabilities::default(), _guard: Box::new(()) }
 }
 
 store_conformance!(memory_store, crate::memory);

@@ -118,7 +118,7 @@ async fn an_adapter_opens_while_the_last_one_still_closes() {
         let queue = open(dir.path(), clock.clone());
         assert_eq!(queue.counts("q").await.unwrap().get(JobState::Waiting), round);
         queue.enqueue("q", job(&round.to_string(), json!({}))).await.unwrap();
-        // Nobody waits for it.
+        // Nothing waits for it.
         drop(queue.close(CLOSE_TIMEOUT));
     }
 }

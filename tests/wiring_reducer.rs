@@ -94,7 +94,7 @@ fn steps_are_triggered_when_everything_they_wait_for_is_there() {
                 "ship",
             ),
             ("a step is waited for by name", &["start", "done check", "done pay", "done pack", "done ship"], "thank"),
-            ("an emit of nobody's concern", &["start", "emit noise"], ""),
+            ("an emit without subscriptions", &["start", "emit noise"], ""),
         ],
     );
 }
@@ -138,7 +138,7 @@ fn a_run_waits_for_what_may_come_from_outside() {
     table(
         &approval,
         &[
-            ("nobody in the flow emits it", &["start", "done ask"], ""),
+            ("no step of the flow emits it", &["start", "done ask"], ""),
             ("it came", &["start", "done ask", "emit approved"], "act"),
             ("it came early", &["emit approved", "start"], "act"),
             ("the other one may still come", &["start", "emit asked", "done ask", "emit approved", "done act"], ""),

@@ -77,12 +77,12 @@ describe('a run in a browser', () => {
     expect(type).toBe('flow.completed')
   }, SLOW)
 
-  test('is not shown to whom the app does not allow it', async () => {
+  test('is shown only where the app allows it', async () => {
     const response = await fetch(new URL('/_nvent/runs/secret-1/events', server.url))
     expect(response.status).toBe(403)
   })
 
-  test('metrics are there for whom the app allows to read them', async () => {
+  test('metrics are readable where the app allows it', async () => {
     const url = new URL('/_nvent/metrics', server.url)
     expect((await fetch(url)).status).toBe(403)
     const response = await fetch(url, { headers: { authorization: 'Bearer of-the-test' } })
@@ -124,7 +124,7 @@ describe('a run in a browser', () => {
   }, SLOW)
 })
 
-test('without a file that decides, a built server lets nobody follow a run, read metrics or see the inspector', async () => {
+test('without a file that decides, a built server refuses to follow a run, read metrics or show the inspector', async () => {
   const app = await App.create('realtime', { config: '{ modules: [\'nvent-native\'], nventNative: { realtime: {}, metrics: true, inspector: true }, nvent: { store: { adapter: \'memory\' }, queue: { adapter: \'memory\' } } }' })
   const built = await app.build()
   const server = await built.start()

@@ -231,11 +231,11 @@ export declare class NativeStore {
   deleteConsumer(name: string): Reply
   /** Returns the version of SQLite in the addon. */
   static sqliteVersion(): string
-  /** A store in memory. Without a bus appends are announced nowhere. */
+  /** Creates a store in memory. Without a bus appends are announced nowhere. */
   static memory(bridge: Bridge, bus?: NativeBus | undefined | null): NativeStore
-  /** A store in the files of a directory. */
+  /** Creates a store in the files of a directory. */
   static file(bridge: Bridge, bus: NativeBus | undefined | null, options: string): NativeStore
-  /** A store on Redis. */
+  /** Creates a store on Redis. */
   static redis(bridge: Bridge, bus: NativeBus | undefined | null, options: string): NativeStore
   /** Copies a file store while it is in use. */
   backup(path: string): Reply
@@ -259,9 +259,9 @@ export declare class NativeStore {
   open(): Reply
   /** Closes it. */
   close(): Reply
-  /** Whether it is usable. */
+  /** Replies with whether it is usable. */
   health(): Reply
-  /** Its counters. */
+  /** Returns its counters. */
   stats(): string
   /**
    * Appends an event. `expected` is absent, `""` for an empty subject, or the id that the subject must end with.
@@ -314,9 +314,9 @@ export declare class NativeStore {
 
 /** A stream of any backend. */
 export declare class NativeStream {
-  /** A stream in memory. Without limits nothing is retained. */
+  /** Creates a stream in memory. Without limits nothing is retained. */
   static memory(bridge: Bridge, retain: boolean, maxEvents?: number | undefined | null, maxAgeMs?: number | undefined | null): NativeStream
-  /** A stream on Redis. */
+  /** Creates a stream on Redis. */
   static redis(bridge: Bridge, options: string): NativeStream
   /** Opens it. */
   open(): Reply
@@ -330,13 +330,13 @@ export declare class NativeStream {
   topics(): string
   /** Subscribers of exactly this topic or pattern. */
   subscriptionCount(topic: string): number
-  /** What a group parked on a topic, as a JSON array. */
+  /** Replies with what a group parked on a topic, as a JSON array. */
   parked(topic: string, group: string): Reply
   /** Publishes it again; replies with how many. */
   replayParked(topic: string, group: string): Reply
-  /** Whether it is usable. */
+  /** Replies with whether it is usable. */
   health(): Reply
-  /** Its counters. */
+  /** Returns its counters. */
   stats(): string
   /** Closes it. */
   close(): Reply

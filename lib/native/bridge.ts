@@ -11,7 +11,7 @@ const takers = new Map<Kind, () => void>()
 function wake(): void {
   bridge.clearNotified()
   takers.get('calls')?.()
-  // Before deliveries: whoever awaits a subscription registers its handler first.
+  // Before deliveries: what awaits a subscription registers its handler first.
   takers.get('completed')?.()
   takers.get('deliveries')?.()
   takers.get('warnings')?.()

@@ -9,7 +9,7 @@ import type { Wiring } from './wiring'
 export interface FlowDefinition {
   /** The flow's name. */
   id: string
-  /** The step that starts a run. Whoever starts the run enqueues it. */
+  /** The step that starts a run. The caller that starts the run enqueues it. */
   entry?: {
     /** Its name. */
     step: string

@@ -100,6 +100,24 @@ impl<T> State<T> {
 }
 
 /// The queue of one subscriber, or of a group whose members share it.
+///
+/// ```
+/// use nvent_native::fanout::{Delivery, GapReason, Mailbox, Overflow};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let mailbox = Mailbox::new(2, Overflow::DropOldest);
+/// for n in 1..=3 {
+///     mailbox.push(n);
+/// }
+/// // The subscriber learns that something is missing before it gets what follows.
+/// match mailbox.recv().await {
+///     Some(Delivery::Gap(gap)) => assert_eq!((gap.reason, gap.missed), (GapReason::Overflow, Some(1))),
+///     other => panic!("{other:?}"),
+/// }
+/// assert!(matches!(mailbox.recv().await, Some(Delivery::Item(2))));
+/// # }
+/// ```
 pub struct Mailbox<T> {
     state: Mutex<State<T>>,
     capacity: usize,

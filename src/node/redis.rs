@@ -66,7 +66,7 @@ struct Sentinel {
     port: Option<f64>,
 }
 
-/// A whole number in a range.
+/// Reads a whole number in a range.
 fn whole(what: &str, value: f64, max: f64) -> Result<u64> {
     if value.fract() == 0.0 && (0.0..=max).contains(&value) {
         Ok(value as u64)
@@ -147,7 +147,7 @@ fn read<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|_| Error::invalid("options: not usable for Redis"))
 }
 
-/// The options of a store on Redis.
+/// Reads the options of a store on Redis.
 pub(super) fn store_options(text: &str) -> Result<RedisStoreOptions> {
     let given: StoreSettings = read(text)?;
     let defaults = RedisStoreOptions::default();
@@ -164,7 +164,7 @@ pub(super) fn store_options(text: &str) -> Result<RedisStoreOptions> {
     })
 }
 
-/// The options of a stream on Redis.
+/// Reads the options of a stream on Redis.
 pub(super) fn stream_options(text: &str) -> Result<RedisStreamOptions> {
     let given: StreamSettings = read(text)?;
     let defaults = RedisStreamOptions::default();

@@ -109,7 +109,7 @@ impl ReadOptions {
     }
 }
 
-/// For operations that return nothing.
+/// Converts the result of operations that return nothing.
 pub(super) fn nothing((): ()) -> Option<String> {
     None
 }
@@ -160,13 +160,13 @@ impl NativeStore {
         crate::store::file::sqlite_version()
     }
 
-    /// A store in memory. Without a bus appends are announced nowhere.
+    /// Creates a store in memory. Without a bus appends are announced nowhere.
     #[napi(factory)]
     pub fn memory(bridge: &Bridge, bus: Option<&NativeBus>) -> Self {
         Self::with(bridge, bus, Arc::new(MemoryStore::new(system_clock())))
     }
 
-    /// A store in the files of a directory.
+    /// Creates a store in the files of a directory.
     #[napi(factory)]
     pub fn file(bridge: &Bridge, bus: Option<&NativeBus>, options: String) -> napi::Result<Self> {
         guard(|| {
@@ -177,7 +177,7 @@ impl NativeStore {
         })
     }
 
-    /// A store on Redis.
+    /// Creates a store on Redis.
     #[napi(factory)]
     pub fn redis(bridge: &Bridge, bus: Option<&NativeBus>, options: String) -> napi::Result<Self> {
         guard(|| Ok(Self::with(bridge, bus, Arc::new(RedisStore::new(store_options(&options)?, runtime())))))
@@ -295,12 +295,12 @@ impl NativeStore {
         Self { store, bridge: bridge.shared.clone(), announce }
     }
 
-    /// What receives appends.
+    /// Returns what receives appends.
     pub(super) fn announce(&self) -> Option<Announce> {
         self.announce.as_ref().map(|(_, announce)| announce.clone())
     }
 
-    /// Whether appends are announced on this bus.
+    /// Returns whether appends are announced on this bus.
     pub(super) fn announces_on(&self, bus: &Arc<Bus>) -> bool {
         self.announce.as_ref().is_some_and(|(own, _)| Arc::ptr_eq(own, bus))
     }
@@ -323,13 +323,13 @@ impl NativeStore {
         reply(&self.bridge, || Ok(self.store.close()), nothing)
     }
 
-    /// Whether it is usable.
+    /// Replies with whether it is usable.
     #[napi]
     pub fn health(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.store.health()), health_json)
     }
 
-    /// Its counters.
+    /// Returns its counters.
     #[napi]
     pub fn stats(&self) -> napi::Result<String> {
         guard(|| Ok(stats_json(self.store.stats())))

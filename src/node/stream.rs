@@ -12,7 +12,7 @@ use crate::node::bridge::{Bridge, Reply, Shared, Source, guard, reply, reply_and
 use crate::node::redis::stream_options;
 use crate::node::runtime;
 use crate::node::store::{health_json, nothing, stats_json};
-use crate::stream::{MemoryStream, Message, RedisStream, Retain, StreamBackend, SubscribeSpec, TypeFilter};
+use crate::stream::{MemoryStream, Message, Parking, RedisStream, Retain, StreamBackend, SubscribeSpec, TypeFilter};
 use crate::time::system_clock;
 use crate::topic::check_name;
 
@@ -20,8 +20,6 @@ use crate::topic::check_name;
 #[napi]
 pub struct NativeStream {
     pub(super) stream: Arc<dyn StreamBackend>,
-    /// The same, where it is on Redis.
-    redis: Option<Arc<RedisStream>>,
     bridge: Arc<Shared>,
 }
 
@@ -75,30 +73,30 @@ impl Options {
 }
 
 impl NativeStream {
-    fn on_redis(&self, topic: &str, group: &str) -> Result<&RedisStream> {
+    fn parking(&self, topic: &str, group: &str) -> Result<&dyn Parking> {
         check_name("topic", topic)?;
         check_name("group", group)?;
-        self.redis.as_deref().ok_or_else(|| Error::invalid("parking: only a stream on Redis parks what failed"))
+        self.stream.parking().ok_or_else(|| Error::invalid(format!("a {} stream parks nothing", self.stream.name())))
     }
 }
 
 #[napi]
 impl NativeStream {
-    /// A stream in memory. Without limits nothing is retained.
+    /// Creates a stream in memory. Without limits nothing is retained.
     #[napi(factory)]
     pub fn memory(bridge: &Bridge, retain: bool, max_events: Option<f64>, max_age_ms: Option<f64>) -> Self {
         let retain = retain
             .then(|| Retain { max_events: max_events.map(|n| n as usize), max_age_ms: max_age_ms.map(|ms| ms as u64) });
         let stream = Arc::new(MemoryStream::new(retain, system_clock()));
-        Self { stream, redis: None, bridge: bridge.shared.clone() }
+        Self { stream, bridge: bridge.shared.clone() }
     }
 
-    /// A stream on Redis.
+    /// Creates a stream on Redis.
     #[napi(factory)]
     pub fn redis(bridge: &Bridge, options: String) -> napi::Result<Self> {
         guard(|| {
-            let stream = Arc::new(RedisStream::new(stream_options(&options)?, runtime()));
-            Ok(Self { redis: Some(stream.clone()), stream, bridge: bridge.shared.clone() })
+            let stream = RedisStream::new(stream_options(&options)?, runtime());
+            Ok(Self { stream: Arc::new(stream), bridge: bridge.shared.clone() })
         })
     }
 
@@ -161,27 +159,27 @@ impl NativeStream {
         guard(|| Ok(u32::try_from(self.stream.subscription_count(&topic)).unwrap_or(u32::MAX)))
     }
 
-    /// What a group parked on a topic, as a JSON array.
+    /// Replies with what a group parked on a topic, as a JSON array.
     #[napi]
     pub fn parked(&self, topic: String, group: String) -> napi::Result<Reply> {
-        let parked = || Ok(self.on_redis(&topic, &group)?.parked(&topic, &group));
+        let parked = || Ok(self.parking(&topic, &group)?.parked(&topic, &group));
         reply(&self.bridge, parked, |parked| Some(to_json(&parked).to_string()))
     }
 
     /// Publishes it again; replies with how many.
     #[napi]
     pub fn replay_parked(&self, topic: String, group: String) -> napi::Result<Reply> {
-        let replay = || Ok(self.on_redis(&topic, &group)?.replay_parked(&topic, &group));
+        let replay = || Ok(self.parking(&topic, &group)?.replay_parked(&topic, &group));
         reply(&self.bridge, replay, |count| Some(count.to_string()))
     }
 
-    /// Whether it is usable.
+    /// Replies with whether it is usable.
     #[napi]
     pub fn health(&self) -> napi::Result<Reply> {
         reply(&self.bridge, || Ok(self.stream.health()), health_json)
     }
 
-    /// Its counters.
+    /// Returns its counters.
     #[napi]
     pub fn stats(&self) -> napi::Result<String> {
         guard(|| Ok(stats_json(self.stream.stats())))

@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(next("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z"), "2026-03-29T01:00:00Z");
     }
 
-    /// The times of a pattern from one moment until another.
+    /// Returns the times of a pattern from one moment until another.
     fn times(pattern: &str, tz: &str, from: &str, until: &str) -> Vec<String> {
         let mut times = vec![next(pattern, tz, from)];
         while times.last().is_some_and(|last| last.as_str() < until) {

@@ -89,6 +89,30 @@ impl PhaseCell {
 /// Every method starts its work before it returns, so calls take effect in the order in which they are made; the first
 /// opens the backend. While [`Queue::close`] waits for handlers, jobs are still enqueued and read; no worker is
 /// registered. When it has resolved every method fails with [`crate::error::Code::Closed`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use nvent_native::fanout::Delivery;
+/// use nvent_native::queue::{MemoryQueueOptions, NewJob, Queue, WorkerOptions, worker_mailbox};
+/// use nvent_native::time::system_clock;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> nvent_native::Result<()> {
+/// let queue = Queue::memory(MemoryQueueOptions::default(), system_clock(), tokio::runtime::Handle::current());
+/// let mailbox = worker_mailbox();
+/// queue.register_worker("mails", "welcome", WorkerOptions::default(), mailbox.clone()).await?;
+/// let job = NewJob::parse("job", r#"{"name":"welcome","data":{"to":"ada"},"opts":{"attempts":3}}"#)?;
+/// let id = queue.enqueue("mails", job).await?;
+///
+/// let Some(Delivery::Item(delivery)) = mailbox.recv().await else { unreachable!("the queue is open") };
+/// assert!(queue.start_attempt(&delivery), "nothing has revoked the job");
+/// assert!(queue.complete(delivery.token, r#"{"sent":true}"#.into()).await?);
+/// assert!(queue.job("mails", &id).await?.is_some_and(|job| job.contains(r#""state":"completed""#)));
+/// queue.close(Duration::from_secs(5)).await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Queue {
     name: &'static str,
     driver: Arc<dyn Driver>,
@@ -141,7 +165,7 @@ impl Queue {
         }
     }
 
-    /// `memory` or `file`.
+    /// Returns `memory` or `file`.
     pub fn name(&self) -> &'static str {
         self.name
     }

@@ -1,4 +1,4 @@
-//! TLS: whom to trust, and who this client is.
+//! TLS: which certificates are trusted, and which one this client has.
 
 use std::fmt;
 use std::io;

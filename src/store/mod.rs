@@ -210,7 +210,7 @@ pub trait Maintenance {
     /// Copies the store as it is at this moment into a new file, while it is in use. An existing file is not replaced. To
     /// restore, put the copy into an empty data directory under the name `nvent.db`.
     fn backup(&self, path: &Path) -> Op<()>;
-    /// Reads every page and every row, and reports damage. It blocks nobody, and takes as long as reading the files does.
+    /// Reads every page and every row, and reports damage. It blocks no other call, and takes as long as reading the files does.
     fn verify(&self) -> Op<Verification>;
     /// Returns a page of a part, after a row, as lines of JSON.
     fn export(&self, part: ExportPart, after: u64, limit: usize) -> Op<ExportPage>;
@@ -225,8 +225,34 @@ pub trait Maintenance {
 /// method fails with [`crate::error::Code::Closed`], but for `close` and `unsubscribe`, which have nothing left to do,
 /// and `health`, which says so. JSON texts were
 /// checked by [`crate::json::check_depth`].
+///
+/// ```
+/// use nvent_native::event::NewEvent;
+/// use nvent_native::json::{Filter, Object};
+/// use nvent_native::name::{EntryId, Key, Subject};
+/// use nvent_native::store::{EventQuery, Expected, MemoryStore, StoreBackend};
+/// use nvent_native::time::system_clock;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> nvent_native::Result<()> {
+/// let store = MemoryStore::new(system_clock());
+/// let subject = Subject::new("nq:flow:abc")?;
+/// let start = NewEvent::parse(r#"{"type":"flow.start","runId":"abc"}"#)?;
+///
+/// // On the condition that the run has not been started before.
+/// let first = store.append(subject, start.clone(), Some(Expected::Empty), None).await?;
+/// let second = store.append(subject, start, Some(Expected::Empty), None).await;
+/// assert_eq!(second.unwrap_err().code().as_str(), "NVENT_CONFLICT");
+/// assert_eq!(*store.read(subject, EventQuery::default()).await?, [first.json().clone()]);
+///
+/// let (index, id) = (Key::new("nq:flows:order")?, EntryId::new("abc")?);
+/// store.index_add(index, id, 1.0, Object::new()).await?;
+/// assert_eq!(store.index_count(index, Filter::default()).await?, 1);
+/// # Ok(())
+/// # }
+/// ```
 pub trait StoreBackend: Send + Sync + 'static {
-    /// `memory`, `file` or `redis`.
+    /// Returns `memory`, `file` or `redis`.
     fn name(&self) -> &'static str;
     /// Opens it. Idempotent.
     fn open(&self) -> Op<()>;

@@ -9,9 +9,12 @@ mod regexp;
 pub use filter::TypeFilter;
 pub use memory::{MemoryStream, Retain};
 pub use message::Message;
-pub use redis::{GroupOptions, MAX_PARKED, Parked, RedisStream, RedisStreamOptions, RetainTopics};
+pub use redis::{GroupOptions, MAX_PARKED, RedisStream, RedisStreamOptions, RetainTopics};
 
 use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 use crate::fanout::{Mailbox, OnReady, Overflow};
@@ -41,7 +44,7 @@ impl SubscribeSpec {
     pub(crate) fn check(&self) -> Result<()> {
         if self.group.is_some() && self.ignore_own {
             return Err(Error::invalid(
-                "options.ignoreOwn: not usable with options.group, where each event goes to one member, whoever published it",
+                "options.ignoreOwn: not usable with options.group, where each event goes to one member, its publisher included",
             ));
         }
         Ok(())
@@ -100,9 +103,49 @@ pub struct Subscription {
     pub shared: bool,
 }
 
+/// A message whose handlers in a group failed too often.
+#[derive(Debug, Clone, Serialize)]
+pub struct Parked {
+    /// Its id in its topic.
+    pub id: String,
+    /// How often it was delivered.
+    pub deliveries: u64,
+    /// The message, as it was published.
+    pub event: Box<RawValue>,
+}
+
+/// What a stream whose groups acknowledge can do with messages that failed too often.
+pub trait Parking {
+    /// Returns the messages of a topic whose handlers in a group failed too often, oldest first, at most [`MAX_PARKED`].
+    fn parked(&self, topic: &str, group: &str) -> Op<Vec<Parked>>;
+    /// Publishes what is [parked](Self::parked) again, to every subscriber, and removes it. Returns the number of messages,
+    /// at most 1,000 at a time.
+    fn replay_parked(&self, topic: &str, group: &str) -> Op<u64>;
+}
+
 /// A broker. Every method starts its work before it returns. Topics have passed [`crate::topic::check_name`].
+///
+/// ```
+/// use nvent_native::fanout::Delivery;
+/// use nvent_native::stream::{MemoryStream, Message, StreamBackend, SubscribeSpec};
+/// use nvent_native::time::system_clock;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> nvent_native::Result<()> {
+/// let stream = MemoryStream::new(None, system_clock());
+/// let subscription = stream.subscribe("order:*", SubscribeSpec::default(), None).await?;
+/// stream.publish(Message::parse("order:7", r#"{"type":"paid","data":{"total":40}}"#)?).await?;
+/// match subscription.mailbox.recv().await {
+///     Some(Delivery::Item(incoming)) => assert_eq!(&**incoming.message.topic(), "order:7"),
+///     other => panic!("{other:?}"),
+/// }
+/// stream.close().await?;
+/// assert!(subscription.mailbox.recv().await.is_none(), "its mailboxes are closed");
+/// # Ok(())
+/// # }
+/// ```
 pub trait StreamBackend: Send + Sync + 'static {
-    /// `memory` or `redis`.
+    /// Returns `memory` or `redis`.
     fn name(&self) -> &'static str;
     /// Connects. Idempotent; every other method does it on first use.
     fn open(&self) -> Op<()>;
@@ -121,6 +164,10 @@ pub trait StreamBackend: Send + Sync + 'static {
     /// full.
     fn is_immediate(&self) -> bool {
         false
+    }
+    /// Returns its parked messages, if its groups acknowledge.
+    fn parking(&self) -> Option<&dyn Parking> {
+        None
     }
     /// Records that an instance uses this adapter: what others publish for it ([`Message::on_behalf_of`]) is its own.
     fn add_instance(&self, instance: &str) {

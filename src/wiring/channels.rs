@@ -69,9 +69,6 @@ pub const FLOW_EVENT_TYPES: [&str; 6] =
 /// Types published on `flow:trigger:{flowName}`: terminal events and emits.
 const TRIGGER_TYPES: [&str; 4] = ["flow.completed", "flow.failed", "flow.cancel", "emit"];
 
-/// The names of the built-in channels.
-pub const BUILT_IN: [&str; 3] = ["store-sync", "flow", "client"];
-
 /// The data of a row's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PayloadKind {
@@ -146,11 +143,13 @@ impl Router {
         }
         for (i, row) in options.channels.iter().enumerate() {
             let at = format!("channels[{i}]");
-            if row.name.is_empty() || BUILT_IN.contains(&row.name.as_str()) {
+            if row.name.is_empty() || built_in.iter().any(|(_, name, ..)| *name == row.name) {
+                let mut names = built_in.map(|(_, name, ..)| name).to_vec();
+                names.dedup();
                 return Err(Error::invalid(format!(
                     "{at}.name: {:?} is not usable: expected a non-empty name other than the built-in {}",
                     row.name,
-                    BUILT_IN.join(", ")
+                    names.join(", ")
                 )));
             }
             if options.channels[..i].iter().any(|other| other.name == row.name) {

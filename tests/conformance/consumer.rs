@@ -17,9 +17,9 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use super::{Fresh, event, name, soon, until, value};
+use super::{TestBackend, event, name, until, value, within_deadline};
 
-type Store = Fresh<dyn StoreBackend>;
+type Store = TestBackend<dyn StoreBackend>;
 
 /// The contract over a backend.
 #[macro_export]
@@ -123,7 +123,7 @@ async fn start(store: &Store, consumer: &str, options: ConsumerOptions, recorder
     let handler = Arc::new(Recording(recorder.clone()));
     let starting =
         Consumer::start(store.backend.clone(), name(consumer), options, handler, system_clock(), &Handle::current());
-    soon(starting.into_future()).await.unwrap()
+    within_deadline(starting.into_future()).await.unwrap()
 }
 
 fn beginning() -> ConsumerOptions {
@@ -143,7 +143,7 @@ async fn seen(recorder: &Recorder, count: usize) {
 }
 
 async fn stop(consumer: Consumer) {
-    soon(consumer.stop().into_future()).await.unwrap();
+    within_deadline(consumer.stop().into_future()).await.unwrap();
 }
 
 pub(crate) async fn events_are_delivered_in_order_from_where_the_consumer_begins(store: Store) {
@@ -263,7 +263,7 @@ pub(crate) async fn parked_events_are_replayed_all_or_some(store: Store) {
     }
     let consumer = start(&store, "c", ConsumerOptions { attempts: 1, ..beginning() }, &recorder).await;
     until(async || consumer.stats().parked == 4).await;
-    let replay = |positions| soon(consumer.replay(positions).into_future());
+    let replay = |positions| within_deadline(consumer.replay(positions).into_future());
     let second = store.feed_read(nvent_native::store::FeedQuery { limit: 2, ..Default::default() }).await.unwrap();
     assert_eq!(replay(Some(vec![second.end.unwrap()])).await.unwrap(), 1);
     assert_eq!(recorder.numbers(), [0, 1, 2, 3, 1]);
@@ -316,7 +316,7 @@ pub(crate) async fn a_second_consumer_of_a_name_stands_by_and_takes_over(store: 
     append(&store, "a", 0).await;
     seen(&first, 1).await;
     assert_eq!((at_work.stats().active, stands_by.stats().active), (true, false));
-    assert_eq!(soon(stands_by.replay(None).into_future()).await.unwrap_err().code(), Code::Locked);
+    assert_eq!(within_deadline(stands_by.replay(None).into_future()).await.unwrap_err().code(), Code::Locked);
     stop(at_work).await;
     append(&store, "a", 1).await;
     seen(&second, 1).await;
@@ -339,7 +339,7 @@ pub(crate) async fn stopping_waits_for_the_handler_and_delivers_nothing_afterwar
         assert!(!stopping.is_finished());
     }
     gate.add_permits(100);
-    soon(stopping).await.unwrap().unwrap();
+    within_deadline(stopping).await.unwrap().unwrap();
     assert_eq!(recorder.numbers(), [0]);
     let again = start(&store, "c", beginning(), &recorder).await;
     seen(&recorder, 5).await;
@@ -396,7 +396,7 @@ pub(crate) async fn a_handler_that_panics_or_returns_an_error_has_failed(store: 
     let options = ConsumerOptions { attempts: 1, ..beginning() };
     let (backend, clock) = (store.backend.clone(), system_clock());
     let starting = Consumer::start(backend, name("c"), options, Arc::new(Bad), clock, &Handle::current());
-    let consumer = soon(starting.into_future()).await.unwrap();
+    let consumer = within_deadline(starting.into_future()).await.unwrap();
     until(async || consumer.stats().parked == 3).await;
     stop(consumer).await;
     let reasons = store.consumer_parked(name("c"), None, 10).await.unwrap().into_iter().map(|event| event.reason);
@@ -411,9 +411,9 @@ pub(crate) async fn a_closed_store_ends_its_consumers(store: Store) {
     append(&store, "a", 0).await;
     seen(&recorder, 1).await;
     store.close().await.unwrap();
-    soon(at_work.ended()).await;
-    soon(stands_by.ended()).await;
-    soon(at_work.stop().into_future()).await.unwrap();
+    within_deadline(at_work.ended()).await;
+    within_deadline(stands_by.ended()).await;
+    within_deadline(at_work.stop().into_future()).await.unwrap();
 }
 
 pub(crate) async fn consumers_are_listed_with_their_lag_and_can_be_deleted(store: Store) {

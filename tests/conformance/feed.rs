@@ -11,9 +11,9 @@ use nvent_native::store::{
 use nvent_native::topic::Glob;
 use serde_json::json;
 
-use super::{Fresh, event, name, soon, value};
+use super::{TestBackend, event, name, value, within_deadline};
 
-type Store = Fresh<dyn StoreBackend>;
+type Store = TestBackend<dyn StoreBackend>;
 
 /// The contract over a backend.
 #[macro_export]
@@ -135,7 +135,7 @@ pub(crate) async fn a_follower_is_woken_by_an_append_and_finds_it(store: Store) 
     watch.mark_unchanged();
     for n in 1..20 {
         append(&store, "s", "t", n).await;
-        soon(async {
+        within_deadline(async {
             loop {
                 let page = read(&store, FeedQuery { after: after.clone(), ..query(10) }).await;
                 if !page.records.is_empty() {
@@ -148,7 +148,7 @@ pub(crate) async fn a_follower_is_woken_by_an_append_and_finds_it(store: Store) 
         })
         .await;
     }
-    soon(watch.changed()).await.unwrap();
+    within_deadline(watch.changed()).await.unwrap();
 }
 
 pub(crate) async fn a_position_of_another_kind_is_refused(store: Store) {
@@ -163,7 +163,7 @@ pub(crate) async fn a_position_of_another_kind_is_refused(store: Store) {
 }
 
 async fn lease(store: &Store) -> Lease {
-    soon(store.consumer_acquire(name("c")).into_future()).await.unwrap()
+    within_deadline(store.consumer_acquire(name("c")).into_future()).await.unwrap()
 }
 
 async fn positions(store: &Store) -> Vec<Position> {
@@ -225,7 +225,7 @@ pub(crate) async fn parked_events_are_kept_replaced_and_removed(store: Store) {
 pub(crate) async fn a_name_is_held_by_one_at_a_time(store: Store) {
     let first = lease(&store).await;
     assert!(!first.is_lost());
-    soon(store.consumer_acquire(name("other")).into_future()).await.unwrap();
+    within_deadline(store.consumer_acquire(name("other")).into_future()).await.unwrap();
     let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
     for n in 0..3 {
         let (waiting, sender) = (store.consumer_acquire(name("c")), sender.clone());
@@ -243,12 +243,12 @@ pub(crate) async fn a_name_is_held_by_one_at_a_time(store: Store) {
     drop(first);
     let mut seen = Vec::new();
     for _ in 0..3 {
-        seen.push(soon(order.recv()).await.unwrap());
+        seen.push(within_deadline(order.recv()).await.unwrap());
     }
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2]);
     let abandoned = store.consumer_acquire(name("c"));
-    let held = soon(abandoned.into_future()).await.unwrap();
+    let held = within_deadline(abandoned.into_future()).await.unwrap();
     drop(store.consumer_acquire(name("c")));
     drop(held);
     drop(lease(&store).await);

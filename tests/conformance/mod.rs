@@ -23,11 +23,11 @@ pub(crate) mod stream;
 pub(crate) use name::name;
 
 /// An empty backend, and what is known about it.
-pub(crate) struct Fresh<B: ?Sized> {
+pub(crate) struct TestBackend<B: ?Sized> {
     pub(crate) backend: Arc<B>,
     pub(crate) capabilities: Capabilities,
     /// What must live as long as the backend: a directory, a server.
-    pub(crate) _place: Box<dyn Any + Send + Sync>,
+    pub(crate) _guard: Box<dyn Any + Send + Sync>,
 }
 
 /// What a backend may not be able to do.
@@ -37,7 +37,7 @@ pub(crate) struct Capabilities {
     pub(crate) clock: Option<Arc<ManualClock>>,
 }
 
-impl<B: ?Sized> std::ops::Deref for Fresh<B> {
+impl<B: ?Sized> std::ops::Deref for TestBackend<B> {
     type Target = B;
 
     fn deref(&self) -> &B {
@@ -45,7 +45,7 @@ impl<B: ?Sized> std::ops::Deref for Fresh<B> {
     }
 }
 
-impl<B: ?Sized> Fresh<B> {
+impl<B: ?Sized> TestBackend<B> {
     /// Lets time pass, if it does not pass by itself.
     fn pass(&self, ms: u64) {
         if let Some(clock) = &self.capabilities.clock {
@@ -70,14 +70,14 @@ fn id(text: &str) -> EventId {
     text.parse().unwrap()
 }
 
-/// Waits for what must come; what does not come fails the test instead of hanging it.
-async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it comes in the end")
+/// Waits for what must happen; what does not happen fails the test instead of hanging it.
+async fn within_deadline<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it happens within 60 s")
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 async fn until(mut is_so: impl AsyncFnMut() -> bool) {
-    soon(async {
+    within_deadline(async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -87,7 +87,7 @@ async fn until(mut is_so: impl AsyncFnMut() -> bool) {
 
 /// The next item of a mailbox, where no gap is expected.
 async fn item<T: std::fmt::Debug>(mailbox: &Mailbox<T>) -> T {
-    match soon(mailbox.recv()).await {
+    match within_deadline(mailbox.recv()).await {
         Some(Delivery::Item(item)) => item,
         other => panic!("expected an item, got {other:?}"),
     }

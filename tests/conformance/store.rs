@@ -11,9 +11,9 @@ use nvent_native::store::{Announce, DocQuery, EventQuery, Expected, IndexQuery, 
 use serde_json::{Value, json};
 
 use super::name;
-use super::{Fresh, event, id, item, object, soon, until, value};
+use super::{TestBackend, event, id, item, object, until, value, within_deadline};
 
-type Store = Fresh<dyn StoreBackend>;
+type Store = TestBackend<dyn StoreBackend>;
 
 /// The contract over a backend.
 #[macro_export]
@@ -261,9 +261,9 @@ pub(crate) async fn an_ended_subscription_is_closed_and_the_others_go_on(store: 
     store.unsubscribe(ended).await.unwrap();
     append(&store, "s", 1).await;
     assert_eq!(value(item(&other).await.event.json())["n"], 1);
-    assert!(soon(silent.recv()).await.is_none());
+    assert!(within_deadline(silent.recv()).await.is_none());
     store.close().await.unwrap();
-    assert!(soon(other.recv()).await.is_none());
+    assert!(within_deadline(other.recv()).await.is_none());
 }
 
 pub(crate) async fn appends_are_announced_in_order_and_before_they_are_acknowledged(store: Store) {

@@ -8,9 +8,9 @@ use nvent_native::op::Op;
 use nvent_native::stream::{Incoming, Message, StreamBackend, SubscribeSpec, Subscription, TypeFilter};
 use serde_json::json;
 
-use super::{Fresh, item, soon, until, value};
+use super::{TestBackend, item, until, value, within_deadline};
 
-type Stream = Fresh<dyn StreamBackend>;
+type Stream = TestBackend<dyn StreamBackend>;
 
 /// The contract over a backend.
 #[macro_export]
@@ -91,7 +91,7 @@ async fn numbers(subscription: &Subscription, count: usize) -> Vec<usize> {
 }
 
 async fn gap(subscription: &Subscription) -> Gap {
-    match soon(subscription.mailbox.recv()).await {
+    match within_deadline(subscription.mailbox.recv()).await {
         Some(Delivery::Gap(gap)) => gap,
         other => panic!("expected a gap, got {other:?}"),
     }
@@ -221,11 +221,11 @@ pub(crate) async fn a_filter_is_matched_against_the_type(stream: Stream) {
 
 pub(crate) async fn the_own_is_left_out_where_told(stream: Stream) {
     for topic in ["t", "kept:t"] {
-        let deaf = subscribe(&stream, topic, SubscribeSpec { ignore_own: true, ..Default::default() }).await;
+        let ignoring = subscribe(&stream, topic, SubscribeSpec { ignore_own: true, ..Default::default() }).await;
         let all = plain(&stream, topic).await;
         publish(&stream, topic, 0..5).await;
         assert!(numbers(&all, 5).await.into_iter().eq(0..5));
-        assert!(deaf.mailbox.is_empty());
+        assert!(ignoring.mailbox.is_empty());
     }
 }
 
@@ -317,7 +317,7 @@ pub(crate) async fn an_ended_subscription_is_closed_and_the_others_go_on(stream:
     stream.unsubscribe(ended.id).await.unwrap();
     stream.unsubscribe(ended.id).await.unwrap();
     publish(&stream, "t", [1]).await;
-    assert!(soon(ended.mailbox.recv()).await.is_none(), "what waited is gone");
+    assert!(within_deadline(ended.mailbox.recv()).await.is_none(), "what waited is gone");
     for subscription in [&twin, &pattern] {
         assert_eq!(numbers(subscription, 2).await, [0, 1]);
     }
@@ -344,7 +344,9 @@ pub(crate) async fn after_closing_every_call_says_so(stream: Stream) {
         tokio::time::timeout(Duration::from_secs(20), closed.into_future()).await.unwrap().unwrap();
     }
     last.await.unwrap();
-    assert!(soon(alone.mailbox.recv()).await.is_none() && soon(member.mailbox.recv()).await.is_none());
+    assert!(
+        within_deadline(alone.mailbox.recv()).await.is_none() && within_deadline(member.mailbox.recv()).await.is_none()
+    );
     assert_eq!(refused(stream.open()).await, Code::Closed);
     assert_eq!(refused(stream.publish(message("kept:t", 1))).await, Code::Closed);
     assert_eq!(refused(stream.subscribe("t", SubscribeSpec::default(), None)).await, Code::Closed);

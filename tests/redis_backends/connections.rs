@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::conformance::name;
 use crate::support::{TestRedis, eventually};
-use crate::{impatient, json as text, patient, store_on};
+use crate::{connection_to, json as text, short_timeouts, store_on};
 
 async fn set(store: &RedisStore) -> Result<(), nvent_native::Error> {
     store.kv_set(name("k"), text(json!(1)), None).await
@@ -84,7 +84,7 @@ fn trusting(root: &str) -> TlsOptions {
 }
 
 fn on_localhost(port: u16, tls: TlsOptions) -> RedisStore {
-    store_on(RedisConfig { host: "localhost".into(), tls: Some(tls), ..patient(port) })
+    store_on(RedisConfig { host: "localhost".into(), tls: Some(tls), ..connection_to(port) })
 }
 
 /// Expects that a call fails for good, and does not wait for a better time.
@@ -95,7 +95,7 @@ async fn is_refused_at_once(store: RedisStore, what: &str) {
         assert!(!error.is_retryable() && !error.is_maybe_applied(), "{what}: {error}");
         assert!(error.message().contains("TLS"), "{what}: {error}");
     }
-    assert!(began.elapsed() < patient(1).queue_timeout, "{what}");
+    assert!(began.elapsed() < connection_to(1).queue_timeout, "{what}");
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn a_file_that_cannot_be_read_is_named_and_a_key_is_never_shown() {
 #[tokio::test]
 async fn a_node_of_a_cluster_is_refused_when_it_is_opened() {
     let redis = TestRedis::start_with(&["--cluster-enabled", "yes"]);
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let error = store.open().await.unwrap_err();
     assert!(
         error.code() == Code::Invalid && error.message().contains("Redis Cluster, which is not supported"),
@@ -188,7 +188,8 @@ async fn an_empty_username_and_password_are_none() {
 async fn health_does_without_a_role_that_an_acl_does_not_show() {
     let redis = TestRedis::start();
     redis.raw(&["ACL", "SETUSER", "app", "on", ">pass", "~*", "&*", "+@all", "-role"]);
-    let config = RedisConfig { username: Some("app".into()), password: Some("pass".into()), ..patient(redis.port()) };
+    let config =
+        RedisConfig { username: Some("app".into()), password: Some("pass".into()), ..connection_to(redis.port()) };
     let health = store_on(config).health().await.unwrap();
     assert!(health.ok, "{health:?}");
 }
@@ -222,7 +223,7 @@ async fn a_server_that_sends_its_reply_a_byte_at_a_time_is_given_up() {
         }
     });
     redis.raw(&["SET", "large", &format!("\"{}\"", "x".repeat(100_000))]);
-    let store = store_on(impatient(port));
+    let store = store_on(short_timeouts(port));
     let error = store.kv_get(name("large")).await.unwrap_err();
     assert!(error.is_retryable() && error.message().contains("less than"), "{error}");
     dribbling.abort();
@@ -239,7 +240,7 @@ async fn sentinels_name_the_primary_and_a_failover_is_followed() {
         name: "main".into(),
         password: None,
     };
-    let config = RedisConfig { sentinels: Some(sentinels.clone()), ..patient(1) };
+    let config = RedisConfig { sentinels: Some(sentinels.clone()), ..connection_to(1) };
     let store = store_on(config.clone());
     set(&store).await.unwrap();
     assert_eq!(primary.connections_named("nvent-native"), 1);
@@ -259,7 +260,7 @@ async fn sentinels_name_the_primary_and_a_failover_is_followed() {
     eventually("it is connected to the new primary", || replica.connections_named("nvent-native") == 1).await;
 
     let unknown = Sentinels { name: "other".into(), ..sentinels };
-    let config = RedisConfig { sentinels: Some(unknown), ..impatient(1) };
+    let config = RedisConfig { sentinels: Some(unknown), ..short_timeouts(1) };
     let error = set(&store_on(config)).await.unwrap_err();
     assert!(error.message().contains("knows no primary"), "{error}");
 }

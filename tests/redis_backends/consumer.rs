@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::conformance::name;
 use crate::support::TestRedis;
-use crate::{event, patient, store_on, value};
+use crate::{connection_to, event, store_on, value};
 
 const PORT: &str = "NVENT_TEST_CONSUMER_PORT";
 
@@ -22,7 +22,7 @@ async fn acquire(store: &RedisStore) -> Lease {
 #[tokio::test]
 async fn child() {
     let Some(port) = std::env::var(PORT).ok().and_then(|port| port.parse().ok()) else { return };
-    let store = store_on(patient(port));
+    let store = store_on(connection_to(port));
     loop {
         let lease = acquire(&store).await;
         while !lease.is_lost() {
@@ -48,7 +48,7 @@ async fn calls(store: &RedisStore) -> Vec<(u64, u64)> {
 #[tokio::test]
 async fn a_killed_holder_is_replaced_within_fifteen_seconds_and_two_never_work_at_once() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let mut children = vec![spawn_child(redis.port()), spawn_child(redis.port())];
     let mut killed_at: Option<Instant> = None;
     let mut last_token = 0;
@@ -89,7 +89,7 @@ async fn a_killed_holder_is_replaced_within_fifteen_seconds_and_two_never_work_a
 #[tokio::test]
 async fn a_released_lease_passes_at_once() {
     let redis = TestRedis::start();
-    let (one, other) = (store_on(patient(redis.port())), store_on(patient(redis.port())));
+    let (one, other) = (store_on(connection_to(redis.port())), store_on(connection_to(redis.port())));
     let first = acquire(&one).await;
     let waiting = tokio::spawn(async move { acquire(&other).await.token });
     let token = first.token;
@@ -104,7 +104,7 @@ async fn a_released_lease_passes_at_once() {
 #[tokio::test]
 async fn a_holder_that_was_replaced_stores_nothing_and_is_notified() {
     let redis = TestRedis::start();
-    let (one, other) = (store_on(patient(redis.port())), store_on(patient(redis.port())));
+    let (one, other) = (store_on(connection_to(redis.port())), store_on(connection_to(redis.port())));
     let mut first = acquire(&one).await;
     one.append(name("s"), event(r#"{"type":"t"}"#), None, None).await.unwrap();
     let position = one.feed_head().await.unwrap();
@@ -127,7 +127,7 @@ async fn a_holder_that_was_replaced_stores_nothing_and_is_notified() {
 #[tokio::test]
 async fn a_holder_that_is_cut_off_stops_before_another_can_start() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let asked = Instant::now();
     let mut lease = acquire(&store).await;
     redis.pause();

@@ -7,7 +7,7 @@ use nvent_native::store::StoreBackend;
 use serde_json::json;
 
 use crate::support::TestRedis;
-use crate::{object, patient, store_on, value};
+use crate::{connection_to, object, store_on, value};
 
 const PORT: &str = "NVENT_TEST_REDIS_PORT";
 const NAME: &str = "NVENT_TEST_PROCESS";
@@ -18,7 +18,7 @@ async fn four_processes_with_fifty_simultaneous_updates_each_lose_none() {
         return update_fifty_times(port.parse().unwrap(), &name).await;
     }
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     store.index_add(name("i"), name("run"), 1.0, object(json!({"seen": {}}))).await.unwrap();
     let this = std::env::current_exe().unwrap();
     let children: Vec<_> = (0..4)
@@ -43,7 +43,7 @@ async fn four_processes_with_fifty_simultaneous_updates_each_lose_none() {
 }
 
 async fn update_fifty_times(port: u16, process: &str) {
-    let store = store_on(patient(port));
+    let store = store_on(connection_to(port));
     let calls: Vec<_> = (0..50)
         .map(|n| {
             let patch = object(json!({"seen": {process: {format!("u{n}"): n}}}));

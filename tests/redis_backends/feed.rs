@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::conformance::name;
 use crate::support::{TestRedis, eventually};
-use crate::{event, patient, store_on, value};
+use crate::{connection_to, event, store_on, value};
 
 fn mailbox(capacity: usize) -> Arc<Mailbox<Stored>> {
     Arc::new(Mailbox::new(capacity, Overflow::DropOldest))
@@ -51,7 +51,7 @@ fn numbers(page: &FeedPage) -> Vec<u64> {
 #[tokio::test]
 async fn the_feed_has_every_event_in_the_order_of_the_store_and_is_read_by_glob() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     assert_eq!(store.feed_head().await.unwrap(), None);
     let ids = [
         append(&store, "run:a", "step.started", 0).await,
@@ -92,7 +92,7 @@ async fn the_feed_has_every_event_in_the_order_of_the_store_and_is_read_by_glob(
 async fn what_was_trimmed_is_counted_and_what_was_deleted_is_not() {
     let redis = TestRedis::start();
     let options = RedisStoreOptions {
-        connection: patient(redis.port()),
+        connection: connection_to(redis.port()),
         trim: Trim { max_len: Some(3), approx: false },
         ..Default::default()
     };
@@ -116,7 +116,7 @@ async fn what_was_trimmed_is_counted_and_what_was_deleted_is_not() {
 #[tokio::test]
 async fn a_subscription_misses_nothing_in_a_burst_however_slow_it_is() {
     let redis = TestRedis::start();
-    let (store, other) = (store_on(patient(redis.port())), store_on(patient(redis.port())));
+    let (store, other) = (store_on(connection_to(redis.port())), store_on(connection_to(redis.port())));
     let (slow, fast) = (mailbox(10), mailbox(100_000));
     store.subscribe(name("run:*"), slow.clone()).await.unwrap();
     store.subscribe(name("run:*"), fast.clone()).await.unwrap();
@@ -147,11 +147,11 @@ async fn a_subscription_misses_nothing_in_a_burst_however_slow_it_is() {
 async fn a_process_delivers_what_it_appends_however_fast_it_is_trimmed_and_others_are_told_of_what_was() {
     let redis = TestRedis::start();
     let options = RedisStoreOptions {
-        connection: patient(redis.port()),
+        connection: connection_to(redis.port()),
         trim: Trim { max_len: Some(10), approx: false },
         ..Default::default()
     };
-    let (store, other) = (RedisStore::new(options, Handle::current()), store_on(patient(redis.port())));
+    let (store, other) = (RedisStore::new(options, Handle::current()), store_on(connection_to(redis.port())));
     let (own, slow) = (mailbox(5), mailbox(5));
     store.subscribe(name("s"), own.clone()).await.unwrap();
     other.subscribe(name("s"), slow.clone()).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_process_delivers_what_it_appends_however_fast_it_is_trimmed_and_other
 #[tokio::test]
 async fn nothing_is_polled_while_nothing_happens_however_many_subjects_there_are() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let appends: Vec<_> =
         (0..8_000).map(|n| store.append(name(&format!("run:{n}")), event(r#"{"type":"t"}"#), None, None)).collect();
     for append in appends {
@@ -207,7 +207,7 @@ async fn nothing_is_polled_while_nothing_happens_however_many_subjects_there_are
 #[tokio::test]
 async fn what_other_writers_append_is_found_once_and_enters_the_feed() {
     let redis = TestRedis::start();
-    let (store, second) = (store_on(patient(redis.port())), store_on(patient(redis.port())));
+    let (store, second) = (store_on(connection_to(redis.port())), store_on(connection_to(redis.port())));
     redis.raw(&["XADD", "run:early", "*", "type", "before", "n", "0", "ts", "1"]);
     // Ids and subscriptions are compared by the millisecond.
     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -241,7 +241,7 @@ async fn what_other_writers_append_is_found_once_and_enters_the_feed() {
 #[tokio::test]
 async fn positions_go_on_when_the_counter_or_the_feed_is_lost_and_when_the_clock_goes_back() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let mailbox = mailbox(10);
     store.subscribe(name("s"), mailbox.clone()).await.unwrap();
     append(&store, "s", "t", 0).await;
@@ -271,7 +271,7 @@ async fn positions_go_on_when_the_counter_or_the_feed_is_lost_and_when_the_clock
 #[tokio::test]
 async fn a_subscription_goes_on_where_the_server_has_lost_everything() {
     let redis = TestRedis::start();
-    let (store, other) = (store_on(patient(redis.port())), store_on(patient(redis.port())));
+    let (store, other) = (store_on(connection_to(redis.port())), store_on(connection_to(redis.port())));
     let mailbox = mailbox(10);
     store.subscribe(name("s"), mailbox.clone()).await.unwrap();
     for n in 0..3 {
@@ -290,7 +290,7 @@ async fn a_subscription_goes_on_where_the_server_has_lost_everything() {
 #[tokio::test]
 async fn a_subscription_goes_on_after_a_failover_that_lost_its_position() {
     let mut redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let mailbox = mailbox(10);
     store.subscribe(name("s"), mailbox.clone()).await.unwrap();
     append(&store, "s", "t", 0).await;
@@ -308,7 +308,7 @@ async fn a_subscription_goes_on_after_a_failover_that_lost_its_position() {
 #[tokio::test]
 async fn an_event_with_an_id_of_the_future_is_not_found_again_and_again() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let mailbox = mailbox(10);
     store.subscribe(name("*"), mailbox.clone()).await.unwrap();
     redis.raw(&["XADD", "future", "4900000000000-0", "type", "t", "n", "1", "ts", "1"]);
@@ -325,26 +325,29 @@ async fn where_an_acl_forbids_channels_events_arrive_all_the_same() {
     let redis = TestRedis::start();
     redis.raw(&["ACL", "SETUSER", "limited", "on", ">pw", "+@all", "~*", "resetchannels"]);
     let limited =
-        RedisConfig { username: Some("limited".into()), password: Some("pw".into()), ..patient(redis.port()) };
+        RedisConfig { username: Some("limited".into()), password: Some("pw".into()), ..connection_to(redis.port()) };
     let (store, writer) = (store_on(limited.clone()), store_on(limited));
     let mailbox = mailbox(10);
     store.subscribe(name("s*"), mailbox.clone()).await.unwrap();
-    let mut news = store.feed_watch().unwrap();
+    let mut newest_position = store.feed_watch().unwrap();
     append(&writer, "s1", "t", 1).await;
     assert_eq!(number(&mailbox).await, 1);
-    tokio::time::timeout(Duration::from_secs(60), news.wait_for(|newest| *newest == 1)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(60), newest_position.wait_for(|newest| *newest == 1))
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_watcher_is_notified_of_the_appends_of_every_process() {
     let redis = TestRedis::start();
-    let (store, other) = (store_on(patient(redis.port())), store_on(patient(redis.port())));
+    let (store, other) = (store_on(connection_to(redis.port())), store_on(connection_to(redis.port())));
     append(&other, "s", "t", 0).await;
-    let mut news = store.feed_watch().unwrap();
+    let mut newest_position = store.feed_watch().unwrap();
     let within = Duration::from_secs(60);
-    tokio::time::timeout(within, news.wait_for(|newest| *newest == 1)).await.unwrap().unwrap();
+    tokio::time::timeout(within, newest_position.wait_for(|newest| *newest == 1)).await.unwrap().unwrap();
     append(&other, "s", "t", 1).await;
-    tokio::time::timeout(within, news.wait_for(|newest| *newest == 2)).await.unwrap().unwrap();
+    tokio::time::timeout(within, newest_position.wait_for(|newest| *newest == 2)).await.unwrap().unwrap();
     redis.raw(&["XADD", "s", "*", "type", "foreign", "n", "1", "ts", "1"]);
-    tokio::time::timeout(within, news.wait_for(|newest| *newest == 3)).await.unwrap().unwrap();
+    tokio::time::timeout(within, newest_position.wait_for(|newest| *newest == 3)).await.unwrap().unwrap();
 }

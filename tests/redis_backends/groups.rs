@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::stream::{acknowledge, data, in_group, item, message, number};
 use crate::support::{Proxy, TestRedis, eventually};
-use crate::{impatient, patient};
+use crate::{connection_to, short_timeouts};
 
 fn stream_on(connection: RedisConfig, retain: RetainTopics) -> RedisStream {
     let groups = GroupOptions { claim_idle_after: Duration::from_millis(600), ..Default::default() };
@@ -40,8 +40,8 @@ fn pending(redis: &TestRedis, topic: &str) -> i64 {
 async fn a_topic_that_is_subscribed_to_again_at_once_misses_nothing() {
     let redis = TestRedis::start();
     let proxy = Proxy::to(redis.port()).await;
-    let one = stream_on(patient(proxy.port()), retain("kept:*", 100, None));
-    let other = stream_on(patient(redis.port()), retain("kept:*", 100, None));
+    let one = stream_on(connection_to(proxy.port()), retain("kept:*", 100, None));
+    let other = stream_on(connection_to(redis.port()), retain("kept:*", 100, None));
     let mut subscription = one.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
     proxy.delay(Duration::from_millis(5));
     for n in 0..20 {
@@ -60,7 +60,7 @@ async fn a_topic_that_is_subscribed_to_again_at_once_misses_nothing() {
 async fn a_group_that_is_behind_misses_nothing_within_the_backlog_and_gets_a_gap_with_the_number_beyond_it() {
     let redis = TestRedis::start();
     for (topic, backlog, expected_gap) in [("kept:all", None, 0), ("kept:some", Some(100), 1)] {
-        let stream = stream_on(patient(redis.port()), retain("kept:*", 20, backlog));
+        let stream = stream_on(connection_to(redis.port()), retain("kept:*", 20, backlog));
         let member = stream.subscribe(topic, small_group(1), None).await.unwrap();
         for n in 0..500 {
             stream.publish(message(topic, n)).await.unwrap();
@@ -95,8 +95,8 @@ async fn a_group_that_is_behind_misses_nothing_within_the_backlog_and_gets_a_gap
 async fn a_member_with_a_small_buffer_takes_over_every_message_of_a_dead_one() {
     let redis = TestRedis::start();
     let proxy = Proxy::to(redis.port()).await;
-    let dying = stream_on(impatient(proxy.port()), retain("kept:*", 100, None));
-    let alive = stream_on(patient(redis.port()), retain("kept:*", 100, None));
+    let dying = stream_on(short_timeouts(proxy.port()), retain("kept:*", 100, None));
+    let alive = stream_on(connection_to(redis.port()), retain("kept:*", 100, None));
     let lost = dying.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
     for n in 0..5 {
         alive.publish(message("kept:jobs", n)).await.unwrap();
@@ -106,23 +106,23 @@ async fn a_member_with_a_small_buffer_takes_over_every_message_of_a_dead_one() {
         held.push(item(&lost.mailbox).await);
     }
     proxy.silence(true);
-    let heir = alive.subscribe("kept:jobs", small_group(1), None).await.unwrap();
+    let successor = alive.subscribe("kept:jobs", small_group(1), None).await.unwrap();
     let mut taken = Vec::new();
     for _ in 0..5 {
-        let incoming = item(&heir.mailbox).await;
+        let incoming = item(&successor.mailbox).await;
         taken.push(data(&incoming));
         acknowledge(&incoming, true);
     }
     taken.sort_unstable();
-    assert_eq!((taken, heir.mailbox.dropped()), (vec![0, 1, 2, 3, 4], 0));
+    assert_eq!((taken, successor.mailbox.dropped()), (vec![0, 1, 2, 3, 4], 0));
     eventually("all are acknowledged", || pending(&redis, "kept:jobs") == 0).await;
 }
 
 #[tokio::test]
 async fn closing_waits_for_a_running_handler_of_a_group_and_releases_what_is_queued() {
     let redis = TestRedis::start();
-    let leaving = stream_on(patient(redis.port()), retain("kept:*", 100, None));
-    let staying = stream_on(patient(redis.port()), retain("kept:*", 100, None));
+    let leaving = stream_on(connection_to(redis.port()), retain("kept:*", 100, None));
+    let staying = stream_on(connection_to(redis.port()), retain("kept:*", 100, None));
     let member = leaving.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
     for n in 0..2 {
         staying.publish(message("kept:jobs", n)).await.unwrap();
@@ -131,21 +131,21 @@ async fn closing_waits_for_a_running_handler_of_a_group_and_releases_what_is_que
     assert_eq!(data(&running), 0);
     eventually("the second is queued", || !member.mailbox.is_empty()).await;
     let closing = tokio::spawn(leaving.close().into_future());
-    let heir = staying.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
-    let released = item(&heir.mailbox).await;
+    let successor = staying.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
+    let released = item(&successor.mailbox).await;
     assert_eq!(data(&released), 1);
     acknowledge(&released, true);
     assert!(!closing.is_finished(), "the handler is running");
     acknowledge(&running, true);
     closing.await.unwrap().unwrap();
     eventually("both are acknowledged", || pending(&redis, "kept:jobs") == 0).await;
-    assert!(heir.mailbox.is_empty());
+    assert!(successor.mailbox.is_empty());
 }
 
 #[tokio::test]
 async fn a_delivery_that_is_dropped_without_an_acknowledgement_is_delivered_again() {
     let redis = TestRedis::start();
-    let stream = stream_on(patient(redis.port()), retain("kept:*", 100, None));
+    let stream = stream_on(connection_to(redis.port()), retain("kept:*", 100, None));
     let member = stream.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
     stream.publish(message("kept:jobs", 7)).await.unwrap();
     drop(item(&member.mailbox).await);
@@ -157,7 +157,7 @@ async fn a_delivery_that_is_dropped_without_an_acknowledgement_is_delivered_agai
 #[tokio::test]
 async fn a_group_on_a_pattern_needs_every_matching_topic_retained() {
     let redis = TestRedis::start();
-    let stream = stream_on(patient(redis.port()), retain("job:?", 100, None));
+    let stream = stream_on(connection_to(redis.port()), retain("job:?", 100, None));
     for pattern in ["job:*", "job:??", "*"] {
         let error = stream.subscribe(pattern, in_group("g"), None).await.err().unwrap();
         assert_eq!(error.code(), Code::Invalid, "{pattern}");

@@ -6,7 +6,7 @@ use nvent_native::store::{EventQuery, IndexQuery, StoreBackend};
 use serde_json::json;
 
 use crate::support::TestRedis;
-use crate::{event, json as text, object, patient, store_on, value};
+use crate::{connection_to, event, json as text, object, store_on, value};
 
 /// A reply as lines of text, lists flattened.
 fn lines(reply: redis::Value) -> Vec<String> {
@@ -22,7 +22,7 @@ fn lines(reply: redis::Value) -> Vec<String> {
 #[tokio::test]
 async fn what_old_instances_wrote_is_read_right() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     redis.raw(&[
         "XADD",
         "nvent:flow:run:1",
@@ -91,7 +91,7 @@ async fn what_old_instances_wrote_is_read_right() {
 #[tokio::test]
 async fn what_is_written_is_what_old_instances_expect() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let stored = store
         .append(
             name("s"),
@@ -136,7 +136,7 @@ async fn what_is_written_is_what_old_instances_expect() {
 #[tokio::test]
 async fn an_old_update_of_a_native_entry_is_seen_whole() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     store
         .index_add(name("i"), name("a"), 1.0, object(json!({"code": "12", "gone": null, "empty": {}, "n": 1})))
         .await
@@ -156,7 +156,7 @@ async fn streams_are_trimmed_as_configured() {
     let redis = TestRedis::start();
     let trim = nvent_native::store::Trim { max_len: Some(10), approx: false };
     let options =
-        nvent_native::store::RedisStoreOptions { connection: patient(redis.port()), trim, ..Default::default() };
+        nvent_native::store::RedisStoreOptions { connection: connection_to(redis.port()), trim, ..Default::default() };
     let store = nvent_native::store::RedisStore::new(options, tokio::runtime::Handle::current());
     for n in 0..25 {
         store.append(name("s"), event(&format!(r#"{{"type":"t","n":{n}}}"#)), None, None).await.unwrap();
@@ -171,7 +171,7 @@ async fn streams_are_trimmed_as_configured() {
 #[tokio::test]
 async fn the_text_fields_of_an_event_are_text_whoever_wrote_it() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     for text in ["true", "null", "12", "1e5", "[1]", "{}", "00123", "plain", "a \"b\""] {
         redis.raw(&["DEL", "s"]);
         redis.raw(&[
@@ -218,7 +218,7 @@ async fn a_run_keeps_its_events_until_it_is_over_up_to_a_bound() {
     let redis = TestRedis::start();
     let trim = nvent_native::store::Trim { max_len: Some(10), approx: false };
     let options =
-        nvent_native::store::RedisStoreOptions { connection: patient(redis.port()), trim, ..Default::default() };
+        nvent_native::store::RedisStoreOptions { connection: connection_to(redis.port()), trim, ..Default::default() };
     let store = nvent_native::store::RedisStore::new(options, tokio::runtime::Handle::current());
     let append = async |subject: &str, kind: &str| {
         let json = json!({"type": kind, "runId": "r", "flowName": "f"}).to_string();

@@ -28,12 +28,12 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 
 /// The options of a connection for ordinary tests.
-fn patient(port: u16) -> RedisConfig {
+fn connection_to(port: u16) -> RedisConfig {
     RedisConfig { port, ..Default::default() }
 }
 
 /// Short timeouts, for tests that wait for them.
-fn impatient(port: u16) -> RedisConfig {
+fn short_timeouts(port: u16) -> RedisConfig {
     RedisConfig {
         port,
         connect_timeout: Duration::from_millis(800),
@@ -65,25 +65,25 @@ fn json(value: Value) -> Json {
     value.to_string().into()
 }
 
-async fn fresh_store() -> conformance::Fresh<dyn StoreBackend> {
+async fn fresh_store() -> conformance::TestBackend<dyn StoreBackend> {
     let redis = support::TestRedis::start();
-    let backend = Arc::new(store_on(patient(redis.port())));
-    conformance::Fresh { backend, capabilities: Default::default(), _place: Box::new(redis) }
+    let backend = Arc::new(store_on(connection_to(redis.port())));
+    conformance::TestBackend { backend, capabilities: Default::default(), _guard: Box::new(redis) }
 }
 
-async fn fresh_stream(topics: &str) -> conformance::Fresh<dyn StreamBackend> {
+async fn fresh_stream(topics: &str) -> conformance::TestBackend<dyn StreamBackend> {
     let redis = support::TestRedis::start();
     let retain = Some(RetainTopics { topics: vec![topics.into()], max_len: 10_000, max_backlog: None });
-    let options = RedisStreamOptions { connection: patient(redis.port()), retain, ..Default::default() };
+    let options = RedisStreamOptions { connection: connection_to(redis.port()), retain, ..Default::default() };
     let backend = Arc::new(RedisStream::new(options, Handle::current()));
-    conformance::Fresh { backend, capabilities: Default::default(), _place: Box::new(redis) }
+    conformance::TestBackend { backend, capabilities: Default::default(), _guard: Box::new(redis) }
 }
 
-async fn some_retained() -> conformance::Fresh<dyn StreamBackend> {
+async fn some_retained() -> conformance::TestBackend<dyn StreamBackend> {
     fresh_stream("kept:*").await
 }
 
-async fn all_retained() -> conformance::Fresh<dyn StreamBackend> {
+async fn all_retained() -> conformance::TestBackend<dyn StreamBackend> {
     fresh_stream("*").await
 }
 

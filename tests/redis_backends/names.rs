@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::conformance::name;
 use crate::support::TestRedis;
-use crate::{event, json as text, object, patient, store_on, value};
+use crate::{connection_to, event, json as text, object, store_on, value};
 
 /// A key that is a subject, a kv key, and the metadata of entry `zz` of index `x`.
 const KEY: &str = "x:meta:zz";
@@ -52,7 +52,7 @@ async fn write_all(store: &RedisStore) -> Vec<(&'static str, Result<(), Code>)> 
 #[tokio::test]
 async fn no_operation_replaces_or_deletes_what_another_keeps_under_a_name() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let makers: [(&str, &[&[&str]]); 6] = [
         ("a subject", &[]),
         ("the metadata of an entry", &[]),
@@ -107,7 +107,7 @@ async fn no_operation_replaces_or_deletes_what_another_keeps_under_a_name() {
 #[tokio::test]
 async fn a_kv_value_survives_every_operation_on_its_name_of_another_kind() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     store.kv_set(name(KEY), text(json!("kept")), None).await.unwrap();
     assert_eq!(append(&store, KEY).await, Err(Code::Type));
     assert!(!store.delete_subject(name(KEY)).await.unwrap());
@@ -130,7 +130,7 @@ async fn a_kv_value_survives_every_operation_on_its_name_of_another_kind() {
 #[tokio::test]
 async fn index_keys_that_would_share_metadata_with_another_index_are_refused() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     add(&store, "a", "b:meta:c").await.unwrap();
     add(&store, "a", "meta:c").await.unwrap();
     for (key, id) in [("a:meta:b", "c"), ("a:meta", "c"), ("a:meta:", "c"), ("a:meta:meta", "c")] {
@@ -156,7 +156,7 @@ async fn index_keys_that_would_share_metadata_with_another_index_are_refused() {
 #[tokio::test]
 async fn the_keys_of_the_store_itself_are_no_names() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     store.doc_save(name("c:meta:d"), name("a"), text(json!({"n": 1}))).await.unwrap();
     append(&store, "s").await.unwrap();
     store.delete_subject(name("s")).await.unwrap();
@@ -201,7 +201,7 @@ async fn the_keys_of_the_store_itself_are_no_names() {
 #[tokio::test]
 async fn clearing_without_a_literal_beginning_deletes_only_what_native_instances_wrote() {
     let redis = TestRedis::start();
-    let (store, other) = (store_on(patient(redis.port())), store_on(patient(redis.port())));
+    let (store, other) = (store_on(connection_to(redis.port())), store_on(connection_to(redis.port())));
     redis.raw(&["SET", "foreign", "1"]);
     redis.raw(&["SET", "app:foreign", "1"]);
     store.kv_set(name("a"), text(json!("x")), None).await.unwrap();
@@ -224,7 +224,7 @@ async fn clearing_without_a_literal_beginning_deletes_only_what_native_instances
 #[tokio::test]
 async fn the_set_of_kv_keys_does_not_grow_with_keys_that_expired() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     for n in 0..500 {
         store.kv_set(name(&format!("old:{n}")), text(json!(n)), None).await.unwrap();
     }

@@ -11,7 +11,7 @@ use nvent_native::{Code, Error};
 use serde_json::json;
 
 use crate::support::{Proxy, TestRedis, eventually};
-use crate::{event, impatient, json as text, patient, store_on};
+use crate::{connection_to, event, json as text, short_timeouts, store_on};
 
 async fn set(store: &RedisStore) -> Result<(), Error> {
     store.kv_set(name("k"), text(json!(1)), None).await
@@ -28,7 +28,7 @@ async fn works_again(store: &RedisStore) {
 #[tokio::test]
 async fn a_killed_server_fails_calls_within_a_bound_and_a_restarted_one_serves_them_again() {
     let mut redis = TestRedis::start();
-    let store = store_on(impatient(redis.port()));
+    let store = store_on(short_timeouts(redis.port()));
     set(&store).await.unwrap();
     redis.kill();
     let error = set(&store).await.unwrap_err();
@@ -44,7 +44,7 @@ async fn a_killed_server_fails_calls_within_a_bound_and_a_restarted_one_serves_t
 #[tokio::test]
 async fn calls_that_wait_for_a_restart_are_made_in_their_order_when_it_comes() {
     let mut redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     set(&store).await.unwrap();
     redis.kill();
     while store.health().await.unwrap().ok {}
@@ -61,7 +61,7 @@ async fn calls_that_wait_for_a_restart_are_made_in_their_order_when_it_comes() {
 #[tokio::test]
 async fn a_write_that_was_sent_and_not_answered_may_have_been_applied() {
     let redis = TestRedis::start();
-    let store = store_on(impatient(redis.port()));
+    let store = store_on(short_timeouts(redis.port()));
     set(&store).await.unwrap();
     redis.pause();
     let (write, read) = (store.kv_increment(name("n"), 1.0), store.kv_get(name("k")));
@@ -77,7 +77,7 @@ async fn a_write_that_was_sent_and_not_answered_may_have_been_applied() {
 async fn a_silent_network_is_noticed_without_traffic() {
     let redis = TestRedis::start();
     let proxy = Proxy::to(redis.port()).await;
-    let store = store_on(impatient(proxy.port()));
+    let store = store_on(short_timeouts(proxy.port()));
     set(&store).await.unwrap();
     proxy.silence(true);
     eventually("the connection is given up", || redis.connections_named("nvent-native") == 0).await;
@@ -88,7 +88,7 @@ async fn a_silent_network_is_noticed_without_traffic() {
 #[tokio::test]
 async fn a_killed_connection_is_replaced() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     set(&store).await.unwrap();
     redis.raw(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     works_again(&store).await;
@@ -97,7 +97,7 @@ async fn a_killed_connection_is_replaced() {
 #[tokio::test]
 async fn a_server_that_is_loading_or_full_or_has_become_a_replica_is_told_and_waited_for() {
     let redis = TestRedis::start();
-    let store = store_on(impatient(redis.port()));
+    let store = store_on(short_timeouts(redis.port()));
     set(&store).await.unwrap();
 
     redis.raw(&["CONFIG", "SET", "maxmemory", "1"]);
@@ -135,7 +135,7 @@ async fn a_server_that_reads_its_data_set_is_waited_for() {
     })
     .await;
     redis.spawn();
-    let store = store_on(RedisConfig { queue_timeout: Duration::from_millis(200), ..impatient(redis.port()) });
+    let store = store_on(RedisConfig { queue_timeout: Duration::from_millis(200), ..short_timeouts(redis.port()) });
     let error = set(&store).await.unwrap_err();
     assert!(error.message().contains("LOADING") && error.is_retryable() && !error.is_maybe_applied(), "{error}");
     works_again(&store).await;
@@ -146,7 +146,7 @@ async fn a_server_without_room_is_told() {
     let redis = TestRedis::start();
     redis.raw(&["CONFIG", "SET", "maxclients", "1"]);
     let held = crate::support::Raw::connect(redis.port());
-    let store = store_on(impatient(redis.port()));
+    let store = store_on(short_timeouts(redis.port()));
     let error = set(&store).await.unwrap_err();
     assert_eq!((error.code(), error.is_retryable()), (Code::Unavailable, true), "{error}");
     drop(held);
@@ -157,7 +157,7 @@ async fn a_server_without_room_is_told() {
 async fn a_wrong_password_fails_at_once_for_good_and_is_never_shown() {
     let redis = TestRedis::start_with(&["--requirepass", "right"]);
     for (password, reply) in [(None, "NOAUTH"), (Some("hunter2"), "WRONGPASS")] {
-        let store = store_on(RedisConfig { password: password.map(Into::into), ..patient(redis.port()) });
+        let store = store_on(RedisConfig { password: password.map(Into::into), ..connection_to(redis.port()) });
         let error = set(&store).await.unwrap_err();
         assert!(error.message().contains(reply) && !error.is_retryable(), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
@@ -183,7 +183,8 @@ async fn what_an_acl_forbids_is_told_for_good_and_what_it_need_not_allow_is_not_
         "+@all",
         "-client|setname",
     ]);
-    let config = RedisConfig { username: Some("app".into()), password: Some("pass".into()), ..patient(redis.port()) };
+    let config =
+        RedisConfig { username: Some("app".into()), password: Some("pass".into()), ..connection_to(redis.port()) };
     let store = store_on(config);
     let error = store.kv_set(name("foreign"), text(json!(1)), None).await.unwrap_err();
     assert!(!error.is_retryable() && error.message().contains("ACL"), "{error}");
@@ -202,7 +203,7 @@ async fn what_an_acl_forbids_is_told_for_good_and_what_it_need_not_allow_is_not_
 #[tokio::test]
 async fn more_calls_than_may_wait_are_refused_at_once() {
     let redis = TestRedis::start();
-    let store = store_on(RedisConfig { max_pending: 10, ..impatient(redis.port()) });
+    let store = store_on(RedisConfig { max_pending: 10, ..short_timeouts(redis.port()) });
     redis.pause();
     let calls: Vec<_> = (0..11).map(|_| store.kv_get(name("k"))).collect();
     let error = calls.into_iter().next_back().unwrap().await.unwrap_err();
@@ -213,7 +214,7 @@ async fn more_calls_than_may_wait_are_refused_at_once() {
 #[tokio::test]
 async fn store_subscriptions_resume_from_the_last_id_seen() {
     let mut redis = TestRedis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
-    let (one, other) = (store_on(impatient(redis.port())), store_on(impatient(redis.port())));
+    let (one, other) = (store_on(short_timeouts(redis.port())), store_on(short_timeouts(redis.port())));
     let mailboxes: Vec<_> = (0..2).map(|_| std::sync::Arc::new(Mailbox::new(1_000, Overflow::DropOldest))).collect();
     one.subscribe(name("run:a"), mailboxes[0].clone()).await.unwrap();
     one.subscribe(name("run:*"), mailboxes[1].clone()).await.unwrap();
@@ -222,7 +223,7 @@ async fn store_subscriptions_resume_from_the_last_id_seen() {
     append(0).await.unwrap();
     redis.kill();
     redis.restart();
-    // Behind the back of whoever has not reconnected yet.
+    // While a client has not reconnected yet.
     redis.raw(&["XADD", "run:a", "*", "type", "t", "n", "1"]);
     while append(2).await.is_err() {}
     for mailbox in mailboxes {
@@ -238,7 +239,7 @@ async fn store_subscriptions_resume_from_the_last_id_seen() {
 #[tokio::test]
 async fn closing_leaves_nothing_behind_and_works_while_the_server_is_down() {
     let mut redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let mailbox = std::sync::Arc::new(Mailbox::new(8, Overflow::DropOldest));
     store.subscribe(name("s*"), mailbox.clone()).await.unwrap();
     eventually("it is connected", || redis.connections_named("nvent-native") == 2).await;
@@ -250,7 +251,7 @@ async fn closing_leaves_nothing_behind_and_works_while_the_server_is_down() {
     assert_eq!(set(&store).await.unwrap_err().code(), Code::Closed);
     store.close().await.unwrap();
 
-    let down = store_on(patient(redis.port()));
+    let down = store_on(connection_to(redis.port()));
     set(&down).await.unwrap();
     redis.kill();
     let waiting = down.kv_get(name("k"));
@@ -261,7 +262,7 @@ async fn closing_leaves_nothing_behind_and_works_while_the_server_is_down() {
 #[tokio::test]
 async fn calls_made_before_there_is_a_connection_are_made_before_a_close_ends_it() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let calls: Vec<_> = (0..50).map(|_| store.kv_increment(name("n"), 1.0)).collect();
     let closed = store.close();
     assert_eq!(set(&store).await.unwrap_err().code(), Code::Closed);
@@ -279,7 +280,7 @@ async fn a_close_between_two_attempts_makes_one_more_for_the_calls_that_wait() {
     redis.kill();
     // When health has given up, the next attempt is more than a second away.
     let hour = Duration::from_secs(3_600);
-    let store = store_on(RedisConfig { max_reconnect_delay: hour, queue_timeout: hour, ..patient(redis.port()) });
+    let store = store_on(RedisConfig { max_reconnect_delay: hour, queue_timeout: hour, ..connection_to(redis.port()) });
     let waiting = store.kv_set(name("k"), text(json!(1)), None);
     while !store.health().await.unwrap().detail.unwrap().contains("reached") {}
     redis.restart();
@@ -291,14 +292,14 @@ async fn a_close_between_two_attempts_makes_one_more_for_the_calls_that_wait() {
 #[tokio::test]
 async fn closing_ends_while_the_server_is_down_or_silent_or_was_never_there() {
     let mut redis = TestRedis::start();
-    let never = store_on(RedisConfig { port: 1, ..patient(redis.port()) });
+    let never = store_on(RedisConfig { port: 1, ..connection_to(redis.port()) });
     let mailbox = std::sync::Arc::new(Mailbox::new(8, Overflow::DropOldest));
     let (subscribed, waiting) = (never.subscribe(name("s*"), mailbox.clone()), set(&never));
     never.close().await.unwrap();
     assert!(subscribed.await.is_err() && !waiting.await.unwrap_err().is_maybe_applied());
     assert!(mailbox.recv().await.is_none());
 
-    let silent = store_on(impatient(redis.port()));
+    let silent = store_on(short_timeouts(redis.port()));
     set(&silent).await.unwrap();
     redis.pause();
     let write = silent.kv_increment(name("n"), 1.0);
@@ -311,7 +312,7 @@ async fn closing_ends_while_the_server_is_down_or_silent_or_was_never_there() {
 #[tokio::test]
 async fn store_subscriptions_made_during_an_outage_are_accepted_and_live_when_the_server_is_back() {
     let mut redis = TestRedis::start();
-    let store = store_on(RedisConfig { queue_timeout: Duration::from_millis(300), ..impatient(redis.port()) });
+    let store = store_on(RedisConfig { queue_timeout: Duration::from_millis(300), ..short_timeouts(redis.port()) });
     set(&store).await.unwrap();
     redis.kill();
     let mailboxes: Vec<_> = (0..3).map(|_| std::sync::Arc::new(Mailbox::new(1_000, Overflow::DropOldest))).collect();
@@ -340,7 +341,7 @@ async fn store_subscriptions_made_during_an_outage_are_accepted_and_live_when_th
 #[tokio::test]
 async fn names_in_refused_calls_do_not_cost_the_connection_or_make_them_retryable() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let connections = || redis.raw(&["CLIENT", "LIST", "TYPE", "normal"]);
     let ids = |list: redis::Value| {
         let redis::Value::BulkString(text) = list else { panic!("no list") };

@@ -13,7 +13,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 use crate::support::TestRedis;
-use crate::{event, json as text, object, patient, store_on, value};
+use crate::{connection_to, event, json as text, object, store_on, value};
 
 fn mailbox() -> Arc<Mailbox<Stored>> {
     Arc::new(Mailbox::new(10_000, Overflow::DropOldest))
@@ -33,7 +33,7 @@ fn page(offset: usize, limit: usize, filter: Value) -> IndexQuery {
 #[tokio::test]
 async fn calls_take_effect_in_the_order_in_which_they_were_made() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     // None is awaited before the next is made, and the connection is not there yet.
     let set = store.kv_set(name("k"), text(json!(1)), None);
     let add = store.kv_increment(name("k"), 2.0);
@@ -50,7 +50,7 @@ async fn calls_take_effect_in_the_order_in_which_they_were_made() {
 #[tokio::test]
 async fn appends_are_announced_in_the_order_of_storage_before_they_are_acknowledged() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let announced = Arc::new(Mutex::new(Vec::new()));
     let announce: nvent_native::store::Announce = {
         let announced = announced.clone();
@@ -71,7 +71,7 @@ async fn appends_are_announced_in_the_order_of_storage_before_they_are_acknowled
 #[tokio::test]
 async fn each_call_is_one_command_however_much_it_touches() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     for n in 0..100 {
         store
             .index_add(name("i"), name(&format!("{n:03}")), 1.0, object(json!({"n": n, "odd": n % 2 == 1})))
@@ -95,7 +95,7 @@ async fn each_call_is_one_command_however_much_it_touches() {
 #[tokio::test]
 async fn scripts_survive_being_forgotten() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     store.index_add(name("i"), name("a"), 1.0, object(json!({"n": 0}))).await.unwrap();
     redis.raw(&["SCRIPT", "FLUSH"]);
     let increments: Vec<_> = (0..100).map(|_| store.index_increment(name("i"), name("a"), name("n"), 1.0)).collect();
@@ -112,7 +112,7 @@ async fn scripts_survive_being_forgotten() {
 #[tokio::test]
 async fn equal_scores_are_ordered_by_id_on_every_page() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let mut expected = Vec::new();
     for (score, ids) in [(9.5, 0..3), (7.0, 3..4), (5.0, 4..20), (1.0, 20..22), (-2.5, 22..30)] {
         for id in ids.rev() {
@@ -136,7 +136,7 @@ async fn equal_scores_are_ordered_by_id_on_every_page() {
 #[tokio::test]
 async fn filters_mean_the_same_as_in_memory() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let values = [
         json!(null),
         json!(0),
@@ -220,7 +220,7 @@ fn property<S: Strategy>(cases: u32, strategy: S, test: impl AsyncFn(S::Value)) 
 
 fn store_of(redis: &TestRedis) -> nvent_native::store::RedisStore {
     // Made inside the runtime of the property.
-    store_on(patient(redis.port()))
+    store_on(connection_to(redis.port()))
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn updates_on_the_server_merge_as_in_memory() {
 #[tokio::test]
 async fn clear_touches_nothing_but_kv_values() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     store.append(name("x:stream"), event(r#"{"type":"t"}"#), None, None).await.unwrap();
     store.append(name("x:gone"), event(r#"{"type":"t"}"#), None, None).await.unwrap();
     store.delete_subject(name("x:gone")).await.unwrap();
@@ -303,7 +303,7 @@ async fn clear_touches_nothing_but_kv_values() {
 #[tokio::test]
 async fn ids_increase_when_a_subject_is_deleted_and_appended_to_again() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let mut last = EventId::default();
     for _ in 0..200 {
         let append = store.append(name("s"), event(r#"{"type":"t"}"#), None, None);
@@ -320,7 +320,7 @@ async fn ids_increase_when_a_subject_is_deleted_and_appended_to_again() {
 #[tokio::test]
 async fn a_key_of_another_type_is_refused() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     redis.raw(&["SADD", "set", "x"]);
     assert_eq!(store.append(name("set"), event(r#"{"type":"t"}"#), None, None).await.unwrap_err().code(), Code::Type);
     assert_eq!(store.kv_increment(name("set"), 1.0).await.unwrap_err().code(), Code::Type);
@@ -337,7 +337,7 @@ async fn a_key_of_another_type_is_refused() {
 #[tokio::test]
 async fn a_time_to_live_is_kept_to_the_millisecond_and_through_increments() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     store.kv_set(name("k"), text(json!(1)), Some(90_500)).await.unwrap();
     store.kv_increment(name("k"), 1.0).await.unwrap();
     let redis::Value::Int(left) = redis.raw(&["PTTL", "k"]) else { panic!("no TTL") };
@@ -347,7 +347,7 @@ async fn a_time_to_live_is_kept_to_the_millisecond_and_through_increments() {
 #[tokio::test]
 async fn subscribers_see_the_appends_of_every_process_in_order() {
     let redis = TestRedis::start();
-    let (one, other) = (store_on(patient(redis.port())), store_on(patient(redis.port())));
+    let (one, other) = (store_on(connection_to(redis.port())), store_on(connection_to(redis.port())));
     one.append(name("run:old"), event(r#"{"type":"before"}"#), None, None).await.unwrap();
     let (exact, glob) = (mailbox(), mailbox());
     one.subscribe(name("run:old"), exact.clone()).await.unwrap();
@@ -396,7 +396,7 @@ fn server_time(redis: &TestRedis) -> u64 {
 #[tokio::test]
 async fn an_update_takes_time_in_proportion_to_its_fields() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     // Nested, with values that need tags, over fields that exist and fields that do not.
     let patch = |n: usize, seed: usize| {
         let fields = (0..n / 2).map(|i| {
@@ -420,7 +420,7 @@ async fn an_update_takes_time_in_proportion_to_its_fields() {
 #[tokio::test]
 async fn an_entry_has_a_bounded_number_of_fields() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let fields =
         |from: usize, to: usize| object(Value::Object((from..to).map(|i| (format!("f{i}"), json!(i))).collect()));
     let too_many = [
@@ -451,7 +451,7 @@ async fn an_entry_has_a_bounded_number_of_fields() {
 #[tokio::test]
 async fn incrementing_a_deep_field_takes_time_in_proportion_to_the_entry() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let fields: serde_json::Map<_, _> = (0..9_000).map(|i| (format!("f{i}"), json!({"deep": i}))).collect();
     store.index_add(name("i"), name("a"), 1.0, object(Value::Object(fields))).await.unwrap();
     let path = |depth: usize| vec!["p"; depth].join(".");
@@ -469,7 +469,7 @@ async fn incrementing_a_deep_field_takes_time_in_proportion_to_the_entry() {
 #[tokio::test]
 async fn a_document_that_another_program_broke_fails_its_own_calls_only() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     store.doc_save(name("c"), name("good"), text(json!({"n": 1}))).await.unwrap();
     redis.raw(&["HSET", "nvent:~documents:c", "bad", "{\"n\": oops"]);
     let error = store.doc_get(name("c"), name("bad")).await.unwrap_err();
@@ -486,7 +486,7 @@ async fn a_document_that_another_program_broke_fails_its_own_calls_only() {
 #[tokio::test]
 async fn metadata_that_another_program_broke_is_read_as_what_it_looks_like() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     for tags in ["not json", "5", "null", "[1,2]", "{\"a\":5,\"b\":{\"c\":1}}", "\"text\""] {
         store.index_add(name("i"), name("a"), 1.0, object(json!({"a": "12", "b": null}))).await.unwrap();
         redis.raw(&["HSET", "i:meta:a", "~nvent", tags, "c", "{\"n\": oops", "version", "many"]);
@@ -507,7 +507,7 @@ async fn metadata_that_another_program_broke_is_read_as_what_it_looks_like() {
 #[tokio::test]
 async fn a_filter_may_have_more_conditions_than_a_script_takes() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let fields: serde_json::Map<_, _> = (0..9_000).map(|n| (format!("f{n}"), json!(n))).collect();
     store.index_add(name("i"), name("a"), 1.0, object(Value::Object(fields.clone()))).await.unwrap();
     let read = store.index_read(name("i"), page(0, 10, Value::Object(fields.clone()))).await.unwrap();

@@ -7,12 +7,13 @@ use nvent_native::Code;
 use nvent_native::fanout::{Delivery, GapReason, Mailbox};
 use nvent_native::redis::RedisConfig;
 use nvent_native::stream::{
-    GroupOptions, Incoming, Message, RedisStream, RedisStreamOptions, RetainTopics, StreamBackend, SubscribeSpec,
+    GroupOptions, Incoming, Message, Parking, RedisStream, RedisStreamOptions, RetainTopics, StreamBackend,
+    SubscribeSpec,
 };
 use tokio::runtime::Handle;
 
 use crate::support::{Proxy, Raw, TestRedis, eventually};
-use crate::{impatient, patient};
+use crate::{connection_to, short_timeouts};
 
 fn stream_on(connection: RedisConfig) -> RedisStream {
     let retain = RetainTopics { topics: vec!["kept:*".into()], max_len: 10_000, max_backlog: None };
@@ -65,7 +66,7 @@ pub(crate) fn stat(stream: &RedisStream, name: &str) -> f64 {
 #[tokio::test]
 async fn instances_hear_each_other_by_name_and_by_pattern() {
     let redis = TestRedis::start();
-    let (one, other) = (stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    let (one, other) = (stream_on(connection_to(redis.port())), stream_on(connection_to(redis.port())));
     let exact = one.subscribe("a:b", SubscribeSpec::default(), None).await.unwrap();
     let glob = one.subscribe("a:*", SubscribeSpec::default(), None).await.unwrap();
     let twin = one.subscribe("a:*", SubscribeSpec::default(), None).await.unwrap();
@@ -88,7 +89,7 @@ async fn instances_hear_each_other_by_name_and_by_pattern() {
 #[tokio::test]
 async fn a_message_is_on_the_wire_as_others_expect_it_and_theirs_are_heard() {
     let redis = TestRedis::start();
-    let stream = stream_on(patient(redis.port()));
+    let stream = stream_on(connection_to(redis.port()));
     let mut raw = Raw::connect(redis.port());
     raw.call(&["SUBSCRIBE", "topic"]);
     let text = r#"{"id":"x","metadata":{"deep":[null]},"~":""}"#;
@@ -105,22 +106,22 @@ async fn a_message_is_on_the_wire_as_others_expect_it_and_theirs_are_heard() {
 #[tokio::test]
 async fn who_ignores_its_own_hears_others_only_and_nobody_sees_the_signature() {
     let redis = TestRedis::start();
-    let (one, other) = (stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    let (one, other) = (stream_on(connection_to(redis.port())), stream_on(connection_to(redis.port())));
     for topic in ["t", "kept:t"] {
         let spec = SubscribeSpec { ignore_own: true, ..Default::default() };
-        let deaf = one.subscribe(topic, spec, None).await.unwrap();
+        let ignoring = one.subscribe(topic, spec, None).await.unwrap();
         let all = one.subscribe(topic, SubscribeSpec::default(), None).await.unwrap();
         one.publish(message(topic, 1)).await.unwrap();
         other.publish(message(topic, 2)).await.unwrap();
         assert_eq!((number(&all.mailbox).await, number(&all.mailbox).await), (1, 2), "{topic}");
-        assert_eq!(json(&deaf.mailbox).await, r#"{"type":"t","data":2}"#, "{topic}");
+        assert_eq!(json(&ignoring.mailbox).await, r#"{"type":"t","data":2}"#, "{topic}");
     }
 }
 
 #[tokio::test]
 async fn what_needs_retaining_says_so() {
     let redis = TestRedis::start();
-    let stream = stream_on(patient(redis.port()));
+    let stream = stream_on(connection_to(redis.port()));
     let both = SubscribeSpec { ignore_own: true, ..in_group("g") };
     let error = stream.subscribe("kept:t", both, None).await.err().unwrap();
     assert!(error.code() == Code::Invalid && error.message().contains("ignoreOwn"), "{error}");
@@ -134,10 +135,10 @@ async fn what_needs_retaining_says_so() {
 #[tokio::test]
 async fn a_retained_message_whose_publish_was_not_answered_is_sent_again_and_kept_once() {
     let redis = TestRedis::start();
-    let stream = stream_on(RedisConfig { queue_timeout: Duration::from_secs(30), ..impatient(redis.port()) });
+    let stream = stream_on(RedisConfig { queue_timeout: Duration::from_secs(30), ..short_timeouts(redis.port()) });
     stream.publish(message("kept:a", 0)).await.unwrap();
     redis.pause();
-    // The server has these in its socket, and nobody knows. Two of them are alike.
+    // The server has these in its socket, which no client can know. Two of them are alike.
     let unanswered: Vec<_> = [1, 2, 2, 3].map(|n| stream.publish(message("kept:a", n))).into_iter().collect();
     let health = stream.health().await.unwrap();
     assert!(health.detail.unwrap().contains("no reply"), "the connection was given up");
@@ -156,7 +157,7 @@ async fn a_retained_message_whose_publish_was_not_answered_is_sent_again_and_kep
 #[tokio::test]
 async fn a_retained_message_that_was_sent_once_may_have_been_kept_whatever_ends_its_next_attempt() {
     let redis = TestRedis::start();
-    let stream = stream_on(impatient(redis.port()));
+    let stream = stream_on(short_timeouts(redis.port()));
     stream.publish(message("kept:a", 0)).await.unwrap();
     redis.pause();
     let error = stream.publish(message("kept:a", 1)).await.unwrap_err();
@@ -167,7 +168,7 @@ async fn a_retained_message_that_was_sent_once_may_have_been_kept_whatever_ends_
 #[tokio::test]
 async fn from_the_beginning_meets_live_without_hole_or_duplicate() {
     let redis = TestRedis::start();
-    let (one, other) = (stream_on(patient(redis.port())), Arc::new(stream_on(patient(redis.port()))));
+    let (one, other) = (stream_on(connection_to(redis.port())), Arc::new(stream_on(connection_to(redis.port()))));
     for n in 0..1_500 {
         let publish = other.publish(message("kept:a", n));
         if n == 1_499 {
@@ -204,7 +205,7 @@ async fn from_the_beginning_meets_live_without_hole_or_duplicate() {
 #[tokio::test]
 async fn an_interrupted_subscriber_is_told_once_and_hears_again() {
     let mut redis = TestRedis::start();
-    let (one, other) = (stream_on(impatient(redis.port())), stream_on(impatient(redis.port())));
+    let (one, other) = (stream_on(short_timeouts(redis.port())), stream_on(short_timeouts(redis.port())));
     let before = one.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
     let pattern = one.subscribe("t*", SubscribeSpec::default(), None).await.unwrap();
     redis.kill();
@@ -243,7 +244,7 @@ async fn a_channel_that_an_acl_forbids_is_told_for_good_and_the_others_go_on() {
     let redis = TestRedis::start();
     redis.raw(&["ACL", "SETUSER", "app", "on", ">hunter2", "~*", "resetchannels", "&own:*", "+@all"]);
     let config =
-        RedisConfig { username: Some("app".into()), password: Some("hunter2".into()), ..patient(redis.port()) };
+        RedisConfig { username: Some("app".into()), password: Some("hunter2".into()), ..connection_to(redis.port()) };
     let stream = stream_on(config);
     let own = stream.subscribe("own:t", SubscribeSpec::default(), None).await.unwrap();
     for topic in ["foreign", "foreign:*"] {
@@ -261,7 +262,7 @@ async fn a_channel_that_an_acl_forbids_is_told_for_good_and_the_others_go_on() {
 #[tokio::test]
 async fn a_server_that_cannot_be_used_ends_publishes_and_is_waited_for() {
     let redis = TestRedis::start();
-    let stream = stream_on(impatient(redis.port()));
+    let stream = stream_on(short_timeouts(redis.port()));
     let kept = stream.subscribe("kept:t", SubscribeSpec::default(), None).await.unwrap();
     redis.raw(&["CONFIG", "SET", "maxmemory", "1"]);
     let error = stream.publish(message("kept:t", 1)).await.unwrap_err();
@@ -289,7 +290,7 @@ async fn a_server_that_cannot_be_used_ends_publishes_and_is_waited_for() {
 #[tokio::test]
 async fn a_killed_subscriber_connection_comes_back() {
     let redis = TestRedis::start();
-    let stream = stream_on(impatient(redis.port()));
+    let stream = stream_on(short_timeouts(redis.port()));
     let subscription = stream.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
     redis.raw(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     assert!(is_reconnect_gap(&subscription.mailbox).await);
@@ -301,7 +302,7 @@ async fn a_killed_subscriber_connection_comes_back() {
 async fn a_silent_network_is_noticed_and_what_was_retained_is_caught_up_with() {
     let redis = TestRedis::start();
     let proxy = Proxy::to(redis.port()).await;
-    let (one, other) = (stream_on(impatient(proxy.port())), stream_on(patient(redis.port())));
+    let (one, other) = (stream_on(short_timeouts(proxy.port())), stream_on(connection_to(redis.port())));
     let kept = one.subscribe("kept:a", SubscribeSpec::default(), None).await.unwrap();
     let globbed = one.subscribe("kept:*", SubscribeSpec::default(), None).await.unwrap();
     let fleeting = one.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
@@ -328,7 +329,7 @@ async fn a_silent_network_is_noticed_and_what_was_retained_is_caught_up_with() {
 #[tokio::test]
 async fn retained_messages_that_a_server_lost_are_told_as_a_gap() {
     let mut redis = TestRedis::start();
-    let (one, other) = (stream_on(impatient(redis.port())), stream_on(impatient(redis.port())));
+    let (one, other) = (stream_on(short_timeouts(redis.port())), stream_on(short_timeouts(redis.port())));
     let kept = one.subscribe("kept:a", SubscribeSpec::default(), None).await.unwrap();
     other.publish(message("kept:a", 0)).await.unwrap();
     assert_eq!(number(&kept.mailbox).await, 0);
@@ -351,8 +352,11 @@ pub(crate) fn data(incoming: &Incoming) -> usize {
 #[tokio::test]
 async fn each_message_goes_to_exactly_one_member() {
     let redis = TestRedis::start();
-    let (one, two, publisher) =
-        (stream_on(patient(redis.port())), stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    let (one, two, publisher) = (
+        stream_on(connection_to(redis.port())),
+        stream_on(connection_to(redis.port())),
+        stream_on(connection_to(redis.port())),
+    );
     let members = [
         one.subscribe("kept:jobs", in_group("g"), None).await.unwrap(),
         two.subscribe("kept:jobs", in_group("g"), None).await.unwrap(),
@@ -381,7 +385,7 @@ async fn each_message_goes_to_exactly_one_member() {
 #[tokio::test]
 async fn what_fails_is_tried_again_then_parked_and_can_be_replayed() {
     let redis = TestRedis::start();
-    let stream = stream_on(patient(redis.port()));
+    let stream = stream_on(connection_to(redis.port()));
     let member = stream.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
     stream.publish(message("kept:jobs", 7)).await.unwrap();
     for _ in 0..3 {
@@ -408,18 +412,21 @@ async fn what_fails_is_tried_again_then_parked_and_can_be_replayed() {
 async fn a_dead_member_is_taken_over_from_and_a_slow_one_is_not() {
     let redis = TestRedis::start();
     let proxy = Proxy::to(redis.port()).await;
-    let (dying, alive, publisher) =
-        (stream_on(impatient(proxy.port())), stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    let (dying, alive, publisher) = (
+        stream_on(short_timeouts(proxy.port())),
+        stream_on(connection_to(redis.port())),
+        stream_on(connection_to(redis.port())),
+    );
     let lost = dying.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
     publisher.publish(message("kept:jobs", 1)).await.unwrap();
     let held = item(&lost.mailbox).await;
     assert_eq!(data(&held), 1);
     proxy.silence(true);
-    let heir = alive.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
-    let incoming = item(&heir.mailbox).await;
+    let successor = alive.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
+    let incoming = item(&successor.mailbox).await;
     assert_eq!(data(&incoming), 1);
     // Its handler takes longer than others wait for a member that is gone.
-    let third = stream_on(patient(redis.port()));
+    let third = stream_on(connection_to(redis.port()));
     let idle = third.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(idle.mailbox.is_empty());
@@ -430,19 +437,19 @@ async fn a_dead_member_is_taken_over_from_and_a_slow_one_is_not() {
 #[tokio::test]
 async fn who_leaves_leaves_its_messages_to_others_at_once() {
     let redis = TestRedis::start();
-    let (one, two) = (stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    let (one, two) = (stream_on(connection_to(redis.port())), stream_on(connection_to(redis.port())));
     let leaving = one.subscribe("kept:*", in_group("g"), None).await.unwrap();
     one.publish(message("kept:new", 5)).await.unwrap();
     eventually("it arrives", || !leaving.mailbox.is_empty()).await;
     one.unsubscribe(leaving.id).await.unwrap();
-    let heir = two.subscribe("kept:*", in_group("g"), None).await.unwrap();
-    assert_eq!(data(&item(&heir.mailbox).await), 5);
+    let successor = two.subscribe("kept:*", in_group("g"), None).await.unwrap();
+    assert_eq!(data(&item(&successor.mailbox).await), 5);
 }
 
 #[tokio::test]
 async fn closing_ends_everything_also_while_the_server_is_down() {
     let mut redis = TestRedis::start();
-    let stream = stream_on(impatient(redis.port()));
+    let stream = stream_on(short_timeouts(redis.port()));
     let alone = stream.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
     let member = stream.subscribe("kept:t", in_group("g"), None).await.unwrap();
     stream.publish(message("kept:t", 1)).await.unwrap();
@@ -453,7 +460,7 @@ async fn closing_ends_everything_also_while_the_server_is_down() {
     let published = stat(&stream, "published");
     assert_eq!(stream.publish(message("kept:t", 1)).await.unwrap_err().code(), Code::Closed);
     assert_eq!(stat(&stream, "published"), published);
-    let down = stream_on(impatient(redis.port()));
+    let down = stream_on(short_timeouts(redis.port()));
     let alone = down.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
     down.subscribe("kept:t", in_group("g"), None).await.unwrap();
     redis.kill();

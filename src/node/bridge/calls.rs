@@ -11,7 +11,7 @@ use super::notifier::Notifier;
 use crate::error::{Code, Error, Result};
 use crate::sync::lock;
 
-/// Whether the caller reads what a method returns. What nobody reads is not serialised, so it may be anything.
+/// Whether the caller reads what a method returns. What is not read is not serialised, so it may be anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Returns {
     /// The JSON of its value.

@@ -27,7 +27,7 @@ pub(super) struct Notifier {
 
 impl Wake for Notifier {
     fn wake(&self) {
-        // Closing: nobody is left to receive anything. Full: a call is on its way.
+        // Closing: nothing is left to receive anything. Full: a call is on its way.
         _ = self.callback.call((), ThreadsafeFunctionCallMode::NonBlocking);
     }
 }

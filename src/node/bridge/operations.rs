@@ -122,7 +122,7 @@ fn bounded(value: Option<String>) -> Result<Option<String>> {
 /// `napi::Result` that is spelt out: behind an alias the macro would return an error rather than throw it.
 pub(in crate::node) type Reply = Option<Either<u32, String>>;
 
-/// An error as JSON, for the JavaScript face to make an `NventError` of.
+/// Returns an error as JSON, for the JavaScript face to make an `NventError` of.
 fn error_json(error: &Error) -> String {
     let mut json = format!("{{\"code\":\"{}\",\"message\":", error.code());
     push_string(&mut json, error.message());
@@ -139,7 +139,7 @@ fn error_json(error: &Error) -> String {
     json
 }
 
-/// An error to throw.
+/// Returns an error to throw.
 fn throw(error: &Error) -> napi::Error {
     napi::Error::from_reason(error_json(error))
 }

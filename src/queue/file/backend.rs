@@ -81,7 +81,7 @@ impl FileDriver {
                     .spawn(move || {
                         let _turn = lock(&turn);
                         serve(dir, clock, &commands);
-                        // The receiver is gone where nobody waits for the end.
+                        // The receiver is dropped where no caller waits for the end.
                         _ = finished.send(());
                     })
                     .map_err(|e| Error::io(format!("no thread for the queue in {}: {e}", path.display())))?;
@@ -154,7 +154,7 @@ impl Drop for FileDriver {
     }
 }
 
-/// The thread of a directory. Returns when the last sender is dropped.
+/// Runs the thread of a directory. Returns when the last sender is dropped.
 fn serve(dir: PathBuf, clock: SharedClock, commands: &Receiver<Command>) {
     let opener = move || Ok(Box::new(SqliteStorage::open(&dir)?) as Box<dyn JobStorage>);
     let mut engine = Engine::new("file", clock.clone(), Box::new(opener));

@@ -39,7 +39,7 @@ impl MemoryDriver {
         driver
     }
 
-    /// The timer. It ends with the driver.
+    /// Runs the timer. It ends with the driver.
     async fn run_timer(driver: Weak<Self>, rescheduled: Arc<Notify>) {
         while let Some(this) = driver.upgrade().filter(|this| !this.ended.load(Ordering::Acquire)) {
             let wait = {

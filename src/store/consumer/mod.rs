@@ -173,6 +173,48 @@ pub struct ConsumerStats {
 }
 
 /// A durable consumer at work, or standing by until the one at work ends. When it is dropped it stops.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use nvent_native::event::NewEvent;
+/// use nvent_native::name::{ConsumerName, Subject};
+/// use nvent_native::op::BoxFuture;
+/// use nvent_native::store::consumer::{Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions};
+/// use nvent_native::store::{MemoryStore, StoreBackend};
+/// use nvent_native::time::system_clock;
+/// use tokio::sync::mpsc;
+///
+/// /// Passes on the subjects of the events that it handles.
+/// struct Subjects(mpsc::UnboundedSender<Arc<str>>);
+///
+/// impl ConsumerHandler for Subjects {
+///     fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
+///         batch.events.iter().for_each(|event| _ = self.0.send(event.subject.clone()));
+///         let outcome = BatchOutcome { handled: batch.events.len(), failure: None };
+///         Box::pin(async { Ok(outcome) })
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> nvent_native::Result<()> {
+/// let store: Arc<dyn StoreBackend> = Arc::new(MemoryStore::new(system_clock()));
+/// let (sender, mut subjects) = mpsc::unbounded_channel();
+/// let consumer = Consumer::start(
+///     store.clone(),
+///     ConsumerName::new("mails")?,
+///     ConsumerOptions::default(),
+///     Arc::new(Subjects(sender)),
+///     system_clock(),
+///     &tokio::runtime::Handle::current(),
+/// )
+/// .await?;
+/// store.append(Subject::new("orders")?, NewEvent::parse(r#"{"type":"paid"}"#)?, None, None).await?;
+/// assert_eq!(subjects.recv().await.as_deref(), Some("orders"));
+/// consumer.stop().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Consumer {
     store: Arc<dyn StoreBackend>,
     name: Arc<str>,
@@ -323,7 +365,7 @@ pub fn list(store: &Arc<dyn StoreBackend>) -> Op<Vec<ListedConsumer>> {
     })
 }
 
-/// The error for a command to a consumer that stands by.
+/// Returns the error for a command to a consumer that stands by.
 fn stands_by(name: &str) -> Error {
     Error::new(
         Code::Locked,

@@ -34,28 +34,10 @@ pub(super) fn append(
     let id = EventId::next(floor, now);
     let row = match found {
         Some(state) => state.row,
-        None => {
-            tx.execute("INSERT INTO subjects (name) VALUES (?1)", [subject])?;
-            tx.view.conn.last_insert_rowid()
-        }
+        None => add_subject(tx, subject)?,
     };
     let event = event.persist(id, now);
-    let number = tx.cache.newest + 1;
-    tx.execute(
-        "INSERT INTO events (id, subject, ms, seq, ts, type, record, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        params![
-            to_sql(number),
-            row,
-            to_sql(id.ms),
-            to_sql(id.seq),
-            to_sql(now),
-            event.kind(),
-            &**event.json(),
-            checksum(event.json())
-        ],
-    )?;
-    tx.cache.newest = number;
-    tx.cache.cache_subject(subject, SubjectState { row, last: Some(id) });
+    let number = insert(tx, (subject, row), id, to_sql(now), &event)?;
     Ok((event, number))
 }
 
@@ -75,14 +57,23 @@ pub(super) fn import(tx: &mut Tx<'_>, subject: &str, event: &Event) -> Result<bo
             }
             row
         }
-        None => {
-            tx.execute("INSERT INTO subjects (name) VALUES (?1)", [subject])?;
-            tx.view.conn.last_insert_rowid()
-        }
+        None => add_subject(tx, subject)?,
     };
     let ts: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(event.json()).map_err(|e| Error::invalid(format!("event: {e}")))?;
     let ts = ts.get("ts").and_then(serde_json::Value::as_f64).unwrap_or_default();
+    insert(tx, (subject, row), id, ts as i64, event)?;
+    Ok(true)
+}
+
+/// Adds a subject. Returns its row.
+fn add_subject(tx: &mut Tx<'_>, subject: &str) -> Result<i64> {
+    tx.execute("INSERT INTO subjects (name) VALUES (?1)", [subject])?;
+    Ok(tx.view.conn.last_insert_rowid())
+}
+
+/// Adds an event to a subject, which has a row. Returns its number in the feed.
+fn insert(tx: &mut Tx<'_>, (subject, row): (&str, i64), id: EventId, ts: i64, event: &Event) -> Result<u64> {
     let number = tx.cache.newest + 1;
     tx.execute(
         "INSERT INTO events (id, subject, ms, seq, ts, type, record, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -91,7 +82,7 @@ pub(super) fn import(tx: &mut Tx<'_>, subject: &str, event: &Event) -> Result<bo
             row,
             to_sql(id.ms),
             to_sql(id.seq),
-            ts as i64,
+            ts,
             event.kind(),
             &**event.json(),
             checksum(event.json())
@@ -99,7 +90,7 @@ pub(super) fn import(tx: &mut Tx<'_>, subject: &str, event: &Event) -> Result<bo
     )?;
     tx.cache.newest = number;
     tx.cache.cache_subject(subject, SubjectState { row, last: Some(id) });
-    Ok(true)
+    Ok(number)
 }
 
 fn subject_state(tx: &mut Tx<'_>, subject: &str) -> Result<Option<SubjectState>> {

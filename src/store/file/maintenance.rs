@@ -74,7 +74,7 @@ fn backup(view: &View<'_>, path: &Path) -> Result<()> {
         return Err(Error::invalid(format!("path: {} is there already: choose a new name", path.display())));
     }
     let name = path.file_name().ok_or_else(|| Error::invalid("path: expected the name of a new file"))?;
-    // A name that nobody else uses, and a file that is created here: neither a link nor a file there is written to.
+    // A name that is used for nothing else, and a file that is created here: neither a link nor a file there is written to.
     static BACKUPS: AtomicU64 = AtomicU64::new(0);
     let mut partial = name.to_owned();
     partial.push(format!(".{}-{}.partial", std::process::id(), BACKUPS.fetch_add(1, Ordering::Relaxed)));

@@ -160,7 +160,7 @@ pub(super) fn check_json(text: &str) -> Result<()> {
     parsed.map_err(|e| Error::corrupt(e.to_string()))
 }
 
-/// The text of a row, checked against its checksum. `table` and `row` name it in the error.
+/// Returns the text of a row, checked against its checksum. `table` and `row` name it in the error.
 pub(super) fn checked<'r>(
     text: &'r str,
     sum: Option<i64>,

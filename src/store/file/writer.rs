@@ -35,7 +35,7 @@ const INCREMENTAL: i64 = 2;
 const MIN_FREE_PAGES: i64 = 1_000;
 const MAX_FREE_SHARE: i64 = 4;
 
-/// The connection that writes, and what it needs. Whoever holds its lock is the only one that writes.
+/// The connection that writes, and what it needs. The holder of its lock is the only one that writes.
 pub(super) struct WriterState {
     pub(super) conn: Connection,
     pub(super) cache: WriterCache,

@@ -124,7 +124,7 @@ fn write(value: &Value, to: &mut Vec<u8>) {
     }
 }
 
-/// With its length, so that no text can be read as something else.
+/// Adds a text with its length, so that no text can be read as something else.
 fn write_text(text: &str, to: &mut Vec<u8>) {
     to.push(b's');
     to.extend_from_slice(&text.len().to_le_bytes());

@@ -21,7 +21,7 @@ use crate::sync::read;
 /// A subject of a run that is not over keeps this many times as many events as others.
 const MAX_RUN_FACTOR: u64 = 10;
 
-/// How an append treats its subject when it is trimmed: what `append.lua` takes.
+/// Returns how an append treats its subject when it is trimmed: what `append.lua` takes.
 fn role_of(event: &NewEvent) -> &'static str {
     match event.kind() {
         // A run that has failed can be retried, which needs its beginning.

@@ -63,7 +63,7 @@ impl Consumers {
         Self { client, keys, released, runtime }
     }
 
-    /// Waits until nobody holds the lease of a name, and takes it.
+    /// Waits until the lease of a name is free, and takes it.
     pub(super) fn acquire(&self, name: &str) -> Op<Lease> {
         if self.client.is_closed() {
             return Op::err(Error::closed("the Redis store"));

@@ -1,5 +1,5 @@
 //! Entries of an index as `index_read.lua` encodes them: one JSON array of ids, scores and lists of fields in turn. Lua's
-//! encoder cannot tell an empty list from an empty object and writes `{}`.
+//! encoder cannot distinguish an empty list from an empty object and writes `{}`.
 
 use std::fmt;
 

@@ -13,7 +13,7 @@ use super::config::{RedisStreamOptions, RetainTopics};
 use super::group::{self, Group};
 use super::keys::Keys;
 use super::live::{SubscriberHandler, resume};
-use super::parked::{self, Parked};
+use super::parked;
 use super::shared::{Shared, origin_of};
 use super::subscriber::Subscriber;
 use super::{scripts, wire};
@@ -24,7 +24,9 @@ use crate::op::Op;
 use crate::redis::client;
 use crate::redis::pubsub::{Channel, PubSub};
 use crate::redis::{Client, Request};
-use crate::stream::{BLOCK_TIMEOUT, Health, Message, Stats, StreamBackend, SubscribeSpec, Subscription};
+use crate::stream::{
+    BLOCK_TIMEOUT, Health, Message, Parked, Parking, Stats, StreamBackend, SubscribeSpec, Subscription,
+};
 use crate::sync::{lock, write};
 use crate::topic::{Glob, is_pattern};
 
@@ -146,24 +148,6 @@ impl RedisStream {
             )));
         }
         self.check_retained("topic", topic)
-    }
-
-    /// Returns the messages of a topic whose handlers in a group failed too often, oldest first, at most
-    /// [`super::MAX_PARKED`].
-    pub fn parked(&self, topic: &str, group: &str) -> Op<Vec<Parked>> {
-        if let Err(error) = self.check_parked(topic) {
-            return Op::err(error);
-        }
-        parked::list(&self.shared, topic, group)
-    }
-
-    /// Publishes what is [parked](Self::parked) again, to every subscriber, and removes it. Returns the number of messages,
-    /// at most 1,000 at a time.
-    pub fn replay_parked(&self, topic: &str, group: &str) -> Op<u64> {
-        if let Err(error) = self.check_parked(topic) {
-            return Op::err(error);
-        }
-        parked::replay(&self.shared, topic, group, self.limits)
     }
 
     fn subscribe_group(
@@ -289,6 +273,22 @@ impl Drop for RedisStream {
     }
 }
 
+impl Parking for RedisStream {
+    fn parked(&self, topic: &str, group: &str) -> Op<Vec<Parked>> {
+        if let Err(error) = self.check_parked(topic) {
+            return Op::err(error);
+        }
+        parked::list(&self.shared, topic, group)
+    }
+
+    fn replay_parked(&self, topic: &str, group: &str) -> Op<u64> {
+        if let Err(error) = self.check_parked(topic) {
+            return Op::err(error);
+        }
+        parked::replay(&self.shared, topic, group, self.limits)
+    }
+}
+
 impl StreamBackend for RedisStream {
     fn name(&self) -> &'static str {
         "redis"
@@ -350,6 +350,10 @@ impl StreamBackend for RedisStream {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn parking(&self) -> Option<&dyn Parking> {
+        Some(self)
     }
 
     fn add_instance(&self, instance: &str) {

@@ -18,7 +18,7 @@ impl Keys {
         format!("{}:~retained:{topic}", self.prefix)
     }
 
-    /// The prefix of every key of [`Keys::retained`].
+    /// Returns the prefix of every key of [`Keys::retained`].
     pub(super) fn retained_prefix(&self) -> String {
         self.retained("")
     }

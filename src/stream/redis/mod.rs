@@ -34,4 +34,4 @@ mod wire;
 
 pub use backend::RedisStream;
 pub use config::{GroupOptions, RedisStreamOptions, RetainTopics};
-pub use parked::{MAX_PARKED, Parked};
+pub use parked::MAX_PARKED;

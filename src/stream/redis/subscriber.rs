@@ -170,14 +170,14 @@ impl Subscriber {
         self.progress().positions.as_ref().and_then(|positions| positions.get(topic).copied())
     }
 
-    /// The subscription was accepted although the server could not be reached yet.
+    /// Notes that the subscription was accepted although the server could not be reached yet.
     pub(super) fn accepted_offline(&self) {
         if let Phase::Offline { missed } = &mut self.progress().phase {
             *missed = true;
         }
     }
 
-    /// The start position is known, or cannot be determined now.
+    /// Notes that the start position is known, or cannot be determined now.
     pub(super) fn on_started(&self) -> Resumption {
         let mut progress = self.progress();
         let Phase::Starting { subscribed } = progress.phase else { return Resumption::Complete };
@@ -186,7 +186,7 @@ impl Subscriber {
         if subscribed { self.on_subscribed() } else { Resumption::Complete }
     }
 
-    /// Messages arrive from now on.
+    /// Notes that messages arrive from now on.
     pub(super) fn on_subscribed(&self) -> Resumption {
         let mut progress = self.progress();
         match &mut progress.phase {
@@ -210,7 +210,7 @@ impl Subscriber {
         Resumption::Complete
     }
 
-    /// No messages arrive from now on.
+    /// Notes that no messages arrive from now on.
     pub(super) fn on_disconnected(&self) {
         let phase = &mut self.progress().phase;
         match phase {
@@ -219,14 +219,14 @@ impl Subscriber {
         }
     }
 
-    /// A pass over the retained topics begins.
+    /// Begins a pass over the retained topics.
     pub(super) fn begin_pass(&self) {
         if let Phase::CatchingUp { restart, .. } = &mut self.progress().phase {
             *restart = false;
         }
     }
 
-    /// A pass over the retained topics has read everything. Returns whether the subscriber has caught up; if not, another
+    /// Ends a pass over the retained topics, which has read everything. Returns whether the subscriber has caught up; if not, another
     /// pass is needed.
     pub(super) fn end_pass(&self) -> bool {
         let mut progress = self.progress();

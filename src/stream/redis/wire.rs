@@ -20,18 +20,18 @@ pub(super) struct Received<'a> {
     pub(super) json: Cow<'a, str>,
 }
 
-/// What follows the head: the object without its opening brace, after a comma where it has fields.
+/// Returns what follows the head: the object without its opening brace, after a comma where it has fields.
 pub(super) fn tail(json: &str) -> String {
     let rest = json.trim_start().get(1..).unwrap_or("}").trim_start();
     if rest.starts_with('}') { rest.to_owned() } else { format!(",{rest}") }
 }
 
-/// A message that says who published it.
+/// Returns a message that says who published it.
 pub(super) fn with_origin(json: &str, origin: &str) -> String {
     format!("{HEAD}{origin}/\"{}", tail(json))
 }
 
-/// Takes a message apart. One that nobody put anything in front of is the event itself.
+/// Takes a message apart. One without a header is the event itself.
 pub(super) fn read(text: &str) -> Received<'_> {
     let plain = Received { origin: None, id: None, json: text.into() };
     let Some((head, rest)) = text.strip_prefix(HEAD).and_then(|rest| rest.split_once('"')) else { return plain };

@@ -36,7 +36,9 @@ pub(super) fn parse(source: &str, flags: Flags) -> Result<Parsed> {
         return Err("it has a ) without its (".into());
     }
     if parser.by_line && parser.tells_apart {
-        return Err("with the flag m, a pattern with ^ or $ that tells line terminators apart is not supported".into());
+        return Err(
+            "with the flag m, a pattern with ^ or $ that distinguishes line terminators is not supported".into()
+        );
     }
     Ok(Parsed { hir, by_line: parser.by_line })
 }
@@ -62,7 +64,7 @@ enum Member {
 }
 
 impl Parser {
-    /// The character at an offset from here, or `\0`, which nothing looks for, where it is none of ASCII.
+    /// Returns the character at an offset from here, or `\0`, which nothing looks for, where it is none of ASCII.
     fn ahead(&self, offset: usize) -> char {
         self.input.get(self.at + offset).filter(|c| **c < 0x80).and_then(|c| char::from_u32(*c)).unwrap_or('\0')
     }

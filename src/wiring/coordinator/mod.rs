@@ -74,6 +74,43 @@ pub struct CoordinatorStats {
 }
 
 /// Publishes persisted events to the channels of a stream. See the [module](self).
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use nvent_native::bus::Bus;
+/// use nvent_native::event::NewEvent;
+/// use nvent_native::fanout::Delivery;
+/// use nvent_native::name::Subject;
+/// use nvent_native::store::{Announce, MemoryStore, StoreBackend};
+/// use nvent_native::stream::{MemoryStream, StreamBackend, SubscribeSpec};
+/// use nvent_native::time::system_clock;
+/// use nvent_native::wiring::Wiring;
+/// use nvent_native::wiring::channels::ChannelOptions;
+/// use nvent_native::wiring::coordinator::{CoordinatorOptions, StreamCoordinator};
+/// use tokio::runtime::Handle;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> nvent_native::Result<()> {
+/// let bus = Bus::new();
+/// let stream: Arc<dyn StreamBackend> = Arc::new(MemoryStream::new(None, system_clock()));
+/// let options = CoordinatorOptions::new(ChannelOptions::new("this instance"));
+/// let coordinator =
+///     StreamCoordinator::new(bus.clone(), Arc::new(stream.clone()), options, Handle::current(), system_clock())?;
+/// coordinator.start().await?;
+///
+/// let events = stream.subscribe("flow:event:r1", SubscribeSpec::default(), None).await?;
+/// let announce: Announce = Arc::new(move |subject, event| bus.announce(subject, event));
+/// let completed = NewEvent::parse(r#"{"type":"flow.completed","runId":"r1","flowName":"order"}"#)?;
+/// MemoryStore::new(system_clock()).append(Subject::new("nq:flow:r1")?, completed, None, Some(announce)).await?;
+/// match events.mailbox.recv().await {
+///     Some(Delivery::Item(incoming)) => assert_eq!(incoming.message.kind(), Some("flow.completed")),
+///     other => panic!("{other:?}"),
+/// }
+/// coordinator.stop().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct StreamCoordinator {
     bus: Arc<Bus>,
     channels: Arc<Channels>,

@@ -30,7 +30,7 @@ pub fn check_emit(what: &str, name: &str) -> Result<()> {
 pub struct FlowDefinition {
     /// The `flowName` of its runs.
     pub id: String,
-    /// The step enqueued by whoever starts a run. None: the steps without subscriptions.
+    /// The step enqueued by the caller that starts a run. None: the steps without subscriptions.
     pub entry: Option<String>,
     /// Whether flow wiring enqueues the entry step of a run whose `flow.start` is in the log.
     pub starts_entry: bool,
@@ -272,7 +272,7 @@ impl FlowDefinition {
         self.steps.iter().map(|step| step.queue.as_str()).collect()
     }
 
-    /// Returns whether this step is enqueued by whoever starts a run.
+    /// Returns whether this step is enqueued by the caller that starts a run.
     pub fn is_entry(&self, step: &Step) -> bool {
         match &self.entry {
             Some(entry) => *entry == step.name,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::backoff::RetryBackoff;
 use crate::error::{Code, Error, Result};
 use crate::event::{Event, NewEvent};
 use crate::json::parse_object;
@@ -12,7 +13,7 @@ use crate::store::Claim;
 use crate::wiring::flow::FlowQueue;
 use crate::wiring::flow::definition::FlowDefinition;
 use crate::wiring::flow::reducer::{Outcome, Trigger};
-use crate::wiring::flow::shared::{Core, RETRY_DELAY, Run, count};
+use crate::wiring::flow::shared::{Core, RETRY_DELAY, Run, count, retry_backoff};
 
 /// Attempts to enqueue a step in a row. Later ones follow after a delay of up to [`MAX_ENQUEUE_DELAY`], in which other runs
 /// are processed.
@@ -44,7 +45,7 @@ impl Core {
 
     /// Appends an ingress event exactly once. `known` are the ids of events appended since the run was folded.
     pub(super) async fn persist(&self, subject: &str, run: &Run, event: &NewEvent, known: &[String]) -> Result<Event> {
-        let mut delay = RETRY_DELAY;
+        let mut backoff = retry_backoff();
         let mut unconfirmed = false;
         loop {
             if unconfirmed && let Some(record) = self.find(subject, run, event, known).await? {
@@ -59,7 +60,7 @@ impl Core {
                 }
                 Err(error) if error.is_retryable() => {
                     unconfirmed |= error.is_maybe_applied();
-                    self.pause(&mut delay).await?;
+                    self.pause(&mut backoff).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -119,7 +120,7 @@ impl Core {
     pub(super) async fn enqueue(&self, run: &mut Run, trigger: Trigger) -> Result<()> {
         let Some(queue) = &self.queue else { return Ok(()) };
         let enqueue = || queue.enqueue(&trigger.queue, &trigger.step, trigger.data.clone(), trigger.opts.clone());
-        let mut delay = RETRY_DELAY;
+        let mut backoff = retry_backoff();
         for attempt in 1.. {
             match self.once(enqueue()).await {
                 Ok(_) => {
@@ -129,7 +130,7 @@ impl Core {
                     break;
                 }
                 Err(error) if *self.aborted.borrow() => return Err(error),
-                Err(error) if error.is_retryable() && attempt < ENQUEUE_ATTEMPTS => self.pause(&mut delay).await?,
+                Err(error) if error.is_retryable() && attempt < ENQUEUE_ATTEMPTS => self.pause(&mut backoff).await?,
                 Err(error) => {
                     tracing::warn!(
                         code = "NVENT_ENQUEUE",
@@ -139,8 +140,9 @@ impl Core {
                     );
                     self.report_failure("a step could not be enqueued", &run.id, &error);
                     if error.is_retryable() {
-                        let pause = run.retry.map_or(RETRY_DELAY * 20, |(_, delay)| delay);
-                        run.retry = Some((Instant::now() + pause, (pause * 2).min(MAX_ENQUEUE_DELAY)));
+                        let first = || RetryBackoff::new(RETRY_DELAY * 20, MAX_ENQUEUE_DELAY);
+                        let mut backoff = run.retry.take().map_or_else(first, |(_, backoff)| backoff);
+                        run.retry = Some((Instant::now() + backoff.next_delay(), backoff));
                     }
                     break;
                 }
@@ -165,7 +167,7 @@ impl Core {
         run: &mut Run,
         flow: &str,
         outcome: &Outcome,
-        delay: &mut Duration,
+        backoff: &mut RetryBackoff,
     ) -> Result<Next> {
         let (kind, data, counter) = match outcome {
             Outcome::Completed { .. } => ("flow.completed", json!({}), &self.counters.completed),
@@ -194,7 +196,7 @@ impl Core {
             Err(error) if error.code() == Code::Conflict => Ok(Next::Conflict(error)),
             Err(error) if error.is_retryable() => {
                 run.terminal_unconfirmed |= error.is_maybe_applied();
-                self.pause(delay).await?;
+                self.pause(backoff).await?;
                 Ok(Next::Again)
             }
             Err(error) => Err(error),

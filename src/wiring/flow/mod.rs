@@ -1,7 +1,7 @@
 //! Flow wiring: persists the events of flow runs, maintains their index, triggers their steps and ends them.
 //!
 //! An event on the bus that has a `runId` and no id is *ingress*: it is appended to the run's subject once. Every
-//! persisted event of a run, whoever appended it, is folded into the run's state ([`reducer`]), which determines the
+//! persisted event of a run, from any process, is folded into the run's state ([`reducer`]), which determines the
 //! effects. The state is always a fold of the log, so it can be evicted and rebuilt, and several processes can work on
 //! one store:
 //!
@@ -122,6 +122,57 @@ pub struct FlowParts {
 }
 
 /// Flow wiring. See the [module](self).
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use nvent_native::bus::{Bus, BusEvent};
+/// use nvent_native::event::parse_any;
+/// use nvent_native::name::Key;
+/// use nvent_native::json::Filter;
+/// use nvent_native::queue::{MemoryQueueOptions, Queue};
+/// use nvent_native::store::{Announce, MemoryStore, StoreBackend};
+/// use nvent_native::time::system_clock;
+/// use nvent_native::wiring::Wiring;
+/// use nvent_native::wiring::flow::{BackendFlowStore, FlowOptions, FlowParts, FlowWiring};
+/// use tokio::runtime::Handle;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> nvent_native::Result<()> {
+/// let (bus, runtime) = (Bus::new(), Handle::current());
+/// let store: Arc<dyn StoreBackend> = Arc::new(MemoryStore::new(system_clock()));
+/// let queue = Arc::new(Queue::memory(MemoryQueueOptions::default(), system_clock(), runtime.clone()));
+/// let announce: Announce = Arc::new({
+///     let bus = bus.clone();
+///     move |subject, event| bus.announce(subject, event)
+/// });
+/// let parts = FlowParts {
+///     bus: bus.clone(),
+///     store: Arc::new(BackendFlowStore::new(store.clone(), Some(announce.clone()))),
+///     announce,
+///     store_announces: true,
+///     queue: Some(Arc::new(queue.clone())),
+/// };
+/// let wiring = FlowWiring::new(parts, &FlowOptions::default(), runtime)?;
+/// wiring.set_flows(r#"[{ "id": "order", "entry": { "step": "check", "emits": ["checked"] },
+///     "steps": { "ship": { "subscribes": ["checked"], "queue": "shipping" } } }]"#)?;
+/// wiring.start().await?;
+///
+/// // What the handler of the entry step publishes.
+/// for event in [
+///     r#"{"type":"flow.start","runId":"r1","flowName":"order"}"#,
+///     r#"{"type":"emit","runId":"r1","flowName":"order","stepName":"check","data":{"name":"checked"}}"#,
+///     r#"{"type":"step.completed","runId":"r1","flowName":"order","stepName":"check"}"#,
+/// ] {
+///     bus.publish(&BusEvent { subject: None, event: parse_any(event)? });
+/// }
+/// wiring.idle().await;
+/// assert!(queue.job("shipping", "r1__ship").await?.is_some(), "the next step is enqueued");
+/// assert_eq!(store.index_count(Key::new("nq:flows:order")?, Filter::default()).await?, 1);
+/// wiring.stop().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct FlowWiring {
     core: Arc<Core>,
     bus: Arc<Bus>,

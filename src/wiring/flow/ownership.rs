@@ -14,12 +14,13 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
+use crate::backoff::RetryBackoff;
 use crate::error::{Code, Error, Result};
 use crate::op::Op;
 use crate::store::Claim;
 use crate::wiring::flow::definition::{FlowDefinition, Step};
 use crate::wiring::flow::reconcile::RECOVERED;
-use crate::wiring::flow::shared::{Core, Holder, RETRY_DELAY, Run, count};
+use crate::wiring::flow::shared::{Core, Holder, RETRY_DELAY, Run, count, retry_backoff};
 use crate::wiring::flow::{FlowJob, queues};
 
 /// How long a process is taken for alive after it has renewed its lease.
@@ -43,7 +44,7 @@ impl Core {
     /// in the queue that another process has taken over.
     pub(super) async fn hold(self: Arc<Self>, ready: oneshot::Sender<()>) {
         let mut ready = Some(ready);
-        let mut delay = RETRY_DELAY;
+        let mut backoff = RetryBackoff::new(RETRY_DELAY, RENEW_INTERVAL);
         let mut renewed = None;
         loop {
             match self.renew(&mut renewed).await {
@@ -55,14 +56,13 @@ impl Core {
                     if holder == Holder::Shared {
                         return;
                     }
-                    delay = RETRY_DELAY;
+                    backoff.reset();
                     sleep(RENEW_INTERVAL).await;
                 }
                 Err(error) if error.code() == Code::Closed => return,
                 Err(error) => {
                     tracing::debug!(code = %error.code(), "the claims of flow wiring could not be renewed: {error}");
-                    sleep(delay).await;
-                    delay = (delay * 2).min(RENEW_INTERVAL);
+                    sleep(backoff.next_delay()).await;
                 }
             }
         }
@@ -152,14 +152,14 @@ impl Core {
     pub(super) async fn claim(&self, subject: &str, job_id: &str, is_new: bool) -> Result<Claim> {
         let Some(holder) = self.holder().await? else { return Ok(Claim::Own) };
         let Some(claims) = self.store.claims() else { return Ok(Claim::Own) };
-        let (mut delay, mut repeated) = (RETRY_DELAY, false);
+        let (mut backoff, mut repeated) = (retry_backoff(), false);
         loop {
             match self.once(claims.claim(subject, job_id, &holder, is_new)).await {
                 // It may have been taken over by the call whose answer was lost.
                 Ok(Claim::Own) if repeated => return Ok(Claim::TakenOver),
                 Err(error) if error.is_retryable() => {
                     repeated = true;
-                    self.pause(&mut delay).await?;
+                    self.pause(&mut backoff).await?;
                 }
                 result => return result,
             }

@@ -22,7 +22,7 @@ use crate::store::IndexQuery;
 use crate::wiring::flow::definition::{FlowDefinition, Step};
 use crate::wiring::flow::reducer::Status;
 use crate::wiring::flow::runs::FailedJob;
-use crate::wiring::flow::shared::{Core, RETRY_DELAY, Run, count};
+use crate::wiring::flow::shared::{Core, Run, count, retry_backoff};
 use crate::wiring::flow::{FlowJob, FlowQueue, JobEnd, Signal};
 
 /// Index entries read at a time during recovery. Large, because pages shift when runs end meanwhile.
@@ -197,7 +197,7 @@ impl Core {
             "type": kind, "runId": &*run.id, "flowName": flow.id, "stepName": step.name, "data": data,
         });
         let event = NewEvent::parse(&event.to_string())?;
-        let mut delay = RETRY_DELAY;
+        let mut backoff = retry_backoff();
         while run.state.status() == Status::Running && run.state.is_open(flow, step) {
             let after = run.state.last_id().cloned();
             match self.once(self.store.append(subject, event.clone(), after.as_deref())).await {
@@ -212,7 +212,7 @@ impl Core {
                     }
                 }
                 Err(error) if error.is_retryable() => {
-                    self.pause(&mut delay).await?;
+                    self.pause(&mut backoff).await?;
                     self.catch_up(subject, run).await?;
                 }
                 Err(error) => return Err(error),
@@ -323,7 +323,7 @@ fn recovered_id(id: &str) -> String {
     format!("{id}{RECOVERED}")
 }
 
-/// The data of a `step.failed` that no retry follows.
+/// Returns the data of a `step.failed` that no retry follows.
 fn failure(reason: Option<String>) -> Value {
     json!({ "error": reason.unwrap_or_else(|| "the job failed".into()), "willRetry": false })
 }

@@ -1,16 +1,16 @@
 //! One task for each active run: it persists what was received, folds the log and applies the state.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backoff::RetryBackoff;
 use crate::error::Result;
 use crate::event::{Event, EventId, NewEvent};
 use crate::wiring::flow::effects::Next;
 use crate::wiring::flow::reducer::{Outcome, RunState, Status};
 use crate::wiring::flow::runs::Work;
-use crate::wiring::flow::shared::{Core, RETRY_DELAY, Run, count};
+use crate::wiring::flow::shared::{Core, Run, count, retry_backoff};
 use crate::wiring::flow::{Admission, Signal};
 
 impl Core {
@@ -130,14 +130,14 @@ impl Core {
     /// Applies the state and reads the log until nothing is new. So the last process to write an index entry has read
     /// everything that the others wrote before.
     async fn advance(&self, subject: &str, run: &mut Run) -> Result<()> {
-        let mut delay = RETRY_DELAY;
+        let mut backoff = retry_backoff();
         let mut next = Next::Again;
         loop {
             match (self.catch_up(subject, run).await?, next) {
                 (false, Next::Done) => return Ok(()),
                 // The log does not end as expected although nothing is new: it is not the log that was folded.
                 (false, Next::Conflict(error)) => return Err(error),
-                (true, _) | (false, Next::Again) => next = self.apply(subject, run, &mut delay).await?,
+                (true, _) | (false, Next::Again) => next = self.apply(subject, run, &mut backoff).await?,
             }
         }
     }
@@ -175,7 +175,7 @@ impl Core {
     }
 
     /// Enqueues steps, ends the run and writes its index entry, according to the state.
-    async fn apply(&self, subject: &str, run: &mut Run, delay: &mut Duration) -> Result<Next> {
+    async fn apply(&self, subject: &str, run: &mut Run, backoff: &mut RetryBackoff) -> Result<Next> {
         let Some(name) = run.state.flow_name().cloned() else { return Ok(Next::Done) };
         if run.deleted && !run.state.has_start() {
             // Late events of a deleted run do not revive it.
@@ -195,7 +195,7 @@ impl Core {
                 }
             }
             if let Some(outcome) = self.confirmed(subject, run, decision.outcome) {
-                let next = self.end(subject, run, &name, &outcome, delay).await?;
+                let next = self.end(subject, run, &name, &outcome, backoff).await?;
                 if !matches!(next, Next::Done) {
                     return Ok(next);
                 }

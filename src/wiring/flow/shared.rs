@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::backoff::RetryBackoff;
 use crate::error::{Error, Result};
 use crate::event::NewEvent;
 use crate::json::Object;
@@ -19,9 +20,14 @@ use crate::wiring::flow::definition::Flows;
 use crate::wiring::flow::reducer::{Outcome, RunState};
 use crate::wiring::flow::{FlowQueue, FlowStats, FlowStore, Runs, Subjects};
 
-/// The delay before the second attempt; it doubles each time, up to [`MAX_RETRY_DELAY`].
+/// The delay before the second attempt.
 pub(super) const RETRY_DELAY: Duration = Duration::from_millis(50);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+
+/// Returns the delays between attempts of an effect.
+pub(super) fn retry_backoff() -> RetryBackoff {
+    RetryBackoff::new(RETRY_DELAY, MAX_RETRY_DELAY)
+}
 
 /// What every run of a flow wiring shares.
 pub(super) struct Core {
@@ -84,8 +90,8 @@ pub(super) struct Run {
     pub(super) indexed: Option<Object>,
     /// An outcome that may still change, and when it is final.
     pub(super) pending_outcome: Option<(Outcome, Instant)>,
-    /// When an enqueue that failed is repeated, and the delay before the next repetition.
-    pub(super) retry: Option<(Instant, Duration)>,
+    /// When an enqueue that failed is repeated, and the delays after that.
+    pub(super) retry: Option<(Instant, RetryBackoff)>,
     /// Whether the state was idle before this work: its log may have been deleted meanwhile.
     pub(super) is_cached: bool,
     /// Whether the log was deleted after it had been folded.
@@ -115,7 +121,7 @@ impl Run {
     /// Returns when the run must be applied although nothing new happens.
     pub(super) fn due(&self) -> Option<Instant> {
         let outcome = self.pending_outcome.as_ref().map(|(_, due)| *due);
-        let retry = self.retry.map(|(due, _)| due);
+        let retry = self.retry.as_ref().map(|(due, _)| *due);
         outcome.into_iter().chain(retry).min()
     }
 }
@@ -167,10 +173,10 @@ impl Core {
 
     /// Repeats idempotent work until it succeeds or fails permanently.
     pub(super) async fn attempt<T: Send + 'static>(&self, mut work: impl FnMut() -> Op<T>) -> Result<T> {
-        let mut delay = RETRY_DELAY;
+        let mut backoff = retry_backoff();
         loop {
             match self.once(work()).await {
-                Err(error) if error.is_retryable() => self.pause(&mut delay).await?,
+                Err(error) if error.is_retryable() => self.pause(&mut backoff).await?,
                 result => return result,
             }
         }
@@ -188,10 +194,9 @@ impl Core {
         }
     }
 
-    pub(super) async fn pause(&self, delay: &mut Duration) -> Result<()> {
+    pub(super) async fn pause(&self, backoff: &mut RetryBackoff) -> Result<()> {
         count(&self.counters.retries);
-        let pause = std::mem::replace(delay, (*delay * 2).min(MAX_RETRY_DELAY));
-        self.sleep(pause).await
+        self.sleep(backoff.next_delay()).await
     }
 
     /// Waits, or returns [`Code::Closed`] when pending work is cancelled.

@@ -134,13 +134,13 @@ pub(crate) async fn workers_without_autorun_wait_for_resume(env: Env) {
 
 pub(crate) async fn a_job_whose_name_has_no_worker_waits_and_holds_up_nobody(env: Env) {
     let queue = env.open();
-    for (id, name, priority) in [("1", "nobody", 0), ("2", "a", 7), ("3", "nobody", 0), ("4", "b", 1)] {
+    for (id, name, priority) in [("1", "unhandled", 0), ("2", "a", 7), ("3", "unhandled", 0), ("4", "b", 1)] {
         queue.enqueue("q", job(name, json!({"jobId": id, "priority": priority}))).await.unwrap();
     }
     let worker = TestWorker::on(&queue, "q", &["a", "b"], 10).await;
     assert_eq!(worker.ids(), ["4", "2"]);
     assert_eq!(queue.counts("q").await.unwrap().get(JobState::Waiting), 2);
-    queue.register_worker("q", "nobody", WorkerOptions::default(), worker.0.clone()).await.unwrap();
+    queue.register_worker("q", "unhandled", WorkerOptions::default(), worker.0.clone()).await.unwrap();
     assert_eq!(worker.ids(), ["1", "3"]);
 }
 

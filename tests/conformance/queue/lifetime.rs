@@ -97,7 +97,7 @@ pub(crate) async fn async_workers_run_everything_once(env: Env) {
     assert_eq!(queue.close(CLOSE_TIMEOUT).await.unwrap(), 0);
 }
 
-/// What must hold after whatever was done: counts are what pages show, and nobody runs more than allowed.
+/// What must hold after whatever was done: counts are what pages show, and no worker runs more than allowed.
 pub(crate) async fn random_operations_keep_counts_and_states_true(env: Env) {
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = |below: u64| {
@@ -118,7 +118,7 @@ pub(crate) async fn random_operations_keep_counts_and_states_true(env: Env) {
                     "jobId": some_id, "priority": next(3), "attempts": 1 + next(3), "delay": 50 * (next(3) / 2),
                     "backoff": next(100), "timeout": 100 + next(200), "removeOnComplete": keep.get(next(3) as usize),
                 });
-                queue.enqueue("q", job(["a", "b", "nobody"][next(3) as usize], opts)).await.unwrap();
+                queue.enqueue("q", job(["a", "b", "unhandled"][next(3) as usize], opts)).await.unwrap();
             }
             4..=6 if !running.is_empty() => {
                 let delivery = running.swap_remove(next(running.len() as u64) as usize);

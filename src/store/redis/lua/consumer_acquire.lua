@@ -1,4 +1,4 @@
--- Takes the lease of a consumer, if nobody holds it.
+-- Takes the lease of a consumer, if it is free.
 -- KEYS    the lease (hash) | the state of the feed (hash)
 -- ARGV    lease in ms
 -- returns { token }, or { 0, ms until the lease of the holder ends }

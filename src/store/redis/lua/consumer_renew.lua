@@ -1,4 +1,4 @@
--- Extends the lease of a consumer, or releases it. A holder that was late keeps it if nobody else has taken it.
+-- Extends the lease of a consumer, or releases it. A holder that was late keeps it if no other has taken it.
 -- KEYS    the lease (hash) | positions to deliver again (set)
 -- ARGV    token | lease in ms, or '' to release it | channel of the announcement of a release
 -- returns 1, 2 where parked events are to be delivered again, or 0 where another holder has it, or none

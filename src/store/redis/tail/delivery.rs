@@ -138,7 +138,8 @@ async fn read_page(shared: &Arc<Shared>, cursor: EventId, runtime: &Handle) -> R
     Ok(full)
 }
 
-/// A server that lost writes (a failover, a restart without persistence) counts from an earlier position again.
+/// Goes back to the end of the feed where that is before the cursor: a server that lost writes (a failover, a restart
+/// without persistence) counts from an earlier position again.
 async fn reset_if_behind_cursor(shared: &Arc<Shared>, cursor: EventId) -> Result<bool> {
     let head = shared.feed.head().into_future().await?;
     let mut state = shared.state();

@@ -136,7 +136,7 @@ impl State {
         }
     }
 
-    /// The position that follows without a gap if the next announcement is one more.
+    /// Returns the position that follows without a gap if the next announcement is one more.
     pub(super) fn tip(&self) -> Option<EventId> {
         self.announced.back().map(|entry| entry.position).or(self.reading).or(self.cursor)
     }

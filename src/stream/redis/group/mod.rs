@@ -213,7 +213,7 @@ impl Group {
         self.changed.notify_one();
     }
 
-    /// A delivery was dropped without having been handled.
+    /// Notes that a delivery was dropped without having been handled.
     fn on_discarded(&self, claimed: &EntryRef) {
         if let Some(claim) = self.state().claims.get_mut(claimed)
             && *claim == Claim::Delivered

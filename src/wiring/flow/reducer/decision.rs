@@ -153,7 +153,7 @@ impl RunState {
         self.retried.contains_key(step) && !job_id.starts_with(&self.job_id(run_id, step))
     }
 
-    /// Returns whether a step is enqueued, by whoever starts the run or by the wiring.
+    /// Returns whether a step is enqueued, by the caller that starts the run or by the wiring.
     fn is_due(&self, flow: &FlowDefinition, step: &Step) -> bool {
         flow.is_entry(step) || !step.subscribes.is_empty() && step.subscribes.iter().all(|name| self.is_met(name))
     }

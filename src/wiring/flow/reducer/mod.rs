@@ -10,7 +10,7 @@
 //!     none of its siblings (steps with the same sources) completed;
 //!   - *not yet*, if a subscription may still be met from outside the flow, by an emit that no step declares;
 //!   - *completed* otherwise. A branch that was not taken does not keep a run open.
-//! - `flow.completed`, `flow.failed` and `flow.cancel` end a run, whoever appended them; later events change nothing.
+//! - `flow.completed`, `flow.failed` and `flow.cancel` end a run, from any process; later events change nothing.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
