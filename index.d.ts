@@ -964,7 +964,7 @@ interface FileQueueOptions extends QueueOptions {
 interface FlowDefinition {
     /** The flow's name. */
     id: string;
-    /** The step that starts a run. Whoever starts the run enqueues it. */
+    /** The step that starts a run. The caller that starts the run enqueues it. */
     entry?: {
         /** Its name. */
         step: string;
