@@ -1,6 +1,6 @@
 /** The packages as they ship: packed, unpacked elsewhere, loaded in every way, and what a broken installation says. */
 import { execFile } from 'node:child_process'
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -10,7 +10,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('..', import.meta.url))
 const bin = (path: string): string => join(root, 'node_modules', path)
-const { pack, registryReadme, stage, targets } = await import(new URL('../scripts/pack.mjs', import.meta.url).href)
+const { pack, registryReadme, sizeProblem, stage, targets } = await import(new URL('../scripts/pack.mjs', import.meta.url).href)
+const { foreignSymbols } = await import(new URL('../scripts/release/links.mjs', import.meta.url).href)
 const { target } = await import(new URL('../scripts/shared.mjs', import.meta.url).href)
 let app: string
 let staged: string
@@ -42,14 +43,32 @@ it('ships what is needed to run, and no sources', () => {
   expect(files).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'THIRD-PARTY-NOTICES.md', 'sbom.cdx.json', 'dist/index.cjs', 'dist/index.mjs', 'index.d.cts', 'index.d.ts']))
   const expected = /^(dist\/.*\.(cjs|mjs|js|d\.ts|json|vue|css)|(bin|examples)\/[\w-]+\.mjs|index\.d\.c?ts|package\.json|sbom\.cdx\.json|LICENSE|(README|CHANGELOG|THIRD-PARTY-NOTICES)\.md)$/
   expect(files.filter(file => !expected.test(file))).toEqual([])
-  expect(tarball.unpackedSize).toBeLessThan(1_500_000)
+})
+
+it('has bounded sizes', async () => {
+  expect(sizeProblem(tarball)).toBeUndefined()
+  const addons = join(app, 'large')
+  await mkdir(addons)
+  await writeFile(join(addons, `nvent-native.${target}.node`), '')
+  await truncate(join(addons, `nvent-native.${target}.node`), 20_000_000)
+  const [platform] = pack(stage(join(addons, 'staged'), addons), addons)
+  expect(sizeProblem(platform)).toMatch(new RegExp(`^nvent-native-${target} is 20\\d+ bytes unpacked, more than \\d+$`))
+})
+
+it('an addon for Linux that needs a newer glibc, or one for musl that needs glibc, is found', () => {
+  const addon = (...versions: string[]): Buffer => Buffer.from(['', 'malloc', ...versions, ''].join('\0'))
+  const found = (name: string, ...versions: string[]): string[] => foreignSymbols(addon(...versions), name)
+  expect(found('linux-x64-gnu', 'GLIBC_2.2.5', 'GLIBC_2.17')).toEqual([])
+  expect(found('linux-x64-gnu', 'GLIBC_2.17', 'GLIBC_2.28', 'GLIBC_3.0')).toEqual(['GLIBC_2.28', 'GLIBC_3.0'])
+  expect(found('linux-arm64-musl', 'GLIBC_2.2.5')).toEqual(['GLIBC_2.2'])
 })
 
 it('runs nothing where it is installed, and brings one binary', async () => {
   const published = await manifest('nvent-native')
   expect(published).not.toHaveProperty('scripts')
   expect(published).not.toHaveProperty('dependencies')
-  expect(published).not.toHaveProperty('devDependencies')
+  // Without it `nuxt module add` takes the package for no module.
+  expect(Object.keys(published.devDependencies)).toEqual(['nuxt'])
   expect(published.optionalDependencies).toEqual(Object.fromEntries(targets().map((name: string) => [`nvent-native-${name}`, published.version])))
   const platform = await manifest(`nvent-native-${target}`)
   expect(platform).toMatchObject({ version: published.version, os: [process.platform], cpu: [process.arch] })
@@ -115,6 +134,11 @@ it('is one and the same by import, by require, and under both names', async () =
       bus: imported.getEventBus() === required.getEventBus(),
     }))
   `)).toEqual({ names: true, others: [], bus: true })
+})
+
+it('describes its Nuxt module', async () => {
+  const meta = JSON.parse(await readFile(join(app, 'node_modules/nvent-native/dist/nuxt/module.json'), 'utf8'))
+  expect(meta).toMatchObject({ name: 'nvent-native', version: (await manifest('nvent-native')).version, configKey: 'nventNative', compatibility: { nuxt: expect.any(String) } })
 })
 
 it('works from a CommonJS script', async () => {

@@ -3,7 +3,7 @@
  * `--debug` builds the addon with the dev profile, `--js` leaves it as it is.
  */
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { build } from 'esbuild'
@@ -71,8 +71,19 @@ async function buildCommand() {
 async function buildNuxt() {
   if (!existsSync('nuxt/tsconfig.json')) return
   rmSync('dist/nuxt', { recursive: true, force: true })
+  // Not @nuxt/module-builder: it builds `src/module`, and src is the crate; what the module and its runtime share it puts into
+  // the module alone, so that runtime/config.js finds no schema.js; and it refuses `nuxt/kit`, which saves a dependency.
   run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'nuxt'])
+  await writeModuleMeta()
   await buildInspector()
+}
+
+/** What Nuxt and its tools read of a module without running it. */
+async function writeModuleMeta() {
+  const { default: module } = await import('../dist/nuxt/module.js')
+  const { name, version } = JSON.parse(readFileSync('package.json', 'utf8'))
+  const meta = { name, version, ...await module.getMeta() }
+  writeFileSync('dist/nuxt/module.json', `${JSON.stringify(meta, null, 2)}\n`)
 }
 
 /** Writes the names of the packages that the bundle contains: the notices have their licences. */

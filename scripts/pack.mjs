@@ -11,6 +11,15 @@ import { fileURLToPath } from 'node:url'
 import { writeNotices } from './notices.mjs'
 import { root } from './shared.mjs'
 
+/** Unpacked sizes that a release must not exceed, in bytes: a little more than they are. */
+const MAX_UNPACKED_SIZE = { root: 1_500_000, platform: 12_900_000 }
+
+/** Returns what is wrong with the size of a packed package, if anything is. */
+export function sizeProblem({ name, unpackedSize }) {
+  const limit = name === 'nvent-native' ? MAX_UNPACKED_SIZE.root : MAX_UNPACKED_SIZE.platform
+  return unpackedSize > limit ? `${name} is ${unpackedSize} bytes unpacked, more than ${limit}` : undefined
+}
+
 const PLATFORMS = { linux: ['linux'], darwin: ['darwin'], win32: ['win32'] }
 const LIBC = { gnu: ['glibc'], musl: ['musl'] }
 
@@ -27,10 +36,17 @@ const manifest = () => JSON.parse(readFileSync(join(root, 'package.json'), 'utf8
 /** The targets of a release, as `linux-x64-gnu`. */
 export const targets = () => manifest().napi.targets.map(shortName)
 
-/** The root's manifest as it is published: no scripts, nothing for development, exact platform packages. */
+/**
+ * The root's manifest as it is published: no scripts, nothing for development but Nuxt, by which `nuxt module add` recognises a
+ * module, exact platform packages.
+ */
 export function publishedManifest() {
-  const { scripts: _scripts, devDependencies: _devDependencies, napi: _napi, ...kept } = manifest()
-  return { ...kept, optionalDependencies: Object.fromEntries(targets().map(target => [`nvent-native-${target}`, kept.version])) }
+  const { scripts: _scripts, devDependencies: { nuxt }, napi: _napi, ...kept } = manifest()
+  return {
+    ...kept,
+    devDependencies: { nuxt },
+    optionalDependencies: Object.fromEntries(targets().map(target => [`nvent-native-${target}`, kept.version])),
+  }
 }
 
 /** The manifest of a platform's package. */
@@ -100,4 +116,9 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const destination = resolve(process.argv[2] ?? join(root, 'target/packages'))
   const packed = pack(stage(join(destination, 'staged')), destination)
   for (const { name, path, unpackedSize } of packed) console.log(`${name}  ${(unpackedSize / 1e6).toFixed(1)} MB  ${path}`)
+  const problems = packed.map(sizeProblem).filter(Boolean)
+  if (problems.length > 0) {
+    console.error(problems.join('\n'))
+    process.exit(1)
+  }
 }

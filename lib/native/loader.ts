@@ -27,15 +27,19 @@ function currentTarget(): string {
   return platform === 'win32' ? `win32-${arch}-msvc` : `${platform}-${arch}`
 }
 
+/** Returns whether this process, rather than the system, uses musl: its C library is among the files that are mapped. */
 function isMusl(): boolean {
   try {
-    return readFileSync('/usr/bin/ldd', 'latin1').includes('musl')
+    const maps = readFileSync('/proc/self/maps', 'latin1')
+    if (/\/libc(?:\.so\.6|-2\.\d+\.so)$/m.test(maps)) return false
+    if (/\/ld-musl-|\/libc\.musl-|-linux-musl\/libc\.so$/m.test(maps)) return true
   }
   catch {
-    // No ldd, as in slim images. Bun and Deno have the report as well.
-    const { header } = (process.report?.getReport() ?? {}) as { header?: { glibcVersionRuntime?: string } }
-    return header !== undefined && !header.glibcVersionRuntime
+    // No /proc, or not for this process.
   }
+  // Takes tens of milliseconds. Bun and Deno have it as well.
+  const { header } = (process.report?.getReport() ?? {}) as { header?: { glibcVersionRuntime?: string } }
+  return header !== undefined && !header.glibcVersionRuntime
 }
 
 /** Returns the first line of an error, without the list of requiring modules. */

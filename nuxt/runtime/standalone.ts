@@ -1,9 +1,9 @@
 /** Without nvent: opens the adapters and the wiring when the server starts, and closes them when it ends. */
+import { useRuntimeConfig } from '#imports'
 import { triggers } from '#nvent-native/triggers'
 import { webhooks } from '#nvent-native/webhooks'
 import { createWiringRegistry, setAdapters, shutdownAdapters } from 'nvent-native/native'
 import type { Adapters, WiringRegistryOptions } from 'nvent-native/native'
-import { defineNitroPlugin, useRuntimeConfig } from 'nitropack/runtime'
 import type { NitroApp } from 'nitropack'
 import { memoryAdapters, nativeAdapters } from './adapters.js'
 import { serverConfig, unknownVariableWarnings, type BuiltConfig, type ServerConfig } from './config.js'
@@ -11,7 +11,7 @@ import { hookLast } from './hooks.js'
 import { Startup } from './startup.js'
 import type { ReadyContext } from '../types.js'
 
-export default defineNitroPlugin((nitroApp) => {
+export default (nitroApp: NitroApp) => {
   // Routes that are rendered during the build get adapters that keep nothing, and no job runs.
   if (import.meta.prerender) return setAdapters(memoryAdapters())
   const { nventNative: built } = useRuntimeConfig() as unknown as { nventNative: BuiltConfig }
@@ -27,7 +27,7 @@ export default defineNitroPlugin((nitroApp) => {
     // Queues drain, wirings drain, then queues, streams and stores close.
     if (context) await shutdownAdapters(context)
   })
-})
+}
 
 async function start(nitroApp: NitroApp, built: BuiltConfig, startup: Startup): Promise<ReadyContext> {
   unknownVariableWarnings(built.section, process.env).forEach(warning => console.warn(`[nvent-native] ${warning}`))

@@ -6,8 +6,8 @@
  */
 import { createStreamCoordinator } from 'nvent-native/native'
 import type { QueueAdapter, StoreAdapter, StreamAdapter } from 'nvent-native/native'
-import { registerQueueAdapter, registerStoreAdapter, registerStreamAdapter, useStreamAdapter } from '#imports'
-import { defineNitroPlugin, useRuntimeConfig } from 'nitropack/runtime'
+import { registerQueueAdapter, registerStoreAdapter, registerStreamAdapter, useRuntimeConfig, useStreamAdapter } from '#imports'
+import type { NitroApp } from 'nitropack'
 import { Activity } from './activity.js'
 import { memoryAdapters, nativeAdapters } from './adapters.js'
 import { serverConfig, unknownVariableWarnings, type BuiltConfig, type ServerConfig } from './config.js'
@@ -28,7 +28,7 @@ interface Created<Q = RegisteredQueue> {
 /** A queue as nvent gets it: `close` drains it, `end` closes it. */
 type RegisteredQueue = QueueAdapter & { drain(): Promise<void>, end(): Promise<void>, holdWorkers?(isHeld: boolean): void }
 
-export default defineNitroPlugin((nitroApp) => {
+export default (nitroApp: NitroApp) => {
   const { nventNative: built, nvent } = useRuntimeConfig() as unknown as { nventNative: BuiltConfig, nvent: unknown }
   // Routes that are rendered during the build get adapters that keep nothing.
   if (import.meta.prerender) {
@@ -98,7 +98,7 @@ export default defineNitroPlugin((nitroApp) => {
     await settleAll(queues.map(queue => queue.end()))
     await settleAll([...Object.values(created.streams).map(stream => stream.shutdown()), ...Object.values(created.stores).map(store => store.close())])
   })
-})
+}
 
 /** Makes the native adapters of every backend; those that the app does not choose cost nothing. */
 function create(config: ServerConfig): Created {
