@@ -55,11 +55,18 @@ export class Bench {
     progress(this.results.at(-1))
   }
 
-  /** Notes what was measured in another way: figures by contender, each lower the better, against a limit or a floor. */
-  note({ name, unit, figures, limit, why }) {
+  /**
+   * Notes what was measured in another way: figures by contender, each lower the better, against a limit, or against those of
+   * other contenders in the same rounds, of which ours are to be at most so many times.
+   */
+  note({ name, unit, figures, limit, times = {}, why }) {
     const contenders = Object.fromEntries(Object.entries(figures).map(([contender, values]) => [contender, spread([values].flat())]))
     const { native } = contenders
-    this.results.push({ name, unit, why, contenders, ...limit !== undefined && { limit, met: native.median <= limit } })
+    const most = Object.entries(times).map(([to, limit]) => {
+      const ratio = spread([figures.native].flat().map((value, round) => value / [figures[to]].flat()[round]))
+      return { to, limit, ratio, met: ratio.median <= limit }
+    })
+    this.results.push({ name, unit, why, contenders, most, ...limit !== undefined && { limit, met: native.median <= limit } })
     progress(this.results.at(-1))
   }
 }

@@ -16,7 +16,7 @@ export default async function (bench) {
   const server = await startRedis({ appendfsync: 'everysec' })
   try {
     const ways = onFiles(folder)
-    await fullPath(bench, { on: 'on files', ways })
+    await fullPath(bench, { on: 'on files', ways, limit: 60, times: { [ON_SQLITE]: 4 } })
     await underLoad(bench, { on: 'on files', ways: { native: ways.native } })
     await fullPath(bench, { on: 'on Redis', ways: onRedis(server.port) })
     await publishSubscribe(bench, server.port)
@@ -27,10 +27,12 @@ export default async function (bench) {
   }
 }
 
+const ON_SQLITE = 'better-sqlite3 and EventEmitter, a transaction each'
+
 let files = 0
 const onFiles = folder => ({
   'native': natively(bus => new FileStoreAdapter({ dataDir: join(folder, `native-${files++}`), bus }), () => new MemoryStreamAdapter()),
-  'better-sqlite3 and EventEmitter, a transaction each': async (handler) => {
+  [ON_SQLITE]: async (handler) => {
     const store = new Sqlite(join(folder, `sqlite-${files++}`), false)
     const stream = new EmitterStream({ copy: copyByHand })
     stream.subscribe('store-sync:append:*', handler)

@@ -14,8 +14,9 @@ function comparisons({ ratios }) {
   ])
 }
 
-function noted({ contenders, unit, limit, met }) {
+function noted({ contenders, unit, limit, met, most = [] }) {
   const lines = Object.entries(contenders).filter(([name]) => name !== 'native').map(([name, { median }]) => `${name}: ${short(median)} ${unit}`)
+  for (const { to, ratio, limit, met } of most) lines.push(`${met ? '✓' : '✗'} ${times(ratio)} of ${to}, at most ${limit} ×`)
   return limit === undefined ? lines : [`${met ? '✓' : '✗'} at most ${limit} ${unit}`, ...lines]
 }
 
@@ -26,13 +27,13 @@ const native = ({ contenders, unit }) => !contenders.native
   : unit
     ? `${short(contenders.native.median)} ${unit} (${short(contenders.native.min)}–${short(contenders.native.max)})`
     : micro(contenders.native.ns.median)
-const missed = ({ ratios = [], met }) => met === false || ratios.some(({ time, cpu }) => time.met === false || cpu.met === false)
+const missed = ({ ratios = [], most = [], met }) => met === false || most.some(({ met }) => !met) || ratios.some(({ time, cpu }) => time.met === false || cpu.met === false)
 const because = row => row.why ?? 'the reason is not known'
 const lines = row => row.unit ? noted(row) : comparisons(row)
 
 /** How many targets there are, and how many are met. */
 function score(rows) {
-  const all = rows.flatMap(({ ratios = [], met }) => [met, ...ratios.flatMap(({ time, cpu }) => [time.met, cpu.met])]).filter(met => met !== undefined)
+  const all = rows.flatMap(({ ratios = [], most = [], met }) => [met, ...most.map(({ met }) => met), ...ratios.flatMap(({ time, cpu }) => [time.met, cpu.met])]).filter(met => met !== undefined)
   return `${all.filter(Boolean).length} of ${all.length} targets met`
 }
 

@@ -56,7 +56,7 @@ export default async function (bench) {
     targets: { [SHARED]: 1, [OWN]: 1 },
     why: HOP_WHY,
   })
-  await fullPath(bench, { on: 'in memory', ways, why: HOP_WHY })
+  await fullPath(bench, { on: 'in memory', ways, limit: 25, times: { [OWN]: 4 }, why: HOP_WHY })
   await underLoad(bench, { on: 'in memory', ways })
 }
 
