@@ -1,6 +1,9 @@
 /** When handlers run that are in the process of the append. */
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { createEventBus, createStreamCoordinator, MemoryStoreAdapter, MemoryStreamAdapter } from 'nvent-native'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { createEventBus, createStreamCoordinator, FileStoreAdapter, MemoryStoreAdapter, MemoryStreamAdapter } from 'nvent-native'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { until } from './support/until'
 
@@ -75,4 +78,30 @@ it('what does not fit in a turn of the event loop does not wait for anything els
     await arrived
   }
   clearTimeout(timer)
+})
+
+it('no handler runs inside an append, also where the coordinator follows the feed of a file store', async () => {
+  const dataDir = await mkdtemp(path.join(tmpdir(), 'nvent-turn-'))
+  const bus = createEventBus()
+  const [fileStore, ownStream] = [new FileStoreAdapter({ bus, dataDir }), new MemoryStreamAdapter()]
+  const fed = createStreamCoordinator({ bus, store: fileStore, stream: ownStream, enableFlowEvents: false })
+  await fed.start()
+  const context = new AsyncLocalStorage<string>()
+  let appending = false
+  const seen: unknown[] = []
+  await ownStream.subscribe('store-sync:append:s', ({ data }) => void seen.push([data.event.data, appending, context.getStore()]))
+  for (let n = 0; n < 200; n++) {
+    context.run('of the caller', () => {
+      appending = true
+      void fileStore.append('s', { type: 'a', data: n })
+      appending = false
+    })
+    if (n % 2 === 0) await until('it is delivered', () => seen.length === n + 1)
+  }
+  await until('all are delivered', () => seen.length === 200)
+  expect(seen).toEqual(Array.from({ length: 200 }, (_, n) => [n, false, undefined]))
+  await fed.stop()
+  await ownStream.shutdown()
+  await fileStore.close()
+  await rm(dataDir, { recursive: true })
 })

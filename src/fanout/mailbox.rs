@@ -36,6 +36,12 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// Parses the text of a reason. Reasons of other versions count as [`GapReason::Reconnect`].
+    pub fn parse(text: &str) -> Self {
+        let known = [Self::Overflow, Self::PublishFailed, Self::Trimmed];
+        known.into_iter().find(|reason| reason.as_str() == text).unwrap_or(Self::Reconnect)
+    }
+
     /// Returns the reason as it stands in a `stream.gap` message.
     pub const fn as_str(self) -> &'static str {
         match self {

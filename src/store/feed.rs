@@ -1,13 +1,15 @@
 //! The feed: all events of a store in one order, read by position.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock, Weak};
 
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+use crate::event::Event;
 use crate::json::Json;
+use crate::sync::{read, write};
 use crate::topic::Glob;
 use crate::wake::{self, Wake};
 
@@ -131,22 +133,119 @@ pub struct FeedPage {
     pub missed: u64,
 }
 
+/// An event that was appended through this store, at its place in the feed.
+#[derive(Debug, Clone)]
+pub struct Appended<'a> {
+    /// The number of its position.
+    pub number: u64,
+    /// Where it is.
+    pub position: Position,
+    /// Where it was stored.
+    pub subject: &'a Arc<str>,
+    /// The record.
+    pub event: &'a Event,
+    /// Who appended it.
+    pub origin: Origin,
+}
+
+/// Follows a feed as it grows, so as not to read what it is offered.
+pub trait FeedFollower: Send + Sync {
+    /// Offers an event, after those offered before and before its append completes. Returns whether it was taken, which
+    /// it is only if nothing of the feed is missing before it. It may be called under a store's lock: it neither blocks
+    /// nor calls the store.
+    fn offer(self: Arc<Self>, appended: &Appended<'_>) -> bool;
+    /// Reports that the feed has events up to this number, offered or not.
+    fn notify(self: Arc<Self>, newest: u64);
+    /// Reports that the connection to the store was interrupted: numbers may have been lost and given again.
+    fn interrupt(self: Arc<Self>);
+}
+
+/// The name of a consumer, and what follows for it.
+type Follower = (Arc<str>, Weak<dyn FeedFollower>);
+
+/// The followers of one feed, each with the name of its consumer. One that was dropped is not called any more.
+#[derive(Default)]
+pub(crate) struct Followers(RwLock<Vec<Follower>>);
+
+impl Followers {
+    /// Adds a follower.
+    pub(crate) fn add(&self, consumer: &str, follower: Weak<dyn FeedFollower>) {
+        let mut all = write(&self.0);
+        all.retain(|(_, follower)| follower.strong_count() > 0);
+        all.push((consumer.into(), follower));
+    }
+
+    /// Returns whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        read(&self.0).is_empty()
+    }
+
+    /// Offers an event, which is made only if there is a follower. `taken` is called with the consumer of each that took it.
+    pub(crate) fn offer<'a>(&self, appended: impl FnOnce() -> Appended<'a>, mut taken: impl FnMut(&Arc<str>)) {
+        let all = read(&self.0);
+        if all.is_empty() {
+            return;
+        }
+        let appended = appended();
+        for (consumer, follower) in all.iter() {
+            if follower.upgrade().is_some_and(|follower| follower.offer(&appended)) {
+                taken(consumer);
+            }
+        }
+    }
+
+    /// Reports the number of the newest event.
+    pub(crate) fn notify(&self, newest: u64) {
+        read(&self.0).iter().filter_map(|(_, follower)| follower.upgrade()).for_each(|one| one.notify(newest));
+    }
+
+    /// Reports an interruption.
+    pub(crate) fn interrupt(&self) {
+        read(&self.0).iter().filter_map(|(_, follower)| follower.upgrade()).for_each(|one| one.interrupt());
+    }
+}
+
 /// Notifies those who follow the feed of a store. Within a scope of deferred wake-ups they are woken once.
 pub(crate) struct FeedSignal {
     newest: AtomicU64,
     sender: watch::Sender<u64>,
+    followers: Followers,
 }
 
 impl FeedSignal {
     /// Creates a signal of a feed whose newest event has this number.
     pub(crate) fn new(newest: u64) -> Arc<Self> {
-        Arc::new(Self { newest: AtomicU64::new(newest), sender: watch::Sender::new(newest) })
+        Arc::new(Self {
+            newest: AtomicU64::new(newest),
+            sender: watch::Sender::new(newest),
+            followers: Followers::default(),
+        })
+    }
+
+    /// Returns those who are offered what is appended.
+    pub(crate) fn followers(&self) -> &Followers {
+        &self.followers
+    }
+
+    /// Offers an event that was appended to the followers, and notifies everyone who waits for news. To be called in the
+    /// order of the feed.
+    pub(crate) fn append(
+        self: &Arc<Self>,
+        number: u64,
+        subject: &Arc<str>,
+        event: &Event,
+        taken: impl FnMut(&Arc<str>),
+    ) {
+        let appended = || Appended { number, position: number.into(), subject, event, origin: Origin::Unknown };
+        self.followers.offer(appended, taken);
+        self.notify(number);
     }
 
     /// Records the number of the newest event and wakes the followers.
     pub(crate) fn notify(self: &Arc<Self>, newest: u64) {
         self.newest.fetch_max(newest, Ordering::AcqRel);
-        if self.sender.receiver_count() > 0 && !wake::defer(self) {
+        let is_followed = self.sender.receiver_count() > 0 || !self.followers.is_empty();
+        if is_followed && !wake::defer(self) {
             self.wake();
         }
     }
@@ -163,5 +262,6 @@ impl Wake for FeedSignal {
     fn wake(&self) {
         let newest = self.newest.load(Ordering::Acquire);
         self.sender.send_if_modified(|value| std::mem::replace(value, newest) != newest);
+        self.followers.notify(newest);
     }
 }

@@ -14,14 +14,14 @@ mod redis;
 pub use claims::{Claim, Claims};
 pub use consumer::{ConsumerChange, ConsumerFilter, ConsumerInfo, ConsumerState, Lease, ParkedEvent};
 pub use cursor::{DocPlace, IndexPlace};
-pub use feed::{FeedPage, FeedQuery, FeedRecord, Origin, Position};
+pub use feed::{Appended, FeedFollower, FeedPage, FeedQuery, FeedRecord, Origin, Position};
 pub use memory::MemoryStore;
 pub use redis::{RedisStore, RedisStoreOptions, Trim};
 
 pub use crate::health::{Health, Stats};
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde_json::Number;
 use tokio::sync::watch;
@@ -303,6 +303,11 @@ pub trait StoreBackend: Send + Sync + 'static {
     /// Returns a receiver whose value changes when new events can be read. The value is [`StoreBackend::feed_number`] of
     /// the newest event known, or 0. Subscribe before reading; nothing polls while nothing is stored.
     fn feed_watch(&self) -> Result<watch::Receiver<u64>> {
+        Err(no_feed(self.name()))
+    }
+    /// Offers a consumer what is appended from now on through this store, and notifies it of the rest, until it is dropped.
+    fn feed_follow(&self, consumer: &ConsumerName, follower: Weak<dyn FeedFollower>) -> Result<()> {
+        let _ = (consumer, follower);
         Err(no_feed(self.name()))
     }
     /// Returns how many events were stored up to this position since the store began. The difference of two is the most

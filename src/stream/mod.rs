@@ -17,8 +17,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
-use crate::fanout::{Mailbox, OnReady, Overflow};
+use crate::fanout::{Gap, Mailbox, OnReady, Overflow};
 use crate::op::Op;
+use crate::topic::Glob;
 
 pub use crate::health::{Health, Stats};
 
@@ -176,6 +177,16 @@ pub trait StreamBackend: Send + Sync + 'static {
     /// Resolves when the broker has the message, and every subscriber with [`Overflow::Block`] has free capacity (at most
     /// [`BLOCK_TIMEOUT`]).
     fn publish(&self, message: Message) -> Op<()>;
+    /// Counts a message on this topic as published and returns true, if it is known that it would reach nothing: it need not
+    /// be made.
+    fn skip(&self, topic: &str) -> bool {
+        let _ = topic;
+        false
+    }
+    /// Reports to the subscribers of all processes that messages may be missing on topics that one of these globs matches.
+    /// Where a subscriber gets all of these topics, the number in the gap is at most what it has missed; the others get
+    /// none. Groups are not notified.
+    fn note_gap(&self, topics: &[Arc<str>], gap: Gap) -> Op<()>;
     /// Subscribes to a topic or pattern. `wake` is called when the mailbox has deliveries; None for a consumer that awaits
     /// [`Mailbox::recv`].
     fn subscribe(&self, topic: &str, spec: SubscribeSpec, wake: Option<OnReady>) -> Op<Subscription>;
@@ -185,6 +196,27 @@ pub trait StreamBackend: Send + Sync + 'static {
     fn topics(&self) -> Vec<Arc<str>>;
     /// Returns the number of subscribers of exactly this topic or pattern on this adapter.
     fn subscription_count(&self, topic: &str) -> usize;
+}
+
+/// Returns the gap that a subscriber gets where messages may be missing on topics that one of the globs matches. None: it
+/// receives no such topic.
+pub(crate) fn gap_for(subscribed: &str, topics: &[Arc<str>], gap: Gap) -> Option<Gap> {
+    let own = Glob::new(subscribed);
+    let mut found = None;
+    for topic in topics {
+        let glob = Glob::new(topic);
+        if own.matches(topic) {
+            return Some(gap);
+        }
+        // Of two patterns with one beginning it is not excluded that a topic matches both.
+        let (one, other) = (own.literal_prefix(), glob.literal_prefix());
+        let overlaps =
+            if own.is_literal() { glob.matches(subscribed) } else { one.starts_with(other) || other.starts_with(one) };
+        if overlaps {
+            found = Some(Gap { missed: None, ..gap });
+        }
+    }
+    found
 }
 
 /// Limit of a publish's wait for subscribers with [`Overflow::Block`].

@@ -97,6 +97,16 @@ struct ChannelRule {
 /// Whether it is enabled, channel, types, topic, message type and payload.
 type BuiltIn<'a> = (bool, &'a str, &'a [&'a str], &'a str, Option<&'a str>, PayloadKind);
 
+/// An event of a feed to route.
+pub struct FeedEvent<'a> {
+    /// The event.
+    pub event: &'a BusEvent,
+    /// Where it is in the feed.
+    pub position: &'a str,
+    /// The instance that appended it. None: it is not known, and taken for this one.
+    pub appended_by: Option<&'a Arc<str>>,
+}
+
 /// A message and the channel that it is counted for.
 #[derive(Debug)]
 pub struct Routed {
@@ -204,43 +214,60 @@ impl Router {
         &self.channels
     }
 
+    /// Returns globs of the topics that messages are published on, each once.
+    pub fn topic_globs(&self) -> Vec<Arc<str>> {
+        let mut globs: Vec<Arc<str>> = self.rows.iter().map(|row| row.topic.glob().into()).collect();
+        globs.sort_unstable();
+        globs.dedup();
+        globs
+    }
+
     /// Returns the messages of an event in the order of the rows, and the number of rows that matched it but could not
     /// render their topic.
     pub fn route(&self, event: &BusEvent, statuses: &mut RunStatusTracker, now_ms: u64) -> (Vec<Routed>, u64) {
-        self.route_at(event, None, None, statuses, now_ms)
+        self.route_with(event, None, statuses, now_ms, |_, _| false)
     }
 
     /// Routes an event of a feed: the metadata of its messages has the event's id and its position in the feed, and names the
-    /// instance that appended it, this one where it is not known.
+    /// instance that appended it. Where `skip` returns true for a channel and a topic, no message is made.
     pub fn route_at(
         &self,
-        event: &BusEvent,
-        position: Option<&str>,
-        appended_by: Option<&Arc<str>>,
+        at: &FeedEvent<'_>,
         statuses: &mut RunStatusTracker,
         now_ms: u64,
+        skip: impl FnMut(usize, &str) -> bool,
+    ) -> (Vec<Routed>, u64) {
+        self.route_with(at.event, Some(at), statuses, now_ms, skip)
+    }
+
+    fn route_with(
+        &self,
+        event: &BusEvent,
+        at: Option<&FeedEvent<'_>>,
+        statuses: &mut RunStatusTracker,
+        now_ms: u64,
+        mut skip: impl FnMut(usize, &str) -> bool,
     ) -> (Vec<Routed>, u64) {
         let (mut out, mut skipped) = (Vec::new(), 0);
         let Some(view) = self.view(event) else { return (out, 0) };
-        let other = appended_by.filter(|instance| **instance != self.instance);
-        let mut metadata = String::from(",\"metadata\":{\"instanceId\":");
-        push_string(&mut metadata, other.unwrap_or(&self.instance));
-        if let Some(position) = position {
-            metadata.push_str(",\"eventId\":");
-            push_string(&mut metadata, view.event.id());
-            metadata.push_str(",\"position\":");
-            push_string(&mut metadata, position);
-        }
+        let other = at.and_then(|at| at.appended_by).filter(|instance| **instance != self.instance);
+        let mut metadata = String::new();
         for row in self.rows.iter().filter(|row| row.matches(view.event.kind())) {
             let status = match row.payload {
-                PayloadKind::Status => match view.run_id.and_then(|run| statuses.change(run, view.event.kind())) {
-                    Some(status) => status,
-                    None => continue,
-                },
+                PayloadKind::Status => {
+                    match view.run_id.and_then(|run| statuses.change(run, view.event.kind(), view.event.id())) {
+                        Some(status) => status,
+                        None => continue,
+                    }
+                }
                 _ => "",
             };
             match row.topic.render(|field| view.field(field)) {
+                Some(topic) if skip(row.channel, &topic) => {}
                 Some(topic) => {
+                    if metadata.is_empty() {
+                        self.push_metadata(&mut metadata, view.event.id(), at, other);
+                    }
                     let kind = row.kind.as_deref().unwrap_or(view.event.kind());
                     let json = self.message(row, kind, &view, status, &metadata, now_ms);
                     let message = Message::on_behalf_of(other.cloned(), &topic, kind, json.into());
@@ -250,6 +277,17 @@ impl Router {
             }
         }
         (out, skipped)
+    }
+
+    fn push_metadata(&self, out: &mut String, event_id: &str, at: Option<&FeedEvent<'_>>, other: Option<&Arc<str>>) {
+        out.push_str(",\"metadata\":{\"instanceId\":");
+        push_string(out, other.unwrap_or(&self.instance));
+        if let Some(at) = at {
+            out.push_str(",\"eventId\":");
+            push_string(out, event_id);
+            out.push_str(",\"position\":");
+            push_string(out, at.position);
+        }
     }
 
     /// Returns the topics on which an event would be published.
@@ -395,18 +433,29 @@ impl<'a> EventView<'a> {
 /// Runs that [`RunStatusTracker`] keeps at least; it keeps fewer than twice as many.
 const MAX_RUNS: usize = 10_000;
 
-/// The last published status of each run, so that only changes are published. An evicted run is published again.
+/// Changes of a run that it keeps, so that an event that is routed again changes the same.
+const MAX_CHANGES: usize = 8;
+
+/// The last published statuses of each run, so that only changes are published. An evicted run is published again.
 #[derive(Default)]
 pub struct RunStatusTracker {
-    recent: HashMap<Box<str>, &'static str>,
-    older: HashMap<Box<str>, &'static str>,
+    recent: HashMap<Box<str>, Changes>,
+    older: HashMap<Box<str>, Changes>,
 }
+
+/// The newest statuses of a run, each with the id of the event that changed it.
+type Changes = Vec<(Box<str>, &'static str)>;
 
 impl RunStatusTracker {
     /// Returns the status that this event changes the run to, if it changes it. The first terminal status is final
     /// unless a failed run is retried; a stalled run with a new step event is running again.
-    fn change(&mut self, run_id: &str, kind: &str) -> Option<&'static str> {
-        let last = self.recent.get(run_id).or_else(|| self.older.get(run_id)).copied();
+    fn change(&mut self, run_id: &str, kind: &str, event_id: &str) -> Option<&'static str> {
+        let changes = self.recent.get(run_id).or_else(|| self.older.get(run_id));
+        // It is routed again.
+        if let Some((_, status)) = changes.into_iter().flatten().find(|(id, _)| **id == *event_id) {
+            return Some(status);
+        }
+        let last = changes.and_then(|changes| changes.last()).map(|(_, status)| *status);
         let status = match (kind, last) {
             ("flow.retry", None | Some("failed")) => "running",
             (_, Some("completed" | "failed" | "canceled")) => return None,
@@ -424,7 +473,11 @@ impl RunStatusTracker {
         if self.recent.len() >= MAX_RUNS {
             self.older = std::mem::take(&mut self.recent);
         }
-        self.recent.insert(run_id.into(), status);
+        let changes = self.recent.entry(run_id.into()).or_insert_with(|| self.older.remove(run_id).unwrap_or_default());
+        if changes.len() == MAX_CHANGES {
+            changes.remove(0);
+        }
+        changes.push((event_id.into(), status));
         Some(status)
     }
 }

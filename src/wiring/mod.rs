@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::fanout::Gap;
 use crate::op::Op;
 use crate::stream::{Message, StreamBackend};
 
@@ -41,6 +42,22 @@ pub trait Publisher: Send + Sync + 'static {
     fn is_immediate(&self) -> bool {
         false
     }
+    /// Returns whether a message on this topic need not be made, see [`StreamBackend::skip`].
+    fn skip(&self, topic: &str) -> bool {
+        let _ = topic;
+        false
+    }
+    /// Reports that messages may be missing on topics that one of these globs matches, see [`StreamBackend::note_gap`]. By
+    /// default it publishes a gap on each glob as if it were a topic.
+    fn note_gap(&self, topics: &[Arc<str>], gap: Gap, now_ms: u64) -> Op<()> {
+        let published: Vec<_> = topics.iter().map(|topic| self.publish(Message::gap(topic, gap, now_ms))).collect();
+        Op::pending(async move {
+            for published in published {
+                published.await?;
+            }
+            Ok(())
+        })
+    }
     /// Records that an instance uses the stream, see [`StreamBackend::add_instance`].
     fn add_instance(&self, instance: &str) {
         let _ = instance;
@@ -63,6 +80,14 @@ impl Publisher for Arc<dyn StreamBackend> {
 
     fn is_immediate(&self) -> bool {
         self.as_ref().is_immediate()
+    }
+
+    fn skip(&self, topic: &str) -> bool {
+        self.as_ref().skip(topic)
+    }
+
+    fn note_gap(&self, topics: &[Arc<str>], gap: Gap, _: u64) -> Op<()> {
+        self.as_ref().note_gap(topics, gap)
     }
 
     fn add_instance(&self, instance: &str) {

@@ -51,6 +51,23 @@ impl Template {
         Ok(Self { parts: parts.into() })
     }
 
+    /// Returns a glob that matches every name it renders.
+    pub fn glob(&self) -> String {
+        let mut out = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Field(_) => out.push('*'),
+                Part::Text(text) => text.chars().for_each(|c| {
+                    if matches!(c, '*' | '?' | '[' | ']' | '\\') {
+                        out.push('\\');
+                    }
+                    out.push(c);
+                }),
+            }
+        }
+        out
+    }
+
     /// Returns the names in braces.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
@@ -102,6 +119,13 @@ mod tests {
         assert_eq!(render("{runId}{runId}:x").as_deref(), Some("r-1r-1:x"));
         assert_eq!(render("plain").as_deref(), Some("plain"));
         assert_eq!((render("a:{other}"), render("a:{empty}")), (None, None));
+    }
+
+    #[test]
+    fn the_glob_of_a_template_matches_what_it_renders_and_nothing_for_its_text() {
+        let glob = |template: &str| Template::parse("topic", template).unwrap().glob();
+        assert_eq!(glob("flow:event:{runId}"), "flow:event:*");
+        assert_eq!(glob("a*b:{x}:[c]"), r"a\*b:*:\[c\]");
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::Duration;
 use nvent_native::error::Code;
 use nvent_native::op::BoxFuture;
 use nvent_native::store::consumer::{
-    Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions, RetryDelay, StartAt, list,
+    Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions, Offer, RetryDelay, StartAt, list,
 };
-use nvent_native::store::{ConsumerFilter, StoreBackend};
+use nvent_native::store::{Appended, ConsumerFilter, StoreBackend};
 use nvent_native::time::system_clock;
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -41,6 +41,8 @@ macro_rules! consumer_conformance {
                 an_idle_consumer_is_woken_by_an_append
                 the_lag_is_what_was_not_yet_handled
                 a_handler_that_panics_or_returns_an_error_has_failed
+                what_a_handler_takes_in_appends_and_what_it_declines_arrive_once_and_in_order
+                an_offer_that_fails_or_panics_is_delivered_by_the_consumer
                 a_closed_store_ends_its_consumers
                 consumers_are_listed_with_their_lag_and_can_be_deleted
             }
@@ -436,4 +438,113 @@ pub(crate) async fn consumers_are_listed_with_their_lag_and_can_be_deleted(store
     assert!(store.consumer_delete(name("b")).await.unwrap());
     assert_eq!(store.consumer_parked(name("b"), None, 10).await.unwrap(), []);
     assert_eq!(list(&store.backend).await.unwrap().len(), 1);
+}
+
+/// A handler that takes some events in the call that appended them, by their number.
+struct Offered {
+    recorder: Arc<Recorder>,
+    answer: fn(u64) -> Answer,
+    /// Numbers that it was offered.
+    offers: Mutex<Vec<u64>>,
+}
+
+#[derive(Clone, Copy)]
+enum Answer {
+    Decline,
+    Handle,
+    Begin,
+    Fail,
+    Panic,
+}
+
+impl ConsumerHandler for Offered {
+    fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
+        Recording(self.recorder.clone()).handle(batch)
+    }
+
+    fn offer(&self, appended: &Appended<'_>) -> Offer {
+        let n = value(appended.event.json())["n"].as_u64().unwrap();
+        self.offers.lock().unwrap().push(n);
+        let (recorder, subject) = (self.recorder.clone(), appended.subject.to_string());
+        let record = move || recorder.seen.lock().unwrap().push((subject, n, 0));
+        match (self.answer)(n) {
+            Answer::Decline => Offer::Declined,
+            Answer::Handle => {
+                record();
+                Offer::Handled
+            }
+            Answer::Begin => Offer::Started(Box::pin(async move {
+                tokio::task::yield_now().await;
+                record();
+                Ok(BatchOutcome { handled: 1, failure: None })
+            })),
+            Answer::Fail => {
+                Offer::Started(Box::pin(async { Ok(BatchOutcome { handled: 0, failure: Some("on purpose".into()) }) }))
+            }
+            Answer::Panic => panic!("on purpose"),
+        }
+    }
+}
+
+/// Appends events until one was offered: the consumer has caught up.
+async fn until_offered(store: &Store, handler: &Offered, subject: &str) -> u64 {
+    let mut n = 0;
+    until(async || {
+        append(store, subject, n).await;
+        n += 1;
+        !handler.offers.lock().unwrap().is_empty()
+    })
+    .await;
+    n
+}
+
+pub(crate) async fn what_a_handler_takes_in_appends_and_what_it_declines_arrive_once_and_in_order(store: Store) {
+    let answer = |n| [Answer::Handle, Answer::Handle, Answer::Decline, Answer::Handle, Answer::Begin][n as usize % 5];
+    let handler = Arc::new(Offered { recorder: Arc::default(), answer, offers: Mutex::default() });
+    let options = ConsumerOptions { concurrency: 4, ..beginning() };
+    let (backend, runtime) = (store.backend.clone(), Handle::current());
+    let consumer = Consumer::start(backend, name("c"), options, handler.clone(), system_clock(), &runtime);
+    let consumer = soon(consumer.into_future()).await.unwrap();
+    let first = until_offered(&store, &handler, "s0").await;
+    for n in first..first + 600 {
+        // One by one, and many at a time.
+        let subject = format!("s{}", n % 3);
+        if n % 100 < 50 {
+            append(&store, &subject, n).await;
+            tokio::task::yield_now().await;
+        } else {
+            let kind = json!({"type": "t", "n": n});
+            drop(store.append(name(&subject), event(kind), None, None));
+        }
+    }
+    until(async || consumer.stats().lag == 0).await;
+    let seen = handler.recorder.seen();
+    assert_eq!(seen.len() as u64, first + 600, "each once");
+    assert_eq!(consumer.stats().delivered, first + 600);
+    for subject in ["s0", "s1", "s2"] {
+        let numbers: Vec<u64> = seen.iter().filter(|(s, ..)| s == subject).map(|(_, n, _)| *n).collect();
+        assert!(numbers.is_sorted(), "{subject}: {numbers:?}");
+    }
+    assert!(handler.offers.lock().unwrap().len() > 10, "a consumer that has caught up is offered what is appended");
+    soon(consumer.stop().into_future()).await.unwrap();
+    let again = start(&store, "c", beginning(), &Arc::default()).await;
+    assert_eq!(again.stats().lag, 0, "the cursor of what was handled in appends is stored");
+    soon(again.stop().into_future()).await.unwrap();
+}
+
+pub(crate) async fn an_offer_that_fails_or_panics_is_delivered_by_the_consumer(store: Store) {
+    let answer = |n| if n % 2 == 0 { Answer::Fail } else { Answer::Panic };
+    let handler = Arc::new(Offered { recorder: Arc::default(), answer, offers: Mutex::default() });
+    let (backend, runtime) = (store.backend.clone(), Handle::current());
+    let consumer = Consumer::start(backend, name("c"), beginning(), handler.clone(), system_clock(), &runtime);
+    let consumer = soon(consumer.into_future()).await.unwrap();
+    let first = until_offered(&store, &handler, "s").await;
+    for n in first..first + 20 {
+        append(&store, "s", n).await;
+        until(async || consumer.stats().lag == 0).await;
+    }
+    let numbers = handler.recorder.numbers();
+    assert_eq!(numbers, (0..first + 20).collect::<Vec<_>>());
+    assert_eq!(consumer.stats().parked, 0);
+    soon(consumer.stop().into_future()).await.unwrap();
 }

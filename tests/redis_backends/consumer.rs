@@ -1,11 +1,18 @@
-//! Leases of consumers across processes: one holder at a time, also when a holder is killed or cut off.
+//! Leases of consumers across processes: one holder at a time, also when a holder is killed or cut off. And consumers that
+//! take what their own process appends.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nvent_native::Code;
-use nvent_native::store::{ConsumerChange, EventQuery, Lease, RedisStore, StoreBackend};
+use nvent_native::op::BoxFuture;
+use nvent_native::store::consumer::{Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions, Offer};
+use nvent_native::store::{Appended, ConsumerChange, EventQuery, Lease, RedisStore, StoreBackend};
+use nvent_native::time::system_clock;
 use serde_json::json;
+use tokio::runtime::Handle;
 
 use crate::conformance::name;
 use crate::support::TestRedis;
@@ -138,4 +145,60 @@ async fn a_holder_that_is_cut_off_stops_before_another_can_start() {
     redis.resume();
     drop(lease);
     acquire(&store).await;
+}
+
+/// Records the numbers of the events that it handles, and those that it takes in appends.
+#[derive(Default)]
+struct Taking {
+    handled: Mutex<Vec<u64>>,
+    taken: AtomicUsize,
+}
+
+struct Handler(Arc<Taking>);
+
+impl ConsumerHandler for Handler {
+    fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
+        let numbers = batch.events.iter().map(|event| value(&event.event)["n"].as_u64().unwrap());
+        self.0.handled.lock().unwrap().extend(numbers);
+        let handled = batch.events.len();
+        Box::pin(async move { Ok(BatchOutcome { handled, failure: None }) })
+    }
+
+    fn offer(&self, appended: &Appended<'_>) -> Offer {
+        self.0.handled.lock().unwrap().push(value(appended.event.json())["n"].as_u64().unwrap());
+        self.0.taken.fetch_add(1, Ordering::Relaxed);
+        Offer::Handled
+    }
+}
+
+#[tokio::test]
+async fn events_of_other_instances_come_in_their_place_between_those_taken_in_appends() {
+    let redis = TestRedis::start();
+    let (store, other) = (Arc::new(store_on(patient(redis.port()))), store_on(patient(redis.port())));
+    let taking = Arc::new(Taking::default());
+    let (options, handler) = (ConsumerOptions::default(), Arc::new(Handler(taking.clone())));
+    let consumer = Consumer::start(store.clone(), name("c"), options, handler, system_clock(), &Handle::current());
+    let consumer = consumer.await.unwrap();
+    let append = async |store: &RedisStore, n: u64| {
+        store.append(name("s"), event(&json!({"type": "t", "n": n}).to_string()), None, None).await.unwrap();
+    };
+    let mut n = 0;
+    for round in 0..60_u64 {
+        // The other's events come after none, one or several of its own.
+        for _ in 0..=round % 4 {
+            append(&store, n).await;
+            n += 1;
+        }
+        if round % 3 == 0 {
+            append(&other, n).await;
+            n += 1;
+        }
+        if round % 5 == 0 {
+            crate::support::eventually("it has caught up", || consumer.stats().lag == 0).await;
+        }
+    }
+    crate::support::eventually("everything is handled", || taking.handled.lock().unwrap().len() as u64 == n).await;
+    assert_eq!(*taking.handled.lock().unwrap(), (0..n).collect::<Vec<_>>());
+    assert!(taking.taken.load(Ordering::Relaxed) > 10, "{taken:?} were taken", taken = taking.taken);
+    consumer.stop().await.unwrap();
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nvent_native::Code;
-use nvent_native::fanout::{Delivery, GapReason, Mailbox};
+use nvent_native::fanout::{Delivery, Gap, GapReason, Mailbox};
 use nvent_native::redis::RedisConfig;
 use nvent_native::stream::{
     GroupOptions, Incoming, Message, Parking, RedisStream, RedisStreamOptions, RetainTopics, StreamBackend,
@@ -466,4 +466,40 @@ async fn closing_ends_everything_also_while_the_server_is_down() {
     redis.kill();
     down.close().await.unwrap();
     assert!(alone.mailbox.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn a_gap_of_topics_reaches_the_subscribers_of_every_process_before_what_follows() {
+    let redis = TestRedis::start();
+    let (one, other) = (stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    let subscribe = async |topic: &str| one.subscribe(topic, SubscribeSpec::default(), None).await.unwrap();
+    let subscribed = [
+        (subscribe("t:*").await, Some(7)),
+        (subscribe("*").await, Some(7)),
+        (subscribe("t:1").await, None),
+        (subscribe("t:1*").await, None),
+    ];
+    let unaffected = subscribe("u:1").await;
+    // The channel of gaps is subscribed to with the first of them.
+    eventually("it receives gaps", || {
+        redis.raw(&["PUBSUB", "NUMSUB", "nvent:~gaps"])
+            == redis::Value::Array(vec![redis::Value::BulkString(b"nvent:~gaps".to_vec()), redis::Value::Int(1)])
+    })
+    .await;
+    let gap = Gap { reason: GapReason::Trimmed, missed: Some(7) };
+    other.note_gap(&["t:*".into()], gap).await.unwrap();
+    other.publish(message("t:1", 1)).await.unwrap();
+    other.publish(message("u:1", 2)).await.unwrap();
+    for (subscription, missed) in subscribed {
+        let Some(Delivery::Gap(found)) = subscription.mailbox.recv().await else { panic!("a gap comes first") };
+        assert_eq!(found, Gap { missed, ..gap });
+        assert_eq!(number(&subscription.mailbox).await, 1);
+        one.unsubscribe(subscription.id).await.unwrap();
+    }
+    assert_eq!(number(&unaffected.mailbox).await, 2);
+    one.unsubscribe(unaffected.id).await.unwrap();
+    eventually("nothing is subscribed to any more", || {
+        redis.raw(&["PUBSUB", "CHANNELS"]) == redis::Value::Array(Vec::new())
+    })
+    .await;
 }

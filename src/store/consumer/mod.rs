@@ -3,7 +3,8 @@
 //! | file | what it does |
 //! |---|---|
 //! | this one | the consumer as its user sees it: options, handler, statistics |
-//! | `worker` | the loop: reads the feed, calls the handler, stores the cursor |
+//! | `worker` | the task: waits for the lease; while it holds it, reads the feed, calls the handler, stores the cursor |
+//! | `live` | what is appended once everything was read: taken without reading it |
 //! | `partitions` | events on their way to the handler, in order within a subject |
 //! | `lease` | one consumer of a name is at work at a time |
 //! | `state` | what a store keeps of a consumer |
@@ -12,6 +13,7 @@
 //! hundred events. After a crash the events since the stored cursor are delivered again.
 
 mod lease;
+mod live;
 mod partitions;
 mod state;
 mod worker;
@@ -28,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::worker::{Command, Worker};
 use super::StoreBackend;
-use super::feed::{Origin, Position};
+use super::feed::{Appended, Origin, Position};
 use crate::error::{Code, Error, Result};
 use crate::json::Json;
 use crate::name::ConsumerName;
@@ -38,6 +40,9 @@ use crate::time::SharedClock;
 
 /// How long the cursor of handled events may wait to be stored together with that of later ones.
 pub const CURSOR_DELAY: Duration = Duration::from_millis(200);
+
+/// The cursor is stored at once when it has moved over so many events.
+const MAX_UNSAVED: usize = 256;
 
 /// Where a consumer of a new name begins. One that is known goes on after its cursor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -148,11 +153,28 @@ pub struct BatchOutcome {
     pub failure: Option<String>,
 }
 
+/// What a handler made of an event that it was offered.
+pub enum Offer {
+    /// It was not begun: it comes in a batch.
+    Declined,
+    /// It was handled.
+    Handled,
+    /// It was begun; this is the outcome, as that of a batch of one. If it fails the event comes again, in a batch.
+    Started(BoxFuture<BatchOutcome>),
+}
+
 /// Handles the events of a consumer.
 pub trait ConsumerHandler: Send + Sync + 'static {
     /// Handles the events of a batch in their order, and ends at the first that fails. Events that it did not begin are
     /// delivered again. An error counts as a failure of the first event.
     fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome>;
+
+    /// Offers an event in the call that appended it, which has all events before it handled and none under way. It may be
+    /// called under a store's lock: it neither blocks nor calls the store.
+    fn offer(&self, appended: &Appended<'_>) -> Offer {
+        let _ = appended;
+        Offer::Declined
+    }
 }
 
 /// The numbers of a consumer.
@@ -376,4 +398,9 @@ fn stands_by(name: &str) -> Error {
 /// Completes a reply with an error.
 fn refuse<T>(reply: Completer<T>, error: Error) {
     reply.complete(Err(error));
+}
+
+/// Resolves when the value is true, or can not become so any more.
+async fn is_set(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|set| *set).await;
 }

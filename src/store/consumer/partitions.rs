@@ -139,6 +139,11 @@ impl Partitions {
         reached
     }
 
+    /// Returns whether no event waits or is being handled.
+    pub(super) fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
     /// Returns the number of partitions that can be taken.
     pub(super) fn ready(&self) -> usize {
         self.ready.len()

@@ -1,7 +1,7 @@
 //! The contract of stores, on the file store.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use serde_json::Number;
@@ -22,8 +22,9 @@ use crate::json::{self, Filter, Json, Object};
 use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::{Op, completion};
 use crate::store::{
-    Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery, Health,
-    IndexEntry, IndexQuery, Lease, Maintenance, ParkedEvent, Position, Stats, StoreBackend, Stored, SubjectPage,
+    Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedFollower, FeedPage,
+    FeedQuery, Health, IndexEntry, IndexQuery, Lease, Maintenance, ParkedEvent, Position, Stats, StoreBackend, Stored,
+    SubjectPage,
 };
 use crate::sync::lock;
 use crate::topic::Glob;
@@ -146,7 +147,12 @@ impl StoreBackend for FileStore {
                     let stored = || Stored { subject: subject.clone(), event: event.clone() };
                     subscription::deliver(store, &runtime, subscriber, stored, number);
                 });
-                store.feed.notify(number);
+                store.feed.append(number, &subject, event, |consumer| {
+                    // Retention removes nothing that a consumer has taken and not yet recorded.
+                    if let Some(end) = lock(&store.in_hand).get_mut(consumer) {
+                        *end = number;
+                    }
+                });
                 counters.append_seconds.observe_since(started);
             },
         )
@@ -225,6 +231,11 @@ impl StoreBackend for FileStore {
 
     fn feed_watch(&self) -> Result<watch::Receiver<u64>> {
         Ok(self.store()?.feed.subscribe())
+    }
+
+    fn feed_follow(&self, consumer: &ConsumerName, follower: Weak<dyn FeedFollower>) -> Result<()> {
+        self.store()?.feed.followers().add(consumer, follower);
+        Ok(())
     }
 
     fn consumer_acquire(&self, name: &ConsumerName) -> Op<Lease> {

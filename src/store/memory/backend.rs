@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use serde_json::Number;
@@ -21,8 +21,8 @@ use crate::op::Op;
 use crate::store::consumer::LocalLeases;
 use crate::store::feed::FeedSignal;
 use crate::store::{
-    Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery,
-    FeedRecord, Health, IndexEntry, IndexQuery, Lease, Origin, ParkedEvent, Position, SUBJECT_PAGE, Stats,
+    Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedFollower, FeedPage,
+    FeedQuery, FeedRecord, Health, IndexEntry, IndexQuery, Lease, Origin, ParkedEvent, Position, SUBJECT_PAGE, Stats,
     StoreBackend, Stored, SubjectPage, entry_not_found, select_docs, unknown_consumer,
 };
 use crate::sync::lock;
@@ -155,8 +155,8 @@ impl StoreBackend for MemoryStore {
                 if let Some(announce) = announce {
                     announce(&log.name, &event);
                 }
+                self.signal.append(number, &log.name, &event, |_| {});
             }
-            self.signal.notify(number);
             Ok(event)
         });
         if let Op::Ready(Ok(_)) = stored {
@@ -264,6 +264,11 @@ impl StoreBackend for MemoryStore {
 
     fn feed_watch(&self) -> Result<watch::Receiver<u64>> {
         Ok(self.signal.subscribe())
+    }
+
+    fn feed_follow(&self, consumer: &ConsumerName, follower: Weak<dyn FeedFollower>) -> Result<()> {
+        self.signal.followers().add(consumer, follower);
+        Ok(())
     }
 
     fn consumer_acquire(&self, name: &ConsumerName) -> Op<Lease> {

@@ -48,6 +48,7 @@ impl RedisStore {
         let (subject, keys, trim) = (Arc::<str>::from(subject), self.keys.clone(), self.trim);
         let (to, new, feed_max_len) = (subject.clone(), event.clone(), self.feed_max_len);
         let instance = read(&self.instance).clone();
+        let appended_by = instance.clone();
         let request = Request::write_built("append", move || {
             let mut call = scripts::APPEND.call(&[&to, &keys.deleted(&to), &keys.feed(), &keys.feed_state()]);
             call.arg(match expected {
@@ -70,11 +71,12 @@ impl RedisStore {
         let (append_seconds, started) = (self.append_seconds.clone(), Instant::now());
         let stored = move |text: String| {
             let (id, position) = text.split_once(' ').unwrap_or((&text, ""));
-            let event = event.persist(id.parse()?, ts);
-            own.stored(position.parse()?, &to, &event);
+            let (event, position) = (event.persist(id.parse()?, ts), position.parse()?);
+            own.stored(position, &to, &event);
             if let Some(announce) = announce {
                 announce(&to, &event);
             }
+            own.offer(position, &to, &event, appended_by.as_ref());
             append_seconds.observe_since(started);
             Ok(event)
         };

@@ -1,7 +1,7 @@
 //! The contract of stores, on Redis: arguments in, one command or script, its reply out.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, Weak};
 
 use ::redis::{Cmd, Value, cmd};
 use serde_json::Number;
@@ -24,9 +24,9 @@ use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Patt
 use crate::op::Op;
 use crate::redis::{Client, Request, client, reply};
 use crate::store::{
-    Announce, Claims, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedPage, FeedQuery,
-    Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats, StoreBackend, Stored,
-    SubjectPage, ValuePage, select_docs,
+    Announce, Claims, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedFollower,
+    FeedPage, FeedQuery, Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats,
+    StoreBackend, Stored, SubjectPage, ValuePage, select_docs,
 };
 use crate::sync::write;
 use crate::time::SharedClock;
@@ -209,6 +209,14 @@ impl StoreBackend for RedisStore {
             return Err(Error::closed("the Redis store"));
         }
         Ok(self.tailers.watch())
+    }
+
+    fn feed_follow(&self, consumer: &ConsumerName, follower: Weak<dyn FeedFollower>) -> Result<()> {
+        if self.client.is_closed() {
+            return Err(Error::closed("the Redis store"));
+        }
+        self.tailers.follow(consumer, follower);
+        Ok(())
     }
 
     fn feed_number(&self, position: &Position) -> Result<u64> {

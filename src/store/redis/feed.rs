@@ -119,6 +119,11 @@ impl Feed {
         Self { client, keys, instance: format!("{:016x}", random_u64()).into() }
     }
 
+    /// Returns how often the connection was lost and made again.
+    pub(super) fn reconnects(&self) -> u64 {
+        self.client.reconnects()
+    }
+
     fn head_call(&self) -> Cmd {
         scripts::FEED_HEAD.call(&[&self.keys.feed(), &self.keys.feed_state()])
     }

@@ -1,6 +1,6 @@
 //! The broker: registers subscribers and publishes to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -8,11 +8,11 @@ use std::time::Instant;
 use super::config::Retain;
 use super::retained::RetainedTopics;
 use crate::error::{Error, Result};
-use crate::fanout::{Mailbox, OnReady, Push, Subscriber, TopicRegistry, next_id};
+use crate::fanout::{Gap, Mailbox, OnReady, Push, Subscriber, TopicRegistry, next_id};
 use crate::metrics::{Histogram, PUBLISH};
 use crate::op::Op;
 use crate::stream::{
-    BLOCK_TIMEOUT, Health, Incoming, Message, Stats, StreamBackend, SubscribeSpec, Subscription, TypeFilter,
+    BLOCK_TIMEOUT, Health, Incoming, Message, Stats, StreamBackend, SubscribeSpec, Subscription, TypeFilter, gap_for,
 };
 use crate::sync::lock;
 use crate::time::SharedClock;
@@ -23,6 +23,7 @@ pub struct MemoryStream {
     subscribers: TopicRegistry<Incoming, Meta>,
     /// Held while publishing and subscribing, so that a replay and live messages join without a hole or a duplicate.
     state: Mutex<State>,
+    retains: bool,
     closed: AtomicBool,
     published: AtomicU64,
     publish_seconds: Arc<Histogram>,
@@ -58,6 +59,7 @@ impl MemoryStream {
     pub fn new(retain: Option<Retain>, clock: SharedClock) -> Self {
         Self {
             clock,
+            retains: retain.is_some(),
             subscribers: TopicRegistry::default(),
             state: Mutex::new(State {
                 retained: retain.map(RetainedTopics::new),
@@ -169,6 +171,31 @@ impl StreamBackend for MemoryStream {
             publish_seconds.observe_since(started);
             Ok(())
         })
+    }
+
+    fn skip(&self, topic: &str) -> bool {
+        if self.retains || self.closed.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut is_received = false;
+        self.subscribers.for_each_match(topic, |_| is_received = true);
+        if !is_received {
+            self.published.fetch_add(1, Ordering::Relaxed);
+        }
+        !is_received
+    }
+
+    fn note_gap(&self, topics: &[Arc<str>], gap: Gap) -> Op<()> {
+        let state = self.lock();
+        let groups: HashSet<u64> = state.groups.values().map(|group| group.entry).collect();
+        self.subscribers.for_each(|subscriber| {
+            if !groups.contains(&subscriber.id)
+                && let Some(gap) = gap_for(&subscriber.topic, topics, gap)
+            {
+                subscriber.mailbox.note_gap(gap);
+            }
+        });
+        Op::ok(())
     }
 
     fn subscribe(&self, topic: &str, spec: SubscribeSpec, wake: Option<OnReady>) -> Op<Subscription> {

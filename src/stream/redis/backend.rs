@@ -14,11 +14,12 @@ use super::group::{self, Group};
 use super::keys::Keys;
 use super::live::{SubscriberHandler, resume};
 use super::parked;
-use super::shared::{Shared, origin_of};
+use super::shared::{GapReport, Shared, origin_of};
 use super::subscriber::Subscriber;
 use super::{scripts, wire};
 use crate::error::{Error, Result};
-use crate::fanout::{OnReady, Overflow, next_id};
+use crate::fanout::{Gap, OnReady, Overflow, next_id};
+use crate::json::to_json;
 use crate::metrics::{Histogram, PUBLISH};
 use crate::op::Op;
 use crate::redis::client;
@@ -216,6 +217,8 @@ impl RedisStream {
         let confirmed = {
             let mut subscribers = write(&self.shared.subscribers);
             subscribers.entry(subscriber.channel.clone()).or_default().push(subscriber.clone());
+            // Where it is forbidden, no gaps are reported by others.
+            drop(self.pubsub.subscribe(self.shared.gaps_channel.clone()));
             self.pubsub.subscribe(subscriber.channel.clone())
         };
         let (sender, receiver) = oneshot::channel();
@@ -262,6 +265,9 @@ fn remove(shared: &Shared, pubsub: &PubSub, subscriber: &Subscriber) {
         if list.is_empty() {
             subscribers.remove(&subscriber.channel);
             pubsub.unsubscribe(&subscriber.channel);
+            if subscribers.is_empty() {
+                pubsub.unsubscribe(&shared.gaps_channel);
+            }
         }
     }
 }
@@ -424,6 +430,16 @@ impl StreamBackend for RedisStream {
             .await;
             Ok(())
         })
+    }
+
+    fn note_gap(&self, topics: &[Arc<str>], gap: Gap) -> Op<()> {
+        if let Err(error) = self.check_open() {
+            return Op::err(error);
+        }
+        let report = GapReport { topics: topics.to_vec(), reason: gap.reason.as_str().into(), missed: gap.missed };
+        let mut publish = cmd("PUBLISH");
+        publish.arg(self.shared.keys.gaps()).arg(&*to_json(&report));
+        self.shared.client.call(Request::write("publish", publish), |_| Ok(()))
     }
 
     fn subscribe(&self, topic: &str, spec: SubscribeSpec, wake: Option<OnReady>) -> Op<Subscription> {

@@ -23,6 +23,11 @@ impl Keys {
         self.retained("")
     }
 
+    /// Channel: gaps of topics, for the subscribers of all processes.
+    pub(super) fn gaps(&self) -> String {
+        format!("{}:~gaps", self.prefix)
+    }
+
     /// Set: the topics that have retained messages.
     pub(super) fn topics(&self) -> String {
         format!("{}:~topics", self.prefix)

@@ -25,6 +25,13 @@ pub(super) struct SubscriberHandler(pub(super) Weak<Shared>);
 impl PubSubHandler for SubscriberHandler {
     fn on_message(&self, channel: &Channel, topic: &str, payload: &[u8]) {
         let Some(shared) = self.0.upgrade() else { return };
+        if *channel == shared.gaps_channel {
+            return shared.on_gap(payload);
+        }
+        // What a pattern receives of that channel is no message.
+        if matches!(&shared.gaps_channel, Channel::Exact(gaps) if **gaps == *topic) {
+            return;
+        }
         let received = String::from_utf8_lossy(payload);
         let received = wire::read(&received);
         // What is not a JSON object was not published by an adapter.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::config::GroupOptions;
@@ -12,10 +13,11 @@ use super::scripts;
 use super::subscriber::Subscriber;
 use crate::error::{Error, Result};
 use crate::event::EventId;
+use crate::fanout::{Gap, GapReason};
 use crate::op::Op;
 use crate::redis::pubsub::Channel;
 use crate::redis::{Client, RedisConfig, Request, reply};
-use crate::stream::Message;
+use crate::stream::{Message, gap_for};
 use crate::sync::read;
 
 pub(super) struct Shared {
@@ -30,6 +32,16 @@ pub(super) struct Shared {
     pub(super) subscribers: RwLock<HashMap<Channel, Vec<Arc<Subscriber>>>>,
     pub(super) runtime: Handle,
     gaps: AtomicU64,
+    /// Where gaps of topics are reported.
+    pub(super) gaps_channel: Channel,
+}
+
+/// A report of a gap, as it is sent.
+#[derive(Serialize, Deserialize)]
+pub(super) struct GapReport {
+    pub(super) topics: Vec<Arc<str>>,
+    pub(super) reason: String,
+    pub(super) missed: Option<u64>,
 }
 
 /// An entry of a retained topic.
@@ -59,9 +71,11 @@ impl Shared {
         groups: GroupOptions,
         runtime: Handle,
     ) -> Self {
+        let gaps_channel = Channel::Exact(keys.gaps().into());
         Self {
             config,
             client,
+            gaps_channel,
             keys,
             groups,
             origin: format!("{:016x}", crate::backoff::random_u64()),
@@ -101,6 +115,17 @@ impl Shared {
         let mut call = scripts::TAIL_IDS.call(&[&self.keys.topics()]);
         call.arg(self.keys.retained_prefix()).arg(topic);
         self.client.call(Request::read("subscribe", call).of(&scripts::TAIL_IDS), reply::pairs)
+    }
+
+    /// Passes on the report of a gap.
+    pub(super) fn on_gap(&self, payload: &[u8]) {
+        let Ok(GapReport { topics, reason, missed }) = serde_json::from_slice(payload) else { return };
+        let gap = Gap { reason: GapReason::parse(&reason), missed };
+        for subscriber in read(&self.subscribers).values().flatten() {
+            if let Some(gap) = gap_for(&subscriber.topic, &topics, gap) {
+                subscriber.mailbox.note_gap(gap);
+            }
+        }
     }
 
     /// Reads an entry of a retained topic.

@@ -1,5 +1,7 @@
 //! The coordinator that loses nothing: it follows the feed of a store with a durable consumer.
 //!
+//! While the consumer has published everything, an event is published in the call that appended it ([`ConsumerHandler::offer`]).
+//!
 //! The log is the buffer. A message that the stream does not accept is published again until it does, in its place in its
 //! subject, and after a crash the consumer goes on after its cursor. A message may be published more than once, which
 //! `metadata.eventId` and `metadata.position` show.
@@ -8,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::bus::BusEvent;
@@ -15,12 +18,14 @@ use crate::error::{Error, Result};
 use crate::event::{AnyEvent, Event};
 use crate::name::ConsumerName;
 use crate::op::{BoxFuture, Op};
-use crate::store::consumer::{Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions, RetryDelay, StartAt};
-use crate::store::{ConsumerInfo, Lease, Origin, Position, StoreBackend};
+use crate::store::consumer::{
+    Batch, BatchOutcome, Consumer, ConsumerEvent, ConsumerHandler, ConsumerOptions, Offer, RetryDelay, StartAt,
+};
+use crate::store::{Appended, ConsumerInfo, Lease, Origin, Position, StoreBackend};
 use crate::sync::lock;
 use crate::time::SharedClock;
-use crate::wiring::channels::{Router, RunStatusTracker};
-use crate::wiring::coordinator::publishing::{Channels, outcome};
+use crate::wiring::channels::{FeedEvent, Router, RunStatusTracker};
+use crate::wiring::coordinator::publishing::{Channels, Item, outcome};
 use crate::wiring::coordinator::{CoordinatorOptions, CoordinatorStats};
 use crate::wiring::{Publisher, Wiring};
 
@@ -205,97 +210,126 @@ struct FeedRouting {
     statuses: Mutex<RunStatusTracker>,
 }
 
-impl ConsumerHandler for FeedRouting {
-    fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
-        let channels = self.channels.clone();
-        if let Some(missed) = batch.missed {
-            tracing::warn!(
-                code = "NVENT_GAP",
-                "{missed} events were removed from the log before the stream coordinator had published them"
-            );
-            channels.record_dropped(missed);
-        }
-        // A stream that keeps the order of calls takes the whole batch at once.
-        let mut events = Vec::with_capacity(batch.events.len());
-        for event in batch.events {
-            let record = match Event::parse(&event.event) {
-                Ok(record) => record,
-                Err(error) => {
-                    tracing::warn!(code = %error.code(), subject = %event.subject, "an event cannot be read and was not published: {error}");
-                    events.push(Vec::new());
-                    continue;
-                }
-            };
-            let event_on_bus = BusEvent { subject: Some(event.subject), event: AnyEvent::Stored(record) };
-            let position = Some(event.position.as_str());
-            let appended_by = match &event.origin {
-                Origin::Instance(instance) => Some(instance),
-                Origin::Unknown => None,
-                // Its program publishes to the same broker.
-                Origin::OtherWriter if channels.is_shared() => {
-                    events.push(Vec::new());
-                    continue;
-                }
-                Origin::OtherWriter => None,
-            };
-            let (routed, skipped) = channels.router().route_at(
-                &event_on_bus,
-                position,
-                appended_by,
-                &mut lock(&self.statuses),
-                channels.now_ms(),
-            );
-            channels.record_skipped(skipped);
-            events.push(channels.event_items(&event_on_bus, routed));
-        }
-        let stopping = batch.stopping;
-        Box::pin(async move {
-            let mut handled = 0;
-            let mut started = Vec::new();
-            if channels.keeps_order() {
-                started = events.drain(..).map(|items| channels.publish(items)).collect();
-            }
-            let count = started.len().max(events.len());
-            let mut started = started.into_iter();
-            let mut waiting = events.into_iter();
-            for _ in 0..count {
-                let ops = match started.next() {
-                    Some(ops) => ops,
-                    None if *stopping.borrow() => break,
-                    None => {
-                        let Some(items) = waiting.next() else { break };
-                        if let Err(failure) = publish_in_order(&channels, items).await {
-                            return Ok(BatchOutcome { handled, failure: Some(failure) });
-                        }
-                        handled += 1;
-                        continue;
-                    }
-                };
-                for (item, op) in ops {
-                    let result = outcome(op).await;
-                    if let Some(failure) = channels.record_outcome(&item, result) {
-                        return Ok(BatchOutcome { handled, failure: Some(failure) });
-                    }
-                }
-                handled += 1;
-            }
-            Ok(BatchOutcome { handled, failure: None })
-        })
+impl FeedRouting {
+    /// Returns the messages of an event of the feed.
+    fn route(&self, subject: &Arc<str>, position: &Position, origin: &Origin, event: Event) -> Vec<Item> {
+        let channels = &self.channels;
+        let appended_by = match origin {
+            Origin::Instance(instance) => Some(instance),
+            // Its program publishes to the same broker.
+            Origin::OtherWriter if channels.is_shared() => return Vec::new(),
+            Origin::Unknown | Origin::OtherWriter => None,
+        };
+        let event = BusEvent { subject: Some(subject.clone()), event: AnyEvent::Stored(event) };
+        let at = FeedEvent { event: &event, position: position.as_str(), appended_by };
+        let (routed, skipped) =
+            channels.router().route_at(&at, &mut lock(&self.statuses), channels.now_ms(), |channel, topic| {
+                channels.skip(channel, topic, &event)
+            });
+        channels.record_skipped(skipped);
+        channels.event_items(&event, routed)
     }
 }
 
-/// Publishes the messages of an event one after the other.
-async fn publish_in_order(
-    channels: &Channels,
-    items: Vec<crate::wiring::coordinator::publishing::Item>,
-) -> std::result::Result<(), String> {
-    for item in items {
-        for (item, op) in channels.publish(vec![item]) {
-            let result = outcome(op).await;
-            if let Some(failure) = channels.record_outcome(&item, result) {
-                return Err(failure);
+impl ConsumerHandler for FeedRouting {
+    fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
+        let channels = self.channels.clone();
+        let Batch { missed, events, mut stopping } = batch;
+        let items = |event: ConsumerEvent| match Event::parse(&event.event) {
+            Ok(record) => self.route(&event.subject, &event.position, &event.origin, record),
+            Err(error) => {
+                tracing::warn!(code = %error.code(), subject = %event.subject, "an event cannot be read and was not published: {error}");
+                Vec::new()
             }
+        };
+        let events: Vec<_> = events.into_iter().map(items).collect();
+        Box::pin(async move {
+            if let Some(missed) = missed {
+                report_gap(&channels, missed, &mut stopping).await;
+            }
+            let mut outcome = BatchOutcome::default();
+            // A stream that keeps the order of calls takes the whole batch at once.
+            let mut started = Vec::new();
+            let mut waiting = events.into_iter();
+            if channels.keeps_order() {
+                started.extend(waiting.by_ref().map(|items| channels.publish(items)));
+            }
+            let mut started = started.into_iter();
+            loop {
+                let published = match (started.next(), waiting.len()) {
+                    (Some(ops), _) => complete(&channels, ops).await,
+                    (None, 0) => break,
+                    _ if *stopping.borrow() => break,
+                    _ => publish_in_order(&channels, waiting.next().unwrap_or_default()).await,
+                };
+                if let Err(failure) = published {
+                    outcome.failure = Some(failure);
+                    break;
+                }
+                outcome.handled += 1;
+            }
+            Ok(outcome)
+        })
+    }
+
+    fn offer(&self, appended: &Appended<'_>) -> Offer {
+        let channels = self.channels.clone();
+        let mut items = self.route(appended.subject, &appended.position, &appended.origin, appended.event.clone());
+        let rest = if channels.keeps_order() || items.is_empty() { Vec::new() } else { items.split_off(1) };
+        let ops = channels.publish(items);
+        if rest.is_empty() && ops.iter().all(|(_, op)| matches!(op, Op::Ready(Ok(())))) {
+            ops.iter().for_each(|(item, _)| channels.record_delivery(item));
+            return Offer::Handled;
         }
+        Offer::Started(Box::pin(async move {
+            let published = async {
+                complete(&channels, ops).await?;
+                publish_in_order(&channels, rest).await
+            };
+            Ok(match published.await {
+                Ok(()) => BatchOutcome { handled: 1, failure: None },
+                Err(failure) => BatchOutcome { handled: 0, failure: Some(failure) },
+            })
+        }))
+    }
+}
+
+/// Reports that events were removed from the log before they were published, to the subscribers of every channel: which
+/// topics they were for is not known any more. Tries until the stream accepts it, or the consumer stops.
+async fn report_gap(channels: &Channels, missed: u64, stopping: &mut watch::Receiver<bool>) {
+    tracing::warn!(
+        code = "NVENT_GAP",
+        "{missed} events were removed from the log before the stream coordinator had published them"
+    );
+    channels.record_dropped(missed);
+    for attempt in 1.. {
+        let Err(error) = outcome(channels.note_trimmed(missed)).await else { return channels.record_gap_published() };
+        if !error.is_retryable() && !error.is_maybe_applied() {
+            tracing::warn!(code = %error.code(), "a gap could not be published: {error}");
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY.after(attempt)) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+    }
+}
+
+/// Waits for publishes that have been started. Returns why one must be repeated.
+async fn complete(channels: &Channels, started: Vec<(Item, Op<()>)>) -> std::result::Result<(), String> {
+    for (item, op) in started {
+        let result = outcome(op).await;
+        if let Some(failure) = channels.record_outcome(&item, result) {
+            return Err(failure);
+        }
+    }
+    Ok(())
+}
+
+/// Publishes the messages of an event one after the other.
+async fn publish_in_order(channels: &Channels, items: Vec<Item>) -> std::result::Result<(), String> {
+    for item in items {
+        complete(channels, channels.publish(vec![item])).await?;
     }
     Ok(())
 }

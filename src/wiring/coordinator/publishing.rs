@@ -199,6 +199,16 @@ impl Channels {
         }
     }
 
+    /// Reports to the subscribers of every channel that events were removed from the log before they were published.
+    pub(super) fn note_trimmed(&self, missed: u64) -> Op<()> {
+        let gap = Gap { reason: GapReason::Trimmed, missed: Some(missed) };
+        self.stream.note_gap(&self.router.topic_globs(), gap, self.now_ms())
+    }
+
+    pub(super) fn record_gap_published(&self) {
+        self.gaps_published.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn record_dropped(&self, events: u64) {
         self.dropped.fetch_add(events, Ordering::Relaxed);
     }
@@ -266,10 +276,7 @@ impl Channels {
 
     /// Returns the messages of an event, each after a pending gap of its topic.
     pub(super) fn event_items(&self, event: &BusEvent, routed: Vec<Routed>) -> Vec<Item> {
-        let stored_ms = match &event.event {
-            AnyEvent::Stored(event) => event.id().parse().map_or(0, |id: EventId| id.ms),
-            AnyEvent::New(_) => 0,
-        };
+        let stored_ms = stored_ms(event);
         let mut items = Vec::with_capacity(routed.len());
         let mut gaps = self.lock_gaps();
         for routed in routed {
@@ -312,15 +319,26 @@ impl Channels {
             .collect()
     }
 
+    /// Returns whether a message need not be made, which counts as its delivery.
+    pub(super) fn skip(&self, channel: usize, topic: &str, event: &BusEvent) -> bool {
+        let skipped = self.stream.skip(topic);
+        if skipped {
+            self.count_delivery(channel, stored_ms(event));
+        }
+        skipped
+    }
+
+    fn count_delivery(&self, channel: usize, stored_ms: u64) {
+        self.routed[channel].fetch_add(1, Ordering::Relaxed);
+        if stored_ms > 0 {
+            let lag = self.now_ms().saturating_sub(stored_ms);
+            self.lag_seconds[channel].observe(Duration::from_millis(lag));
+        }
+    }
+
     pub(super) fn record_delivery(&self, item: &Item) {
         match item.payload {
-            Payload::Event(channel) => {
-                self.routed[channel].fetch_add(1, Ordering::Relaxed);
-                if item.stored_ms > 0 {
-                    let lag = self.now_ms().saturating_sub(item.stored_ms);
-                    self.lag_seconds[channel].observe(Duration::from_millis(lag));
-                }
-            }
+            Payload::Event(channel) => self.count_delivery(channel, item.stored_ms),
             Payload::Gap(_) => _ = self.gaps_published.fetch_add(1, Ordering::Relaxed),
         }
     }
@@ -373,6 +391,14 @@ impl Channels {
             started = self.publish(repeat);
         }
         self.complete_events(events);
+    }
+}
+
+/// Returns when an event was stored, in ms of Unix time, or 0.
+fn stored_ms(event: &BusEvent) -> u64 {
+    match &event.event {
+        AnyEvent::Stored(event) => event.id().parse().map_or(0, |id: EventId| id.ms),
+        AnyEvent::New(_) => 0,
     }
 }
 

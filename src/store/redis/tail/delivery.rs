@@ -77,6 +77,9 @@ async fn notify_watchers(shared: &Shared) -> Result<()> {
             head = shared.feed.head().into_future().await?.position.seq;
         }
         shared.news.send_if_modified(|newest| std::mem::replace(newest, head) != head);
+        let mut state = shared.state();
+        state.news = state.news.max(Some(head));
+        shared.notify_followers(state);
     }
     Ok(())
 }

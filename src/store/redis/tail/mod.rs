@@ -22,7 +22,7 @@
 mod delivery;
 mod state;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -37,7 +37,8 @@ use crate::fanout::{Mailbox, next_id};
 use crate::op::Op;
 use crate::redis::pubsub::{Channel, PubSub, PubSubHandler};
 use crate::redis::{Client, RedisConfig};
-use crate::store::Stored;
+use crate::store::feed::Followers;
+use crate::store::{Appended, FeedFollower, Origin, Stored};
 use crate::sync::lock;
 use crate::topic::Glob;
 use delivery::{catch_up, follow};
@@ -55,6 +56,9 @@ struct Shared {
     released: Arc<Notify>,
     /// The number of the newest position known.
     news: watch::Sender<u64>,
+    followers: Followers,
+    /// Reconnects of the client when the last append was answered.
+    reconnects: AtomicU64,
     closed: AtomicBool,
 }
 
@@ -76,6 +80,16 @@ impl Shared {
         tailers.drain().for_each(|(_, tailer)| tailer.mailbox.close());
         drop(state);
         self.changed.notify_one();
+        self.followers.interrupt();
+    }
+
+    /// Notifies the followers of the feed of what was announced.
+    fn notify_followers(&self, mut state: MutexGuard<'_, State>) {
+        let news = state.take_news();
+        drop(state);
+        if let Some(newest) = news {
+            self.followers.notify(newest);
+        }
     }
 
     /// Returns whether anything follows the feed.
@@ -113,6 +127,22 @@ impl OwnAppend {
             state.keep(position.seq, event);
         }
     }
+
+    /// Offers the event to the followers of the feed, after [`OwnAppend::stored`].
+    pub(super) fn offer(&self, position: EventId, subject: &Arc<str>, event: &Event, instance: Option<&Arc<str>>) {
+        let followers = &self.0.followers;
+        if followers.is_empty() {
+            return;
+        }
+        // Another server may have given the numbers again of what the last one lost.
+        let reconnects = self.0.feed.reconnects();
+        if self.0.reconnects.swap(reconnects, Ordering::AcqRel) != reconnects {
+            followers.interrupt();
+        }
+        let origin = instance.map_or(Origin::Unknown, |instance| Origin::Instance(instance.clone()));
+        let appended = || Appended { number: position.seq, position: position.into(), subject, event, origin };
+        followers.offer(appended, |_| {});
+    }
 }
 
 impl Drop for OwnAppend {
@@ -120,9 +150,9 @@ impl Drop for OwnAppend {
         let mut state = self.0.state();
         state.own_in_flight -= 1;
         if !state.announced.is_empty() {
-            drop(state);
             self.0.changed.notify_one();
         }
+        self.0.notify_followers(state);
     }
 }
 
@@ -143,7 +173,8 @@ impl PubSubHandler for Announcements {
                     let is_newer = *newest < entry.position.seq;
                     *newest = entry.position.seq.max(*newest);
                     is_newer
-                })
+                });
+                state.news = state.news.max(Some(entry.position.seq));
             }
             None => state.check_head = true,
         }
@@ -155,13 +186,14 @@ impl PubSubHandler for Announcements {
             }
             _ => state.stale = true,
         }
-        drop(state);
         shared.changed.notify_one();
+        shared.notify_followers(state);
     }
 
     fn on_subscribed(&self, _: &Channel) {
         let Some(shared) = self.0.upgrade() else { return };
         shared.state().live = true;
+        shared.followers.interrupt();
         // Announcements may have been missed until now.
         shared.read_feed();
     }
@@ -169,6 +201,7 @@ impl PubSubHandler for Announcements {
     fn on_disconnected(&self) {
         let Some(shared) = self.0.upgrade() else { return };
         shared.state().live = false;
+        shared.followers.interrupt();
         shared.changed.notify_one();
     }
 }
@@ -188,6 +221,8 @@ impl Tailers {
             changed: Notify::new(),
             released: Arc::default(),
             news: watch::Sender::new(0),
+            followers: Followers::default(),
+            reconnects: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         });
         let accept_timeout = config.queue_timeout;
@@ -249,6 +284,12 @@ impl Tailers {
         self.listen();
         self.shared.changed.notify_one();
         receiver
+    }
+
+    /// Offers a follower what this process appends, and notifies it of the rest.
+    pub(super) fn follow(&self, consumer: &str, follower: Weak<dyn FeedFollower>) {
+        self.shared.followers.add(consumer, follower);
+        self.listen();
     }
 
     /// Subscribes to announcements and starts the task, once.

@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) own_newest: u64,
     /// Appends of this process that were not answered.
     pub(super) own_in_flight: u64,
+    /// The number of the newest announced position that followers of the feed were not notified of.
+    pub(super) news: Option<u64>,
     /// Whether other writers append: then subjects have to be read for their events.
     pub(super) foreign: bool,
     /// End of the batch whose events are being read.
@@ -122,6 +124,13 @@ impl State {
             return self.announced.len();
         }
         self.announced.partition_point(|entry| entry.position.seq <= self.own_newest)
+    }
+
+    /// Takes what followers are to be notified of. What may be this process's own is kept until the append is answered: it
+    /// is offered then, and could not be read any sooner.
+    pub(super) fn take_news(&mut self) -> Option<u64> {
+        let (is_answered, own_newest) = (self.own_in_flight == 0, self.own_newest);
+        self.news.take_if(|newest| is_answered || *newest <= own_newest)
     }
 
     /// Notes what a batch delivered.

@@ -1,27 +1,27 @@
-//! The loop of a consumer: reads the feed, calls the handler, stores the cursor.
+//! The work of a consumer while it holds its lease: reads the feed, calls the handler, stores the cursor.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::partitions::{Partitions, Pending};
-use super::{
-    Batch, BatchOutcome, CURSOR_DELAY, ConsumerChange, ConsumerEvent, ConsumerHandler, ConsumerOptions, ConsumerStats,
-    Lease, ParkedEvent, StartAt, refuse, stands_by,
-};
+use super::replay::Replays;
+use super::{Command, End, Worker};
 use crate::error::{Code, Error, Result};
 use crate::name::ConsumerName;
 use crate::op::{BoxFuture, Completer, OpFuture, completion};
-use crate::store::StoreBackend;
-use crate::store::feed::{FeedPage, FeedQuery, Origin, Position};
+use crate::store::consumer::live::{Live, Taken};
+use crate::store::consumer::partitions::{Partitions, Pending};
+use crate::store::consumer::{
+    Batch, BatchOutcome, CURSOR_DELAY, ConsumerChange, ConsumerEvent, Lease, MAX_UNSAVED, ParkedEvent, is_set, refuse,
+};
+use crate::store::feed::{FeedFollower, FeedPage, FeedQuery, Origin, Position};
 use crate::sync::lock;
-use crate::time::SharedClock;
 use crate::topic::Glob;
 
 /// Events that one read returns at most, and their bytes.
@@ -31,189 +31,17 @@ const MAX_PAGE_BYTES: usize = 4 << 20;
 /// The next page is read when fewer events than this wait for their handler.
 const READ_THRESHOLD: usize = 256;
 
+/// Events that wait at which what is appended is not taken any more, but read when there is room.
+const MAX_PENDING: usize = 2_048;
+
 /// Most events that one batch has.
 const MAX_BATCH: usize = 256;
-
-/// The cursor is stored at once when it has moved over so many events.
-const MAX_UNSAVED: usize = 256;
 
 /// Most places in the window: events behind one that is retried for long are not read without bound.
 const MAX_WINDOW: usize = 65_536;
 
 /// Pause after a read or a write of the store failed.
-const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// How often a consumer that waits for its lease looks whether its name was created meanwhile.
-const CREATION_POLL_INTERVAL: Duration = Duration::from_millis(20);
-
-/// A command to the worker.
-pub(super) enum Command {
-    /// Delivers parked events again.
-    Replay { positions: Option<Vec<Position>>, reply: Completer<u64> },
-}
-
-/// Why the worker does not hold its lease any more.
-enum End {
-    Stopped,
-    Lost,
-}
-
-pub(super) struct Worker {
-    /// That it has been started with.
-    pub(super) lease: Option<Lease>,
-    pub(super) store: Arc<dyn StoreBackend>,
-    pub(super) name: Arc<str>,
-    pub(super) options: ConsumerOptions,
-    pub(super) handler: Arc<dyn ConsumerHandler>,
-    pub(super) clock: SharedClock,
-    /// The newest position when the consumer was started.
-    pub(super) head: Option<Position>,
-    pub(super) stats: Arc<Mutex<ConsumerStats>>,
-    pub(super) commands: mpsc::UnboundedReceiver<Command>,
-    pub(super) stop: watch::Receiver<bool>,
-}
-
-impl Worker {
-    /// Works until the consumer is stopped or its store is closed. `ready` completes when the cursor is stored.
-    pub(super) async fn run(mut self, ready: Completer<()>) {
-        let mut ready = Some(ready);
-        let error = loop {
-            let ended = match self.acquire(&mut ready).await {
-                Ok(Some(lease)) => self.hold(lease, &mut ready).await,
-                Ok(None) => break None,
-                Err(error) => Err(error),
-            };
-            lock(&self.stats).active = false;
-            match ended {
-                Ok(End::Stopped) => break None,
-                Ok(End::Lost) => {}
-                Err(error) if error.code() == Code::Closed || ready.is_some() => break Some(error),
-                Err(error) => {
-                    tracing::warn!(code = "NVENT_CONSUMER", consumer = %self.name, "the consumer tries again: {error}");
-                    if self.pause(STORE_RETRY_DELAY).await {
-                        break None;
-                    }
-                }
-            }
-        };
-        if let (Some(error), Some(ready)) = (error, ready.take()) {
-            ready.complete(Err(error));
-        }
-    }
-
-    /// Sleeps. Returns true at once when the consumer is stopped.
-    async fn pause(&mut self, delay: Duration) -> bool {
-        tokio::select! {
-            () = sleep(delay) => false,
-            () = is_set(&mut self.stop) => true,
-        }
-    }
-
-    /// Waits for the lease. Returns None if the consumer was stopped. While another holder is at work, the consumer is
-    /// ready as soon as the name exists.
-    async fn acquire(&mut self, ready: &mut Option<Completer<()>>) -> Result<Option<Lease>> {
-        if let Some(lease) = self.lease.take() {
-            return Ok(Some(lease));
-        }
-        let name = self.name.clone();
-        let name = ConsumerName::new(&name)?;
-        let mut acquiring = self.store.consumer_acquire(name).into_future();
-        loop {
-            tokio::select! {
-                biased;
-                () = is_set(&mut self.stop) => return Ok(None),
-                lease = &mut acquiring => return lease.map(Some),
-                command = self.commands.recv() => if let Some(Command::Replay { reply, .. }) = command {
-                    refuse(reply, stands_by(&self.name));
-                },
-                () = sleep(CREATION_POLL_INTERVAL), if ready.is_some() => {
-                    if let Some(state) = self.store.consumer_load(name).await?
-                        && let Some(ready) = ready.take()
-                    {
-                        let mut stats = lock(&self.stats);
-                        (stats.position, stats.parked) = (state.position, state.parked);
-                        drop(stats);
-                        ready.complete(Ok(()));
-                    }
-                }
-            }
-        }
-    }
-
-    fn is_later(&self, position: &Position, than: Option<&Position>) -> Result<bool> {
-        let number = |position: &Position| self.store.feed_number(position);
-        Ok(number(position)? > than.map_or(Ok(0), number)?)
-    }
-
-    /// Works while it holds the lease.
-    async fn hold(&mut self, lease: Lease, ready: &mut Option<Completer<()>>) -> Result<End> {
-        let name = self.name.clone();
-        let name = ConsumerName::new(&name)?;
-        let filter = Some(self.options.filter.clone());
-        let known = self.store.consumer_load(name).await?;
-        let not_before = self.options.not_before.take();
-        let (position, parked, change) = match known {
-            Some(state) => match not_before {
-                Some(position) if self.is_later(&position, state.position.as_ref())? => {
-                    let change = ConsumerChange { position: Some(position.clone()), filter, ..Default::default() };
-                    (Some(position), state.parked, change)
-                }
-                _ => (state.position, state.parked, ConsumerChange { filter, ..Default::default() }),
-            },
-            None => {
-                let position = match &self.options.from {
-                    _ if not_before.is_some() => not_before,
-                    StartAt::Beginning => None,
-                    StartAt::Now => self.head.clone(),
-                    StartAt::Position(position) => {
-                        self.store.feed_number(position)?;
-                        Some(position.clone())
-                    }
-                };
-                (position.clone(), 0, ConsumerChange { position, filter, ..Default::default() })
-            }
-        };
-        self.store.consumer_save(name, &lease, change).await?;
-        {
-            let mut stats = lock(&self.stats);
-            (stats.position, stats.parked, stats.active) = (position.clone(), parked, true);
-        }
-        if let Some(ready) = ready.take() {
-            ready.complete(Ok(()));
-        }
-        let newest = self.store.feed_watch()?;
-        let (stop_batches, stopping) = watch::channel(false);
-        let mut shift = Shift {
-            partitions: Partitions::new(self.options.concurrency > 1),
-            query: FeedQuery {
-                after: position,
-                limit: PAGE_LIMIT,
-                subjects: self.options.filter.subjects.iter().map(|text| Glob::new(text)).collect(),
-                types: self.options.filter.types.iter().map(|text| Glob::new(text)).collect(),
-                max_bytes: Some(MAX_PAGE_BYTES),
-                consumer: Some(self.name.clone()),
-            },
-            worker: self,
-            lease,
-            newest,
-            slots: FuturesUnordered::new(),
-            stop_batches,
-            stopping,
-            reading: None,
-            read_at: None,
-            at_end: false,
-            held_page: None,
-            saving: None,
-            save_at: None,
-            change: ConsumerChange::default(),
-            unsaved: 0,
-            replays: Replays::default(),
-            replay_at: None,
-        };
-        shift.take_replays().await;
-        shift.work().await
-    }
-}
+pub(super) const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A batch that has ended.
 struct Ended {
@@ -238,18 +66,19 @@ enum Next {
     Command(Command),
     /// The replay of parked events was requested.
     Replay,
-    /// There may be something new to read.
-    Appended,
+    /// Something was appended.
+    Live,
     /// It is time to store, or to read again.
     Due,
-    Closed,
 }
 
 /// The work between getting a lease and losing it.
-struct Shift<'w> {
+pub(super) struct Shift<'w> {
     worker: &'w mut Worker,
     lease: Lease,
-    newest: watch::Receiver<u64>,
+    live: Arc<Live>,
+    /// The version of `live` when the last read began.
+    live_version: u64,
     partitions: Partitions,
     /// Batches at work, and failed events that wait for their next delivery.
     slots: FuturesUnordered<BoxFuture<Ended>>,
@@ -259,7 +88,7 @@ struct Shift<'w> {
     reading: Option<OpFuture<FeedPage>>,
     /// When to read again after a failure.
     read_at: Option<Instant>,
-    /// The last read found nothing more.
+    /// The last read found nothing more, and what is appended is taken.
     at_end: bool,
     /// A page behind a gap: it is handled when everything before the gap is.
     held_page: Option<FeedPage>,
@@ -275,15 +104,65 @@ struct Shift<'w> {
     replay_at: Option<Instant>,
 }
 
-impl Shift<'_> {
+impl<'w> Shift<'w> {
+    /// Creates the work of a worker that has got a lease, after a position.
+    pub(super) fn new(worker: &'w mut Worker, lease: Lease, position: Option<Position>) -> Result<Self> {
+        let globs = |texts: &[Arc<str>]| texts.iter().map(|text| Glob::new(text)).collect::<Vec<_>>();
+        let filter = &worker.options.filter;
+        let (subjects, types) = (globs(&filter.subjects), globs(&filter.types));
+        let filter = (subjects.clone(), types.clone());
+        let live = Live::new(worker.handler.clone(), worker.stats.clone(), filter, lease.lost.clone());
+        let follower: Arc<dyn FeedFollower> = live.clone();
+        worker.store.feed_follow(ConsumerName::new(&worker.name)?, Arc::downgrade(&follower))?;
+        let (stop_batches, stopping) = watch::channel(false);
+        Ok(Self {
+            partitions: Partitions::new(worker.options.concurrency > 1),
+            query: FeedQuery {
+                after: position,
+                limit: PAGE_LIMIT,
+                subjects,
+                types,
+                max_bytes: Some(MAX_PAGE_BYTES),
+                consumer: Some(worker.name.clone()),
+            },
+            worker,
+            lease,
+            live,
+            live_version: 0,
+            slots: FuturesUnordered::new(),
+            stop_batches,
+            stopping,
+            reading: None,
+            read_at: None,
+            at_end: false,
+            held_page: None,
+            saving: None,
+            save_at: None,
+            change: ConsumerChange::default(),
+            unsaved: 0,
+            replays: Replays::default(),
+            replay_at: None,
+        })
+    }
+
+    /// Works until the lease is lost or the consumer is stopped.
+    pub(super) async fn run(mut self) -> Result<End> {
+        self.take_replays().await;
+        let ended = self.work().await;
+        self.live.close();
+        ended
+    }
+
     async fn work(&mut self) -> Result<End> {
         let mut stopped = *self.worker.stop.borrow();
         loop {
+            self.follow(stopped);
             if !stopped {
                 self.start_read();
                 self.start_batches();
             }
             if self.saving.is_none() && self.save_at.is_some_and(|at| stopped || at <= Instant::now()) {
+                self.take_live(true);
                 self.start_save()?;
             }
             if stopped {
@@ -321,7 +200,7 @@ impl Shift<'_> {
                 }
                 Next::Command(command) => self.command(command).await,
                 Next::Replay => self.take_replays().await,
-                Next::Appended => self.at_end = false,
+                Next::Live => {}
                 Next::Due => {
                     if self.read_at.is_some_and(|at| at <= Instant::now()) {
                         self.read_at = None;
@@ -330,7 +209,6 @@ impl Shift<'_> {
                         self.take_replays().await;
                     }
                 }
-                Next::Closed => return Err(Error::closed("the store")),
             }
         }
     }
@@ -348,9 +226,7 @@ impl Shift<'_> {
             page = poll(self.reading.as_mut()) => Next::Page(page),
             Some(command) = self.worker.commands.recv() => Next::Command(command),
             Ok(()) = self.lease.replays.changed(), if !stopped => Next::Replay,
-            changed = self.newest.changed(), if self.at_end && self.reading.is_none() => {
-                if changed.is_ok() { Next::Appended } else { Next::Closed }
-            }
+            () = self.live.changed() => Next::Live,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Next::Due,
         }
     }
@@ -361,6 +237,7 @@ impl Shift<'_> {
 
     /// Ends the work after the lease was lost: handlers at work end, nothing further begins.
     async fn lose(&mut self) -> Result<End> {
+        self.live.close();
         self.stop_batches.send_replace(true);
         while self.slots.next().await.is_some() {}
         Ok(if *self.worker.stop.borrow() { End::Stopped } else { End::Lost })
@@ -373,13 +250,60 @@ impl Shift<'_> {
             || self.saving.as_ref().is_some_and(|saving| saving.change.missed_reported > 0);
         let room = self.partitions.pending() < READ_THRESHOLD && self.partitions.window() < MAX_WINDOW;
         if self.reading.is_none() && self.read_at.is_none() && !self.at_end && room && !gap_unsaved {
-            self.newest.mark_unchanged();
+            self.live_version = self.live.version();
             self.reading = Some(self.worker.store.feed_read(self.query.clone()).into_future());
         }
     }
 
+    /// Takes over what was appended since, and lets the handler be called in appends where nothing is under way.
+    fn follow(&mut self, stopped: bool) {
+        let has_room = self.partitions.pending() < MAX_PENDING && self.partitions.window() < MAX_WINDOW;
+        if stopped || !has_room {
+            self.live.close();
+        }
+        // Once it is closed, nothing more can come before the next read.
+        let is_open = self.live.is_open();
+        self.take_live(!is_open);
+        self.at_end &= is_open;
+        let is_idle = self.slots.is_empty()
+            && self.reading.is_none()
+            && self.held_page.is_none()
+            && self.partitions.window() == 0
+            && self.partitions.pending() == 0
+            && self.replays.is_empty();
+        self.live.set_busy(!is_idle);
+        match self.live.passed() {
+            0 => {}
+            passed if self.unsaved + passed >= MAX_UNSAVED => self.save_at = Some(Instant::now()),
+            _ => self.save_soon(),
+        }
+    }
+
+    /// Takes over the events that wait, with everything that was handled before them. With `all`, also if none waits.
+    fn take_live(&mut self, all: bool) {
+        let Some(Taken { reached, passed, page, begun }) = self.live.take(all) else { return };
+        if let Some(position) = reached {
+            self.query.after = Some(position.clone());
+            self.reach(position, passed);
+        }
+        let Some(end) = page.end.clone() else { return };
+        self.query.after = Some(end);
+        // An event that is delivered again may have come between: then both are handled by the worker.
+        let begun = begun.filter(|_| self.partitions.is_empty());
+        self.partitions.push_page(page);
+        if let Some(begun) = begun {
+            let events = self.partitions.take(1, 1);
+            self.slots.push(Box::pin(async move {
+                let outcome = outcome(begun).await;
+                Ok(Ended { events, missed: None, outcome })
+            }));
+        }
+        self.advance();
+    }
+
     fn take_page(&mut self, page: FeedPage) {
-        self.at_end = page.end.is_none();
+        let bytes = page.records.iter().map(|record| record.event.len()).sum();
+        let is_last = !self.query.is_full(page.records.len(), bytes);
         if let Some(end) = &page.end {
             self.query.after = Some(end.clone());
         }
@@ -387,6 +311,11 @@ impl Shift<'_> {
             self.held_page = Some(page);
         } else {
             self.partitions.push_page(page);
+        }
+        // What is appended must not overtake a page that is held.
+        if is_last && self.held_page.is_none() {
+            let number = self.query.after.as_ref().map_or(Ok(0), |position| self.worker.store.feed_number(position));
+            self.at_end = number.is_ok_and(|number| self.live.open(number, self.live_version));
         }
         self.advance();
     }
@@ -427,13 +356,7 @@ impl Shift<'_> {
             }
             let batch: Vec<ConsumerEvent> = events.iter().map(|pending| pending.event.clone()).collect();
             let batch = Batch { missed, events: batch, stopping };
-            let handled = AssertUnwindSafe(async move { handler.handle(batch).await }).catch_unwind().await;
-            let failed = |reason: String| BatchOutcome { handled: 0, failure: Some(reason) };
-            let outcome = match handled {
-                Ok(Ok(outcome)) => outcome,
-                Ok(Err(error)) => failed(error.to_string()),
-                Err(_) => failed("the handler panicked".to_owned()),
-            };
+            let outcome = outcome(async move { handler.handle(batch).await }).await;
             Ok(Ended { events, missed, outcome })
         }));
     }
@@ -526,13 +449,18 @@ impl Shift<'_> {
     fn advance(&mut self) {
         let before = self.partitions.window();
         if let Some(position) = self.partitions.advance() {
-            self.unsaved += before - self.partitions.window();
             lock(&self.worker.stats).position = Some(position.clone());
-            self.change.position = Some(position);
-            self.save_soon();
-            if self.unsaved >= MAX_UNSAVED {
-                self.save_at = Some(Instant::now());
-            }
+            self.reach(position, before - self.partitions.window());
+        }
+    }
+
+    /// Notes that everything up to a position is done, which are so many events more.
+    fn reach(&mut self, position: Position, events: usize) {
+        self.unsaved += events;
+        self.change.position = Some(position);
+        self.save_soon();
+        if self.unsaved >= MAX_UNSAVED {
+            self.save_at = Some(Instant::now());
         }
     }
 
@@ -576,6 +504,7 @@ impl Shift<'_> {
         self.save_at = Some(Instant::now() + STORE_RETRY_DELAY);
     }
 
+    /// Carries out a command.
     async fn command(&mut self, command: Command) {
         let Command::Replay { positions, reply } = command;
         match self.parked(positions).await {
@@ -640,41 +569,14 @@ impl Shift<'_> {
     }
 }
 
-/// Parked events that are delivered again, and who waits for that.
-#[derive(Default)]
-struct Replays {
-    next: u64,
-    under_way: HashMap<Position, u64>,
-    waiting: HashMap<u64, (usize, u64, Completer<u64>)>,
-}
-
-impl Replays {
-    fn begin(&mut self, positions: impl ExactSizeIterator<Item = Position>, reply: Completer<u64>) {
-        let count = positions.len();
-        if count == 0 {
-            reply.complete(Ok(0));
-            return;
-        }
-        self.next += 1;
-        self.waiting.insert(self.next, (count, count as u64, reply));
-        self.under_way.extend(positions.map(|position| (position, self.next)));
+/// Returns what became of a batch whose handler may fail or panic.
+async fn outcome(handled: impl Future<Output = Result<BatchOutcome>>) -> BatchOutcome {
+    let failed = |reason: String| BatchOutcome { handled: 0, failure: Some(reason) };
+    match AssertUnwindSafe(handled).catch_unwind().await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => failed(error.to_string()),
+        Err(_) => failed("the handler panicked".to_owned()),
     }
-
-    fn end(&mut self, position: &Position) {
-        let Some(id) = self.under_way.remove(position) else { return };
-        let Some((left, ..)) = self.waiting.get_mut(&id) else { return };
-        *left -= 1;
-        if *left == 0
-            && let Some((_, count, reply)) = self.waiting.remove(&id)
-        {
-            reply.complete(Ok(count));
-        }
-    }
-}
-
-/// Resolves when the value is true, or can not become so any more.
-async fn is_set(flag: &mut watch::Receiver<bool>) {
-    let _ = flag.wait_for(|set| *set).await;
 }
 
 /// Polls an operation, if there is one.

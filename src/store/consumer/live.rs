@@ -1,0 +1,250 @@
+//! Events that a consumer takes as they are appended, so that it does not read them from the feed.
+//!
+//! While the worker has read everything, this is open: it takes the event whose number is the very next one. If nothing is
+//! under way the handler may handle it in the call that appended it; otherwise it waits for the worker. Any other number,
+//! or news of an event that was not offered, closes it, and the worker goes on from the feed. So an event is never taken
+//! behind one that was not.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::{Notify, watch};
+
+use super::{BatchOutcome, ConsumerHandler, ConsumerStats, MAX_UNSAVED, Offer};
+use crate::op::BoxFuture;
+use crate::store::feed::{Appended, FeedFollower, FeedPage, FeedRecord, Position};
+use crate::sync::lock;
+use crate::topic::Glob;
+use crate::wake::{self, Wake};
+
+/// Events that wait for the worker, and their bytes. Beyond, it reads the feed.
+const MAX_WAITING: usize = 1_024;
+const MAX_WAITING_BYTES: usize = 4 << 20;
+
+/// What a consumer takes as it is appended.
+pub(super) struct Live {
+    handler: Arc<dyn ConsumerHandler>,
+    stats: Arc<Mutex<ConsumerStats>>,
+    subjects: Vec<Glob>,
+    types: Vec<Glob>,
+    /// Becomes true when the lease is lost: nothing is taken any more.
+    lost: watch::Receiver<bool>,
+    state: Mutex<State>,
+    /// Notified when the worker has something to do.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    open: bool,
+    /// Number of the last event that was taken or read.
+    number: u64,
+    /// Number of the newest event known.
+    newest: u64,
+    /// Counts what was not taken.
+    version: u64,
+    /// The worker has something under way, so nothing is handled in the call that appended it.
+    busy: bool,
+    /// Everything up to here was handled in calls.
+    reached: Option<Position>,
+    /// How many events were passed in calls since the worker was last given `reached`.
+    passed: usize,
+    waiting: FeedPage,
+    waiting_bytes: usize,
+    /// The outcome of the first that waits, which was begun in the call.
+    begun: Option<BoxFuture<BatchOutcome>>,
+}
+
+/// What the worker goes on with.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// Everything up to here was handled.
+    pub(super) reached: Option<Position>,
+    /// How many events that were.
+    pub(super) passed: usize,
+    /// Events after those, in the order of the feed.
+    pub(super) page: FeedPage,
+    /// The outcome of the first of them, if it was begun.
+    pub(super) begun: Option<BoxFuture<BatchOutcome>>,
+}
+
+impl Live {
+    pub(super) fn new(
+        handler: Arc<dyn ConsumerHandler>,
+        stats: Arc<Mutex<ConsumerStats>>,
+        (subjects, types): (Vec<Glob>, Vec<Glob>),
+        lost: watch::Receiver<bool>,
+    ) -> Arc<Self> {
+        let (state, changed) = (Mutex::default(), Notify::new());
+        Arc::new(Self { handler, stats, subjects, types, lost, state, changed })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Resolves when there is something for the worker.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Returns what [`Live::open`] compares with. To be called before a read of the feed.
+    pub(super) fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    /// Takes what comes after this number. Returns false where there has been more since the version: the feed is to be
+    /// read again.
+    pub(super) fn open(&self, number: u64, version: u64) -> bool {
+        let mut state = self.lock();
+        if state.version != version && state.newest > number {
+            return false;
+        }
+        (state.number, state.newest, state.open, state.busy) = (number, number, true, true);
+        true
+    }
+
+    /// Takes nothing any more.
+    pub(super) fn close(&self) {
+        self.lock().open = false;
+    }
+
+    /// Returns whether it takes what comes next.
+    pub(super) fn is_open(&self) -> bool {
+        self.lock().open
+    }
+
+    /// Records whether the worker has anything under way.
+    pub(super) fn set_busy(&self, busy: bool) {
+        let mut state = self.lock();
+        state.busy = busy || state.waiting.end.is_some();
+    }
+
+    /// Returns how many events were passed in calls of which the worker does not know.
+    pub(super) fn passed(&self) -> usize {
+        self.lock().passed
+    }
+
+    /// Takes the events that wait, with everything that was handled before them. With `all`, also if none waits.
+    pub(super) fn take(&self, all: bool) -> Option<Taken> {
+        let mut state = self.lock();
+        if state.waiting.end.is_none() && !(all && state.reached.is_some()) {
+            return None;
+        }
+        state.busy |= state.waiting.end.is_some();
+        state.waiting_bytes = 0;
+        Some(Taken {
+            reached: state.reached.take(),
+            passed: std::mem::take(&mut state.passed),
+            page: std::mem::take(&mut state.waiting),
+            begun: state.begun.take(),
+        })
+    }
+
+    fn wake_worker(self: &Arc<Self>) {
+        if !wake::defer(self) {
+            self.wake();
+        }
+    }
+
+    fn is_wanted(&self, appended: &Appended<'_>) -> bool {
+        let any = |globs: &[Glob], text: &str| globs.is_empty() || globs.iter().any(|glob| glob.matches(text));
+        any(&self.subjects, appended.subject) && any(&self.types, appended.event.kind())
+    }
+
+    /// Offers an event to the handler.
+    fn handle(&self, appended: &Appended<'_>) -> Offer {
+        // A panic must not end the thread that appended; the worker's call of the handler reports it.
+        catch_unwind(AssertUnwindSafe(|| self.handler.offer(appended))).unwrap_or(Offer::Declined)
+    }
+}
+
+impl Wake for Live {
+    fn wake(&self) {
+        self.changed.notify_one();
+    }
+}
+
+impl FeedFollower for Live {
+    fn offer(self: Arc<Self>, appended: &Appended<'_>) -> bool {
+        let mut state = self.lock();
+        let has_room = state.waiting.records.len() < MAX_WAITING && state.waiting_bytes < MAX_WAITING_BYTES;
+        let is_next = state.open && appended.number == state.number + 1;
+        if !is_next || !has_room || *self.lost.borrow() {
+            state.version += 1;
+            state.newest = appended.number.max(state.newest);
+            let closed = std::mem::take(&mut state.open);
+            drop(state);
+            if closed {
+                self.wake_worker();
+            }
+            return false;
+        }
+        (state.number, state.newest) = (appended.number, appended.number.max(state.newest));
+        let is_wanted = self.is_wanted(appended);
+        let is_idle = !state.busy && state.waiting.end.is_none();
+        let offered = match (is_idle, is_wanted) {
+            (true, true) => self.handle(appended),
+            (true, false) => Offer::Handled,
+            (false, _) => Offer::Declined,
+        };
+        let begun = match offered {
+            Offer::Handled => {
+                let mut stats = lock(&self.stats);
+                stats.delivered += u64::from(is_wanted);
+                stats.position = Some(appended.position.clone());
+                drop(stats);
+                state.reached = Some(appended.position.clone());
+                state.passed += 1;
+                // The first, so that the cursor is stored some time later, and when it is to be stored at once.
+                if state.passed == 1 || state.passed == MAX_UNSAVED {
+                    drop(state);
+                    self.wake_worker();
+                }
+                return true;
+            }
+            Offer::Started(begun) => Some(begun),
+            Offer::Declined => None,
+        };
+        let is_first = state.waiting.end.is_none();
+        state.begun = state.begun.take().or(begun);
+        state.waiting.end = Some(appended.position.clone());
+        if is_wanted {
+            state.waiting_bytes += appended.event.json().len();
+            state.waiting.records.push(FeedRecord {
+                position: appended.position.clone(),
+                subject: appended.subject.clone(),
+                event: appended.event.json().clone(),
+                origin: appended.origin.clone(),
+            });
+        }
+        drop(state);
+        if is_first {
+            self.wake_worker();
+        }
+        true
+    }
+
+    fn notify(self: Arc<Self>, newest: u64) {
+        let mut state = self.lock();
+        if newest <= state.number && state.open {
+            return;
+        }
+        state.version += 1;
+        state.newest = newest.max(state.newest);
+        if std::mem::take(&mut state.open) {
+            drop(state);
+            self.wake_worker();
+        }
+    }
+
+    fn interrupt(self: Arc<Self>) {
+        let mut state = self.lock();
+        state.version += 1;
+        state.newest = u64::MAX;
+        if std::mem::take(&mut state.open) {
+            drop(state);
+            self.wake_worker();
+        }
+    }
+}
