@@ -95,7 +95,7 @@ it('redis: another process takes over, everything is handled and in order, which
       // The one at work: the other takes over when its lease has ended.
       holder = await until('one handles events', async () => {
         const newest = await latest()
-        return newest !== holder && running.some(({ child }) => String(child.pid) === newest) && newest
+        return newest !== holder && running.some(({ child }) => String(child.pid) === newest) ? newest : undefined
       }, 20_000)
       const victim = running.findIndex(({ child }) => String(child.pid) === holder)
       await running[victim]!.kill()

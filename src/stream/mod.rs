@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use crate::error::{Error, Result};
 use crate::fanout::{Gap, Mailbox, OnReady, Overflow};
 use crate::op::Op;
-use crate::topic::Glob;
+use crate::topic::{Glob, is_pattern};
 
 pub use crate::health::{Health, Stats};
 
@@ -210,8 +210,11 @@ pub(crate) fn gap_for(subscribed: &str, topics: &[Arc<str>], gap: Gap) -> Option
         }
         // Of two patterns with one beginning it is not excluded that a topic matches both.
         let (one, other) = (own.literal_prefix(), glob.literal_prefix());
-        let overlaps =
-            if own.is_literal() { glob.matches(subscribed) } else { one.starts_with(other) || other.starts_with(one) };
+        let overlaps = if is_pattern(subscribed) {
+            one.starts_with(other) || other.starts_with(one)
+        } else {
+            glob.matches(subscribed)
+        };
         if overlaps {
             found = Some(Gap { missed: None, ..gap });
         }

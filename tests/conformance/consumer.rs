@@ -504,7 +504,7 @@ pub(crate) async fn what_a_handler_takes_in_appends_and_what_it_declines_arrive_
     let options = ConsumerOptions { concurrency: 4, ..beginning() };
     let (backend, runtime) = (store.backend.clone(), Handle::current());
     let consumer = Consumer::start(backend, name("c"), options, handler.clone(), system_clock(), &runtime);
-    let consumer = soon(consumer.into_future()).await.unwrap();
+    let consumer = within_deadline(consumer.into_future()).await.unwrap();
     let first = until_offered(&store, &handler, "s0").await;
     for n in first..first + 600 {
         // One by one, and many at a time.
@@ -526,10 +526,10 @@ pub(crate) async fn what_a_handler_takes_in_appends_and_what_it_declines_arrive_
         assert!(numbers.is_sorted(), "{subject}: {numbers:?}");
     }
     assert!(handler.offers.lock().unwrap().len() > 10, "a consumer that has caught up is offered what is appended");
-    soon(consumer.stop().into_future()).await.unwrap();
+    within_deadline(consumer.stop().into_future()).await.unwrap();
     let again = start(&store, "c", beginning(), &Arc::default()).await;
     assert_eq!(again.stats().lag, 0, "the cursor of what was handled in appends is stored");
-    soon(again.stop().into_future()).await.unwrap();
+    within_deadline(again.stop().into_future()).await.unwrap();
 }
 
 pub(crate) async fn an_offer_that_fails_or_panics_is_delivered_by_the_consumer(store: Store) {
@@ -537,7 +537,7 @@ pub(crate) async fn an_offer_that_fails_or_panics_is_delivered_by_the_consumer(s
     let handler = Arc::new(Offered { recorder: Arc::default(), answer, offers: Mutex::default() });
     let (backend, runtime) = (store.backend.clone(), Handle::current());
     let consumer = Consumer::start(backend, name("c"), beginning(), handler.clone(), system_clock(), &runtime);
-    let consumer = soon(consumer.into_future()).await.unwrap();
+    let consumer = within_deadline(consumer.into_future()).await.unwrap();
     let first = until_offered(&store, &handler, "s").await;
     for n in first..first + 20 {
         append(&store, "s", n).await;
@@ -546,5 +546,5 @@ pub(crate) async fn an_offer_that_fails_or_panics_is_delivered_by_the_consumer(s
     let numbers = handler.recorder.numbers();
     assert_eq!(numbers, (0..first + 20).collect::<Vec<_>>());
     assert_eq!(consumer.stats().parked, 0);
-    soon(consumer.stop().into_future()).await.unwrap();
+    within_deadline(consumer.stop().into_future()).await.unwrap();
 }

@@ -174,7 +174,7 @@ impl ConsumerHandler for Handler {
 #[tokio::test]
 async fn events_of_other_instances_come_in_their_place_between_those_taken_in_appends() {
     let redis = TestRedis::start();
-    let (store, other) = (Arc::new(store_on(patient(redis.port()))), store_on(patient(redis.port())));
+    let (store, other) = (Arc::new(store_on(connection_to(redis.port()))), store_on(connection_to(redis.port())));
     let taking = Arc::new(Taking::default());
     let (options, handler) = (ConsumerOptions::default(), Arc::new(Handler(taking.clone())));
     let consumer = Consumer::start(store.clone(), name("c"), options, handler, system_clock(), &Handle::current());

@@ -471,7 +471,7 @@ async fn closing_ends_everything_also_while_the_server_is_down() {
 #[tokio::test]
 async fn a_gap_of_topics_reaches_the_subscribers_of_every_process_before_what_follows() {
     let redis = TestRedis::start();
-    let (one, other) = (stream_on(patient(redis.port())), stream_on(patient(redis.port())));
+    let (one, other) = (stream_on(connection_to(redis.port())), stream_on(connection_to(redis.port())));
     let subscribe = async |topic: &str| one.subscribe(topic, SubscribeSpec::default(), None).await.unwrap();
     let subscribed = [
         (subscribe("t:*").await, Some(7)),
