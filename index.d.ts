@@ -753,10 +753,13 @@ interface JobOptions {
     jobId?: string;
     /** How often the job is tried in all; Infinity: until it succeeds. Default 1. */
     attempts?: number;
-    /** Wait before another attempt: a number is a fixed delay in milliseconds. `jitter` is the part, from 0 to 1, that chance may take away. */
+    /** Wait before another attempt: a number is a fixed delay in milliseconds. */
     backoff?: number | {
+        /** `exponential`: twice as long after each attempt. */
         type: 'exponential' | 'fixed';
+        /** The (first) wait, in milliseconds. */
         delay: number;
+        /** The part of a wait, from 0 to 1, that chance may take away. Default 0. */
         jitter?: number;
     };
     /** Milliseconds before the job may run. Default 0. */
@@ -776,9 +779,12 @@ interface JobOptions {
 }
 /** Which of the jobs that ended are kept, looked at when one ends: the newest `count`, and of them those that ended at most `age` seconds ago. */
 type KeepJobs = {
+    /** The newest so many. */
     count: number;
 } | {
+    /** Those that ended at most so many seconds ago. */
     age: number;
+    /** Of them the newest so many. */
     count?: number;
 };
 /** A job to be done. */
@@ -1552,39 +1558,43 @@ interface WiringRegistry extends Wiring {
     readonly webhooks?: WebhookWiring;
 }
 
+/** The store in a configuration. Options of backends other than the chosen one have no effect. */
+interface StoreConfig<Adapter extends 'memory' | 'file' | 'redis' = 'memory' | 'file' | 'redis'> extends Omit<RedisStoreOptions, 'bus' | 'connection'> {
+    /** Which backend. Default `file`. */
+    adapter?: Adapter;
+    /** Options of the file store. `dataDir`: default `store` in `connections.file.dataDir`. */
+    file?: Partial<Omit<FileStoreOptions, 'bus' | 'readOnly'>>;
+    /** Where Redis is. What it leaves open is taken from `connections.redis`. */
+    redis?: RedisConnection;
+    /** Older name of `redis`. */
+    connection?: RedisConnection;
+}
+/** The stream in a configuration. */
+interface StreamConfig<Adapter extends 'memory' | 'redis' = 'memory' | 'redis'> extends Omit<RedisStreamOptions, 'connection' | 'retain'> {
+    /** Which backend. Default `memory`. */
+    adapter?: Adapter;
+    /** Where Redis is. What it leaves open is taken from `connections.redis`. */
+    redis?: RedisConnection;
+    /** Older name of `redis`. */
+    connection?: RedisConnection;
+    /** Keeps what was published: {@link RedisStreamOptions.retain}. On Redis `topics` is needed; a memory stream keeps `maxLen` events of every topic. */
+    retain?: Partial<NonNullable<RedisStreamOptions['retain']>>;
+}
+/** The queue in a configuration. */
+interface QueueConfig<Adapter extends 'memory' | 'file' = 'memory' | 'file'> extends QueueOptions {
+    /** Which backend. Default `file`. */
+    adapter?: Adapter;
+    /** Options of the file queue. `dataDir`: default `queue` in `connections.file.dataDir`. */
+    file?: Partial<Omit<FileQueueOptions, 'defaultJobOptions'>>;
+}
 /** The `nvent` section of nuxt.config. Adapters are independent of each other. An unknown name or option rejects with NVENT_INVALID and says which are known. */
 interface AdaptersConfig<Store extends 'memory' | 'file' | 'redis' = 'memory' | 'file' | 'redis', Stream extends 'memory' | 'redis' = 'memory' | 'redis', Queue extends 'memory' | 'file' = 'memory' | 'file'> {
     /** The store. Default: files in `.data/store`. */
-    store?: {
-        /** Which backend. Default `file`. */
-        adapter?: Store;
-        /** {@link RedisStoreOptions.prefix}. */
-        prefix?: string;
-        /** Options of the file store. */
-        file?: Partial<Pick<FileStoreOptions, 'dataDir' | 'durability' | 'retention'>>;
-        /** Where Redis is. Default: `connections.redis`. */
-        redis?: RedisConnection;
-    };
+    store?: StoreConfig<Store>;
     /** The stream. Default: memory. */
-    stream?: {
-        /** Which backend. Default `memory`. */
-        adapter?: Stream;
-        /** {@link RedisStreamOptions.prefix}. */
-        prefix?: string;
-        /** Where Redis is. Default: `connections.redis`. */
-        redis?: RedisConnection;
-        /** {@link RedisStreamOptions.retain}. */
-        retain?: RedisStreamOptions['retain'];
-    };
+    stream?: StreamConfig<Stream>;
     /** The queue. Default: files in `.data/queue`. */
-    queue?: {
-        /** Which backend. Default `file`. */
-        adapter?: Queue;
-        /** Options of the file queue. */
-        file?: Partial<Pick<FileQueueOptions, 'dataDir'>>;
-        /** For jobs that do not say otherwise. */
-        defaultJobOptions?: JobOptions;
-    };
+    queue?: QueueConfig<Queue>;
     /** Shared by the adapters. */
     connections?: {
         /** Where Redis is. */
@@ -1920,13 +1930,9 @@ declare function createWebhookWiring(opts: WebhookWiringOptions): WebhookWiring;
  */
 declare function handleWebhook(trigger: string, request: Request): Promise<Response>;
 
-declare function createStreamCoordinator(opts?: StreamCoordinatorOptions & {
-    bus?: EventBus;
-    stream?: StreamAdapter;
-    store?: StoreAdapter;
-}): StreamCoordinator;
+declare function createStreamCoordinator(opts?: StreamCoordinatorParts): StreamCoordinator;
 declare function createFlowWiring(opts?: FlowWiringOptions): FlowWiring;
 declare function createWiringRegistry(opts?: WiringRegistryOptions): WiringRegistry;
 
 export { FileQueueAdapter, FileStoreAdapter, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, cancelFlow, createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, defineFlow, deleteRun, getEventBus, handleWebhook, isStreamGap, listFlows, metrics, retryRun, runState, setAdapters, shutdown, shutdownAdapters, startFlow, streamRun, useQueueAdapter, useStoreAdapter, useStreamAdapter };
-export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions, BusEvent, BusStats, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Delivered, Durability, ErrorCode, EventBus, EventData, EventFields, EventIterateOptions, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedIterateOptions, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Frozen, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedFlow, ListedTrigger, MemoryStreamOptions, MessagesOptions, NativeEventBus, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunSnapshot, RunStateOptions, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StepSnapshot, StoreAdapter, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };
+export type { Adapters, AdaptersConfig, AdaptersInput, AppendOptions, BusEvent, BusStats, ChannelDefinition, ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, CoordinatorStats, Delivered, Durability, ErrorCode, EventBus, EventData, EventFields, EventIterateOptions, EventReadOptions, EventRecord, EventStreams, EventSubscription, Feed, FeedEntry, FeedIterateOptions, FeedReadOptions, FileQueue, FileQueueOptions, FileStore, FileStoreOptions, FilteredType, Flow, FlowDefinition, FlowRun, FlowStats, FlowSubjects, FlowWiring, FlowWiringOptions, Frozen, Health, IndexEntry, IndexReadOptions, IndexUpdateOptions, Indexes, Job, JobContext, JobOptions, JobQuery, JobState, KeepJobs, KeyValues, ListOptions, ListedConsumer, ListedFlow, ListedTrigger, MemoryStreamOptions, MessagesOptions, NativeEventBus, NewEvent, NewJob, NventEvents, ParkedConsumerEvent, ParkedEvent, QueueAdapter, QueueConfig, QueueEvent, QueueOptions, QueueStats, RedisConnection, RedisStoreOptions, RedisStreamOptions, Retention, RunEnd, RunSnapshot, RunStateOptions, RunStreamOptions, RunningJob, ScheduleOptions, StepContext, StepOptions, StepSnapshot, StoreAdapter, StoreConfig, StoreOptions, StoreStats, StoredFields, StreamAdapter, StreamConfig, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, StreamEvent, StreamGap, StreamStats, SubjectPage, SubscribeOptions, SubscriptionHandle, TriggerCause, TriggerDefinition, TriggerKind, TriggerStats, TriggerWiring, TriggerWiringOptions, WebhookDefinition, WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions, Wiring, WiringRegistry, WiringRegistryOptions, WithData, WorkerOptions };

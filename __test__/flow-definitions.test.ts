@@ -27,7 +27,7 @@ test('steps that only wait for each other are refused', () => {
 
 test('options of steps are checked', () => {
   refused({ a: {} }, /steps\.a\.run/)
-  refused({ a: { run, subscribe: ['x'] } }, /steps\.a\.subscribe is not known; did you mean "subscribes"/)
+  refused({ a: { run, subscribe: ['x'] } }, /steps\.a\.subscribe: unknown option; did you mean "subscribes"/)
   refused({ a: { run, attempts: 0 } }, /steps\.a\.attempts/)
   refused({ a: { run, timeout: Infinity } }, /steps\.a\.timeout/)
   refused({ a: { run, emits: [''] } }, /steps\.a\.emits\[0\]/)

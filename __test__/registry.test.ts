@@ -169,7 +169,7 @@ it('stops what it has started when a later one fails, and can be started again',
 
 it.each<[string, any, RegExp]>([
   ['a misspelt option', { streamCordinator: {} }, /streamCordinator.*streamCoordinator/],
-  ['a misspelt option of the coordinator', { streamCoordinator: { enableStoresync: true } }, /options\.streamCoordinator\.enableStoresync.*enableStoreSync/],
+  ['a misspelt option of the coordinator', { streamCoordinator: { enableStoresync: true } }, /^streamCoordinator\.enableStoresync.*enableStoreSync/],
   ['flow: true', { flow: true }, /flow/],
   ['a wiring that is none', { wirings: [{ start() {} }] }, /wirings\[0\]\.stop/],
 ])('refuses %s', async (_what, opts, message) => {

@@ -8,11 +8,11 @@ const defining = (...triggers: any[]) => () => createTriggerWiring({ flows, trig
 const on = { manual: true }
 
 it.each<[what: string, trigger: any, message: RegExp]>([
-  ['no object', 5, /options\.triggers\[0\]: expected an object/],
-  ['no id', { on, start: 'mail' }, /triggers\[0\]\.id: expected a non-empty string/],
+  ['no object', 5, /^triggers\[0\]: expected an object/],
+  ['no id', { on, start: 'mail' }, /triggers\[0\]\.id: required/],
   ['an endless id', { id: 'x'.repeat(201), on, start: 'mail' }, /at most 200/],
-  ['an unknown option', { id: 'a', on, start: 'mail', debonce: {} }, /debonce is not known; did you mean "debounce"/],
-  ['an unknown source', { id: 'a', on: { evnt: 'x' }, start: 'mail' }, /on\.evnt is not known; did you mean "event"/],
+  ['an unknown option', { id: 'a', on, start: 'mail', debonce: {} }, /debonce: unknown option; did you mean "debounce"/],
+  ['an unknown source', { id: 'a', on: { evnt: 'x' }, start: 'mail' }, /on\.evnt: unknown option; did you mean "event"/],
   ['no source', { id: 'a', on: {}, start: 'mail' }, /exactly one of event, schedule, webhook, manual/],
   ['two sources', { id: 'a', on: { event: 'x', manual: true }, start: 'mail' }, /got event and manual/],
   ['a filter of a schedule', { id: 'a', on: { schedule: '* * * * *', filter: {} }, start: 'mail' }, /on\.filter: only goes with event/],
@@ -26,7 +26,7 @@ it.each<[what: string, trigger: any, message: RegExp]>([
   ['an unknown flow', { id: 'a', on, start: 'mial' }, /triggers\[0\]\.start: there is no flow "mial"; did you mean "mail"/],
   ['a flow without entry', { id: 'a', on, start: 'headless' }, /no entry/],
   ['a flow twice', { id: 'a', on, start: ['mail', 'mail'] }, /names a flow twice/],
-  ['no wait', { id: 'a', on: { event: 'x' }, start: 'mail', debounce: {} }, /debounce\.wait: expected a finite number/],
+  ['no wait', { id: 'a', on: { event: 'x' }, start: 'mail', debounce: {} }, /debounce\.wait: required/],
   ['a short maxWait', { id: 'a', on: { event: 'x' }, start: 'mail', debounce: { wait: 10, maxWait: 5 } }, /debounce\.maxWait: expected at least wait/],
   ['a debounced schedule', { id: 'a', on: { schedule: '* * * * *' }, start: 'mail', debounce: { wait: 10 } }, /debounce: only goes with event and webhook/],
 ])('%s is refused at the definition', async (_, trigger, message) => {
@@ -37,7 +37,7 @@ it('an id is there once', () => rejects(defining({ id: 'a', on, start: 'mail' },
 
 it('the registry refuses them, too, and triggers without its flows', async () => {
   await rejects(() => createWiringRegistry({ flow: { flows: [flows[0]!] }, triggers: [{ id: 'a', on: { manual: true }, start: 'other' }] }), 'NVENT_INVALID', /there is no flow "other"/)
-  await rejects(() => createWiringRegistry({ flow: false, triggers: [] }), 'NVENT_INVALID', /options\.triggers: .*flow is false/)
+  await rejects(() => createWiringRegistry({ flow: false, triggers: [] }), 'NVENT_INVALID', /^triggers: .*flow is false/)
 })
 
 it('a function is called at each start, and checked then', async () => {
@@ -60,5 +60,5 @@ it('a function is called at each start, and checked then', async () => {
 
 it('a store without a feed is refused', async () => {
   const wiring = createTriggerWiring({ store: { append: async () => {} } as any, flows, triggers: [] })
-  await rejects(wiring.start() as Promise<void>, 'NVENT_INVALID', /options\.store: triggers need a store of this package/)
+  await rejects(wiring.start() as Promise<void>, 'NVENT_INVALID', /^store: triggers need a store of this package/)
 })

@@ -1,19 +1,11 @@
-import { invalid, messageOf, NventError } from './errors'
-
 /** Checks arguments before they cross the boundary, where only text and numbers go. */
+import { invalid, messageOf, NventError } from './errors'
+import { describe, didYouMean, isArray, problemsOf } from './options/check.js'
+import type { Problem } from './options/check.js'
+import { isOption } from './options/schema.js'
+import type { AnySchema, Schema } from './options/schema.js'
 
-const describe = (value: unknown): string =>
-  value === null ? 'null' : isArray(value) ? 'an array' : typeof value === 'object' ? 'an object' : `${typeof value}`
-
-/** Returns whether a value is an array. Unlike Array.isArray it never throws, which that does for a revoked proxy. */
-export function isArray(value: unknown): value is unknown[] {
-  try {
-    return Array.isArray(value)
-  }
-  catch {
-    return false
-  }
-}
+export { didYouMean, isArray }
 
 /** Returns the fields of an object. Throws NVENT_INVALID where they cannot be read: a getter or a proxy may throw anything. */
 export function fields(what: string, value: object): Array<[name: string, value: unknown]> {
@@ -51,32 +43,50 @@ export function object(what: string, value: unknown): Record<string, unknown> {
   return value as Record<string, unknown>
 }
 
-type Kind = 'string' | 'number' | 'boolean' | 'object' | 'function' | 'array' | 'any'
+/** What a table of options says about absent ones. */
+interface Absent { defaults: Array<[option: string, value: unknown]>, isAnyRequired: boolean }
 
-/** Checks the names and types of options; undefined counts as absent. Names what was meant by a misspelt one. */
-export function options(what: string, value: unknown, known: Record<string, Kind | Kind[]>): Record<string, any> {
-  if (value === undefined || value === null) return {}
-  const given = object(what, value)
-  for (const [name, option] of fields(what, given)) {
-    const kinds = Object.hasOwn(known, name) ? known[name] : undefined
-    if (kinds === undefined) throw invalid(`${what}.${name} is not known${didYouMean(name, Object.keys(known))}`)
-    if (option === undefined) continue
-    const kind = isArray(option) ? 'array' : typeof option
-    if (![kinds].flat().some(allowed => allowed === 'any' || (allowed === kind && option !== null))) {
-      throw invalid(`${what}.${name}: expected ${[kinds].flat().join(' or ')}, got ${describe(option)}`)
+const absent = new WeakMap<object, Absent>()
+
+function absentOf(schema: object): Absent {
+  let found = absent.get(schema)
+  if (!found) {
+    const rules = Object.entries(schema as AnySchema).flatMap(([name, option]) => isOption(option) ? [[name, option.rule] as const] : [])
+    found = {
+      defaults: rules.flatMap(([name, rule]) => rule.default === undefined ? [] : [[name, rule.default]]),
+      isAnyRequired: rules.some(([, rule]) => rule.required),
     }
-    if (kind === 'number') finite(`${what}.${name}`, option)
-    if (kind === 'string') text(`${what}.${name}`, option)
+    absent.set(schema, found)
   }
-  return given
+  return found
 }
 
-/** ": known are …", with the nearest one first where it is near. */
-export function didYouMean(name: string, known: string[]): string {
-  const nearest = known.map(candidate => ({ candidate, distance: distance(name.toLowerCase(), candidate.toLowerCase()) }))
-    .sort((a, b) => a.distance - b.distance)[0]
-  const hint = nearest && nearest.distance <= Math.max(2, name.length / 3) ? `; did you mean ${JSON.stringify(nearest.candidate)}?` : ''
-  return `${hint} (known: ${known.join(', ') || 'none'})`
+/**
+ * Returns options, with the defaults of their table filled in; undefined and null count as none. Throws NVENT_INVALID for the
+ * first one that is wrong. `at` is the name of the argument; empty where the options are the only argument, so that paths begin
+ * with the option, as the user wrote it.
+ */
+export function options<T, D extends keyof T = never>(at: string, value: unknown, schema: Schema<T, D>): T & { [K in D]-?: NonNullable<T[K]> } {
+  const { defaults, isAnyRequired } = absentOf(schema)
+  if (isAnyRequired || (value !== undefined && value !== null)) {
+    const [problem] = problemsIn(at, value, schema)
+    if (problem) throw invalid(`${problem.path}: ${problem.why}`)
+  }
+  const given: any = value ?? {}
+  if (!defaults.some(([name]) => given[name] === undefined)) return given
+  const filled = { ...given }
+  for (const [name, byDefault] of defaults) filled[name] ??= byDefault
+  return filled
+}
+
+function problemsIn<T, D extends keyof T>(at: string, value: unknown, schema: Schema<T, D>): Problem[] {
+  try {
+    return problemsOf(at, value, schema)
+  }
+  catch (cause) {
+    // A getter or a proxy that throws.
+    return [{ path: at || 'options', why: `cannot be read (${messageOf(cause)})` }]
+  }
 }
 
 /** Returns what a map has under a name. Throws NVENT_NOT_FOUND with the nearest name. */
@@ -84,18 +94,6 @@ export function named<T>(kind: string, what: string, name: string, known: Readon
   const found = known.get(text(what, name))
   if (found === undefined) throw new NventError('NVENT_NOT_FOUND', `there is no ${kind} ${JSON.stringify(name)}${didYouMean(name, [...known.keys()])}`)
   return found
-}
-
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + Number(a[i - 1] !== b[j - 1]))
-    }
-    row = next
-  }
-  return row[b.length]!
 }
 
 /** The JSON of a value, as JSON.stringify makes it. Throws NVENT_INVALID with the path of what has none. */

@@ -1,51 +1,30 @@
-import { finite, options, text } from './check'
+import { options, text } from './check'
 import { debug } from './debug'
 import { invalid, messageOf } from './errors'
 import { registerWeakly } from './metrics/registry'
 import { CONSUMER } from './metrics/tables'
 import { addon, bridge, call, callSync, registerTarget, releaseTarget } from './native'
 import type { NativeConsumer, NativeStore } from './native'
+import { consumeOptions, feedReadOptions, parkedOptions } from './options/store.js'
 import { maybeInSpan, messaging } from './trace'
 import type { ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, EventRecord, FeedEntry, FeedReadOptions, ParkedConsumerEvent } from './types'
 
-const CONSUME = {
-  subjects: ['string', 'array'], types: ['string', 'array'], from: ['string', 'object'], attempts: 'number', backoff: ['number', 'object'],
-  concurrency: 'number', signal: 'object',
-} as const
-const FEED_READ = { after: 'string', limit: 'number', subjects: ['string', 'array'], types: ['string', 'array'] } as const
-
-const DEFAULT_PAGE = 1_000
-const DEFAULT_PARKED = 100
-const DEFAULT_ATTEMPTS = 5
 const FIRST_DELAY = 200
 const MAX_DELAY = 30_000
-const DAY = 86_400_000
 
-function whole(what: string, value: number, min: number, max: number): number {
-  if (!Number.isInteger(finite(what, value)) || value < min || value > max) {
-    throw invalid(`${what}: expected a whole number from ${min} to ${max}, got ${value}`)
-  }
-  return value
-}
-
-function globs(what: string, value: string | string[] | undefined): string[] {
-  if (value === undefined) return []
-  return [value].flat().map((glob, i) => text(Array.isArray(value) ? `${what}[${i}]` : what, glob))
-}
+const globs = (value: string | string[] = []): string[] => [value].flat()
 
 /** Reads a page of the feed of a store. */
 export async function readFeed(native: NativeStore, opts: FeedReadOptions | undefined): Promise<FeedEntry[]> {
-  const { after, limit = DEFAULT_PAGE, subjects, types } = options('options', opts, FEED_READ as any)
-  whole('options.limit', limit, 0, Number.MAX_SAFE_INTEGER)
-  return call(() => native.feedRead(after ?? null, limit, globs('options.subjects', subjects), globs('options.types', types)))
+  const { after, limit, subjects, types } = options('options', opts, feedReadOptions)
+  return call(() => native.feedRead(after ?? null, limit, globs(subjects), globs(types)))
 }
 
 /** Reads a page of parked events. */
 export async function readParked(
   opts: { limit?: number, after?: string } | undefined, read: (after: string | null, limit: number) => ReturnType<NativeConsumer['parked']>,
 ): Promise<ParkedConsumerEvent[]> {
-  const { limit = DEFAULT_PARKED, after } = options('options', opts, { limit: 'number', after: 'string' })
-  whole('options.limit', limit, 0, Number.MAX_SAFE_INTEGER)
+  const { limit, after } = options('options', opts, parkedOptions)
   return call(() => read(after ?? null, limit))
 }
 
@@ -58,24 +37,10 @@ export async function requestReplay(
   return call(() => replay(positions))
 }
 
-function startAt(from: unknown): unknown {
-  if (from === undefined || from === 'now') return 'now'
-  if (from === 'beginning') return 'beginning'
-  if (typeof from === 'object') {
-    const { position } = options('options.from', from, { position: 'string' })
-    if (position === undefined) throw invalid('options.from.position is required')
-    return { position }
-  }
-  throw invalid(`options.from: ${JSON.stringify(from)} is not known; 'beginning', 'now' and { position } are`)
-}
-
-function retryDelay(backoff: unknown): { delay: number, maxDelay?: number } {
+function retryDelay(backoff: ConsumeOptions['backoff']): { delay: number, maxDelay?: number } {
   if (backoff === undefined) return { delay: FIRST_DELAY, maxDelay: MAX_DELAY }
-  if (typeof backoff === 'number') return { delay: whole('options.backoff', backoff, 0, DAY) }
-  const { type, delay = FIRST_DELAY, maxDelay } = options('options.backoff', backoff, { type: 'string', delay: 'number', maxDelay: 'number' })
-  if (type !== 'fixed' && type !== 'exponential') throw invalid(`options.backoff.type: expected 'fixed' or 'exponential', got ${JSON.stringify(type)}`)
-  whole('options.backoff.delay', delay, 0, DAY)
-  if (maxDelay !== undefined) whole('options.backoff.maxDelay', maxDelay, 0, DAY)
+  if (typeof backoff === 'number') return { delay: backoff }
+  const { type, delay, maxDelay } = backoff
   if (type === 'fixed') return { delay }
   return { delay, maxDelay: maxDelay ?? Math.max(delay, MAX_DELAY) }
 }
@@ -114,14 +79,9 @@ export class NventConsumer implements Consumer {
     store: NativeStore, name: string, handler: Handler, opts: ConsumeOptions | undefined,
     { backend, failed, onStop }: { backend: string, failed: (error: unknown) => void, onStop: (consumer: NventConsumer) => void },
   ): Promise<NventConsumer> {
-    const { subjects, types, from, attempts = DEFAULT_ATTEMPTS, backoff, concurrency = 1, signal } = options('options', opts, CONSUME as any)
-    if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalid('options.signal: expected an AbortSignal')
+    const { subjects, types, from = 'now', attempts, backoff, concurrency, signal } = options('options', opts, consumeOptions)
     const settings = JSON.stringify({
-      filter: { subjects: globs('options.subjects', subjects), types: globs('options.types', types) },
-      from: startAt(from),
-      attempts: whole('options.attempts', attempts, 1, 1_000_000),
-      ...retryDelay(backoff),
-      concurrency: whole('options.concurrency', concurrency, 1, 10_000),
+      filter: { subjects: globs(subjects), types: globs(types) }, from, attempts, ...retryDelay(backoff), concurrency,
     })
     signal?.throwIfAborted()
     const consumer = new NventConsumer(text('name', name), store, handler, settings, signal, failed, onStop)

@@ -1,29 +1,18 @@
-import { didYouMean, object, options } from './check'
+import { object, options } from './check'
 import { invalid, NventError } from './errors'
+import { adapterOptions, adaptersOptions, currentAdapters, inConfiguration } from './options/adapters.js'
+import type { AdapterOptions } from './options/adapters.js'
 import { FileQueueAdapter, MemoryQueueAdapter } from './queue'
-import { checkConnection, RedisStoreAdapter, RedisStreamAdapter } from './redis'
+import { RedisStoreAdapter, RedisStreamAdapter } from './redis'
 import { FileStoreAdapter, MemoryStoreAdapter } from './store'
 import { running } from './running'
 import { MemoryStreamAdapter } from './stream'
-import type { Adapters, AdaptersConfig, AdaptersInput, QueueAdapter, RedisConnection, StoreAdapter, StreamAdapter } from './types'
+import type { Adapters, AdaptersConfig, AdaptersInput, QueueAdapter, StoreAdapter, StreamAdapter } from './types'
 
 const key = Symbol.for('nvent-native.adapters')
 const shared = globalThis as { [key]?: Partial<Adapters> }
 /** The current adapters of this JavaScript environment, which all loaded copies of the package share. */
 const current = shared[key] ??= {}
-
-const CONFIG = { store: 'object', stream: 'object', queue: 'object', connections: 'object' } as const
-
-type Kinds = Parameters<typeof options>[2]
-
-/** Checks the name of an adapter against the known ones. */
-function adapterName(what: string, given: unknown, known: string[], fallback: string): string {
-  const name = given ?? fallback
-  if (typeof name !== 'string' || !known.includes(name)) {
-    throw invalid(`${what}.adapter: ${JSON.stringify(given)} is not known${didYouMean(String(name), known)}`)
-  }
-  return name
-}
 
 interface Stores { memory: MemoryStoreAdapter, file: FileStoreAdapter, redis: RedisStoreAdapter }
 interface Streams { memory: MemoryStreamAdapter, redis: RedisStreamAdapter }
@@ -38,56 +27,14 @@ export function createAdapters<
 >(config?: AdaptersConfig<Store, Stream, Queue>): Promise<Adapters<Stores[Store], Streams[Stream], Queues[Queue]>>
 export function createAdapters(config: AdaptersInput): Promise<Adapters>
 export async function createAdapters(config: AdaptersInput = {}): Promise<Adapters> {
-  const { store, stream, queue, connections } = options('config', config, CONFIG)
-  const { redis, file } = options('connections', connections, { redis: 'object', file: 'object' })
-  checkConnection('connections.redis', redis)
-  const base: string | undefined = options('connections.file', file, { dataDir: 'string' })['dataDir']
-  const section = (name: string, value: unknown, known: Kinds): Record<string, any> =>
-    options(name, value, { adapter: 'string', prefix: 'string', file: 'object', redis: 'object', ...known })
-  const dir = (own: { dataDir?: string } | undefined, name: string): string =>
-    own?.dataDir ?? (base === undefined ? `.data/${name}` : `${base}/${name}`)
-
+  const { store, stream, queue, ...rest } = object('config', config) as AdaptersInput
   const own = { store: given('store', store), stream: given('stream', stream), queue: given('queue', queue) }
-  const storeConfig = own.store ? {} : section('store', store, {})
-  const storeFile = options('store.file', storeConfig['file'], { dataDir: 'string', durability: 'string', retention: 'object' })
-  checkConnection('store.redis', storeConfig['redis'])
-  const streamConfig = own.stream ? {} : section('stream', stream, { retain: 'object' })
-  checkConnection('stream.redis', streamConfig['redis'])
-  const queueConfig = own.queue ? {} : section('queue', queue, { defaultJobOptions: 'object' })
-  const queueFile = options('queue.file', queueConfig['file'], { dataDir: 'string', durability: 'string' })
-
-  /** What the adapter says itself wins, field by field; a url of its own names another server. */
-  const onRedis = (section: Record<string, any>): { connection?: RedisConnection, prefix?: string } =>
-    ({ connection: section['redis']?.url === undefined ? { ...redis, ...section['redis'] } : section['redis'], prefix: section['prefix'] })
-  const makeStore = {
-    memory: () => new MemoryStoreAdapter(),
-    file: () => new FileStoreAdapter({ ...storeFile, dataDir: dir(storeFile, 'store') }),
-    redis: () => new RedisStoreAdapter(onRedis(storeConfig)),
-  }
-  const makeStream = {
-    memory: () => {
-      if (streamConfig['retain'] !== undefined) throw invalid('stream.retain: is an option of the adapter "redis"; for a memory stream pass it to MemoryStreamAdapter')
-      return new MemoryStreamAdapter()
-    },
-    redis: () => new RedisStreamAdapter({ ...onRedis(streamConfig), retain: streamConfig['retain'] }),
-  }
-  const defaults = queueConfig['defaultJobOptions'] === undefined ? {} : { defaultJobOptions: queueConfig['defaultJobOptions'] }
-  if (queueConfig['adapter'] === 'redis') {
-    throw invalid('queue.adapter: there is no native queue on Redis, BullMQ is one: in Nuxt add nvent\'s module @nvent-addon/adapter-queue-redis, elsewhere pass an object with the methods of a QueueAdapter to createAdapters({ queue }) or setAdapters({ queue })')
-  }
-  const makeQueue = {
-    memory: () => new MemoryQueueAdapter(defaults),
-    file: () => new FileQueueAdapter({ ...defaults, ...queueFile, dataDir: dir(queueFile, 'queue') }),
-  }
-  const chosen = {
-    store: adapterName('store', storeConfig['adapter'], Object.keys(makeStore), 'file') as keyof typeof makeStore,
-    stream: adapterName('stream', streamConfig['adapter'], Object.keys(makeStream), 'memory') as keyof typeof makeStream,
-    queue: adapterName('queue', queueConfig['adapter'], Object.keys(makeQueue), 'file') as keyof typeof makeQueue,
-  }
+  const sections = Object.fromEntries(Object.entries({ store, stream, queue }).filter(([kind]) => !own[kind as keyof Adapters]))
+  const made = adapterOptions(options('', { ...rest, ...sections }, adaptersOptions))
   const adapters: Adapters = {
-    store: own.store ?? makeStore[chosen.store](),
-    stream: own.stream ?? makeStream[chosen.stream](),
-    queue: own.queue ?? makeQueue[chosen.queue](),
+    store: own.store ?? makeAdapter('store', made.store.adapter, made),
+    stream: own.stream ?? makeAdapter('stream', made.stream.adapter, made),
+    queue: own.queue ?? makeAdapter('queue', made.queue.adapter, made),
   }
   try {
     // An object of the application may have nothing to open.
@@ -100,6 +47,33 @@ export async function createAdapters(config: AdaptersInput = {}): Promise<Adapte
   }
   setAdapters(adapters)
   return adapters
+}
+
+const MAKERS = {
+  store: {
+    memory: ({ store }: AdapterOptions) => new MemoryStoreAdapter(store.memory),
+    file: ({ store }: AdapterOptions) => new FileStoreAdapter(store.file),
+    redis: ({ store }: AdapterOptions) => new RedisStoreAdapter(store.redis),
+  },
+  stream: {
+    memory: ({ stream }: AdapterOptions) => new MemoryStreamAdapter(stream.memory),
+    redis: ({ stream }: AdapterOptions) => new RedisStreamAdapter(stream.redis),
+  },
+  queue: {
+    memory: ({ queue }: AdapterOptions) => new MemoryQueueAdapter(queue.memory),
+    file: ({ queue }: AdapterOptions) => new FileQueueAdapter(queue.file),
+  },
+}
+
+/** Makes an adapter from a configuration that was checked. What is still wrong is named by its path in the configuration. */
+function makeAdapter<K extends keyof Adapters>(kind: K, backend: string, made: AdapterOptions): Adapters[K] {
+  try {
+    return (MAKERS[kind] as Record<string, (made: AdapterOptions) => any>)[backend]!(made)
+  }
+  catch (error) {
+    if (!(error instanceof NventError)) throw error
+    throw new NventError(error.code, inConfiguration(kind, (made[kind] as any)[backend], error.message), { retryable: error.retryable, cause: error })
+  }
 }
 
 /** What is called on an object of the application. */
@@ -125,11 +99,11 @@ function given<K extends keyof Adapters>(kind: K, section: unknown): Adapters[K]
 const METHODS = { store: 'stream', stream: 'publish', queue: 'enqueue' } as const
 
 export function setAdapters(adapters: Partial<Adapters>): void {
-  const given = options('adapters', adapters, { store: 'object', stream: 'object', queue: 'object' })
+  const given = options('adapters', object('adapters', adapters), currentAdapters)
   for (const [kind, adapter] of Object.entries(given)) {
     if (adapter === undefined) continue
     const method = METHODS[kind as keyof Adapters]
-    const has = object(`adapters.${kind}`, adapter)[method] ?? (kind === 'store' ? adapter.append : undefined)
+    const has = (adapter as any)[method] ?? (kind === 'store' ? (adapter as any).append : undefined)
     if (has === undefined) throw invalid(`adapters.${kind}: is no ${kind} adapter, it has no ${method}`)
   }
   Object.assign(current, Object.fromEntries(Object.entries(given).filter(([, adapter]) => adapter !== undefined)))

@@ -1,5 +1,6 @@
 import { callback, options, text } from './check'
-import { invalid, NventError } from './errors'
+import { NventError } from './errors'
+import { feedIterateOptions, iterateOptions } from './options/store.js'
 import type { EventIterateOptions, EventReadOptions, EventRecord, Feed, FeedEntry, FeedIterateOptions, SubscriptionHandle } from './types'
 
 /** Events that are read at a time, and messages that wait for a loop before the subscription's own buffer fills. */
@@ -116,11 +117,6 @@ export class Iteration<T> implements AsyncIterableIterator<T, void, void> {
   }
 }
 
-function signalOf(value: unknown): AbortSignal | undefined {
-  if (value !== undefined && !(value instanceof AbortSignal)) throw invalid('options.signal: expected an AbortSignal')
-  return value
-}
-
 type Subscribe = (glob: string, wake: () => void) => Promise<{ unsubscribe: () => Promise<void> }>
 
 /**
@@ -171,11 +167,8 @@ export function iterateEvents(
   read: (opts: EventReadOptions) => Promise<EventRecord[]>,
 ): AsyncIterableIterator<EventRecord, void, void> & AsyncDisposable {
   text('subject', subject)
-  const given = options('options', opts, { after: 'string', types: 'array', signal: 'object' })
-  const types = given['types'] as string[] | undefined
-  types?.forEach((type, i) => text(`options.types[${i}]`, type))
-  const signal = signalOf(given['signal'])
-  let after = given['after'] as string | undefined
+  const { types, signal, after: first } = options('options', opts, iterateOptions)
+  let after = first
   const start = async (): Promise<void> => {
     if (after === undefined) after = (await read({ order: 'desc', limit: 1 }))[0]?.id
   }
@@ -190,13 +183,10 @@ export function iterateEvents(
 export function iterateFeed(
   owner: Set<Iteration<any>>, opts: FeedIterateOptions | undefined, subscribe: Subscribe, feed: Pick<Feed, 'read' | 'head'>,
 ): AsyncIterableIterator<FeedEntry, void, void> & AsyncDisposable {
-  const { signal, ...query } = options('options', opts, {
-    after: 'string', subjects: ['string', 'array'], types: ['string', 'array'], signal: 'object',
-  }) as FeedIterateOptions
+  const { signal, ...query } = options('options', opts, feedIterateOptions)
   const globs = query.subjects === undefined ? ['*'] : [query.subjects].flat()
-  globs.forEach(glob => text('options.subjects', glob))
   const isFiltered = query.subjects !== undefined || query.types !== undefined
-  return follow(owner, signalOf(signal), subscribe, globs, async () => {}, async () => {
+  return follow(owner, signal, subscribe, globs, async () => {}, async () => {
     // Nothing up to the head was wanted: the next read begins there, not at the last event that was.
     const head = isFiltered ? await feed.head() : null
     const page = await feed.read({ ...query, limit: PAGE })
@@ -214,7 +204,7 @@ export const HANDED_BACK = new NventError('NVENT_CLOSED', 'the loop over message
  * it drops. In a group a message counts as handled when the next one is asked for.
  */
 export function iterateMessages<T>(
-  owner: Set<Iteration<any>>, signal: unknown, isGroup: boolean,
+  owner: Set<Iteration<any>>, signal: AbortSignal | undefined, isGroup: boolean,
   subscribe: (handler: (message: T) => Promise<void> | undefined) => Promise<SubscriptionHandle>,
 ): AsyncIterableIterator<T, void, void> & AsyncDisposable {
   const waiting: T[] = []
@@ -230,10 +220,9 @@ export function iterateMessages<T>(
     wake()
     return waiting.length < high ? undefined : new Promise<void>((resolve, reject) => settle = { resolve, reject })
   })
-  const checked = signalOf(signal)
-  const started = checked?.aborted ? undefined : subscribe(handler)
+  const started = signal?.aborted ? undefined : subscribe(handler)
   started?.catch(() => {})
-  return new Iteration<T>(owner, checked, {
+  return new Iteration<T>(owner, signal, {
     async* values(loop) {
       wake = () => loop.wake()
       await started

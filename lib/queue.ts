@@ -7,6 +7,7 @@ import { registerWeakly } from './metrics/registry'
 import { QUEUE } from './metrics/tables'
 import { addon, bridge, call, callSync, flushDeliveries, healthOf, offDelivery, onDelivery } from './native'
 import type { NativeQueue, Reply } from './native'
+import { BULLMQ_OPTIONS, fileQueueOptions, jobQuery, MAX_COUNT, queueOptions } from './options/queue.js'
 import { inSpan, maybeInSpan, messaging, traceparentOf, tracing } from './trace'
 import type { SpanSpec } from './trace'
 import type {
@@ -21,26 +22,6 @@ const CLOSE_TIMEOUT = 30_000
 /** How long the end of a job waits for the answers to the store calls of its handler, in ms. */
 const ANSWER_TIMEOUT = 5_000
 
-const STATES: JobState[] = ['waiting', 'active', 'completed', 'failed', 'delayed', 'paused']
-
-/** Options of BullMQ without an effect here, and why. They are ignored with a warning: nvent passes them on. */
-const BULLMQ_OPTIONS = {
-  continueParentOnFailure: 'jobs have no parents',
-  deduplication: 'a jobId does that',
-  failParentOnFailure: 'jobs have no parents',
-  ignoreDependencyOnFailure: 'jobs have no parents',
-  keepLogs: 'jobs have no logs',
-  parent: 'jobs have no parents',
-  prevMillis: 'schedule() repeats jobs',
-  removeDependencyOnFailure: 'jobs have no parents',
-  repeat: 'schedule() repeats jobs',
-  repeatJobKey: 'schedule() repeats jobs',
-  sizeLimit: 'data of any size is taken',
-  stackTraceLimit: 'no stacks are kept',
-  telemetry: 'there is none',
-  timestamp: 'it is the time of the call',
-} as const
-
 /** Returns the options of a job without those that only BullMQ has. */
 function jobOptions(what: string, value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value
@@ -53,8 +34,6 @@ function jobOptions(what: string, value: unknown): unknown {
   }
   return own
 }
-
-const MAX_COUNT = 4_294_967_295
 
 /** What Infinity means in the options of a job that take it. */
 const INFINITE_JOB_OPTIONS = { attempts: MAX_COUNT, timeout: 0, removeOnComplete: false, removeOnFail: false, count: undefined, age: undefined }
@@ -86,11 +65,6 @@ function newJob(job: NewJob, traceparent?: string): string {
   return jsonObject('job', own === opts ? job : { ...job, opts: own })
 }
 
-const whole = (what: string, value: number | undefined): number | undefined => {
-  if (value !== undefined && !(Number.isInteger(value) && value >= 0)) throw invalid(`${what}: expected a whole number from 0, got ${value}`)
-  return value
-}
-
 /** Returns the span of an attempt, which continues the trace in which the job was enqueued. */
 const attemptSpan = (queue: string, job: Job): SpanSpec => ({
   name: `process ${queue}`,
@@ -118,8 +92,8 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   private enqueued: Promise<unknown> = Promise.resolve()
 
   /** @internal */
-  protected constructor(private readonly backend: 'memory' | 'file', given: Record<string, unknown>) {
-    const settings = { ...given, defaultJobOptions: finiteNumbers('options.defaultJobOptions', jobOptions('options.defaultJobOptions', given['defaultJobOptions']), INFINITE_JOB_OPTIONS) }
+  protected constructor(private readonly backend: 'memory' | 'file', given: QueueOptions) {
+    const settings = { ...given, defaultJobOptions: finiteNumbers('defaultJobOptions', jobOptions('defaultJobOptions', given.defaultJobOptions), INFINITE_JOB_OPTIONS) }
     this.native = callSync(() => addon.NativeQueue[backend](bridge, json('options', settings)))
     this.warnings = new Warnings(`the ${backend} queue`)
     this.endMetrics = registerWeakly(this, { metrics: QUEUE, labels: { backend } }, queue => queue.stats())
@@ -158,10 +132,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   }
 
   async getJobs<Data = any, Result = any>(queue: string, query?: JobQuery): Promise<Array<Job<Data, Result>>> {
-    const { state = STATES, limit, offset = 0 } = options('query', query, { state: 'array', limit: 'number', offset: 'number' })
-    state.forEach((name: unknown, i: number) => text(`query.state[${i}]`, name))
-    whole('query.limit', limit)
-    whole('query.offset', offset)
+    const { state, limit, offset } = options('query', query, jobQuery)
     return call(() => this.native.jobs(text('queue', queue), state, offset, limit))
   }
 
@@ -356,16 +327,14 @@ export abstract class NventQueueAdapter implements QueueAdapter {
 /** Queues in memory. */
 export class MemoryQueueAdapter extends NventQueueAdapter {
   constructor(opts: QueueOptions = {}) {
-    super('memory', options('options', opts, { defaultJobOptions: 'object' }))
+    super('memory', options('', opts, queueOptions))
   }
 }
 
 /** Queues in a folder: jobs survive the process. One process at a time. */
 export class FileQueueAdapter extends NventQueueAdapter implements FileQueue {
   constructor(opts: FileQueueOptions) {
-    const given = options('options', opts, { dataDir: 'string', durability: 'string', defaultJobOptions: 'object' })
-    if (!given['dataDir']) throw invalid('options.dataDir is required: the folder of the queues')
-    super('file', given)
+    super('file', options('', opts, fileQueueOptions))
   }
 
   async backup(path: string): Promise<void> {

@@ -13,14 +13,11 @@ import { registerWeakly } from './metrics/registry'
 import { STORE } from './metrics/tables'
 import { addon, bridge, callAndTake, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
 import type { NativeStore } from './native'
+import * as tables from './options/store.js'
 import { inSpan, messaging, traceparentOf, tracing, withTraceparent } from './trace'
 import type { SpanSpec } from './trace'
-import type { AppendOptions, ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, NewEvent, ParkedConsumerEvent, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
+import type { AppendOptions, ConsumeOptions, Consumer, EventBus, EventReadOptions, EventRecord, EventSubscription, Feed, FileStore, FileStoreOptions, IndexEntry, ListedConsumer, ListOptions, NewEvent, ParkedConsumerEvent, StoreAdapter, StoreOptions, StoreStats, SubjectPage } from './types'
 import { Warnings } from './warn'
-
-const READ = { types: 'array', after: 'string', before: 'string', from: 'number', to: 'number', limit: 'number', order: 'string' } as const
-const LIST = { cursor: 'object', filter: 'object', limit: 'number', offset: 'number', sortBy: 'string', order: 'string' } as const
-const INDEX_READ = { cursor: 'object', offset: 'number', limit: 'number', filter: 'object' } as const
 
 /** How long `close` waits for the handlers of consumers, in ms. */
 const CONSUMER_STOP_TIMEOUT = 10_000
@@ -38,23 +35,16 @@ function checkFilter(filter: unknown): void {
   }
 }
 
-/** Returns what counts of a cursor of an index. */
-function indexCursor(cursor: { id?: unknown, score?: unknown }): { id: string, score: number } {
-  return { id: text('options.cursor.id', cursor.id), score: finite('options.cursor.score', cursor.score) }
-}
-
 /** Returns what counts of a cursor of documents. */
-function documentCursor(cursor: { id?: unknown, doc?: unknown }, sortBy: string | undefined): { id: string, doc?: unknown } {
-  const id = text('options.cursor.id', cursor.id)
-  return sortBy === undefined ? { id } : { id, doc: object('options.cursor.doc', cursor.doc) }
+function documentCursor({ id, doc }: NonNullable<ListOptions['cursor']>, sortBy: string | undefined): { id: string, doc?: unknown } {
+  return sortBy === undefined ? { id } : { id, doc: object('options.cursor.doc', doc) }
 }
 
 const present = (value: unknown): boolean => value !== undefined && value !== null
 
 function readOptions(opts: EventReadOptions | undefined): string | undefined {
-  const given = options('options', opts, READ)
-  given['types']?.forEach((type: unknown, i: number) => text(`options.types[${i}]`, type))
-  return present(opts) ? json('options', given) : undefined
+  const given = options('options', opts, tables.readOptions)
+  return present(opts) ? JSON.stringify(given) : undefined
 }
 
 /** The bus that a store announces on. */
@@ -107,11 +97,8 @@ export abstract class NventStoreAdapter implements StoreAdapter {
     }
     this.stream = {
       append: async <Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions) => {
-        const { expectedLastId } = options('options', opts, { expectedLastId: ['string', 'any'] })
-        if (expectedLastId !== undefined && expectedLastId !== null && !expectedLastId) {
-          throw invalid('options.expectedLastId: expected an event id, or null for an empty subject')
-        }
-        const expected = expectedLastId === undefined ? undefined : expectedLastId === null ? '' : text('options.expectedLastId', expectedLastId)
+        const { expectedLastId } = options('options', opts, tables.appendOptions)
+        const expected = expectedLastId === null ? '' : expectedLastId
         const traced = tracing()
         if (!traced) return append(subject, event, expected)
         const spec: SpanSpec = { name: 'append', kind: 'PRODUCER', attributes: { ...messaging('append', 'send', String(subject), { runId: event?.['runId'] }), 'nvent.event.type': String(event?.type) } }
@@ -149,18 +136,18 @@ export abstract class NventStoreAdapter implements StoreAdapter {
       },
       get: async (key, id) => call<IndexEntry | null>(() => native.indexGet(text('key', key), text('id', id))),
       read: async (key, opts) => {
-        const given = { ...options('options', opts, INDEX_READ) }
-        checkFilter(given['filter'])
-        if (given['cursor']) given['cursor'] = indexCursor(given['cursor'])
-        return call<IndexEntry[]>(() => native.indexRead(text('key', key), present(opts) ? json('options', given) : undefined))
+        const { cursor, ...given } = options('options', opts, tables.indexReadOptions)
+        checkFilter(given.filter)
+        const after = cursor && { id: cursor.id, score: cursor.score }
+        return call<IndexEntry[]>(() => native.indexRead(text('key', key), present(opts) ? json('options', { ...given, cursor: after }) : undefined))
       },
       count: async (key, opts) => {
-        const given = options('options', opts, { filter: 'object' })
-        checkFilter(given['filter'])
+        const given = options('options', opts, tables.indexCountOptions)
+        checkFilter(given.filter)
         return call<number>(() => native.indexCount(text('key', key), present(opts) ? json('options', given) : undefined))
       },
       update: async (key, id, metadata, opts) => {
-        const { expectedVersion } = options('options', opts, { expectedVersion: 'number' })
+        const { expectedVersion } = options('options', opts, tables.indexUpdateOptions)
         const patch = jsonPatch('metadata', metadata)
         return call<boolean>(() => native.indexUpdate(text('key', key), text('id', id), patch, expectedVersion))
       },
@@ -279,10 +266,10 @@ export abstract class NventStoreAdapter implements StoreAdapter {
   }
 
   async list(collection: string, opts?: Parameters<StoreAdapter['list']>[1]): Promise<Array<{ id: string, doc: any }>> {
-    const given = { ...options('options', opts, LIST) }
-    checkFilter(given['filter'])
-    if (given['cursor']) given['cursor'] = documentCursor(given['cursor'], given['sortBy'])
-    return call(() => this.native.docList(text('collection', collection), present(opts) ? json('options', given) : undefined))
+    const { cursor, ...given } = options('options', opts, tables.listOptions)
+    checkFilter(given.filter)
+    const after = cursor && documentCursor(cursor, given.sortBy)
+    return call(() => this.native.docList(text('collection', collection), present(opts) ? json('options', { ...given, cursor: after }) : undefined))
   }
 
   async delete(collection: string, id: string): Promise<void> {
@@ -317,7 +304,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
 /** A store in memory. Nothing outlives it. */
 export class MemoryStoreAdapter extends NventStoreAdapter {
   constructor(opts: StoreOptions = {}) {
-    options('options', opts, { bus: ['object', 'any'] })
+    options('', opts, tables.storeOptions)
     super('memory', opts, bus => addon.NativeStore.memory(bridge, bus))
   }
 }
@@ -325,11 +312,8 @@ export class MemoryStoreAdapter extends NventStoreAdapter {
 /** A store in a folder: embedded, durable, one process at a time. */
 export class FileStoreAdapter extends NventStoreAdapter implements FileStore {
   constructor(opts: FileStoreOptions) {
-    const given = options('options', opts, { bus: ['object', 'any'], dataDir: 'string', durability: 'string', readOnly: 'boolean', retention: 'object' })
-    if (!given['dataDir']) throw invalid('options.dataDir is missing: the folder that holds the store')
-    const retention = options('options.retention', given['retention'], { maxAgeMs: 'number', maxEventsPerSubject: 'number' })
-    const settings = JSON.stringify({ dataDir: given['dataDir'], durability: given['durability'], readOnly: given['readOnly'], retention })
-    super('file', opts, bus => addon.NativeStore.file(bridge, bus, settings), given['dataDir'])
+    const { bus: _, ...own } = options('', opts, tables.fileStoreOptions)
+    super('file', opts, bus => addon.NativeStore.file(bridge, bus, JSON.stringify(own)), own.dataDir)
   }
 
   async backup(path: string): Promise<void> {

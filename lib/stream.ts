@@ -10,19 +10,16 @@ import { SharedSubscriptions } from './shared'
 import { STREAM } from './metrics/tables'
 import { addon, bridge, call, callAndTake, healthOf, callSync, offDelivery, onDelivery } from './native'
 import type { NativeStream } from './native'
+import { memoryStreamOptions, messagesOptions, subscribeOptions } from './options/stream.js'
 import { inSpan, messaging, tracing } from './trace'
 import type { Delivered, FilteredType, MemoryStreamOptions, MessagesOptions, StreamAdapter, StreamEvent, StreamGap, StreamStats, SubscribeOptions, SubscriptionHandle } from './types'
 import { Warnings } from './warn'
-
-const SUBSCRIBE = {
-  group: 'string', filter: ['string', 'object'], fromBeginning: 'boolean', ignoreOwn: 'boolean', buffer: 'number', overflow: 'string', shared: 'boolean',
-} as const
 
 /** As in src/fanout. */
 const DEFAULT_BUFFER = 10_000
 
 /** Returns the options as native code reads them. */
-function subscribeOptions({ filter, shared: _, ...rest }: Record<string, any>): string {
+function settingsOf({ filter, shared: _, ...rest }: SubscribeOptions): string {
   return JSON.stringify({ ...rest, filter: typeof filter === 'object' ? regExp(filter) : filter })
 }
 
@@ -85,23 +82,23 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   ): Promise<SubscriptionHandle> {
     callback('handler', handler)
     text('topic', topic)
-    const given = options('options', opts, SUBSCRIBE as any)
+    const given = options('options', opts as SubscribeOptions | undefined, subscribeOptions)
     // What the members of a group get, and what a replay gives, is for one. Publishers wait for a mailbox, so each needs its own.
-    const joins = given['shared'] && given['group'] === undefined && !given['fromBeginning'] && given['overflow'] !== 'block'
+    const joins = given.shared && given.group === undefined && !given.fromBeginning && given.overflow !== 'block'
     const { id, end } = joins ? await this.subscribeShared(topic, handler, given) : await this.subscribeAlone(topic, handler, given)
     this.subscriptions.set(id, end)
     const unsubscribe = () => this.end(id)
     return disposable({ id, topic, unsubscribe }, unsubscribe)
   }
 
-  private async subscribeAlone(topic: string, handler: (event: any, topic: string) => unknown, given: Record<string, any>): Promise<Subscribed> {
-    const settings = subscribeOptions(given)
+  private async subscribeAlone(topic: string, handler: (event: any, topic: string) => unknown, given: SubscribeOptions): Promise<Subscribed> {
+    const settings = settingsOf(given)
     const [id, single] = await call<[number, boolean]>(() => this.native.subscribe(topic, settings))
     const handle = (event: any, on: string): unknown => {
       this.countDelivered(event, 1)
       return handler(event, on)
     }
-    onDelivery(id, single, handle, this.handlerFailed, given['shared'] === true)
+    onDelivery(id, single, handle, this.handlerFailed, given.shared === true)
     this.natives.add(id)
     return {
       id: String(id),
@@ -113,11 +110,11 @@ export abstract class NventStreamAdapter implements StreamAdapter {
     }
   }
 
-  private async subscribeShared(topic: string, handler: (event: any, topic: string) => unknown, given: Record<string, any>): Promise<Subscribed> {
-    const { buffer = DEFAULT_BUFFER, overflow = 'drop-oldest' } = given
+  private async subscribeShared(topic: string, handler: (event: any, topic: string) => unknown, given: SubscribeOptions): Promise<Subscribed> {
+    const { buffer = DEFAULT_BUFFER, overflow } = given
     // The native mailbox is empty after each turn of the event loop. What waits longer is in the queues of busy handlers, of this size.
-    const settings = subscribeOptions(buffer < DEFAULT_BUFFER && Number.isInteger(buffer) && buffer > 0 ? { ...given, buffer: DEFAULT_BUFFER } : given)
-    return this.sharing.subscribe({ topic, options: settings, buffer, overflow }, handler)
+    const settings = settingsOf(buffer < DEFAULT_BUFFER ? { ...given, buffer: DEFAULT_BUFFER } : given)
+    return this.sharing.subscribe({ topic, options: settings, buffer, overflow: overflow === 'drop-newest' ? overflow : 'drop-oldest' }, handler)
   }
 
   private countDelivered(message: any, count: number): void {
@@ -132,8 +129,8 @@ export abstract class NventStreamAdapter implements StreamAdapter {
   messages<const Filter extends string | RegExp = RegExp, const Shared extends boolean = false>(
     topic: string, opts?: MessagesOptions<Filter, Shared>,
   ): AsyncIterableIterator<Delivered<StreamEvent<FilteredType<Filter>> | StreamGap, Shared>, void, void> & AsyncDisposable {
-    const { signal, ...rest } = options('options', opts, { ...SUBSCRIBE, signal: 'object' } as any)
-    return iterateMessages(this.loops, signal, rest['group'] !== undefined, handler => this.subscribe<Filter, Shared>(topic, handler, rest))
+    const { signal, ...rest } = options('options', opts as MessagesOptions | undefined, messagesOptions)
+    return iterateMessages(this.loops, signal, rest.group !== undefined, handler => this.subscribe<Filter, Shared>(topic, handler, rest as SubscribeOptions<Filter, Shared>))
   }
 
   async unsubscribe(handle: SubscriptionHandle): Promise<void> {
@@ -196,13 +193,7 @@ export const isStreamGap = (event: { type: string }): event is StreamGap => even
 /** A stream in memory: a broker inside the process, one per adapter. */
 export class MemoryStreamAdapter extends NventStreamAdapter {
   constructor(opts: MemoryStreamOptions = {}) {
-    const { retain } = options('options', opts, { retain: 'object' })
-    const { maxEvents, maxAgeMs } = options('options.retain', retain, { maxEvents: 'number', maxAgeMs: 'number' })
-    for (const [name, value] of Object.entries({ maxEvents, maxAgeMs })) {
-      if (value !== undefined && !(Number.isInteger(value) && value > 0)) {
-        throw invalid(`options.retain.${name}: expected a whole number from 1, got ${value}`)
-      }
-    }
-    super('memory', () => addon.NativeStream.memory(bridge, retain !== undefined, maxEvents ?? null, maxAgeMs ?? null))
+    const { retain } = options('', opts, memoryStreamOptions)
+    super('memory', () => addon.NativeStream.memory(bridge, retain !== undefined, retain?.maxEvents ?? null, retain?.maxAgeMs ?? null))
   }
 }

@@ -1,5 +1,5 @@
 import { BusLink, getEventBus } from './bus'
-import { json, object, options } from './check'
+import { json, options } from './check'
 import { debug } from './debug'
 import { invalid } from './errors'
 import { registerMetrics } from './metrics/registry'
@@ -11,6 +11,8 @@ import { FlowRuntime } from './flow/runtime'
 import { INSTANCE } from './instance'
 import { addon, bridge, call, callSync, registerTarget, releaseTarget } from './native'
 import type { NativeCoordinator, NativeFlowWiring } from './native'
+import { join } from './options/check.js'
+import { coordinatorParts, flowWiringOptions, registryOptions } from './options/wiring.js'
 import { NventQueueAdapter } from './queue'
 import { running } from './running'
 import type { Running } from './running'
@@ -21,22 +23,8 @@ import { webhookWiringOf } from './webhook/wiring'
 import { Turns } from './turns'
 import type {
   CoordinatorStats, EventBus, EventRecord, FlowDefinition, FlowStats, FlowWiring, FlowWiringOptions, QueueAdapter, StoreAdapter,
-  StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, Wiring, WiringRegistry, WiringRegistryOptions,
+  StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, Wiring, WiringRegistry, WiringRegistryOptions,
 } from './types'
-
-const COORDINATOR = {
-  enableStoreSync: 'boolean', enableFlowEvents: 'boolean', enableClientMessages: 'boolean',
-  channels: 'array', flowEventTypes: 'array', instanceId: 'string', delivery: 'string', consumer: 'string',
-} as const
-
-/** Checks that an object given by the user has methods. */
-function requireMethods<T extends object>(what: string, value: T, methods: string[]): T {
-  object(what, value)
-  for (const method of methods) {
-    if (typeof (value as any)[method] !== 'function') throw invalid(`${what}.${method}: expected a function`)
-  }
-  return value
-}
 
 /** What a native wiring is linked with while it runs. */
 interface Links {
@@ -129,38 +117,24 @@ class LinkedWiring implements Wiring {
 const nativeStream = (stream: StreamAdapter, register: (target: object) => number) =>
   stream instanceof NventStreamAdapter ? [stream.native, 0] as const : [null, register(stream)] as const
 
-export function createStreamCoordinator(
-  opts: StreamCoordinatorOptions & { bus?: EventBus, stream?: StreamAdapter, store?: StoreAdapter } = {},
-): StreamCoordinator {
-  const { bus, stream, store, ...own } = options('options', opts, { ...COORDINATOR, bus: 'object', stream: 'object', store: 'object' })
-  return coordinatorOf('options', own, { bus, stream, store })
+export function createStreamCoordinator(opts: StreamCoordinatorParts = {}): StreamCoordinator {
+  const { bus, stream, store, ...own } = options('', opts, coordinatorParts)
+  return coordinatorOf('', own, { bus, stream, store })
 }
 
-/** `what` is the path of `own` in messages. */
+/** `at` is the path of `own` in messages. */
 function coordinatorOf(
-  what: string,
-  own: Record<string, any>,
+  at: string,
+  own: StreamCoordinatorOptions,
   { bus, stream, store, runSubject }: { bus?: EventBus, stream?: StreamAdapter, store?: StoreAdapter, runSubject?: string },
 ): StreamCoordinator {
-  own['channels']?.forEach((row: unknown, i: number) => {
-    const at = `${what}.channels[${i}]`
-    const { name, types, topic } = options(at, object(at, row), { name: 'string', types: 'array', topic: 'string', type: 'string' })
-    for (const [field, value] of Object.entries({ name, types, topic })) {
-      if (value === undefined) throw invalid(`${at}.${field} is required`)
-    }
-  })
-  if (bus !== undefined) requireMethods('options.bus', bus, ['publish', 'onType'])
-  if (stream !== undefined) requireMethods('options.stream', stream, ['publish'])
   const { delivery, ...settled } = own
-  if (delivery !== undefined && !DELIVERIES.includes(delivery)) {
-    throw invalid(`${what}.delivery: ${JSON.stringify(delivery)} is not known (known: ${DELIVERIES.join(', ')})`)
-  }
   const settings = (used: StreamAdapter): string => JSON.stringify({ instanceId: INSTANCE, ...settled, runSubject, isShared: used.shared === true })
-  const types = [...own['flowEventTypes'] ?? [], ...(own['channels'] ?? []).flatMap((row: any) => row.types)]
+  const types = [...own.flowEventTypes ?? [], ...(own.channels ?? []).flatMap(channel => channel.types)]
   const wiring = new LinkedWiring('the stream coordinator', COORDINATOR_METRICS, (links) => {
     const used = stream ?? currentAdapter('stream')
     const onBus = bus ?? getEventBus()
-    const fed = fedBy(what, delivery, store, onBus)
+    const fed = fedBy(at, delivery, store, onBus)
     links.uses({ stream: used, store: fed })
     const [native, target] = nativeStream(used, links.register)
     const linked = links.bus(onBus, types)
@@ -170,16 +144,14 @@ function coordinatorOf(
   return { start: () => wiring.start(), stop: () => wiring.stop(), stats: () => wiring.stats() ?? none, [Symbol.asyncDispose]: () => wiring.stop() }
 }
 
-const DELIVERIES = ['at-least-once', 'at-most-once']
-
 /** Returns the store whose feed a coordinator follows. None: it follows the bus. */
-function fedBy(what: string, delivery: string | undefined, store: StoreAdapter | undefined, bus: EventBus): NventStoreAdapter | undefined {
+function fedBy(at: string, delivery: string | undefined, store: StoreAdapter | undefined, bus: EventBus): NventStoreAdapter | undefined {
   if (delivery === 'at-most-once') return
   const candidate = store ?? currentAdapter('store', false)
   const isDurable = candidate instanceof NventStoreAdapter && !(candidate instanceof MemoryStoreAdapter)
   if (isDurable && (delivery !== undefined || candidate.bus === bus)) return candidate
   if (delivery === undefined) return
-  throw invalid(`${what}.delivery: "at-least-once" needs a file or Redis store: pass it as store, or make it current`)
+  throw invalid(`${join(at, 'delivery')}: "at-least-once" needs a file or Redis store: pass it as store, or make it current`)
 }
 
 /** The calls of flow wiring on a store that is not native, over the surface that the store has. */
@@ -221,13 +193,8 @@ function flowWiringOf(
   opts: FlowWiringOptions,
   { stream, keepState }: { stream?: () => StreamAdapter | undefined, keepState?: number },
 ): FlowWiring {
-  const { bus, store, queue, flows, subjects } = options('options', opts, {
-    bus: 'object', store: 'object', queue: 'object', flows: ['array', 'function'], subjects: 'object',
-  })
-  const templates = options('options.subjects', subjects, { run: 'string', runIndex: 'string' })
-  if (bus !== undefined) requireMethods('options.bus', bus, ['publish', 'onType'])
-  if (queue !== undefined) requireMethods('options.queue', queue, ['enqueue'])
-  if (Array.isArray(flows)) callSync(() => addon.NativeFlowWiring.checkFlows(json('options.flows', flows.map(nativeDefinition))))
+  const { bus, store, queue, flows, subjects: templates = {} } = options('', opts, flowWiringOptions)
+  if (Array.isArray(flows)) callSync(() => addon.NativeFlowWiring.checkFlows(json('flows', flows.map(nativeDefinition))))
   let runtime: FlowRuntime | undefined
   const wiring = new LinkedWiring('flow wiring', FLOW_METRICS, ({ register, bus: link, onStop, uses }) => {
     const used: StoreAdapter = store ?? currentAdapter('store')
@@ -240,7 +207,7 @@ function flowWiringOf(
       bridge, linked.bus.native, native, target, nativeJobs, queueTarget, JSON.stringify(templates),
     )
     const defined: FlowDefinition[] = typeof flows === 'function' ? flows() : flows ?? []
-    created.setFlows(json('options.flows', defined.map(nativeDefinition)))
+    created.setFlows(json('flows', defined.map(nativeDefinition)))
     if (jobs && !nativeJobs && typeof jobs.on === 'function') {
       for (const name of JSON.parse(created.queues()) as string[]) {
         onStop(jobs.on(name, 'failed', ({ jobId, name: step, failedReason }) => created.jobFailed(name, jobId, step, failedReason)))
@@ -275,25 +242,16 @@ function flowWiringOf(
   }
 }
 
-const REGISTRY = {
-  streamCoordinator: 'object', flow: ['boolean', 'object'], store: 'object', stream: 'object', queue: 'object', bus: 'object', wirings: 'array',
-  triggers: ['array', 'function'], webhooks: ['array', 'function'],
-} as const
-
 export function createWiringRegistry(opts: WiringRegistryOptions = {}): WiringRegistry {
-  const { streamCoordinator, flow, store, stream, queue, bus, wirings = [], triggers: definitions, webhooks: receivers } = options('options', opts, REGISTRY as any)
-  if (flow === true) throw invalid('options.flow: expected false or an object')
-  const { flows, subjects, keepState } = options('options.flow', flow || undefined, { flows: ['array', 'function'], subjects: 'object', keepState: 'number' })
-  if (keepState !== undefined && !(keepState >= 0)) throw invalid(`options.flow.keepState: expected milliseconds from 0, got ${keepState}`)
-  wirings.forEach((wiring: Wiring, i: number) => requireMethods(`options.wirings[${i}]`, wiring, ['start', 'stop']))
+  const { streamCoordinator, flow, store, stream, queue, bus, wirings = [], triggers: definitions, webhooks: receivers } = options('', opts, registryOptions)
+  const { flows, subjects, keepState } = flow || {}
   const flowWiring = flow === false ? undefined : flowWiringOf(defined({ bus, store, queue, flows, subjects }), { stream: () => stream ?? currentAdapter('stream', false), keepState })
-  const routing = options('options.streamCoordinator', streamCoordinator, COORDINATOR as any)
-  const coordinator = coordinatorOf('options.streamCoordinator', routing, { bus, stream, store, runSubject: subjects?.run })
-  if (flow === false && definitions !== undefined) throw invalid('options.triggers: start flows of this registry, and flow is false')
+  const coordinator = coordinatorOf('streamCoordinator', streamCoordinator ?? {}, { bus, stream, store, runSubject: subjects?.run })
+  if (flow === false && definitions !== undefined) throw invalid('triggers: start flows of this registry, and flow is false')
   const triggers = definitions === undefined
     ? undefined
-    : triggerWiringOf('options', defined({ store, queue, flows: flows ?? [], triggers: definitions }), subjects)
-  const webhooks = receivers === undefined ? undefined : webhookWiringOf('options', defined({ store, stream, queue, webhooks: receivers }))
+    : triggerWiringOf(defined({ store, queue, flows: flows ?? [], triggers: definitions }), subjects)
+  const webhooks = receivers === undefined ? undefined : webhookWiringOf(defined({ store, stream, queue, webhooks: receivers }))
   // The coordinator starts first and stops last, so that it receives everything that the others persist.
   const builtIn: Wiring[] = flowWiring ? [coordinator, flowWiring] : [coordinator]
   const all = [...builtIn, ...wirings] as Wiring[]

@@ -105,10 +105,7 @@ async function addRealtime(nuxt: Nuxt, { options: { realtime }, section, withNve
 
 /** Mounts the metrics. */
 async function addMetrics(nuxt: Nuxt, { metrics, realtime }: ModuleOptions, resolve: (path: string) => string) {
-  const { authorize, ...unknown } = typeof metrics === 'object' ? metrics : {}
-  const [wrong] = Object.keys(unknown)
-  if (wrong !== undefined) throw new Error(`nvent-native, in nuxt.config: nventNative.metrics.${wrong} is not an option: Known: authorize`)
-  if (authorize !== undefined && typeof authorize !== 'string') throw new Error(`nvent-native, in nuxt.config: nventNative.metrics.authorize is ${JSON.stringify(authorize)}, but must be a string`)
+  const { authorize } = typeof metrics === 'object' ? metrics : {}
   const file = await serverFile('metrics.authorize', authorize) ?? await serverFile('realtime.authorize', realtime?.authorize)
   addServerHandler({ route: `${basePath(realtime)}/metrics`, method: 'get', handler: resolve('./runtime/metrics') })
   nuxt.hook('nitro:config', (nitro: NitroConfig) => {
@@ -118,10 +115,7 @@ async function addMetrics(nuxt: Nuxt, { metrics, realtime }: ModuleOptions, reso
 
 /** Mounts the inspector, whose page becomes a part of the server, and adds it to Nuxt DevTools. */
 async function addInspector(nuxt: Nuxt, { options: { inspector, realtime }, section, withNvent }: BuiltConfig, resolve: (path: string) => string) {
-  const { authorize, ...unknown } = typeof inspector === 'object' ? inspector : {}
-  const [wrong] = Object.keys(unknown)
-  if (wrong !== undefined) throw new Error(`nvent-native, in nuxt.config: nventNative.inspector.${wrong} is not an option: Known: authorize`)
-  if (authorize !== undefined && typeof authorize !== 'string') throw new Error(`nvent-native, in nuxt.config: nventNative.inspector.authorize is ${JSON.stringify(authorize)}, but must be a string`)
+  const { authorize } = typeof inspector === 'object' ? inspector : {}
   const file = await serverFile('inspector.authorize', authorize)
   const path = `${basePath(realtime)}/inspector`
   for (const route of [path, `${path}/**`]) addServerHandler({ route, handler: resolve('./runtime/inspector/handler') })

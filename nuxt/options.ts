@@ -1,8 +1,7 @@
-/** The options a user writes in nuxt.config, and how they are checked. */
+/** The options that a user writes in nuxt.config. */
 import type {
-  AdaptersConfig, FileQueueOptions, FlowDefinition, FileStoreOptions, RedisConnection, RedisStoreOptions, StreamCoordinatorOptions,
+  AdaptersConfig, FlowDefinition, FlowSubjects, FileStoreOptions, RedisConnection, RedisStoreOptions, StreamCoordinatorOptions,
 } from 'nvent-native/native'
-import { isLeaf, Leaf, type Group } from './schema.js'
 
 /** `nventNative` in nuxt.config: what nvent's own section has no word for. */
 export interface ModuleOptions {
@@ -20,7 +19,7 @@ export interface ModuleOptions {
   /** Topics (globs) that streams on Redis keep, so that `fromBeginning` and `group` work on them. A memory stream keeps `maxLen` events of every topic. */
   retain?: {
     /** Which topics, as globs. */
-    topics: string[]
+    topics?: string[]
     /** Events kept for each topic. */
     maxLen?: number
   }
@@ -44,11 +43,16 @@ export interface ModuleOptions {
     authorize?: string
   }
   /**
-   * Mounts `GET {realtime.path}/metrics` with the Prometheus text of `metrics()`. `authorize` is a server file whose default export
-   * decides who may read it, `(event, { resource: 'metrics' }) => boolean | Promise<boolean>`; by default that of `realtime`, which is
-   * called with an empty `runId`. Without either every request is answered with 403, except in development. Default: off.
+   * Mounts `GET {realtime.path}/metrics` with the Prometheus text of `metrics()`. Without a file that decides who may read it,
+   * every request is answered with 403, except in development. Default: off.
    */
-  metrics?: boolean | { authorize?: string }
+  metrics?: boolean | {
+    /**
+     * A server file whose default export decides who may read the metrics:
+     * `(event, { resource: 'metrics' }) => boolean | Promise<boolean>`. Absent: that of `realtime`, which is called with an empty `runId`.
+     */
+    authorize?: string
+  }
   /**
    * A server file whose default export is the triggers, or a function that returns them: see `createTriggerWiring`. Mounts
    * `POST {realtime.path}/webhooks/{trigger}` for signed requests. Not with nvent, whose own triggers are in charge.
@@ -60,12 +64,14 @@ export interface ModuleOptions {
    */
   webhooks?: string
   /**
-   * A page that shows runs, jobs and consumers, at `{realtime.path}/inspector`, and as a tab of Nuxt DevTools. `authorize` is a
-   * server file whose default export decides who may see and use it: `(event) => boolean | Promise<boolean>`. Without it every
-   * request is answered with 403, except in development.
+   * A page that shows runs, jobs and consumers, at `{realtime.path}/inspector`, and as a tab of Nuxt DevTools. Without a file that
+   * decides who may see it, every request is answered with 403, except in development.
    * @default true in development, false in a build
    */
-  inspector?: boolean | { authorize?: string }
+  inspector?: boolean | {
+    /** A server file whose default export decides who may see and use it: `(event) => boolean | Promise<boolean>`. */
+    authorize?: string
+  }
   /**
    * How long requests wait while the server starts, in ms: for a data directory that another process has still locked, or
    * for Redis. Later requests that use an adapter are answered with 503 until it is open; the server goes on trying.
@@ -74,24 +80,21 @@ export interface ModuleOptions {
   openTimeout?: number
 }
 
-/** `nvent` in nuxt.config where nvent itself is not installed. */
-export interface NventSection extends Pick<AdaptersConfig, 'connections'> {
-  store?: Omit<NonNullable<AdaptersConfig['store']>, 'file'> & {
-    file?: Partial<Pick<FileStoreOptions, 'dataDir' | 'durability' | 'retention'>>
-    /** Older name of `redis`. */
-    connection?: RedisConnection
-    /** {@link RedisStoreOptions.streams}. */
-    streams?: { trim?: NonNullable<RedisStoreOptions['streams']>['trim'] }
-  }
-  stream?: NonNullable<AdaptersConfig['stream']> & {
-    /** Older name of `redis`. */
-    connection?: RedisConnection
-  }
-  queue?: Omit<NonNullable<AdaptersConfig['queue']>, 'file'> & { file?: Partial<Pick<FileQueueOptions, 'dataDir' | 'durability'>> }
+/** `nvent` in nuxt.config where nvent itself is not installed: what `createAdapters` takes, and the wiring. */
+export interface NventSection extends AdaptersConfig {
+  /** What `createWiringRegistry` takes. */
   wiring?: {
+    /** {@link WiringRegistryOptions.streamCoordinator}. */
     streamCoordinator?: StreamCoordinatorOptions
-    /** Flows as data; those with functions are added in the hook `nvent:wiring`. */
-    flow?: false | { flows?: FlowDefinition[], subjects?: { run?: string, runIndex?: string } }
+    /** Flows as data; those with functions are added in the hook `nvent:wiring`. false: no flow wiring. */
+    flow?: false | {
+      /** The flows. */
+      flows?: FlowDefinition[]
+      /** Where runs and their index are kept. */
+      subjects?: FlowSubjects
+      /** How long the state of a run is kept after its end, in ms. Default 7 days. */
+      keepState?: number
+    }
   }
 }
 
@@ -110,67 +113,5 @@ export function withDefaults<T extends object>(value: T, defaults: object): T {
   return merged as T
 }
 
-/**
- * Returns one line for each wrong option in `value`, with the nearest right one. `name` gives what the user wrote for a
- * path; by default the path itself.
- */
-export function problems(value: unknown, schema: Leaf | Group, path: string, name = (path: string) => path): string[] {
-  if (value === undefined || (value === null && !isLeaf(schema))) return []
-  if (isLeaf(schema)) {
-    const problem = leafProblem(value, schema)
-    return problem === undefined ? [] : [`${name(path)} is ${show(value)}${problem}`]
-  }
-  if (kindOf(value) !== 'object') return [`${name(path)} is ${show(value)}, but must be an object`]
-  return Object.entries(value as object).flatMap(([option, inner]) => Object.hasOwn(schema, option)
-    ? problems(inner, schema[option]!, `${path}.${option}`, name)
-    : [`${path}.${option} is not an option: ${nearest(option, Object.keys(schema))}`])
-}
-
-function leafProblem(value: unknown, { kinds, rule: { values, min = -Infinity, max = Infinity } }: Leaf): string | undefined {
-  if (kinds.includes('any')) return
-  if (!(kinds as readonly string[]).includes(kindOf(value))) return `, but must be a ${kinds.join(' or ')}`
-  if (values && !values.includes(value as string)) return `: ${nearest(value as string, values)}`
-  if (typeof value === 'number' && !(Number.isInteger(value) && value >= min && value <= max)) {
-    return `, but must be a whole number from ${min}${max < Number.MAX_SAFE_INTEGER ? ` to ${max}` : ''}`
-  }
-}
-
-/** Returns the part of `value` that the schema knows, with numbers for numeric text where it takes numbers. */
-export function lenient(value: unknown, schema: Leaf | Group): any {
-  if (isLeaf(schema)) {
-    return schema.kinds.includes('number') && typeof value === 'string' && value.trim() !== '' && Number.isFinite(Number(value)) ? Number(value) : value
-  }
-  if (kindOf(value) !== 'object') return undefined
-  const known = Object.entries(value as object).filter(([key, inner]) => Object.hasOwn(schema, key) && inner !== undefined && inner !== null)
-  return Object.fromEntries(known.map(([key, inner]) => [key, lenient(inner, schema[key]!)]))
-}
-
 export const kindOf = (value: unknown) => Array.isArray(value) ? 'list' : value === null ? 'null' : typeof value
-const definedOnly = (value: object) => Object.fromEntries(Object.entries(value).filter(([, inner]) => inner !== undefined))
-const show = (value: unknown) => JSON.stringify(value)
-
-/** Returns the known name that `wrong` most resembles, for a message; undefined where none is near. */
-export function nearestName(wrong: string, known: readonly string[]): string | undefined {
-  const [best] = known
-    .map(name => ({ name, off: distance(wrong.toLowerCase(), name.toLowerCase()) }))
-    .sort((a, b) => a.off - b.off)
-  return best && best.off <= Math.max(2, wrong.length / 3) ? best.name : undefined
-}
-
-function nearest(wrong: string, known: readonly string[]): string {
-  const name = nearestName(wrong, known)
-  return `${name === undefined ? '' : `did you mean '${name}'? `}Known: ${known.join(', ')}`
-}
-
-/** Returns how many letters must be changed, added or removed to turn one word into the other (Levenshtein). */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1))
-    }
-    row = next
-  }
-  return row[b.length]!
-}
+export const definedOnly = (value: object) => Object.fromEntries(Object.entries(value).filter(([, inner]) => inner !== undefined))

@@ -70,7 +70,7 @@ async function buildCommand() {
 
 async function buildNuxt() {
   if (!existsSync('nuxt/tsconfig.json')) return
-  rmSync('dist/nuxt', { recursive: true, force: true })
+  for (const dir of ['dist/nuxt', 'dist/lib']) rmSync(dir, { recursive: true, force: true })
   // Not @nuxt/module-builder: it builds `src/module`, and src is the crate; what the module and its runtime share it puts into
   // the module alone, so that runtime/config.js finds no schema.js; and it refuses `nuxt/kit`, which saves a dependency.
   run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'nuxt'])

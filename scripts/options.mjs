@@ -1,18 +1,20 @@
 /**
- * Writes the tables of docs/options.md: what nuxt/schema.ts allows and the options of calls, with the documentation of their
- * types. `--check` writes nothing and fails where it differs, or where an option has no documentation.
+ * Writes the tables of docs/options.md: what lib/options and nuxt/schema.ts allow and the options of calls, with the documentation
+ * of their types. `--check` writes nothing and fails where it differs. Both fail where an option has no documentation, or where
+ * that has another default than the table.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import ts from 'typescript'
 import { root } from './shared.mjs'
 
 process.chdir(root)
-const { isLeaf, moduleSchema, nventSchema } = await import('../dist/nuxt/schema.js')
+const { moduleSchema, nventSchema } = await import('../dist/nuxt/schema.js')
+const { variablesOf, isBuilt } = await import('../dist/nuxt/runtime/environment.js')
+const { isOption, optionsOf } = await import('../dist/lib/options/schema.js')
+const { expected } = await import('../dist/lib/options/check.js')
 const FILE = 'docs/options.md'
 const PLACE = /(<!-- options -->\n).*(<!-- \/options -->)/s
 
-/** Older names of other options. */
-const OLDER = ['store.connection', 'stream.connection']
 /** Options of calls and constructors, which are not in a configuration. */
 const CALLS = {
   'Job': 'JobOptions',
@@ -25,7 +27,7 @@ const CALLS = {
 
 const program = ts.createProgram(['nuxt/options.ts', 'lib/types/index.ts'], { ...ts.parseConfigFileTextToJson('', '{}').config, strict: true, moduleResolution: ts.ModuleResolutionKind.Bundler, module: ts.ModuleKind.ESNext, skipLibCheck: true, types: ['node'] })
 const checker = program.getTypeChecker()
-const undocumented = []
+const wrong = []
 
 /** Returns the type of an exported interface. */
 function typeOf(file, name) {
@@ -49,26 +51,39 @@ function documentation(symbol, path) {
   const byDefault = symbol.getJsDocTags(checker).find(({ name }) => name === 'default')
   const link = /^`(\w+)\.(\w+)`\.?$/.exec(text)
   if (link) return documentation(property(typeOf('lib/types/index.ts', link[1]), link[2]), path)
-  if (text === '') undocumented.push(path)
+  if (text === '') wrong.push(`${path} has no documentation in its type`)
   return byDefault ? `${text} Default ${oneLine(ts.displayPartsToString(byDefault.text)).replaceAll('\'', '`')}.` : text
 }
 
-const variable = path => path.map(part => part.replace(/([a-z])([A-Z])/g, '$1_$2').toUpperCase()).join('_')
+const ONLY = { memory: 'In memory only.', file: 'Files only.', redis: 'Redis only.' }
 
-function values({ kinds, rule: { values, min, max } }) {
-  if (values) return values.map(value => `\`${value}\``).join(', ')
-  if (kinds.includes('number') && (min > 0 || max < Number.MAX_SAFE_INTEGER)) return `number from ${min}${max < Number.MAX_SAFE_INTEGER ? ` to ${max}` : ''}`
-  return kinds.map(kind => kind === 'any' ? 'see the types' : kind).join(' or ')
+/** What an option means: its documentation, the default of the table, and the backends, where the path does not say so. */
+function meaning({ rule }, symbol, path) {
+  let text = documentation(symbol, path)
+  const { default: byDefault, backends = [] } = rule
+  if (byDefault !== undefined) {
+    const [, documented] = /\bDefault:? `?([^`.,; ]+)/.exec(text) ?? []
+    if (documented === undefined) text += ` Default \`${byDefault}\`.`
+    else if (documented.replaceAll(',', '') !== String(byDefault)) wrong.push(`${path} has the default ${byDefault}, and ${documented} in its documentation`)
+  }
+  const only = backends.length === 1 && !path.split('.').includes(backends[0]) ? ` ${ONLY[backends[0]]}` : ''
+  return text + only
 }
 
-/** One row for each leaf of a section. */
+const values = option => oneLine(option.kind === 'any' ? 'see the types' : option.rule.values ? option.rule.values.map(value => `\`${value}\``).join(', ') : expected(option).replace(/^an? /, '').replace(/ to \d{10,}/, ''))
+
+/** One row for each option of a section that can be set by itself. */
 function rows(schema, type, section, path = []) {
-  return Object.entries(schema).flatMap(([name, part]) => {
+  return Object.entries(schema).flatMap(([name, node]) => {
     const at = [...path, name]
-    if (OLDER.includes(at.join('.'))) return []
+    if (isOption(node) && node.rule.alias) return []
     const symbol = property(type, name)
-    if (!isLeaf(part)) return rows(part, inner(symbol), section, at)
-    return [`| \`${at.join('.')}\` | ${values(part)} | ${documentation(symbol, [section, ...at].join('.'))} | \`NUXT_${variable([section, ...at])}\` |`]
+    const options = optionsOf(node)
+    const within = options ? rows(options, inner(symbol), section, at) : []
+    if (!isOption(node) || node.kind === 'group') return within
+    const [variable] = [...variablesOf({ [name]: node }, [section, ...path].join('.')).keys()].slice(1)
+    const shown = isBuilt(node) ? 'none: read by the build' : `\`NUXT_${variable.replaceAll('.', '_')}\``
+    return [`| \`${at.join('.')}\` | ${values(node)} | ${meaning(node, symbol, [section, ...at].join('.'))} | ${shown} |`, ...within]
   })
 }
 
@@ -94,8 +109,8 @@ for (const [title, name] of Object.entries(CALLS)) {
   out.push(`## ${title}: \`${name}\``, '', '| option | type | meaning |', '|---|---|---|', ...callRows(typeOf('lib/types/index.ts', name), name), '')
 }
 
-if (undocumented.length > 0) {
-  console.error(`options without documentation in their type: ${undocumented.join(', ')}`)
+if (wrong.length > 0) {
+  console.error(wrong.join('\n'))
   process.exit(1)
 }
 const current = readFileSync(FILE, 'utf8')

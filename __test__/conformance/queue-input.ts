@@ -112,7 +112,7 @@ export function badInput(context: QueueContext): void {
     await other.enqueue('defaults', { name: 'a', data: 1, opts: { jobId: 'w' } })
     await until('the warnings', () => warnings.length > Object.keys(foreign).length)
     process.off('warning', take)
-    expect(warnings.map(message => message.split(' ')[0])).toEqual([...Object.keys(foreign).map(key => `job.opts.${key}`), 'options.defaultJobOptions.keepLogs'])
+    expect(warnings.map(message => message.split(' ')[0])).toEqual([...Object.keys(foreign).map(key => `job.opts.${key}`), 'defaultJobOptions.keepLogs'])
     expect(await Promise.all(['x', 'y', 'z'].map(state))).toEqual(['waiting', 'waiting', 'delayed'])
     expect((await queue.getJob('q', 'x') as any).opts).toEqual({ jobId: 'x', attempts: 2 })
     expect((await other.getJob('defaults', 'w') as any).opts).toEqual({ jobId: 'w', attempts: 4 })

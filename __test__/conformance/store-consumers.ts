@@ -192,7 +192,7 @@ export function consumers(context: StoreContext): void {
     ['an unknown option', store => store.consume('c', () => {}, { concurency: 1 } as any), /did you mean "concurrency"/],
     ['attempts of 0', store => store.consume('c', () => {}, { attempts: 0 }), /options\.attempts/],
     ['concurrency of 1.5', store => store.consume('c', () => {}, { concurrency: 1.5 }), /options\.concurrency/],
-    ['an unknown beginning', store => store.consume('c', () => {}, { from: 'start' as any }), /'beginning', 'now'/],
+    ['an unknown beginning', store => store.consume('c', () => {}, { from: 'start' as any }), /options\.from: "start" is not known \(known: beginning, now\)/],
     ['a position that is none', store => store.consume('c', () => {}, { from: { position: 'x' } }), /position/],
     ['an unknown backoff', store => store.consume('c', () => {}, { backoff: { type: 'linear' as any, delay: 1 } }), /options\.backoff\.type/],
     ['a signal that is none', store => store.consume('c', () => {}, { signal: {} as any }), /options\.signal/],

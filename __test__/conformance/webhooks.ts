@@ -395,21 +395,21 @@ export const webhookSuite = (title: string, make: (bus: EventBus) => Promise<{ s
   it('definitions are checked where they are made', () => {
     const hook = { name: 'hook', types: '*', url: 'https://example.com/' }
     const wrong: Array<[any, RegExp]> = [
-      [{ ...hook, nam: 1 }, /options\.webhooks\[0\]\.nam is not known; did you mean "name"/],
-      [{ types: '*', url: 'https://example.com/' }, /options\.webhooks\[0\]\.name is required/],
-      [{ ...hook, name: 'a:b' }, /options\.webhooks\[0\]\.name: expected 1 to 100 letters/],
-      [{ ...hook, types: [] }, /options\.webhooks\[0\]\.types: expected at least one/],
-      [{ ...hook, types: ['a', 3] }, /options\.webhooks\[0\]\.types\[1\]/],
-      [{ ...hook, url: 'nowhere' }, /options\.webhooks\[0\]\.url: not usable/],
-      [{ ...hook, url: 'ftp://example.com' }, /options\.webhooks\[0\]\.url: expected http: or https:/],
-      [{ ...hook, url: 'https://me:hunter2@example.com' }, /options\.webhooks\[0\]\.url: has a user or password/],
-      [{ ...hook, secret: ['whsec_hunter2!'] }, /options\.webhooks\[0\]\.secret: expected whsec_/],
-      [{ ...hook, headers: { 'webhook-id': 'x' } }, /options\.webhooks\[0\]\.headers\.webhook-id/],
-      [{ ...hook, headers: { x: 'hunter2\r\ny: 1' } }, /options\.webhooks\[0\]\.headers\.x/],
-      [{ ...hook, headers: { x: 1 } }, /options\.webhooks\[0\]\.headers\.x/],
-      [{ ...hook, timeout: 0 }, /options\.webhooks\[0\]\.timeout/],
-      [{ ...hook, attempts: 1.5 }, /options\.webhooks\[0\]\.attempts/],
-      [{ ...hook, filter: { a: undefined } }, /options\.webhooks\[0\]\.filter\.a/],
+      [{ ...hook, nam: 1 }, /^webhooks\[0\]\.nam: unknown option; did you mean "name"/],
+      [{ types: '*', url: 'https://example.com/' }, /^webhooks\[0\]\.name: required/],
+      [{ ...hook, name: 'a:b' }, /^webhooks\[0\]\.name: expected 1 to 100 letters/],
+      [{ ...hook, types: [] }, /^webhooks\[0\]\.types: expected at least one/],
+      [{ ...hook, types: ['a', 3] }, /^webhooks\[0\]\.types\[1\]/],
+      [{ ...hook, url: 'nowhere' }, /^webhooks\[0\]\.url: not usable/],
+      [{ ...hook, url: 'ftp://example.com' }, /^webhooks\[0\]\.url: expected http: or https:/],
+      [{ ...hook, url: 'https://me:hunter2@example.com' }, /^webhooks\[0\]\.url: has a user or password/],
+      [{ ...hook, secret: ['whsec_hunter2!'] }, /^webhooks\[0\]\.secret: expected whsec_/],
+      [{ ...hook, headers: { 'webhook-id': 'x' } }, /^webhooks\[0\]\.headers\.webhook-id/],
+      [{ ...hook, headers: { x: 'hunter2\r\ny: 1' } }, /^webhooks\[0\]\.headers\.x/],
+      [{ ...hook, headers: { x: 1 } }, /^webhooks\[0\]\.headers\.x/],
+      [{ ...hook, timeout: 0 }, /^webhooks\[0\]\.timeout/],
+      [{ ...hook, attempts: 1.5 }, /^webhooks\[0\]\.attempts/],
+      [{ ...hook, filter: { a: undefined } }, /^webhooks\[0\]\.filter\.a/],
     ]
     for (const [webhook, message] of wrong) {
       for (const create of [() => createWebhookWiring({ webhooks: [webhook] }), () => createWiringRegistry({ webhooks: [webhook] })]) {

@@ -1,28 +1,48 @@
 import { describe, expect, test } from 'vitest'
 import { nativeAdapters } from '../../dist/nuxt/runtime/adapters.js'
-import { mergeConnections, serverConfig, unknownVariableWarnings, type BuiltConfig } from '../../dist/nuxt/runtime/config.js'
-import { applyEnvironment, variablesOf } from '../../dist/nuxt/runtime/environment.js'
-import { isLeaf, moduleSchema, nventSchema, packagesSchema, type Group, type Leaf } from '../../dist/nuxt/schema.js'
+import { adapterOptions, mergeConnections } from '../../dist/lib/options/adapters.js'
+import { serverConfig, unknownVariableWarnings, type BuiltConfig } from '../../dist/nuxt/runtime/config.js'
+import { moduleSchema, nventSchema, packagesSchema } from '../../dist/nuxt/schema.js'
+import { settings } from './settings.js'
 
 const built = (config: Partial<BuiltConfig> = {}): BuiltConfig => ({ options: {}, section: {}, packages: {}, withNvent: false, ...config })
-const sections: Array<[string, Group]> = [['nvent', nventSchema], ['nventNative', moduleSchema], ...Object.entries(packagesSchema)]
+const sections = [
+  ...settings('nvent', nventSchema), ...settings('nventNative', moduleSchema),
+  ...Object.entries(packagesSchema).flatMap(([name, schema]) => settings(name, schema)),
+]
+const atRunTime = sections.filter(({ isBuilt }) => !isBuilt)
 
-/** A text for a variable, and the value that it is read as. */
-function sample({ kinds, rule: { values, min = 0 } }: Leaf): [string, unknown] {
-  if (kinds.includes('string')) return values ? [values[0]!, values[0]] : ['123456', '123456']
-  if (kinds.includes('number')) return [String(min + 5), min + 5]
-  if (kinds.includes('boolean')) return ['true', true]
-  if (kinds.includes('list')) return ['a, b', ['a', 'b']]
-  return ['{"a":1}', { a: 1 }]
-}
+const inNuxtConfig = (section: string, value: object) =>
+  built(section === 'nvent' ? { section: value } : section === 'nventNative' ? { options: value } : { packages: { [section]: value } })
+const configured = (section: string, value: object) => serverConfig(inNuxtConfig(section, value))
 
-describe.each(sections)('the section %s', (name, schema) => {
-  const leaves = [...variablesOf(schema, name)].filter(([, { schema }]) => isLeaf(schema))
-  test.each(leaves)('is set by NUXT_%s where nuxt.config does not mention it', (variable, { path, schema: leaf }) => {
-    const [text, value] = sample(leaf as Leaf)
-    const { section, sources } = applyEnvironment({}, schema, name, { [`NUXT_${variable}`]: text })
-    expect(path.reduce((at: any, key) => at[key], section)).toEqual(value)
-    expect([...sources.values()]).toEqual([`NUXT_${variable}`])
+describe('every option', () => {
+  test.each(atRunTime)('$variable does what $section.$path does in nuxt.config, also where that has another value', ({ section, variable, env, value, other }) => {
+    const config = configured(section, value)
+    expect(config).not.toEqual(serverConfig(built()))
+    expect(serverConfig(built(), env)).toEqual(config)
+    if (other !== undefined) expect(serverConfig(inNuxtConfig(section, other), env)).toEqual(config)
+    expect(unknownVariableWarnings({}, { [variable]: 'x' })).toEqual([])
+  })
+
+  test.each(atRunTime.filter(({ section, path }) => section === 'nvent' && !path.startsWith('wiring.')))('$path is the same in createAdapters', ({ value }) => {
+    const { store, stream, queue } = configured('nvent', value)
+    expect(adapterOptions(value)).toEqual({ store, stream, queue })
+  })
+
+  test.each(sections.filter(({ section }) => section.startsWith('nvent') && !section.endsWith('Redis')))('$section.$path is refused where it is misspelt, with the nearest', ({ section, path, variable, isBuilt, misspelt, name }) => {
+    expect(() => configured(section, misspelt)).toThrow(`${section}.${path}x: unknown option; did you mean "${name}"?`)
+    const warning = `the variable ${variable}X is not an option${isBuilt ? '' : `: did you mean ${variable}?`}`
+    expect(unknownVariableWarnings({}, { [`${variable}X`]: '1' })[0]).toContain(warning)
+  })
+
+  test('that the build reads has no variable, and a warning says so', () => {
+    const ofTheBuild = sections.filter(({ isBuilt }) => isBuilt)
+    expect(ofTheBuild.map(({ path }) => path)).toEqual(['realtime.path', 'realtime.authorize', 'metrics', 'metrics.authorize', 'triggers', 'webhooks', 'inspector', 'inspector.authorize'])
+    for (const { variable } of ofTheBuild) {
+      expect(unknownVariableWarnings({}, { [variable]: 'x' })).toEqual([`the variable ${variable} has no effect: the option is read when the app is built, from nuxt.config`])
+      expect(serverConfig(built(), { [variable]: 'x' })).toEqual(serverConfig(built()))
+    }
   })
 })
 
@@ -36,19 +56,19 @@ describe('the options of a server', () => {
 
   test('leave a password of digits text', () => {
     const { store, stream } = serverConfig(built(), { NUXT_NVENT_CONNECTIONS_REDIS_PASSWORD: '123456', NUXT_NVENT_CONNECTIONS_REDIS_PORT: '7000' })
-    expect(store.redis).toEqual({ password: '123456', port: 7000 })
-    expect(stream.redis).toEqual({ password: '123456', port: 7000 })
+    expect(store.redis.connection).toEqual({ password: '123456', port: 7000 })
+    expect(stream.redis.connection).toEqual({ password: '123456', port: 7000 })
   })
 
   test('triggers are refused where nvent is', () => {
     const options = { triggers: './server/triggers.ts' }
     expect(() => serverConfig(built({ options }))).not.toThrow()
-    expect(() => serverConfig(built({ options, withNvent: true }))).toThrow(/nventNative\.triggers does not go with nvent: its own triggers are in charge there/)
-    expect(() => serverConfig(built({ options: { webhooks: './server/webhooks.ts' }, withNvent: true }))).toThrow(/nventNative\.webhooks does not go with nvent: start createWebhookWiring/)
+    expect(() => serverConfig(built({ options, withNvent: true }))).toThrow(/nventNative\.triggers: does not go with nvent: its own triggers are in charge there/)
+    expect(() => serverConfig(built({ options: { webhooks: './server/webhooks.ts' }, withNvent: true }))).toThrow(/nventNative\.webhooks: does not go with nvent: start createWebhookWiring/)
   })
 
   test('an empty variable is none', () => {
-    expect(serverConfig(built(), { NUXT_NVENT_CONNECTIONS_REDIS_USERNAME: '' }).store.redis).toEqual({})
+    expect(serverConfig(built(), { NUXT_NVENT_CONNECTIONS_REDIS_USERNAME: '' }).store.redis.connection).toEqual({})
   })
 
   test('name the variable that has a wrong value, and every problem at once', () => {
@@ -57,18 +77,20 @@ describe('the options of a server', () => {
       code: 'NVENT_INVALID',
       message: [
         'wrong options:',
-        `NUXT_NVENT_NATIVE_DURABILITY is "disc": did you mean 'disk'? Known: os, disk`,
-        `NUXT_NVENT_STORE_ADAPTER is "fille": did you mean 'file'? Known: memory, file, redis`,
-        'NUXT_NVENT_CONNECTIONS_REDIS_PORT is "x", but must be a number',
+        'NUXT_NVENT_NATIVE_DURABILITY: "disc" is not known; did you mean "disk"? (known: os, disk)',
+        'NUXT_NVENT_STORE_ADAPTER: "fille" is not known; did you mean "file"? (known: memory, file, redis)',
+        'NUXT_NVENT_CONNECTIONS_REDIS_PORT: expected a whole number from 1 to 65535, got "x"',
       ].join('\n  - '),
     }))
   })
 
   test.each([
-    [{ queue: { defaultJobOptions: { attempts: -1 } } }, 'nvent.queue.defaultJobOptions.attempts is -1'],
-    [{ connections: { redis: { port: 99_999 } } }, 'nvent.connections.redis.port is 99999, but must be a whole number from 1 to 65535'],
-    [{ store: { file: { dataDir: null } } }, 'nvent.store.file.dataDir is null, but must be a string'],
-    [{ stream: { file: { dataDir: 'x' } } }, 'nvent.stream.file is not an option'],
+    [{ queue: { defaultJobOptions: { attempts: -1 } } }, 'nvent.queue.defaultJobOptions.attempts: expected a whole number from 1 to 4294967295, got -1'],
+    [{ connections: { redis: { port: 99_999 } } }, 'nvent.connections.redis.port: expected a whole number from 1 to 65535, got 99999'],
+    [{ store: { file: { dataDir: null } } }, 'nvent.store.file.dataDir: expected a non-empty string, got null'],
+    [{ stream: { file: { dataDir: 'x' } } }, 'nvent.stream.file: unknown option'],
+    [{ connections: { redis: { password: 5 } } }, 'nvent.connections.redis.password: expected a string, got a number'],
+    [{ queue: { adapter: 'redis' } }, 'nvent.queue.adapter: there is no native queue on Redis, BullMQ is one'],
   ])('%j is refused', (section: any, message) => {
     expect(() => serverConfig(built({ section }))).toThrow(message)
   })
@@ -86,8 +108,8 @@ describe('the options of a server', () => {
       options: { durability: 'disk', retain: { topics: ['job:*'], maxLen: 7 }, retention: { maxAgeMs: 5 } },
       section: { store: { prefix: 'a', streams: { trim: { maxLen: 3 } } }, stream: { prefix: 'b' } },
     }))
-    expect(config.store).toMatchObject({ prefix: 'a', trim: { maxLen: 3 }, file: { durability: 'disk', retention: { maxAgeMs: 5 } } })
-    expect(config.stream).toMatchObject({ prefix: 'b', retain: { topics: ['job:*'], maxLen: 7 } })
+    expect(config.store).toMatchObject({ redis: { prefix: 'a', streams: { trim: { maxLen: 3 } } }, file: { durability: 'disk', retention: { maxAgeMs: 5 } } })
+    expect(config.stream).toMatchObject({ redis: { prefix: 'b', retain: { topics: ['job:*'], maxLen: 7 } }, memory: { retain: { maxEvents: 7 } } })
     expect(config.queue.file).toEqual({ durability: 'disk', dataDir: '.data/queue' })
     // Every adapter accepts them.
     for (const makers of Object.values(nativeAdapters(config))) for (const make of Object.values(makers)) (make as () => unknown)()
@@ -114,21 +136,19 @@ describe('the options of a server', () => {
   })
 
   test.each([
-    ['stores', 'file', /^nvent.store.file: .*wrong/],
-    ['queues', 'file', /^nvent.queue: .*wrong/],
+    ['stores', 'file', /^nvent.store.file.durability: "wrong" is not known/],
+    ['queues', 'file', /^nvent.queue.durability: "wrong" is not known/],
   ] as const)('durability is passed to the %s of files', (kind, backend, message) => {
     const config = serverConfig(built({ options: { durability: 'disk' } }))
     config.store.file.durability = config.queue.file.durability = 'wrong' as 'disk'
     expect(() => nativeAdapters(config)[kind][backend]!()).toThrow(message)
   })
 
-  test('retained topics, trimming and prefixes are passed to the adapters on Redis', () => {
-    const config = serverConfig(built())
-    const wrong = (change: object, part: 'stores' | 'streams') => expect(() => nativeAdapters({ ...config, ...change })[part].redis!())
-    wrong({ store: { ...config.store, prefix: 1 } }, 'stores').toThrow('prefix')
-    wrong({ store: { ...config.store, trim: { maxLen: 'x' } } }, 'stores').toThrow('trim')
-    wrong({ stream: { ...config.stream, prefix: 1 } }, 'streams').toThrow('prefix')
-    wrong({ stream: { ...config.stream, retain: { topics: 'x' } } }, 'streams').toThrow('retain')
+  test.each([
+    [{ store: { redis: { url: 'redis://h:1/2', db: 3 } } }, 'stores', 'nvent.store.redis.db: contradicts nvent.store.redis.url, which has another value'],
+    [{ stream: { retain: { maxLen: 5 } } }, 'streams', 'nvent.stream.retain.topics: required'],
+  ] as const)('%j is named by its path where the adapter finds it', (section, kind, message) => {
+    expect(() => nativeAdapters(serverConfig(built({ section })))[kind].redis!()).toThrow(message)
   })
 
   test('beside nvent its Redis packages are read, and text with a number in it is one', () => {
@@ -137,8 +157,8 @@ describe('the options of a server', () => {
       section: { connections: { redis: { host: 'shared', port: '6380' } }, stream: { connection: { host: 'third' } }, flow: {}, store: { adapter: 'postgres', schema: 'x' } } as any,
       packages: { nventStoreRedis: { connection: { host: 'other', password: 's' }, prefix: 'shop', streams: { trim: { maxLen: 50, approx: true } } }, nventStreamRedis: { prefix: 'live' } },
     }))
-    expect(store).toMatchObject({ adapter: 'postgres', prefix: 'shop', redis: { host: 'other', port: 6380, password: 's' }, trim: { maxLen: 50, approx: true } })
-    expect(stream).toMatchObject({ prefix: 'live', redis: { host: 'third', port: 6380 } })
+    expect(store).toMatchObject({ adapter: 'postgres', redis: { prefix: 'shop', connection: { host: 'other', port: 6380, password: 's' }, streams: { trim: { maxLen: 50, approx: true } } } })
+    expect(stream).toMatchObject({ redis: { prefix: 'live', connection: { host: 'third', port: 6380 } } })
   })
 })
 

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { FileQueueAdapter, FileStoreAdapter } from 'nvent-native'
 import { App, eventually, type Built } from './app.js'
+import { settings } from './settings.js'
 
 const SLOW = 600_000
 
@@ -45,9 +46,13 @@ describe('the start and the end of a server', () => {
     await server.stop('SIGKILL')
   })
 
-  test('a wrong value of a variable ends the process', async () => {
-    await expect(built.start({ NUXT_NVENT_STORE_ADAPTER: 'fille' }))
-      .rejects.toThrow(/exited with 1 .*wrong options:\s+- NUXT_NVENT_STORE_ADAPTER is "fille": did you mean 'file'\?/s)
+  test('wrong values of variables end the process, which names every one', async () => {
+    const { moduleSchema, nventSchema } = await import('../../dist/nuxt/schema.js')
+    const wrong = [...settings('nvent', nventSchema), ...settings('nventNative', moduleSchema)].filter(({ wrong, isBuilt }) => wrong !== undefined && !isBuilt)
+    expect(wrong.length).toBeGreaterThan(50)
+    const failure: Error = await built.start(Object.fromEntries(wrong.map(({ variable, wrong }) => [variable, wrong!]))).then(() => new Error('it started'), error => error)
+    expect(failure.message).toMatch(/exited with 1 .*wrong options:/s)
+    expect(wrong.map(({ variable }) => variable).filter(variable => !failure.message.includes(`- ${variable}: `))).toEqual([])
   })
 
   test('where the application fails in nvent:adapters:ready, everything is closed, once, and requests are answered with the cause', async () => {

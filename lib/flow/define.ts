@@ -1,10 +1,7 @@
-import { callback, object, options, text } from '../check'
+import { object, options, text } from '../check'
 import { invalid } from '../errors'
+import { stepOptions } from '../options/wiring.js'
 import type { Flow, FlowDefinition, StepOptions } from '../types'
-
-const STEP = {
-  subscribes: 'array', emits: 'array', queue: 'string', attempts: 'number', backoff: ['number', 'object'], timeout: 'number', concurrency: 'number', run: 'function',
-} as const
 
 /** Options of a step that go to its jobs. */
 const JOB_OPTIONS = ['attempts', 'backoff', 'timeout'] as const
@@ -45,18 +42,7 @@ export function defineFlow<Input = any>(id: string, steps: Record<string, StepOp
 function checkStep(name: string, step: unknown): void {
   const at = `steps.${name}`
   if (name === '') throw invalid('steps: a step needs a name')
-  const { run, subscribes, emits, attempts, concurrency, timeout } = options(at, object(at, step), STEP as any)
-  callback(`${at}.run`, run)
-  for (const [option, list] of Object.entries({ subscribes, emits })) {
-    (list as unknown[] | undefined)?.forEach((value, i) => {
-      if (text(`${at}.${option}[${i}]`, value) === '') throw invalid(`${at}.${option}[${i}]: expected a non-empty string`)
-    })
-  }
-  for (const [option, value] of Object.entries({ attempts, concurrency, timeout })) {
-    if (value !== undefined && !(Number.isInteger(value) && value > 0)) {
-      throw invalid(`${at}.${option}: expected a whole number from 1, got ${value}`)
-    }
-  }
+  options(at, object(at, step), stepOptions)
 }
 
 /** Returns the steps that emit what a subscription names. */

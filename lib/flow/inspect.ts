@@ -1,6 +1,7 @@
 import { json, options, text } from '../check'
 import { currentAdapter } from '../factory'
 import { addon, callSync } from '../native'
+import { runStateOptions } from '../options/wiring.js'
 import type { FlowDefinition, ListedFlow, RunSnapshot, RunStateOptions } from '../types'
 import { nativeDefinition, queueOf } from './define'
 import { runtimes } from './runtime'
@@ -33,9 +34,7 @@ function stepsOf(flow: FlowDefinition): ListedFlow['steps'] {
 export async function runState(flow: string, runId: string, opts?: RunStateOptions): Promise<RunSnapshot> {
   text('flow', flow)
   text('runId', runId)
-  const { store = currentAdapter('store'), subject, until } = options('options', opts, {
-    store: 'object', subject: 'string', until: 'string',
-  }) as RunStateOptions
+  const { store = currentAdapter('store'), subject, until } = options('options', opts, runStateOptions)
   const runtime = [...runtimes].find(other => other.flow(flow))
   const events = await store.stream.read(subject ?? runtime?.subject(flow, runId) ?? `nq:flow:${runId}`)
   const end = until === undefined ? events.length : events.findIndex(event => event.id === until) + 1

@@ -1,5 +1,6 @@
 import { options, text } from '../check'
 import { currentAdapter } from '../factory'
+import { runStreamOptions } from '../options/wiring.js'
 import type { EventRecord, EventSubscription, RunStreamOptions, StoreAdapter } from '../types'
 import { END_TYPES, runtimes, TERMINAL_TYPES } from './runtime'
 
@@ -68,7 +69,7 @@ function subjectOf(runId: string): string {
 
 export async function streamRun(runId: string, request: Request, opts?: RunStreamOptions): Promise<Response> {
   text('runId', runId)
-  const { store = currentAdapter('store'), subject = subjectOf(runId) } = options('options', opts, { store: 'object', stream: 'object', subject: 'string' }) as RunStreamOptions
+  const { store = currentAdapter('store'), subject = subjectOf(runId) } = options('options', opts, runStreamOptions)
   const lastId = request.headers.get('last-event-id') ?? new URL(request.url).searchParams.get('lastEventId') ?? undefined
   if (lastId !== undefined && lastId !== '' && !EVENT_ID.test(lastId)) {
     return new Response('Last-Event-ID is no event id\n', { status: 400 })

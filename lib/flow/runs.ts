@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { finite, options, text } from '../check'
+import { options, text } from '../check'
 import { invalid, NventError } from '../errors'
 import { currentAdapter } from '../factory'
+import { resultOptions, startFlowOptions } from '../options/wiring.js'
 import type { EventRecord, Flow, FlowDefinition, FlowRun, RunEnd, StoreAdapter } from '../types'
 import { RedisStoreAdapter } from '../redis'
 import { jobOptionsOf, queueOf } from './define'
@@ -42,7 +43,7 @@ export function locate(flow: Flow | string): Located {
 const jobId = (runId: string, step: string, retries: number): string => `${runId}__${step}${retries > 0 ? `__retry-${retries}` : ''}`
 
 export async function startFlow<Input = any>(flow: Flow<Input> | string, input: Input, opts?: { runId?: string }): Promise<FlowRun> {
-  const { runId = randomUUID() } = options('options', opts, { runId: 'string' })
+  const { runId = randomUUID() } = options('options', opts, startFlowOptions)
   const located = locate(flow)
   const { created } = await startRun(located, runId, input)
   const { runtime, flow: { id } } = located
@@ -140,7 +141,7 @@ async function endOf(store: StoreAdapter, subject: string): Promise<RunEnd | und
 
 /** Resolves with the end of a run, from the log. Keeps the process alive while it waits. */
 async function resultOf(store: StoreAdapter, subject: string, opts?: { signal?: AbortSignal, timeout?: number }): Promise<RunEnd> {
-  const { signal, timeout } = options('options', opts, { signal: 'object', timeout: 'number' }) as { signal?: AbortSignal, timeout?: number }
+  const { signal, timeout } = options('options', opts, resultOptions)
   signal?.throwIfAborted()
   let resolve!: (end: RunEnd) => void
   let reject!: (error: unknown) => void
@@ -150,7 +151,7 @@ async function resultOf(store: StoreAdapter, subject: string, opts?: { signal?: 
     ? undefined
     : setTimeout(() => {
         reject(new NventError('NVENT_UNAVAILABLE', `the run in ${JSON.stringify(subject)} has not ended within ${timeout} ms`, { retryable: true }))
-      }, finite('options.timeout', timeout))
+      }, timeout)
   const onAbort = (): void => reject(signal!.reason)
   signal?.addEventListener('abort', onAbort, { once: true })
   const look = async (): Promise<void> => {

@@ -1,22 +1,18 @@
-import { callback, didYouMean, finite, object, options, text } from '../check'
+import { didYouMean, object, options } from '../check'
 import { invalid, messageOf, NventError } from '../errors'
 import { addon, callSync } from '../native'
 import type { NativeCalendar } from '../native'
+import { triggerDefinition, triggerSource } from '../options/wiring.js'
 import type { EventRecord, FlowDefinition, TriggerCause, TriggerDefinition, TriggerKind } from '../types'
 import { Filter } from './filter'
 import { HISTORY_PREFIX } from './names'
 
 const MAX_ID_LENGTH = 200
-const MAX_WAIT_MS = 30 * 24 * 60 * 60 * 1000
 
-const TRIGGER = { id: 'string', on: 'object', start: ['string', 'array'], input: 'function', debounce: 'object', enabled: 'boolean' } as const
-const ON = {
-  event: ['string', 'array'], flow: ['string', 'array'], filter: 'object', schedule: 'string', timezone: 'string', webhook: 'object', manual: 'boolean',
-} as const
 const KINDS = ['event', 'schedule', 'webhook', 'manual'] as const
 
 /** Which options of `on` belong to which kind. */
-const OPTIONS_OF: Record<string, TriggerKind> = { flow: 'event', filter: 'event', timezone: 'schedule' }
+const OPTIONS_OF = { flow: 'event', filter: 'event', timezone: 'schedule' } as const
 
 /** Windows of causes that start one run together. Times in ms. */
 export interface Debounce { key: ((cause: TriggerCause) => string) | undefined, wait: number, maxWait: number }
@@ -41,29 +37,30 @@ export class Trigger {
 
   /** `at` is the path of the definition in messages. */
   constructor(at: string, definition: TriggerDefinition) {
-    const { id, on, start, input, debounce, enabled = true } = options(at, object(at, definition), TRIGGER as any)
-    this.id = name(`${at}.id`, id)
+    const { id, on, start, input, debounce, enabled } = options(at, object(at, definition), triggerDefinition)
+    this.id = id
     if (this.id.length > MAX_ID_LENGTH) throw invalid(`${at}.id: expected at most ${MAX_ID_LENGTH} characters, got ${this.id.length}`)
-    const source = options(`${at}.on`, object(`${at}.on`, on), ON as any)
+    const source = options(`${at}.on`, on, triggerSource)
     const kinds = KINDS.filter(kind => source[kind] !== undefined)
     if (kinds.length !== 1) throw invalid(`${at}.on: expected exactly one of ${KINDS.join(', ')}${kinds.length ? `, got ${kinds.join(' and ')}` : ''}`)
     this.kind = kinds[0]!
-    for (const [option, kind] of Object.entries(OPTIONS_OF)) {
+    for (const [option, kind] of Object.entries(OPTIONS_OF) as Array<[keyof typeof OPTIONS_OF, TriggerKind]>) {
       if (source[option] !== undefined && kind !== this.kind) throw invalid(`${at}.on.${option}: only goes with ${kind}`)
     }
-    this.start = names(`${at}.start`, start)
+    this.start = [start].flat()
     if (new Set(this.start).size < this.start.length) throw invalid(`${at}.start: names a flow twice`)
     this.input = input
     this.enabled = enabled
-    this.types = this.kind === 'event' ? names(`${at}.on.event`, source['event']) : []
+    this.types = this.kind === 'event' ? [source.event!].flat() : []
     this.followsTriggers = this.types.some(glob => glob.startsWith('trigger.'))
-    this.flows = source['flow'] === undefined ? undefined : new Set(names(`${at}.on.flow`, source['flow']))
-    this.filter = source['filter'] === undefined ? undefined : new Filter(`${at}.on.filter`, source['filter'])
-    if (source['manual'] === false) throw invalid(`${at}.on.manual: expected true`)
-    this.calendar = source['schedule'] === undefined
+    this.flows = source.flow === undefined ? undefined : new Set([source.flow].flat())
+    this.filter = source.filter === undefined ? undefined : new Filter(`${at}.on.filter`, source.filter)
+    if ((source.manual as unknown) === false) throw invalid(`${at}.on.manual: expected true`)
+    const { schedule, timezone } = source
+    this.calendar = schedule === undefined
       ? undefined
-      : callSync(() => new addon.NativeCalendar(source['schedule'], source['timezone'], `${at}.on.schedule`, `${at}.on.timezone`))
-    this.secrets = this.kind === 'webhook' ? secretsOf(`${at}.on.webhook`, source['webhook']) : []
+      : callSync(() => new addon.NativeCalendar(schedule, timezone, `${at}.on.schedule`, `${at}.on.timezone`))
+    this.secrets = this.kind === 'webhook' ? secretsOf(`${at}.on.webhook`, source.webhook!) : []
     this.debounce = debounceOf(`${at}.debounce`, debounce)
     if (this.debounce && (this.kind === 'schedule' || this.kind === 'manual')) {
       throw invalid(`${at}.debounce: only goes with event and webhook; causes of a ${this.kind} fire at once`)
@@ -77,20 +74,8 @@ export class Trigger {
   }
 }
 
-function name(at: string, value: unknown): string {
-  if (text(at, value) === '') throw invalid(`${at}: expected a non-empty string`)
-  return value as string
-}
-
-function names(at: string, value: unknown): string[] {
-  const list = Array.isArray(value) ? value.map((one, i) => name(`${at}[${i}]`, one)) : [name(at, value)]
-  if (list.length === 0) throw invalid(`${at}: expected at least one`)
-  return list
-}
-
-function secretsOf(at: string, webhook: unknown): string[] {
-  const { secret } = options(at, webhook, { secret: ['string', 'array'] })
-  const secrets = names(`${at}.secret`, secret)
+function secretsOf(at: string, { secret }: { secret: string | string[] }): string[] {
+  const secrets = [secret].flat()
   try {
     callSync(() => addon.NativeHttp.check(null, [], secrets))
   }
@@ -101,17 +86,11 @@ function secretsOf(at: string, webhook: unknown): string[] {
   return secrets
 }
 
-function debounceOf(at: string, value: unknown): Debounce | undefined {
-  if (value === undefined) return
-  const { key, wait, maxWait } = options(at, value, { key: 'function', wait: 'number', maxWait: 'number' })
-  if (key !== undefined) callback(`${at}.key`, key)
-  const time = (option: string, ms: unknown): number => {
-    if (finite(`${at}.${option}`, ms) < 1 || (ms as number) > MAX_WAIT_MS) throw invalid(`${at}.${option}: expected milliseconds from 1 to ${MAX_WAIT_MS}, got ${ms}`)
-    return ms as number
-  }
-  const checked = { key, wait: time('wait', wait), maxWait: maxWait === undefined ? Infinity : time('maxWait', maxWait) }
-  if (checked.maxWait < checked.wait) throw invalid(`${at}.maxWait: expected at least wait (${wait}), got ${maxWait}`)
-  return checked
+function debounceOf(at: string, debounce: TriggerDefinition['debounce']): Debounce | undefined {
+  if (!debounce) return
+  const { key, wait, maxWait = Infinity } = debounce
+  if (maxWait < wait) throw invalid(`${at}.maxWait: expected at least wait (${wait}), got ${maxWait}`)
+  return { key, wait, maxWait }
 }
 
 /** Checks definitions. With the flows that there are, also that those to start are among them and have an entry. */

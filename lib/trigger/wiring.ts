@@ -5,6 +5,7 @@ import { currentAdapter } from '../factory'
 import type { Subjects } from '../flow/runtime'
 import { registerMetrics } from '../metrics/registry'
 import { TRIGGERS } from '../metrics/tables'
+import { fireOptions, triggerWiringOptions } from '../options/wiring.js'
 import { running } from '../running'
 import type { Running } from '../running'
 import { Turns } from '../turns'
@@ -18,24 +19,18 @@ import type { Trigger } from './definition'
 import { Starts } from './firing'
 import { ActiveTrigger } from './active'
 
-const OPTIONS = {
-  bus: 'object', stream: 'object', store: 'object', queue: 'object', flows: ['array', 'function'], triggers: ['array', 'function'],
-} as const
-
 const key = Symbol.for('nvent-native.trigger-wirings')
 const shared = globalThis as { [key]?: Set<Triggers> }
 /** The trigger wirings that are started in this JavaScript environment, however often the package was loaded. */
 export const triggerWirings = shared[key] ??= new Set<Triggers>()
 
 export function createTriggerWiring(opts: TriggerWiringOptions): TriggerWiring {
-  return triggerWiringOf('options', opts)
+  return triggerWiringOf(opts)
 }
 
-/** `what` is the path of the options in messages. */
-export function triggerWiringOf(what: string, opts: TriggerWiringOptions, subjects?: Partial<Subjects>): TriggerWiring {
-  const checked = options(what, opts, OPTIONS as any) as TriggerWiringOptions
-  if (checked.triggers === undefined) throw invalid(`${what}.triggers is required`)
-  return new Triggers(what, checked, subjects)
+export function triggerWiringOf(opts: TriggerWiringOptions, subjects?: Partial<Subjects>): TriggerWiring {
+  const checked = options('', opts, triggerWiringOptions)
+  return new Triggers(checked, subjects)
 }
 
 /** What a started wiring has. */
@@ -53,10 +48,10 @@ class Triggers implements TriggerWiring {
   private readonly warnings = new Warnings('a trigger')
   private readonly turns = new Turns()
 
-  constructor(private readonly what: string, private readonly opts: TriggerWiringOptions, private readonly subjects: Partial<Subjects> | undefined) {
+  constructor(private readonly opts: TriggerWiringOptions, private readonly subjects: Partial<Subjects> | undefined) {
     const { flows, triggers } = opts
     // What is given as a function is checked when it is called, at the start.
-    if (Array.isArray(triggers)) triggersOf(`${what}.triggers`, triggers, Array.isArray(flows) ? flows : undefined)
+    if (Array.isArray(triggers)) triggersOf('triggers', triggers, Array.isArray(flows) ? flows : undefined)
   }
 
   start(): Promise<void> {
@@ -72,7 +67,7 @@ class Triggers implements TriggerWiring {
   }
 
   async fire(id: string, data?: any, opts?: { idempotencyKey?: string }): Promise<{ runIds: string[], created: boolean }> {
-    const { idempotencyKey } = options('options', opts, { idempotencyKey: 'string' })
+    const { idempotencyKey } = options('options', opts, fireOptions)
     const active = this.active(id)
     if (data !== undefined) json('data', data)
     if (!await active.gate.isOn()) throw invalid(`trigger ${JSON.stringify(id)} is disabled: enable it first`)
@@ -135,13 +130,13 @@ class Triggers implements TriggerWiring {
 
   private async begin(): Promise<void> {
     if (this.session) return
-    const { what, opts, subjects, counters } = this
+    const { opts, subjects, counters } = this
     const store = opts.store ?? currentAdapter('store')
-    if (typeof store.consume !== 'function') throw invalid(`${what}.store: triggers need a store of this package, which has a feed`)
+    if (typeof store.consume !== 'function') throw invalid('store: triggers need a store of this package, which has a feed')
     const queue = opts.queue ?? currentAdapter('queue', false)
     const flows = typeof opts.flows === 'function' ? opts.flows() : opts.flows
     const definitions = typeof opts.triggers === 'function' ? opts.triggers() : opts.triggers
-    const triggers = triggersOf(`${what}.triggers`, definitions, flows)
+    const triggers = triggersOf('triggers', definitions, flows)
     Object.assign(counters, { fired: 0, started: 0, failed: 0, depth: 0 })
     const starts = new Starts({ store, queue, flows, subjects, counters })
     const causes = new Causes(store, this.warnings.handlerFailed)

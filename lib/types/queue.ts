@@ -12,8 +12,15 @@ export interface JobOptions {
   jobId?: string
   /** How often the job is tried in all; Infinity: until it succeeds. Default 1. */
   attempts?: number
-  /** Wait before another attempt: a number is a fixed delay in milliseconds. `jitter` is the part, from 0 to 1, that chance may take away. */
-  backoff?: number | { type: 'exponential' | 'fixed', delay: number, jitter?: number }
+  /** Wait before another attempt: a number is a fixed delay in milliseconds. */
+  backoff?: number | {
+    /** `exponential`: twice as long after each attempt. */
+    type: 'exponential' | 'fixed'
+    /** The (first) wait, in milliseconds. */
+    delay: number
+    /** The part of a wait, from 0 to 1, that chance may take away. Default 0. */
+    jitter?: number
+  }
   /** Milliseconds before the job may run. Default 0. */
   delay?: number
   /** Lower numbers run first; jobs without one run before them. */
@@ -31,7 +38,15 @@ export interface JobOptions {
 }
 
 /** Which of the jobs that ended are kept, looked at when one ends: the newest `count`, and of them those that ended at most `age` seconds ago. */
-export type KeepJobs = { count: number } | { age: number, count?: number }
+export type KeepJobs = {
+  /** The newest so many. */
+  count: number
+} | {
+  /** Those that ended at most so many seconds ago. */
+  age: number
+  /** Of them the newest so many. */
+  count?: number
+}
 
 /** A job to be done. */
 export interface NewJob<Data = any> {

@@ -1,19 +1,11 @@
-import { callback, finite, object, options, text } from '../check'
+import { object, options, text } from '../check'
 import { invalid, messageOf, NventError } from '../errors'
 import { addon, callSync } from '../native'
+import { webhookDefinition } from '../options/wiring.js'
 import { Filter } from '../trigger/filter'
 import type { EventRecord, WebhookDefinition } from '../types'
 
 const NAME = /^[\w-]{1,100}$/
-const DEFAULT_TIMEOUT_MS = 15_000
-const MAX_TIMEOUT_MS = 300_000
-const DEFAULT_ATTEMPTS = 8
-const MAX_ATTEMPTS = 100
-
-const WEBHOOK = {
-  name: 'string', types: ['string', 'array'], flow: ['string', 'array'], filter: 'object', url: ['string', 'function'], secret: ['string', 'array'],
-  headers: 'object', body: 'function', timeout: 'number', attempts: 'number', allowPrivate: 'boolean',
-} as const
 
 /** A definition that was checked. */
 export class Webhook {
@@ -33,20 +25,19 @@ export class Webhook {
 
   /** `at` is the path of the definition in messages. */
   constructor(at: string, definition: WebhookDefinition) {
-    const given = options(at, object(at, definition), WEBHOOK as any)
-    for (const field of ['name', 'types', 'url']) if (given[field] === undefined) throw invalid(`${at}.${field} is required`)
-    this.name = given['name']
+    const { name, types, flow, filter, url, secret, headers, body, timeout, attempts, allowPrivate } = options(at, object(at, definition), webhookDefinition)
+    this.name = name
     if (!NAME.test(this.name)) throw invalid(`${at}.name: expected 1 to 100 letters, digits, - and _, got ${JSON.stringify(this.name)}`)
-    this.types = texts(`${at}.types`, given['types'])
-    this.flows = given['flow'] === undefined ? undefined : new Set(texts(`${at}.flow`, given['flow']))
-    this.filter = given['filter'] === undefined ? undefined : new Filter(`${at}.filter`, given['filter'])
-    this.url = given['url']
-    this.secrets = given['secret'] === undefined ? [] : texts(`${at}.secret`, given['secret'])
-    this.headers = Object.entries(object(`${at}.headers`, given['headers'] ?? {})).map(([name, value]) => [name, text(`${at}.headers.${name}`, value)])
-    this.body = given['body'] === undefined ? undefined : callback(`${at}.body`, given['body'])
-    this.timeout = whole(`${at}.timeout`, given['timeout'] ?? DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS)
-    this.attempts = whole(`${at}.attempts`, given['attempts'] ?? DEFAULT_ATTEMPTS, MAX_ATTEMPTS)
-    this.allowPrivate = given['allowPrivate'] ?? false
+    this.types = [types].flat()
+    this.flows = flow === undefined ? undefined : new Set([flow].flat())
+    this.filter = filter === undefined ? undefined : new Filter(`${at}.filter`, filter)
+    this.url = url
+    this.secrets = [secret ?? []].flat()
+    this.headers = Object.entries(headers ?? {}).map(([name, value]) => [name, text(`${at}.headers.${name}`, value)])
+    this.body = body
+    this.timeout = timeout
+    this.attempts = attempts
+    this.allowPrivate = allowPrivate
     try {
       callSync(() => addon.NativeHttp.check(typeof this.url === 'string' ? this.url : null, this.headers, this.secrets))
     }
@@ -60,19 +51,6 @@ export class Webhook {
   matches(event: EventRecord): boolean {
     return (!this.flows || this.flows.has(event.flowName!)) && (!this.filter || this.filter.matches(event))
   }
-}
-
-function texts(at: string, value: unknown): string[] {
-  const list = Array.isArray(value) ? value.map((one, i) => text(`${at}[${i}]`, one)) : [text(at, value)]
-  if (list.length === 0) throw invalid(`${at}: expected at least one`)
-  const empty = list.indexOf('')
-  if (empty >= 0) throw invalid(`${Array.isArray(value) ? `${at}[${empty}]` : at}: expected a non-empty string`)
-  return list
-}
-
-function whole(at: string, value: number, max: number): number {
-  if (!Number.isInteger(finite(at, value)) || value < 1 || value > max) throw invalid(`${at}: expected a whole number from 1 to ${max}, got ${value}`)
-  return value
 }
 
 /** Checks definitions. */

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto'
-import { didYouMean, finite, named, options, text } from '../check'
+import { named, options, text } from '../check'
 import { invalid, NventError } from '../errors'
 import { currentAdapter } from '../factory'
 import { registerMetrics } from '../metrics/registry'
 import { WEBHOOKS } from '../metrics/tables'
+import { deliveriesOptions, webhookWiringOptions } from '../options/wiring.js'
 import { running } from '../running'
 import type { Running } from '../running'
 import { Turns } from '../turns'
@@ -15,20 +16,13 @@ import { listed, webhookOf } from './deliveries'
 import type { Delivery } from './deliveries'
 import { send } from './send'
 
-const OPTIONS = { bus: 'object', stream: 'object', store: 'object', queue: 'object', webhooks: ['array', 'function'] } as const
-const STATES: WebhookDeliveryState[] = ['pending', 'delivered', 'failed']
-const DEFAULT_LIMIT = 100
-const MAX_LIMIT = 10_000
-
 export function createWebhookWiring(opts: WebhookWiringOptions): WebhookWiring {
-  return webhookWiringOf('options', opts)
+  return webhookWiringOf(opts)
 }
 
-/** `what` is the path of the options in messages. */
-export function webhookWiringOf(what: string, opts: WebhookWiringOptions): WebhookWiring {
-  const checked = options(what, opts, OPTIONS as any) as WebhookWiringOptions
-  if (checked.webhooks === undefined) throw invalid(`${what}.webhooks is required`)
-  return new Webhooks(what, checked)
+export function webhookWiringOf(opts: WebhookWiringOptions): WebhookWiring {
+  const checked = options('', opts, webhookWiringOptions)
+  return new Webhooks(checked)
 }
 
 /** What a started wiring has. */
@@ -40,9 +34,9 @@ class Webhooks implements WebhookWiring {
   private readonly warnings = new Warnings('a webhook')
   private readonly turns = new Turns()
 
-  constructor(private readonly what: string, private readonly opts: WebhookWiringOptions) {
+  constructor(private readonly opts: WebhookWiringOptions) {
     // What is given as a function is checked when it is called, at the start.
-    if (Array.isArray(opts.webhooks)) webhooksOf(`${what}.webhooks`, opts.webhooks)
+    if (Array.isArray(opts.webhooks)) webhooksOf('webhooks', opts.webhooks)
   }
 
   start(): Promise<void> {
@@ -58,11 +52,7 @@ class Webhooks implements WebhookWiring {
   }
 
   async deliveries(name: string, opts?: { state?: WebhookDeliveryState, limit?: number }): Promise<WebhookDelivery[]> {
-    const { state, limit = DEFAULT_LIMIT } = options('options', opts, { state: 'string', limit: 'number' })
-    if (state !== undefined && !STATES.includes(state)) throw invalid(`options.state: ${JSON.stringify(state)} is not known${didYouMean(state, STATES)}`)
-    if (!Number.isInteger(finite('options.limit', limit)) || limit < 0 || limit > MAX_LIMIT) {
-      throw invalid(`options.limit: expected a whole number from 0 to ${MAX_LIMIT}, got ${limit}`)
-    }
+    const { state, limit } = options('options', opts, deliveriesOptions)
     return (await this.active(name).deliveries.list(state, limit)).map(listed)
   }
 
@@ -112,14 +102,14 @@ class Webhooks implements WebhookWiring {
 
   private async begin(): Promise<void> {
     if (this.session) return
-    const { what, opts, counters } = this
+    const { opts, counters } = this
     const store = opts.store ?? currentAdapter('store')
-    if (typeof store.consume !== 'function') throw invalid(`${what}.store: webhooks need a store of this package, which has a feed`)
+    if (typeof store.consume !== 'function') throw invalid('store: webhooks need a store of this package, which has a feed')
     const queue = opts.queue ?? currentAdapter('queue')
     const stream = opts.stream ?? currentAdapter('stream', false)
     const definitions = typeof opts.webhooks === 'function' ? opts.webhooks() : opts.webhooks
     const parts = { store, queue, stream, counters, failed: this.warnings.handlerFailed }
-    const active = new Map(Array.from(webhooksOf(`${what}.webhooks`, definitions).values(), webhook => [webhook.name, new ActiveWebhook(webhook, parts)]))
+    const active = new Map(Array.from(webhooksOf('webhooks', definitions).values(), webhook => [webhook.name, new ActiveWebhook(webhook, parts)]))
     try {
       await Promise.all(Array.from(active.values(), one => one.start()))
     }

@@ -4,6 +4,7 @@ import {
   RedisStreamAdapter,
 } from 'nvent-native/native'
 import type { QueueAdapter, StoreAdapter, StreamAdapter } from 'nvent-native/native'
+import { inConfiguration } from '../../lib/options/adapters.js'
 import type { ServerConfig } from './config.js'
 
 export interface NativeAdapters {
@@ -13,22 +14,19 @@ export interface NativeAdapters {
 }
 
 export function nativeAdapters({ store, stream, queue }: ServerConfig): NativeAdapters {
-  const { defaultJobOptions } = queue
   return {
     stores: {
-      memory: () => new MemoryStoreAdapter(),
-      file: () => named('nvent.store.file', () => new FileStoreAdapter(defined(store.file))),
-      redis: () => named('nvent.store', () => new RedisStoreAdapter(defined({
-        connection: store.redis, prefix: store.prefix, streams: store.trim && { trim: store.trim },
-      }))),
+      memory: () => new MemoryStoreAdapter(store.memory),
+      file: () => named('nvent.store.file', store.file, options => new FileStoreAdapter(options)),
+      redis: () => named('nvent.store', store.redis, options => new RedisStoreAdapter(options)),
     },
     streams: {
-      memory: () => named('nvent.stream', () => new MemoryStreamAdapter({ retain: stream.retain && defined({ maxEvents: stream.retain.maxLen }) })),
-      redis: () => named('nvent.stream', () => new RedisStreamAdapter(defined({ connection: stream.redis, prefix: stream.prefix, retain: stream.retain }))),
+      memory: () => named('nvent.stream', stream.memory, options => new MemoryStreamAdapter(options)),
+      redis: () => named('nvent.stream', stream.redis, options => new RedisStreamAdapter(options)),
     },
     queues: {
-      memory: () => named('nvent.queue', () => new MemoryQueueAdapter(defined({ defaultJobOptions }))),
-      file: () => named('nvent.queue', () => new FileQueueAdapter(defined({ ...queue.file, defaultJobOptions }))),
+      memory: () => named('nvent.queue', queue.memory, options => new MemoryQueueAdapter(options)),
+      file: () => named('nvent.queue', queue.file, options => new FileQueueAdapter(options)),
     },
   }
 }
@@ -38,16 +36,13 @@ export function memoryAdapters() {
   return { store: new MemoryStoreAdapter(), stream: new MemoryStreamAdapter(), queue: new MemoryQueueAdapter() }
 }
 
-/** Makes an error say which section the option is in. */
-function named<T>(section: string, make: () => T): T {
+/** Makes an adapter; what is wrong is named by its path in nuxt.config. */
+function named<T, O extends object>(section: string, options: O, make: (options: O) => T): T {
   try {
-    return make()
+    return make(options)
   }
   catch (error) {
     if (!(error instanceof NventError)) throw error
-    throw new NventError(error.code, `${section}: ${error.message.replace(/^options\./, '')}`, { retryable: error.retryable, cause: error })
+    throw new NventError(error.code, inConfiguration(section, options, error.message), { retryable: error.retryable, cause: error })
   }
 }
-
-const defined = <T extends object>(options: T): T =>
-  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T

@@ -1,9 +1,12 @@
 /** The options of a server: what nuxt.config says, with the environment over it, checked as at build time. */
 import { NventError } from 'nvent-native/native'
-import type { RedisConnection, StreamCoordinatorOptions, WiringRegistryOptions } from 'nvent-native/native'
-import { lenient, nearestName, problems, withDefaults, type AdapterPackages, type ModuleOptions, type NventSection } from '../options.js'
-import { moduleSchema, nventSchema, packagesSchema, type Group } from '../schema.js'
-import { applyEnvironment, unknownVariables, variablesOf, variablesOfConfig } from './environment.js'
+import type { StreamCoordinatorOptions, WiringRegistryOptions } from 'nvent-native/native'
+import { adapterOptions, type AdapterOptions } from '../../lib/options/adapters.js'
+import { nearestName, problemsOf } from '../../lib/options/check.js'
+import { isOption, optionsOf, text, type AnySchema, type Option } from '../../lib/options/schema.js'
+import { definedOnly, kindOf, withDefaults, type AdapterPackages, type ModuleOptions, type NventSection } from '../options.js'
+import { moduleSchema, nventSchema, packagesSchema } from '../schema.js'
+import { applyEnvironment, isBuilt, unknownVariables, variablesOf, variablesOfConfig } from './environment.js'
 
 /** The private runtime config `nventNative`, as the build wrote it. */
 export interface BuiltConfig {
@@ -18,10 +21,8 @@ export interface BuiltConfig {
 /** How long requests wait at the start unless the option says otherwise, in ms. */
 export const OPEN_TIMEOUT = 10_000
 
-export interface ServerConfig {
-  store: { adapter: string, prefix?: string, redis: RedisConnection, file: NonNullable<NonNullable<NventSection['store']>['file']> & { dataDir: string }, trim?: ModuleOptions['trim'] }
-  stream: { adapter: string, prefix?: string, redis: RedisConnection, retain?: ModuleOptions['retain'] }
-  queue: { adapter: string, file: { dataDir: string, durability?: 'os' | 'disk' }, defaultJobOptions?: NonNullable<NventSection['queue']>['defaultJobOptions'] }
+/** The options of every adapter, those of the wirings, and what only the module has. */
+export interface ServerConfig extends AdapterOptions {
   coordinator: StreamCoordinatorOptions
   flow: WiringRegistryOptions['flow']
   replace: boolean
@@ -38,53 +39,56 @@ export function serverConfig(built: BuiltConfig, env: NodeJS.ProcessEnv = {}): S
   const name = (path: string) => sources.get(path) ?? path
   const packages = Object.fromEntries(Object.entries(packagesSchema).map(([key, schema]) => {
     const section = built.packages[key as keyof AdapterPackages] ?? {}
-    return [key, lenient(applyEnvironment(section, schema as Group, key, env).section, schema as Group)]
+    return [key, lenient(applyEnvironment(section, schema, key, env).section, schema as AnySchema)]
   })) as AdapterPackages
 
-  const section: NventSection = withNvent ? lenient(nvent.section, nventSchema) : nvent.section
+  const section: NventSection = withNvent ? lenient(nvent.section, nventSchema as AnySchema) : nvent.section
   const found = [
-    ...problems(options.section, moduleSchema, 'nventNative', name),
-    ...problems(section, withNvent ? NVENTS_ADAPTERS : nventSchema, 'nvent', name),
-    ...withNvent && options.section.triggers !== undefined ? [`${name('nventNative.triggers')} does not go with nvent: its own triggers are in charge there; remove one of the two`] : [],
-    ...withNvent && options.section.webhooks !== undefined ? [`${name('nventNative.webhooks')} does not go with nvent: start createWebhookWiring() in the hook nvent:adapters:ready or a plugin instead`] : [],
-  ]
+    ...problemsOf('nventNative', options.section, moduleSchema),
+    ...problemsOf('nvent', section, (withNvent ? NVENTS_ADAPTERS : nventSchema) as typeof nventSchema),
+    ...withNvent && options.section.triggers !== undefined ? [{ path: 'nventNative.triggers', why: 'does not go with nvent: its own triggers are in charge there; remove one of the two' }] : [],
+    ...withNvent && options.section.webhooks !== undefined ? [{ path: 'nventNative.webhooks', why: 'does not go with nvent: start createWebhookWiring() in the hook nvent:adapters:ready or a plugin instead' }] : [],
+  ].map(({ path, why }) => `${name(path)}: ${why}`)
   if (found.length > 0) throw new NventError('NVENT_INVALID', ['wrong options:', ...found].join('\n  - '))
   return derive(options.section, section, packages)
 }
 
-/** With nvent the name of an adapter may be that of another package. */
-const NVENTS_ADAPTERS = withoutAdapters(nventSchema)
+/** Returns the part of `value` that the schema knows, with numbers for numeric text where it takes numbers. */
+function lenient(value: unknown, node: Option | AnySchema): any {
+  const options = optionsOf(node)
+  if (isOption(node) && (!options || kindOf(value) !== 'object')) {
+    return takesNumbers(node) && typeof value === 'string' && value.trim() !== '' && Number.isFinite(Number(value)) ? Number(value) : value
+  }
+  if (kindOf(value) !== 'object') return undefined
+  const known = Object.entries(value as object).filter(([key, inner]) => Object.hasOwn(options!, key) && inner !== undefined && inner !== null)
+  return Object.fromEntries(known.map(([key, inner]) => [key, lenient(inner, options![key]!)]))
+}
 
-function withoutAdapters(schema: Group): Group {
+const takesNumbers = (option: Option): boolean => option.kind === 'number' || !!option.rule.alternatives?.some(takesNumbers)
+
+/** With nvent the name of an adapter may be that of another package. */
+const NVENTS_ADAPTERS = withoutAdapters(nventSchema as AnySchema)
+
+function withoutAdapters(schema: AnySchema): AnySchema {
   return Object.fromEntries(Object.entries(schema).map(([key, inner]) => {
-    const { adapter, ...rest } = inner as Group
-    return [key, adapter ? { ...rest, adapter: packagesSchema.nventStoreRedis.prefix } : inner]
+    const { adapter, ...rest } = inner as AnySchema
+    return [key, adapter ? { ...rest, adapter: text() } : inner]
   }))
 }
 
+/** Adds what nvent's Redis packages and `nventNative` say to the section; what the section says itself wins. */
 function derive(options: ModuleOptions, section: NventSection, { nventStoreRedis, nventStreamRedis }: AdapterPackages): ServerConfig {
   const { store, stream, queue, connections, wiring } = section
-  const { durability } = options
-  const base = connections?.file?.dataDir ?? '.data'
+  const { durability, retention, retain, trim } = options
+  const given = (options: object) => Object.values(options).some(value => value !== undefined) ? definedOnly(options) : undefined
+  const merged = {
+    connections,
+    store: withDefaults(withDefaults({ ...store }, { file: given({ durability, retention }), streams: given({ trim }) }), nventStoreRedis ?? {}),
+    stream: withDefaults(withDefaults({ ...stream }, { retain }), nventStreamRedis ?? {}),
+    queue: withDefaults({ ...queue }, { file: given({ durability }) }),
+  }
   return {
-    store: {
-      adapter: store?.adapter ?? 'file',
-      prefix: store?.prefix ?? nventStoreRedis?.prefix,
-      file: { durability, retention: options.retention, ...store?.file, dataDir: store?.file?.dataDir ?? `${base}/store` },
-      redis: mergeConnections(connections?.redis, { ...nventStoreRedis?.connection, ...store?.connection, ...store?.redis }),
-      trim: store?.streams?.trim ?? options.trim ?? nventStoreRedis?.streams?.trim,
-    },
-    stream: {
-      adapter: stream?.adapter ?? 'memory',
-      prefix: stream?.prefix ?? nventStreamRedis?.prefix,
-      redis: mergeConnections(connections?.redis, { ...nventStreamRedis?.connection, ...stream?.connection, ...stream?.redis }),
-      retain: stream?.retain ?? options.retain,
-    },
-    queue: {
-      adapter: queue?.adapter ?? 'file',
-      file: { durability, ...queue?.file, dataDir: queue?.file?.dataDir ?? `${base}/queue` },
-      defaultJobOptions: queue?.defaultJobOptions,
-    },
+    ...adapterOptions(merged),
     coordinator: withDefaults({ ...options.coordinator }, wiring?.streamCoordinator ?? {}),
     flow: wiring?.flow,
     replace: options.replace ?? true,
@@ -92,48 +96,19 @@ function derive(options: ModuleOptions, section: NventSection, { nventStoreRedis
   }
 }
 
-/** Fills in, field by field, what an adapter's own connection leaves open. */
-export function mergeConnections(shared: RedisConnection = {}, own: RedisConnection = {}): RedisConnection {
-  if (Object.keys(own).length === 0) return shared
-  // A url says several fields at once: those that the adapter says itself win over them.
-  const { url, ...fields } = { ...fromUrl(shared), ...own }
-  if (url === undefined) return fields
-  const inUrl = Object.keys(fromUrl({ url }))
-  return { url, ...Object.fromEntries(Object.entries(fields).filter(([key]) => key in own || ![...inUrl, 'host', 'port'].includes(key))) }
-}
-
-/** Returns the fields of a connection, with those of its url; a url that is none stays. */
-function fromUrl({ url, ...fields }: RedisConnection): RedisConnection {
-  if (!url) return fields
-  let parsed: URL
-  try {
-    parsed = new URL(url)
-  }
-  catch {
-    return { url, ...fields }
-  }
-  const { protocol, hostname, port, username, password, pathname } = parsed
-  const said = {
-    host: hostname.replace(/^\[|\]$/g, '') || undefined,
-    port: port ? Number(port) : undefined,
-    username: decodeURIComponent(username) || undefined,
-    password: decodeURIComponent(password) || undefined,
-    db: pathname.length > 1 ? Number(pathname.slice(1)) : undefined,
-    tls: protocol === 'rediss:' ? fields.tls ?? true : undefined,
-  }
-  return { ...fields, ...Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined)) }
-}
-
-/** Returns one line for each variable that looks like an option and is none, with the nearest that is. */
+/** Returns one line for each variable that looks like an option and is none, with the nearest that is, or that has no effect. */
 export function unknownVariableWarnings(nventConfig: unknown, env: NodeJS.ProcessEnv): string[] {
   const own = [
-    ...variablesOf(moduleSchema, 'nventNative').keys(),
-    ...variablesOf(nventSchema, 'nvent').keys(),
-    ...Object.entries(packagesSchema).flatMap(([key, schema]) => [...variablesOf(schema as Group, key).keys()]),
+    ...variablesOf(moduleSchema, 'nventNative'),
+    ...variablesOf(nventSchema, 'nvent'),
+    ...Object.entries(packagesSchema).flatMap(([key, schema]) => [...variablesOf(schema, key)]),
   ]
-  const known = [...own, ...variablesOfConfig(nventConfig, 'NVENT')]
+  const built = new Set(own.flatMap(([variable, { node }]) => isBuilt(node) ? [variable] : []))
+  const known = [...own.map(([variable]) => variable), ...variablesOfConfig(nventConfig, 'NVENT')].filter(variable => !built.has(variable))
   return unknownVariables(known, env).map((variable) => {
-    const name = nearestName(variable.replace(/^(NUXT|NITRO)_/, ''), known)
+    const suffix = variable.replace(/^(NUXT|NITRO)_/, '')
+    if (built.has(suffix)) return `the variable ${variable} has no effect: the option is read when the app is built, from nuxt.config`
+    const name = nearestName(suffix, known)
     return `the variable ${variable} is not an option${name === undefined ? '' : `: did you mean NUXT_${name}?`}`
   })
 }

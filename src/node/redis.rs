@@ -71,7 +71,7 @@ fn whole(what: &str, value: f64, max: f64) -> Result<u64> {
     if value.fract() == 0.0 && (0.0..=max).contains(&value) {
         Ok(value as u64)
     } else {
-        Err(Error::invalid(format!("options.{what}: expected a whole number from 0 to {max}, got {value}")))
+        Err(Error::invalid(format!("{what}: expected a whole number from 0 to {max}, got {value}")))
     }
 }
 
@@ -89,7 +89,7 @@ impl Connection {
             }
             _ => {
                 return Err(Error::invalid(
-                    "options.connection: sentinels and name belong together: give both, or none",
+                    "connection: sentinels and name belong together: give both, or none",
                 ));
             }
         };
