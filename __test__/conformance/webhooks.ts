@@ -418,6 +418,6 @@ export const webhookSuite = (title: string, make: (bus: EventBus) => Promise<{ s
       }
     }
     expect(() => createWebhookWiring({ webhooks: [hook, hook] })).toThrow(/webhooks\[1\]\.name: "hook" is the name of another webhook/)
-    expect(() => createWebhookWiring({} as never)).toThrow(/options\.webhooks is required/)
+    expect(() => createWebhookWiring({} as never)).toThrow(/^webhooks: required/)
   })
 })

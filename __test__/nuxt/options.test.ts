@@ -129,8 +129,9 @@ describe('the options of a server', () => {
 
   test('have defaults', () => {
     expect(serverConfig(built())).toEqual({
-      store: { adapter: 'file', redis: {}, file: { dataDir: '.data/store' } }, stream: { adapter: 'memory', redis: {} },
-      queue: { adapter: 'file', file: { dataDir: '.data/queue' } }, coordinator: {}, replace: true, openTimeout: 10_000,
+      store: { adapter: 'file', memory: {}, file: { dataDir: '.data/store' }, redis: { connection: {} } },
+      stream: { adapter: 'memory', memory: {}, redis: { connection: {} } },
+      queue: { adapter: 'file', memory: {}, file: { dataDir: '.data/queue' } }, coordinator: {}, replace: true, openTimeout: 10_000,
     })
     expect(serverConfig(built({ options: { replace: false, openTimeout: 0 } }))).toMatchObject({ replace: false, openTimeout: 0 })
   })
