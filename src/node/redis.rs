@@ -88,9 +88,7 @@ impl Connection {
                 Some(Sentinels { addresses, name, password: self.sentinel_password })
             }
             _ => {
-                return Err(Error::invalid(
-                    "connection: sentinels and name belong together: give both, or none",
-                ));
+                return Err(Error::invalid("connection: sentinels and name belong together: give both, or none"));
             }
         };
         let (tls, tls_options) = match self.tls {
