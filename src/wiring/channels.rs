@@ -139,14 +139,14 @@ impl Router {
         let flow_types: Vec<&str> = options.flow_event_types.iter().map(String::as_str).collect();
         let (any, status) = (["*"], ["flow.*", "step.*", "emit"]);
         #[rustfmt::skip]
-        let built_in: [BuiltIn<'_>; 5] = [
+        let built_in: &[BuiltIn<'_>] = &[
             (options.store_sync,      "store-sync", &any,           "store-sync:append:{subject}", Some("store.append"), PayloadKind::Append),
             (options.flow_events,     "flow",       &flow_types,    "flow:event:{runId}",          None,                 PayloadKind::Flow),
             (options.flow_events,     "flow",       &TRIGGER_TYPES, "flow:trigger:{flowName}",     Some("flow.trigger"), PayloadKind::Trigger),
             (options.client_messages, "client",     &any,           "client:flow:{runId}",         Some("flow.event"),   PayloadKind::Event),
             (options.client_messages, "client",     &status,        "client:ui:flow:{flowName}",   Some("ui.flow"),      PayloadKind::Status),
         ];
-        for (enabled, name, types, topic, kind, payload) in built_in {
+        for &(enabled, name, types, topic, kind, payload) in built_in {
             if enabled {
                 router.add(name, types, topic, kind, payload, "flowEventTypes")?;
             }
@@ -154,7 +154,7 @@ impl Router {
         for (i, row) in options.channels.iter().enumerate() {
             let at = format!("channels[{i}]");
             if row.name.is_empty() || built_in.iter().any(|(_, name, ..)| *name == row.name) {
-                let mut names = built_in.map(|(_, name, ..)| name).to_vec();
+                let mut names: Vec<&str> = built_in.iter().map(|(_, name, ..)| *name).collect();
                 names.dedup();
                 return Err(Error::invalid(format!(
                     "{at}.name: {:?} is not usable: expected a non-empty name other than the built-in {}",
