@@ -1,6 +1,7 @@
 //! What only a queue on disk has: restarts, and several adapters of one process on one directory.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use nvent_native::time::{ManualClock, SharedClock};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
+
+const DIR: &str = "NVENT_TEST_SECOND_QUEUE";
 
 fn open(dir: &Path, clock: SharedClock) -> Queue {
     let options = FileQueueOptions { durability: Durability::Disk, ..FileQueueOptions::new(dir) };
@@ -348,4 +351,50 @@ async fn waiting_jobs_of_nvents_own_queue_are_imported_once() {
     let queue = open(queue_dir, clock);
     assert_eq!(queue.counts("q").await.unwrap().get(JobState::Completed), 3);
     assert_eq!(queue.counts("other").await.unwrap().get(JobState::Waiting), 1);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn nothing_is_acknowledged_once_the_directory_was_deleted_under_an_open_queue() {
+    let (base, clock) = (TempDir::new().unwrap(), ManualClock::at(0));
+    let dir = base.path().join("data");
+    let queue = open(&dir, clock.clone());
+    queue.enqueue("q", job("first", json!({}))).await.unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    for n in 0..20 {
+        let error = queue.enqueue("q", job(&n.to_string(), json!({}))).await.unwrap_err();
+        assert_eq!(error.code(), Code::Io);
+        assert!(error.message().contains("deleted or replaced"), "{error}");
+    }
+    assert_eq!(queue.counts("q").await.unwrap_err().code(), Code::Io);
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
+
+    let again = open(&dir, clock);
+    again.enqueue("q", job("second", json!({}))).await.unwrap();
+    again.close(CLOSE_TIMEOUT).await.unwrap();
+}
+
+/// Not a test of its own: a second process on a directory.
+#[tokio::test]
+async fn second_process() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let queue = open(Path::new(&dir), ManualClock::at(0));
+    println!("opened: {:?}", queue.open().await.map_err(|error| error.code()));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_second_process_is_locked_out_also_when_the_lock_file_was_deleted() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(0));
+    let queue = open(dir.path(), clock);
+    queue.enqueue("q", job("first", json!({}))).await.unwrap();
+    std::fs::remove_file(dir.path().join("queue.lock")).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "second_process", "--nocapture"]).env(DIR, dir.path()).stderr(Stdio::null());
+    let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(output.contains("opened: Err(Locked)"), "{output}");
+    queue.enqueue("q", job("second", json!({}))).await.unwrap();
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
+    let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(output.contains("opened: Ok(())"), "{output}");
 }

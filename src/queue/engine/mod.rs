@@ -294,7 +294,7 @@ impl Engine {
             self.storage = None;
             self.effects.clear();
             let message = format!(
-                "the queue stopped after a failure: {}; what was acknowledged is safe: repair the cause, then create the adapter again",
+                "the queue stopped after a failure: {}; repair the cause, then create the adapter again",
                 error.message()
             );
             self.failed = Some(Error::new(error.code(), message));

@@ -13,10 +13,12 @@ use super::super::schedule::Schedule;
 use super::super::storage::{JobStorage, QueueRow};
 use super::{Durability, import};
 use crate::backoff::random_name;
-use crate::disk::{self, DirLock};
+use crate::disk::{self, DirLock, FileId};
 use crate::error::{Error, Result};
 use crate::json::Json;
 use crate::metrics::{Histogram, QUEUE_COMMIT};
+
+const DB_FILE: &str = "queue.db";
 
 /// The version of the schema, in `user_version`.
 const VERSION: i64 = 1;
@@ -53,6 +55,11 @@ pub(in crate::queue) struct SqliteStorage {
     in_step: bool,
     commit_seconds: Arc<Histogram>,
     path: Arc<Path>,
+    /// The file that the connection has open. None where it is only read.
+    file: Option<FileId>,
+    // After the connection, see `DirLock::take_data`. None where it is only read.
+    #[cfg(unix)]
+    _data_lock: Option<DirLock>,
     /// Held while the storage is open. The system releases it when the process ends. None where it is only read.
     _lock: Option<DirLock>,
 }
@@ -61,9 +68,12 @@ impl SqliteStorage {
     pub(in crate::queue) fn open(dir: &Path) -> Result<Self> {
         let dir = disk::prepare_dir(dir)?;
         let lock = DirLock::take(&dir, "queue.lock")?;
-        let path: Arc<Path> = dir.join("queue.db").into();
+        let path: Arc<Path> = dir.join(DB_FILE).into();
         // SQLite would create it readable by everyone; its WAL takes the permissions over from here.
         disk::private_file().open(&path).map_err(|e| disk::failed("open the database", &path, &e))?;
+        #[cfg(unix)]
+        let data_lock = DirLock::take_data(&dir, DB_FILE)?;
+        let file = FileId::of(&path).map_err(|e| disk::failed("find the database", &path, &e))?;
         let opened = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open(&path)?;
             connection.busy_timeout(Duration::from_secs(5))?;
@@ -75,37 +85,40 @@ impl SqliteStorage {
             Ok((connection, version))
         };
         let (connection, version) = opened().map_err(|e| failure(&path, &e))?;
+        let mut storage = Self {
+            connection,
+            in_step: false,
+            commit_seconds: QUEUE_COMMIT.with(&["file"]),
+            path,
+            file: Some(file),
+            #[cfg(unix)]
+            _data_lock: Some(data_lock),
+            _lock: Some(lock),
+        };
         match version {
             0 => {
                 // In one transaction, so that nothing is imported twice or not at all.
-                connection.execute_batch(&format!("BEGIN; {SCHEMA}")).map_err(|e| failure(&path, &e))?;
-                let mut storage = Self {
-                    connection,
-                    in_step: true,
-                    commit_seconds: QUEUE_COMMIT.with(&["file"]),
-                    path,
-                    _lock: Some(lock),
-                };
+                storage.begin_step()?;
+                storage.connection.execute_batch(SCHEMA).map_err(|e| failure(&storage.path, &e))?;
                 import::import(&mut storage, &dir)?;
                 storage.execute(&format!("PRAGMA user_version = {VERSION}"), [])?;
                 storage.commit()?;
-                return Ok(storage);
             }
             VERSION => {}
             newer => {
                 return Err(Error::corrupt(format!(
                     "{} has version {newer}, this package knows up to {VERSION}: update the package",
-                    path.display()
+                    storage.path.display()
                 )));
             }
         }
-        Ok(Self { connection, in_step: false, commit_seconds: QUEUE_COMMIT.with(&["file"]), path, _lock: Some(lock) })
+        Ok(storage)
     }
 
     /// Opens what is there without the lock, to be read.
     pub(in crate::queue) fn open_read_only(dir: &Path) -> Result<Self> {
         let dir = disk::existing_dir(dir)?;
-        let path: Arc<Path> = dir.join("queue.db").into();
+        let path: Arc<Path> = dir.join(DB_FILE).into();
         if !path.exists() {
             return Err(Error::not_found(format!("{}: there are no queues in this directory", path.display())));
         }
@@ -124,7 +137,16 @@ impl SqliteStorage {
             )));
         }
         let commit_seconds = QUEUE_COMMIT.with(&["file"]);
-        Ok(Self { connection, in_step: false, commit_seconds, path, _lock: None })
+        Ok(Self {
+            connection,
+            in_step: false,
+            commit_seconds,
+            path,
+            file: None,
+            #[cfg(unix)]
+            _data_lock: None,
+            _lock: None,
+        })
     }
 
     fn execute(&mut self, sql: &str, params: impl Params) -> Result<()> {
@@ -370,6 +392,13 @@ impl JobStorage for SqliteStorage {
 
     fn commit(&mut self) -> Result<()> {
         if self.in_step {
+            // What is committed would be in no file that can be found.
+            if self.file.is_some_and(|file| FileId::of(&self.path).ok() != Some(file)) {
+                return Err(Error::io(format!(
+                    "{}: the database was deleted or replaced while it was open",
+                    self.path.display()
+                )));
+            }
             let started = Instant::now();
             self.execute("COMMIT", [])?;
             self.commit_seconds.observe_since(started);
