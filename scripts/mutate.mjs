@@ -2,11 +2,11 @@
  * Breaks the code of lib and nuxt in one place at a time and runs the tests that reach it: where all of them pass, a test is
  * missing, or the code has no effect. docs/mutation-testing.md says how to read the result. Not part of the test run: it takes hours.
  *
- *   node scripts/mutate.mjs [--files lib/store.ts,lib/native/] [--sample 40] [--minutes 60] [--lanes 2] [--tests __test__/bus.test.ts,…] [--again] [--fresh]
+ *   node scripts/mutate.mjs [--files lib/store.ts,lib/native/] [--mutators 'await removed,…'] [--sample 40] [--minutes 60] [--lanes 2] [--tests __test__/bus.test.ts,…] [--again] [--fresh]
  *
  * All mutants are compiled into one build (see mutators.mjs), in a copy of the repository under target/mutation. What each test
  * reaches is recorded once. Results are kept there: a second call goes on where the first ended. `--tests` limits the tests, or adds
- * to those known; `--again` judges anew what was not noticed. `--fresh` begins anew, which a change of the code needs.
+ * to those known; `--seconds` is how long the tests of a mutant may take by their own time; `--again` judges anew what was not noticed. `--fresh` begins anew, which a change of the code needs.
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { appendFileSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -20,6 +20,7 @@ const { values: args } = parseArgs({
   options: {
     files: { type: 'string', default: 'lib/,nuxt/' }, sample: { type: 'string' }, minutes: { type: 'string', default: '600' },
     fresh: { type: 'boolean' }, only: { type: 'string' }, tests: { type: 'string', default: '' }, lanes: { type: 'string', default: '1' }, again: { type: 'boolean' },
+    mutators: { type: 'string' }, seconds: { type: 'string', default: '60' },
   },
 })
 
@@ -38,7 +39,7 @@ const LEFT_OUT = ['lib/types/', 'lib/native/loader.ts', 'nuxt/env.d.ts', 'nuxt/t
 const QUICK_TESTS = 10
 const QUICK_FILES = 2
 /** The tests of a mutant run at most so long by their own time, in ms; what is left out is in the result. */
-const MAX_TIME = 60_000
+const MAX_TIME = Number(args.seconds) * 1_000
 /** A run takes at most so many times as long as it did without a mutant, and this much longer, in ms. */
 const SLACK = 45_000
 
@@ -153,7 +154,7 @@ async function run() {
   const reachOf = (file, test) => counts.get(`${file} ${test}`) ?? 0
   const done = new Set(results().filter(({ outcome }) => outcome === 'noticed' || !args.again).map(({ id }) => id))
   const wanted = args.files.split(',')
-  const chosen = args.only ? args.only.split(',').map(Number) : sample(mutants.map((_, id) => id).filter(id => wanted.some(name => mutants[id].file.startsWith(name))), mutants)
+  const chosen = args.only ? args.only.split(',').map(Number) : sample(mutants.map((_, id) => id).filter(id => wanted.some(name => mutants[id].file.startsWith(name)) && (!args.mutators || args.mutators.split(',').includes(mutants[id].mutator))), mutants)
   const left = chosen.filter(id => !done.has(id))
   await Promise.all(Array.from({ length: Number(args.lanes) }, async () => {
     for (let id; Date.now() < deadline && (id = left.shift()) !== undefined;) {
