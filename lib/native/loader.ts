@@ -79,6 +79,11 @@ function advice(name: string): string {
   if (!existsSync(path.join(root, 'package.json')) || !isOwn(path.join(root, 'package.json'))) {
     return 'This copy of nvent-native is inside a bundle. Mark `nvent-native` as external in your bundler, so that it is loaded from node_modules.'
   }
+  const others = Object.keys(TARGETS).map(target => `nvent-native-${target}`).filter(other => existsSync(path.join(root, '..', other)))
+  if (others.length > 0) {
+    return `${others.join(' and ')} is installed instead: node_modules is from another platform, or another C library (Alpine has musl, most others glibc). `
+      + 'Install again on the machine that runs it, or for that machine with the options --os, --cpu and --libc of npm.'
+  }
   return `The package ${name} is not installed. It is an optional dependency of nvent-native: install again without `
     + '--omit=optional (or --no-optional), on the platform that runs it, and with a lock file that has that platform.'
 }
