@@ -12,7 +12,7 @@ import { writeNotices } from './notices.mjs'
 import { root } from './shared.mjs'
 
 /** Unpacked sizes that a release must not exceed, in bytes: a little more than they are. */
-const MAX_UNPACKED_SIZE = { root: 1_500_000, platform: 12_900_000 }
+const MAX_UNPACKED_SIZE = { root: 1_500_000, platform: 13_200_000 }
 
 /** Returns what is wrong with the size of a packed package, if anything is. */
 export function sizeProblem({ name, unpackedSize }) {
