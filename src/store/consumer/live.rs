@@ -248,3 +248,106 @@ impl FeedFollower for Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::store::consumer::Batch;
+    use crate::store::feed::Origin;
+
+    /// Handles each event in its append.
+    struct Handling;
+
+    impl ConsumerHandler for Handling {
+        fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
+            let handled = batch.events.len();
+            Box::pin(async move { Ok(BatchOutcome { handled, failure: None }) })
+        }
+
+        fn offer(&self, _: &Appended<'_>) -> Offer {
+            Offer::Handled
+        }
+    }
+
+    fn live() -> (Arc<Live>, watch::Sender<bool>) {
+        let (lost, receiver) = watch::channel(false);
+        (Live::new(Arc::new(Handling), Arc::default(), Default::default(), receiver), lost)
+    }
+
+    /// A consumer that has read everything up to a number, and has nothing under way.
+    fn caught_up(number: u64) -> (Arc<Live>, watch::Sender<bool>) {
+        let (live, lost) = live();
+        assert!(live.open(number, live.version()));
+        live.set_busy(false);
+        (live, lost)
+    }
+
+    fn offer(live: &Arc<Live>, number: u64) -> bool {
+        let event = Event::parse(&format!(r#"{{"type":"t","id":"{number}-0","ts":1}}"#)).unwrap();
+        let appended =
+            Appended { number, position: number.into(), subject: &"s".into(), event: &event, origin: Origin::Unknown };
+        live.clone().offer(&appended)
+    }
+
+    fn reached(live: &Live) -> Option<Position> {
+        live.take(true).and_then(|taken| taken.reached)
+    }
+
+    #[test]
+    fn only_the_very_next_event_is_taken_and_nothing_after_a_hole() {
+        let (live, _lost) = caught_up(4);
+        assert!(offer(&live, 5) && offer(&live, 6));
+        assert!(!offer(&live, 8), "7 is missing");
+        assert!(!offer(&live, 7) && !offer(&live, 9), "the feed is read");
+        assert!(!live.is_open());
+        assert_eq!(reached(&live), Some(6.into()));
+    }
+
+    #[test]
+    fn it_is_not_opened_where_more_was_appended_than_was_read() {
+        let (live, _lost) = live();
+        let version = live.version();
+        assert!(!offer(&live, 3), "it is not open");
+        assert!(!live.open(2, version), "3 was appended during the read");
+        assert!(live.open(3, version), "3 was read");
+        assert!(offer(&live, 4));
+        live.close();
+        let version = live.version();
+        live.clone().notify(6);
+        assert!(!live.open(5, version) && live.open(6, version));
+        live.clone().interrupt();
+        assert!(!live.is_open());
+        assert!(live.open(2, live.version()), "a server that lost writes counts from an earlier number");
+    }
+
+    #[test]
+    fn news_of_an_event_that_was_not_offered_close_it() {
+        let (live, _lost) = caught_up(0);
+        assert!(offer(&live, 1));
+        live.clone().notify(1);
+        assert!(live.is_open(), "that one was taken");
+        live.clone().notify(2);
+        assert!(!offer(&live, 3) && !offer(&live, 2));
+    }
+
+    #[test]
+    fn while_the_worker_has_something_under_way_events_wait_for_it_up_to_a_bound() {
+        let (live, _lost) = caught_up(0);
+        live.set_busy(true);
+        let bound = MAX_WAITING as u64;
+        assert!((1..=bound).all(|number| offer(&live, number)));
+        assert!(!offer(&live, bound + 1), "no more can wait");
+        let taken = live.take(false).unwrap();
+        assert_eq!((taken.reached, taken.page.records.len(), taken.page.end), (None, MAX_WAITING, Some(bound.into())));
+        assert!(live.take(true).is_none() && !live.is_open());
+    }
+
+    #[test]
+    fn nothing_is_taken_once_the_lease_is_lost() {
+        let (live, lost) = caught_up(0);
+        assert!(offer(&live, 1));
+        lost.send_replace(true);
+        assert!(!offer(&live, 2));
+    }
+}

@@ -186,7 +186,10 @@ impl PubSubHandler for Announcements {
             }
             _ => state.stale = true,
         }
-        shared.changed.notify_one();
+        // Without a subscription the task has nothing to deliver.
+        if state.check_head || state.cursor.is_some() {
+            shared.changed.notify_one();
+        }
         shared.notify_followers(state);
     }
 
