@@ -43,7 +43,7 @@ const MAX_TIME = Number(args.seconds) * 1_000
 /** A run takes at most so many times as long as it did without a mutant, and this much longer, in ms. */
 const SLACK = 45_000
 
-/** Tells the mutants of one test from those of another, also in the processes that it starts. */
+/** Distinguishes the mutants of one test from those of another, also in the processes that it starts. */
 const SETUP = `import { relative } from 'node:path'
 import { appendFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeEach, expect } from 'vitest'

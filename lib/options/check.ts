@@ -1,4 +1,4 @@
-/** Checks values with a table of options. There is one wording, whoever asks. */
+/** Checks values with a table of options. There is one wording for every caller. */
 import { isOption } from './schema.js'
 import type { AnySchema, Option, Rule, Schema } from './schema.js'
 
