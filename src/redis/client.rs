@@ -185,11 +185,6 @@ impl Client {
         self.shared.connects.load(Ordering::Relaxed).saturating_sub(1)
     }
 
-    /// Returns whether it is connected.
-    pub fn is_connected(&self) -> bool {
-        self.shared.connected.load(Ordering::Relaxed)
-    }
-
     /// Returns the error of the last connection or attempt to connect.
     pub fn last_error(&self) -> Option<Error> {
         lock(&self.shared.last_error).clone()
