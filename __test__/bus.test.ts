@@ -83,6 +83,38 @@ it('calls no handler after it was taken off, and taking off twice does nothing',
   expect(received).toHaveLength(2)
 })
 
+it('passes on of what stores announce what there are handlers for at the time, by type, run or everything', async () => {
+  const store = new MemoryStoreAdapter({ bus })
+  const received: string[] = []
+  const append = (n: number): Promise<unknown> => Promise.all([
+    store.append('s', { type: 'a', runId: 'r', data: n }), store.append('s', { type: 'b', runId: 'r', data: n }), store.append('t', { type: 'a', runId: 'q', data: n }),
+  ])
+  const note = (name: string) => (event: any): unknown => received.push(`${name}:${event.type}${event.runId}${event.data}`)
+  await append(0)
+  const [first, second] = [bus.onType('a', note('type')), bus.onType('a', note('again'))]
+  await append(1)
+  first()
+  await append(2)
+  second()
+  const offRun = bus.subscribeRunId('r', note('run'))
+  await append(3)
+  const offAll = bus.onType('*', note('all'))
+  offRun()
+  await append(4)
+  offAll()
+  await append(5)
+  bus.onType('b', note('type'))
+  await append(6)
+  expect(received).toEqual([
+    'type:ar1', 'again:ar1', 'type:aq1', 'again:aq1',
+    'again:ar2', 'again:aq2',
+    'run:ar3', 'run:br3',
+    'all:ar4', 'all:br4', 'all:aq4',
+    'type:br6',
+  ])
+  await store.close()
+})
+
 it('lets handlers register and take off while they are called', () => {
   const received: string[] = []
   const off = bus.onType('a', () => {

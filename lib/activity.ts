@@ -7,8 +7,14 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
  * the store calls of the environment that are under way when the handler settles.
  */
 
+/** A call that is under way. */
+export interface TrackedCall {
+  /** Records that it is answered. */
+  end(): void
+}
+
 /** Calls of one async context that have not been answered. */
-class Activity {
+class Activity implements TrackedCall {
   pending = 0
   /** Whether it has made a call: another one may follow in the same turn of the event loop. */
   hasCalled = false
@@ -42,10 +48,18 @@ class Activity {
 }
 
 /** Store calls that began between two snapshots. */
-class Generation {
+class Generation implements TrackedCall {
   pending = 0
   next: Generation | undefined
   readonly waiters: Array<() => void> = []
+
+  end(): void {
+    this.pending -= 1
+    while (oldest.pending === 0 && oldest.next) {
+      oldest.waiters.forEach(resolve => resolve())
+      oldest = oldest.next
+    }
+  }
 }
 
 const context = new AsyncLocalStorage<Activity>()
@@ -58,24 +72,19 @@ export function noteCall(): void {
   if (activity) activity.hasCalled = true
 }
 
-/** Records a call that is answered later. Returns the function to call when it is answered. */
-export function beginCall(isStoreCall: boolean): (() => void) | undefined {
+/** Records a call that is answered later, which its `end` then says. No closure for each: calls are many. */
+export function beginCall(isStoreCall: boolean): TrackedCall | undefined {
   const activity = context.getStore()
-  if (!isStoreCall) {
-    if (!activity) return undefined
-    activity.begin()
-    return () => activity.end()
-  }
+  activity?.begin()
+  if (!isStoreCall) return activity
   const generation = newest
   generation.pending += 1
-  activity?.begin()
-  return () => {
-    generation.pending -= 1
-    while (oldest.pending === 0 && oldest.next) {
-      oldest.waiters.forEach(resolve => resolve())
-      oldest = oldest.next
-    }
-    activity?.end()
+  if (!activity) return generation
+  return {
+    end() {
+      generation.end()
+      activity.end()
+    },
   }
 }
 

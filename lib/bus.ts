@@ -70,6 +70,8 @@ export class NventEventBus implements NativeEventBus {
 
   private register(table: Map<string, Registration[]>, key: string, handler: Handler): () => void {
     const registration = { order: this.order++, handler }
+    // What is announced and has no handler does not cross.
+    if (!table.has(key)) this.native.setInterest(key, table === this.runs, true)
     // A new array each time: a handler that registers while handlers run receives the next event.
     table.set(key, [...table.get(key) ?? [], registration])
     if (this.registrations++ === 0) {
@@ -87,7 +89,10 @@ export class NventEventBus implements NativeEventBus {
       registered = false
       const rest = table.get(key)!.filter(other => other !== registration)
       if (rest.length > 0) table.set(key, rest)
-      else table.delete(key)
+      else {
+        table.delete(key)
+        this.native.setInterest(key, table === this.runs, false)
+      }
       if (--this.registrations === 0) {
         this.native.unsubscribe()
         offDelivery(this.subscription!)

@@ -57,6 +57,20 @@ function finiteNumbers(path: string, value: unknown, infinite: Record<string, un
   return own ?? value
 }
 
+/** An attempt under way. Its signal is made when it is first read: most handlers do not, and it takes as long as the job's JSON. */
+class Attempt {
+  private controller: AbortController | undefined
+
+  get signal(): AbortSignal {
+    return (this.controller ??= new AbortController()).signal
+  }
+
+  abort(reason: unknown): void {
+    this.controller ??= new AbortController()
+    this.controller.abort(reason)
+  }
+}
+
 /** Serialises a job. Its attempts continue the trace, unless its options have one. */
 function newJob(job: NewJob, traceparent?: string): string {
   const opts = Object.fromEntries(fields('job', object('job', job)))['opts']
@@ -81,7 +95,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   /** The subscription of each worker, by queue and name. */
   private readonly workers = new Map<string, () => void>()
   /** Attempts whose handlers are running, by token. */
-  private readonly attempts = new Map<number, AbortController>()
+  private readonly attempts = new Map<number, Attempt>()
   private readonly warnings: Warnings
   private readonly endMetrics: (last?: QueueStats) => void
   private receivesCancellations = false
@@ -252,11 +266,17 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     await turn()
     if (!this.native.startAttempt(token)) return
     this.counters.started += 1
-    const controller = new AbortController()
-    this.attempts.set(token, controller)
+    const attempt = new Attempt()
+    this.attempts.set(token, attempt)
+    const context = {
+      progress,
+      get signal() {
+        return attempt.signal
+      },
+    }
     const { outcome, answered } = await runTracked(async () => maybeInSpan(
       () => attemptSpan(queue, job),
-      async () => json('result', await handler(job, { progress, signal: controller.signal }) ?? null),
+      async () => json('result', await handler(job, context) ?? null),
     ))
     this.attempts.delete(token)
     this.counters[outcome.status === 'fulfilled' ? 'completed' : 'failed'] += 1

@@ -55,6 +55,14 @@ function announceOn(option: EventBus | null | undefined): BusLink | undefined {
   return link
 }
 
+/** What an append returns: the record, or only what the caller does not have. The ts is the time in the id where it is left out. */
+type Stored = string | [id: string, ts: number] | EventRecord
+
+function recordOf(stored: Stored, event: Record<string, unknown> | undefined): EventRecord {
+  if (typeof stored === 'string') return { id: stored, ts: Number.parseInt(stored, 10), ...event } as EventRecord
+  return Array.isArray(stored) ? { id: stored[0], ts: stored[1], ...event } as EventRecord : stored
+}
+
 /** A store of any backend: both surfaces, over one native store. */
 export abstract class NventStoreAdapter implements StoreAdapter {
   /** @internal */
@@ -89,11 +97,11 @@ export abstract class NventStoreAdapter implements StoreAdapter {
       const copy = plainEvent(event)
       if (copy && traceparent !== undefined && !('traceparent' in copy)) copy['traceparent'] = traceparent
       const body = copy ? JSON.stringify(copy) : withTraceparent(jsonObject('event', event), event, traceparent)
-      const stored = callAndTake<EventRecord<Type>>(() => native.append(text('subject', subject), body, expected, copy !== undefined), true)
-      if (!(stored instanceof Promise)) flushBuses()
-      if (!copy) return stored
-      const complete = ({ id, ts }: EventRecord<Type>) => ({ id, ts, ...copy }) as EventRecord<Type>
-      return stored instanceof Promise ? stored.then(complete) : complete(stored)
+      const stored = callAndTake<Stored>(() => native.append(text('subject', subject), body, expected, copy !== undefined), true)
+      const complete = (stored: Stored): EventRecord<Type> => recordOf(stored, copy) as EventRecord<Type>
+      if (stored instanceof Promise) return stored.then(complete)
+      flushBuses()
+      return complete(stored)
     }
     this.stream = {
       append: async <Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions) => {

@@ -44,7 +44,7 @@ async function bindingOf() {
   const { generateTypeDef } = await import('@napi-rs/cli')
   const header = [
     '// Generated from src/node by `npm run types`.', '',
-    '/** JSON text, null for nothing, or the id of an operation that completes later. */',
+    '/** JSON text, null for nothing, or the id of an operation that completes later. Text with a space before it: something was delivered. */',
     'export type Reply = string | number | null', '', '',
   ].join('\n')
   return (await generateTypeDef({ typeDefDir: built.dir, cwd: root, dtsHeader: header })).dts

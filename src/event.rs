@@ -308,19 +308,19 @@ impl Event {
         &self.0.json
     }
 
-    /// Returns a JSON object with the record's `id` and `ts` alone, for a caller that has the rest. The whole record where it
-    /// does not begin with these two, which only one of another program's does not.
-    pub fn id_json(&self) -> String {
+    /// Returns the record's `id` and `ts` as JSON, for a caller that has the rest: the id alone where its time is the ts, else
+    /// `[id, ts]`. The whole record where it does not begin with these two, which only one of another program's does not.
+    pub fn stamp_json(&self) -> String {
         const TS: &str = "\",\"ts\":";
         let json = &*self.0.json;
-        let ts = OPENING.len() + self.0.id.len as usize;
-        let head = (self.0.id.start as usize == OPENING.len())
-            .then(|| json.get(ts..)?.strip_prefix(TS)?.find([',', '}']))
-            .flatten()
-            .and_then(|end| json.get(..ts + TS.len() + end));
-        match head {
-            Some(head) => format!("{head}}}"),
-            None => json.into(),
+        let id = self.0.id.in_text(json).filter(|_| self.0.id.start as usize == OPENING.len());
+        let Some(id) = id else { return json.into() };
+        let rest = json.get(OPENING.len() + id.len()..).and_then(|rest| rest.strip_prefix(TS));
+        let Some((rest, end)) = rest.and_then(|rest| Some((rest, rest.find([',', '}'])?))) else { return json.into() };
+        let ts = &rest[..end];
+        match id.strip_prefix(ts) {
+            Some(seq) if seq.starts_with('-') => format!("\"{id}\""),
+            _ => format!("[\"{id}\",{ts}]"),
         }
     }
 
@@ -419,11 +419,13 @@ mod tests {
             for stored in [&stored, &Event::parse(stored.json()).unwrap()] {
                 assert_eq!((stored.id(), stored.kind()), ("7-1", "a"), "{text}");
                 assert_eq!((stored.run_id(), stored.flow_name()), (Some("r"), Some("f")), "{text}");
-                assert_eq!(stored.id_json(), r#"{"id":"7-1","ts":7}"#, "{text}");
+                assert_eq!(stored.stamp_json(), r#""7-1""#, "{text}");
             }
         }
         let foreign = Event::parse(r#"{"type":"ä","id":"\u0061/1","ts":5,"runId":5}"#).unwrap();
-        assert_eq!(foreign.id_json(), &**foreign.json());
+        assert_eq!(foreign.stamp_json(), &**foreign.json());
+        let behind = NewEvent::parse(r#"{"type":"a"}"#).unwrap().persist(EventId { ms: 70, seq: 0 }, 7);
+        assert_eq!(behind.stamp_json(), r#"["70-0",7]"#, "the clock went back");
         assert_eq!((foreign.id(), foreign.kind(), foreign.run_id(), foreign.flow_name()), ("a/1", "ä", None, None));
     }
 

@@ -1,6 +1,6 @@
 // Generated from src/node by `npm run types`.
 
-/** JSON text, null for nothing, or the id of an operation that completes later. */
+/** JSON text, null for nothing, or the id of an operation that completes later. Text with a space before it: something was delivered. */
 export type Reply = string | number | null
 
 /** One per JavaScript environment. */
@@ -9,8 +9,6 @@ export declare class Bridge {
   constructor(onWake: () => void)
   /** Wakes the threads that carry out the calls of this turn. To be called when all are made. */
   flush(): void
-  /** Returns whether the last calls have put something into the bridge without waking JavaScript, which then takes it. */
-  takeLeft(): boolean
   /** To be called first on waking: what arrives from now on notifies again. */
   clearNotified(): void
   /** Takes operations that have completed: `[op_id, ok, value or error, …]`, or null. */
@@ -51,6 +49,8 @@ export declare class NativeBus {
   hasListeners(): boolean
   /** Starts to deliver the announcements of native stores. Returns the id of the subscription. */
   subscribe(): number
+  /** Sets whether there are handlers for a type (`*` for all) or, with `is_run`, for a run. */
+  setInterest(key: string, isRun: boolean, isWanted: boolean): void
   /** Ends the subscription. */
   unsubscribe(): void
 }
@@ -265,9 +265,9 @@ export declare class NativeStore {
   stats(): string
   /**
    * Appends an event. `expected` is absent, `""` for an empty subject, or the id that the subject must end with.
-   * `id_only`: replies with the record's id and ts alone.
+   * `stamp_only`: replies with the record's id and ts alone, see [`Event::stamp_json`].
    */
-  append(subject: string, event: string, expected: string | undefined | null, idOnly: boolean): Reply
+  append(subject: string, event: string, expected: string | undefined | null, stampOnly: boolean): Reply
   /** Reads records. */
   read(subject: string, query?: string | undefined | null): Reply
   /** Subscribes to what is appended; replies with the id. */

@@ -59,9 +59,9 @@ function takeNow(): void {
   takeOutside()
 }
 
-/** Takes what the last call has left, once the running JavaScript has ended: in this turn of the event loop, or the next. */
+/** Takes what a call has left, once the running JavaScript has ended: in this turn of the event loop, or the next. */
 export function takeLeft(): void {
-  if (!bridge.takeLeft() || isScheduled) return
+  if (isScheduled) return
   reset ??= setImmediate(() => {
     reset = undefined
     direct = 0

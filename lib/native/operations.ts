@@ -1,10 +1,11 @@
 import { beginCall, noteCall } from '../activity'
+import type { TrackedCall } from '../activity'
 import { fromNative, NventError, rethrown } from '../errors'
 import type { Reply } from './binding'
 import { bridge, keepAlive, onWake, takeLeft } from './bridge'
 import { flushBuses } from './deliveries'
 
-interface PendingOperation { resolve: (value: any) => void, reject: (error: unknown) => void, onAnswer: (() => void) | undefined }
+interface PendingOperation { resolve: (value: any) => void, reject: (error: unknown) => void, tracked: TrackedCall | undefined }
 
 const pending = new Map<number, PendingOperation>()
 
@@ -26,7 +27,7 @@ onWake('completed', () => {
     const operation = pending.get(rows[i])
     if (!operation) continue
     pending.delete(rows[i])
-    operation.onAnswer?.()
+    operation.tracked?.end()
     if (rows[i + 1] === 1) operation.resolve(rows[i + 2])
     else operation.reject(rows[i + 2] instanceof Error ? rows[i + 2] : fromNative(rows[i + 2]))
   }
@@ -66,7 +67,20 @@ function endTurn(): void {
 
 /** Runs a native method: its value, or a promise of it. */
 export function call<T>(method: () => Reply, isStoreCall = false): T | Promise<T> {
+  return valueOf(callSync(method), isStoreCall)
+}
+
+/** A reply that begins so has left something in the bridge. */
+const LEFT = 0x20
+
+/** Like {@link call}, for a method that may deliver something here: that is taken as soon as the running code has ended. */
+export function callAndTake<T>(method: () => Reply, isStoreCall = false): T | Promise<T> {
   const reply = callSync(method)
+  if (typeof reply === 'string' && reply.charCodeAt(0) === LEFT) takeLeft()
+  return valueOf(reply, isStoreCall)
+}
+
+function valueOf<T>(reply: Reply, isStoreCall: boolean): T | Promise<T> {
   if (typeof reply !== 'number') noteCall()
   if (typeof reply === 'string') {
     try {
@@ -83,18 +97,8 @@ export function call<T>(method: () => Reply, isStoreCall = false): T | Promise<T
   }
   return new Promise<T>((resolve, reject) => {
     allAnswered ??= keepAlive()
-    pending.set(reply, { resolve, reject, onAnswer: beginCall(isStoreCall) })
+    pending.set(reply, { resolve, reject, tracked: beginCall(isStoreCall) })
   })
-}
-
-/** Like {@link call}, for a method that may deliver something here: that is taken as soon as the running code has ended. */
-export function callAndTake<T>(method: () => Reply, isStoreCall = false): T | Promise<T> {
-  try {
-    return call<T>(method, isStoreCall)
-  }
-  finally {
-    takeLeft()
-  }
 }
 
 /** Runs a method of a store, which the end of a job waits for. */

@@ -2,21 +2,22 @@
 //! and the announcements of native stores to them.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::future::IntoFuture;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use napi_derive::napi;
 
 use crate::bus::{Bus, BusEvent, Listener};
-use crate::event::{AnyEvent, parse_any};
+use crate::event::{AnyEvent, Event, parse_any};
 use crate::fanout::{Mailbox, Overflow, next_id};
 use crate::name::Subject;
 use crate::node::bridge::{Bridge, Shared, Source, guard};
 use crate::op::Op;
 use crate::store::Stored;
-use crate::sync::lock;
+use crate::sync::{lock, read, write};
 use crate::wiring::flow::reducer::check_event;
 
 /// Limit of announcements that wait for JavaScript handlers. It bounds memory; a working event loop stays far below it.
@@ -67,14 +68,34 @@ pub(super) fn flush_buses(bridge: &Arc<Shared>) -> Op<()> {
     })
 }
 
+/// The types and runs that JavaScript has handlers for. What nobody handles does not cross: JSON is most of what it would cost.
+#[derive(Default)]
+struct Interest {
+    types: HashSet<Box<str>>,
+    runs: HashSet<Box<str>>,
+}
+
+impl Interest {
+    fn covers(&self, event: &Event) -> bool {
+        self.types.contains("*")
+            || self.types.contains(event.kind())
+            || (!self.runs.is_empty() && event.run_id().is_some_and(|run| self.runs.contains(run)))
+    }
+}
+
 /// Queues announcements for JavaScript handlers.
-struct JsListener(Arc<Mailbox<Stored>>);
+struct JsListener {
+    mailbox: Arc<Mailbox<Stored>>,
+    interest: Arc<RwLock<Interest>>,
+}
 
 impl Listener for JsListener {
     fn on_event(&self, event: &BusEvent) {
         // JavaScript has called its own handlers for what it publishes.
-        if let (Some(subject), AnyEvent::Stored(stored), false) = (&event.subject, &event.event, FROM_JS.get()) {
-            _ = self.0.push(Stored { subject: subject.clone(), event: stored.clone() });
+        if let (Some(subject), AnyEvent::Stored(stored), false) = (&event.subject, &event.event, FROM_JS.get())
+            && read(&self.interest).covers(stored)
+        {
+            _ = self.mailbox.push(Stored { subject: subject.clone(), event: stored.clone() });
         }
     }
 }
@@ -86,6 +107,7 @@ pub struct NativeBus {
     bridge: Arc<Shared>,
     /// The subscription of the JavaScript handlers and the id of its listener, while there are handlers.
     handlers: Option<(u64, u64, Arc<Mailbox<Stored>>)>,
+    interest: Arc<RwLock<Interest>>,
 }
 
 #[napi]
@@ -97,7 +119,7 @@ impl NativeBus {
         let mut buses = lock(&BUSES);
         buses.retain(|(_, bus)| bus.strong_count() > 0);
         buses.push((Arc::downgrade(&bridge.shared), Arc::downgrade(&bus)));
-        Self { bus, bridge: bridge.shared.clone(), handlers: None }
+        Self { bus, bridge: bridge.shared.clone(), handlers: None, interest: Arc::default() }
     }
 
     /// Publishes an event from JavaScript to native listeners.
@@ -134,9 +156,22 @@ impl NativeBus {
         let mailbox = Arc::new(Mailbox::new(BUFFER, Overflow::DropOldest));
         let wake = self.bridge.subscribe(id, "bus".into(), Source::Store(mailbox.clone()), false);
         mailbox.add_wake(id, wake);
-        let listener = self.bus.subscribe(Arc::new(JsListener(mailbox.clone())));
+        let listener =
+            self.bus.subscribe(Arc::new(JsListener { mailbox: mailbox.clone(), interest: self.interest.clone() }));
         self.handlers = Some((id, listener, mailbox));
         id as f64
+    }
+
+    /// Sets whether there are handlers for a type (`*` for all) or, with `is_run`, for a run.
+    #[napi]
+    pub fn set_interest(&self, key: String, is_run: bool, is_wanted: bool) {
+        let mut interest = write(&self.interest);
+        let keys = if is_run { &mut interest.runs } else { &mut interest.types };
+        if is_wanted {
+            keys.insert(key.into());
+        } else {
+            keys.remove(key.as_str());
+        }
     }
 
     /// Ends the subscription.

@@ -22,7 +22,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// One runtime for all environments (the main thread and every worker) of the process. It lives as long as the
 /// process and keeps nothing alive: its threads are ended with it.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    let workers = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
+    // One processor is JavaScript's. With more threads than processors a wake-up goes from thread to thread.
+    let workers = std::thread::available_parallelism().map_or(1, |n| (n.get() - 1).clamp(1, 4));
     match Builder::new_multi_thread().worker_threads(workers).thread_name("nvent-native").enable_all().build() {
         Ok(runtime) => runtime,
         // The process cannot start a thread: there is nothing to go on with, and the caller's guard turns it into an error.

@@ -336,17 +336,17 @@ impl NativeStore {
     }
 
     /// Appends an event. `expected` is absent, `""` for an empty subject, or the id that the subject must end with.
-    /// `id_only`: replies with the record's id and ts alone.
+    /// `stamp_only`: replies with the record's id and ts alone, see [`Event::stamp_json`].
     #[napi]
     pub fn append(
         &self,
         subject: String,
         event: String,
         expected: Option<String>,
-        id_only: bool,
+        stamp_only: bool,
     ) -> napi::Result<Reply> {
         let to_json: fn(Event) -> Option<String> =
-            if id_only { |event| Some(event.id_json()) } else { |event| Some(event.json().to_string()) };
+            if stamp_only { |event| Some(event.stamp_json()) } else { |event| Some(event.json().to_string()) };
         reply_and_leave(
             &self.bridge,
             || {

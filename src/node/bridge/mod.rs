@@ -101,12 +101,6 @@ impl Bridge {
         self.shared.notifier.flush();
     }
 
-    /// Returns whether the last calls have put something into the bridge without waking JavaScript, which then takes it.
-    #[napi]
-    pub fn take_left(&self) -> bool {
-        self.shared.notifier.take_left()
-    }
-
     /// To be called first on waking: what arrives from now on notifies again.
     #[napi]
     pub fn clear_notified(&self) {

@@ -21,8 +21,6 @@ pub(super) struct Notifier {
     callback: Callback,
     notified: AtomicBool,
     deferred: Mutex<DeferredWakes>,
-    /// Whether a call has requested a wake-up that it leaves to its caller, see [`Notifier::leave`].
-    left: AtomicBool,
 }
 
 impl Wake for Notifier {
@@ -53,12 +51,7 @@ impl Notifier {
             .weak::<true>()
             .max_queue_size::<1>()
             .build()?;
-        Ok(Arc::new(Self {
-            callback,
-            notified: AtomicBool::new(false),
-            deferred: Mutex::default(),
-            left: AtomicBool::new(false),
-        }))
+        Ok(Arc::new(Self { callback, notified: AtomicBool::new(false), deferred: Mutex::default() }))
     }
 
     /// Notifies JavaScript that there is something to take. Does nothing where it has been notified already.
@@ -78,17 +71,10 @@ impl Notifier {
         lock(&self.deferred).append(wakes);
     }
 
-    /// Leaves the wake-up of JavaScript to JavaScript, which is running and asks with [`Notifier::take_left`]: waking a thread
-    /// by itself takes a turn of the event loop. Other wake-ups happen.
-    pub(super) fn leave(self: &Arc<Self>, mut wakes: DeferredWakes) {
-        if wakes.remove(self) {
-            self.left.store(true, Ordering::Release);
-        }
-    }
-
-    /// Returns whether a wake-up was left to JavaScript.
-    pub(super) fn take_left(&self) -> bool {
-        self.left.swap(false, Ordering::AcqRel)
+    /// Leaves the wake-up of JavaScript to JavaScript, which is running: waking a thread by itself takes a turn of the event loop.
+    /// Returns whether one was requested, which the caller reports to JavaScript. Other wake-ups happen.
+    pub(super) fn leave(self: &Arc<Self>, mut wakes: DeferredWakes) -> bool {
+        wakes.remove(self)
     }
 
     /// Wakes the threads that carry out the calls of this turn.

@@ -16,7 +16,7 @@ use crate::json::push_string;
 use crate::node::runtime;
 use crate::op::Op;
 use crate::sync::lock;
-use crate::wake::{self, DeferredWakes};
+use crate::wake::{self, DeferredWakes, Wake as _};
 
 /// An operation that has completed: its id, whether it succeeded, and the JSON of its value or error.
 struct Row {
@@ -159,8 +159,8 @@ pub(in crate::node) fn reply<T: Send + 'static>(
     reply_with(bridge, started?, wakes, to_json)
 }
 
-/// Like [`reply`], for a call after which JavaScript calls `takeLeft`: what it delivers here does not wait for a turn of the
-/// event loop.
+/// Like [`reply`], for a call that may deliver something here, which JavaScript then takes at once rather than in a turn of the
+/// event loop. The reply says so: it begins with a space, which JSON allows.
 pub(in crate::node) fn reply_and_leave<T: Send + 'static>(
     bridge: &Arc<Shared>,
     start: impl FnOnce() -> Result<Op<T>>,
@@ -169,8 +169,20 @@ pub(in crate::node) fn reply_and_leave<T: Send + 'static>(
     let (started, wakes) = wake::defer_wakes(|| guard(start));
     match started? {
         started @ Op::Ready(_) => {
-            bridge.notifier.leave(wakes);
-            reply_with(bridge, started, DeferredWakes::default(), to_json)
+            let left = bridge.notifier.leave(wakes);
+            let reply = reply_with(bridge, started, DeferredWakes::default(), to_json);
+            if !left {
+                return reply;
+            }
+            match reply {
+                Ok(None) => Ok(Some(Either::B(" null".into()))),
+                Ok(Some(Either::B(json))) => Ok(Some(Either::B(format!(" {json}")))),
+                other => {
+                    // JavaScript does not read this one.
+                    bridge.notifier.wake();
+                    other
+                }
+            }
         }
         started => reply_with(bridge, started, wakes, to_json),
     }
