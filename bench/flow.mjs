@@ -6,10 +6,13 @@ import {
 } from '../dist/index.mjs'
 import { startRedis } from '../examples/redis-server.mjs'
 import { inFlight } from './harness.mjs'
+import { event } from './samples.mjs'
 
 const STEPS = 10
 const RUNS = 100
 const WORK = `a flow of ${STEPS} steps, ${RUNS} at once`
+const FLOOR = 'JSON both ways of an event, 100 times'
+const FLOW_WHY = 'by the profile half of the main thread\'s time is V8: JSON of what is published and delivered, promises and the async context of each job, which tells what it has caused; the rest is native code and crossings'
 const BULLMQ = 'BullMQ, FlowProducer'
 
 const step = i => `step-${String(i).padStart(2, '0')}`
@@ -20,13 +23,18 @@ const flow = {
     [step(i + 1), { queue: 'work', subscribes: [`done-${i}`], emits: [`done-${i + 1}`] }])),
 }
 const done = { removeOnComplete: true }
+const floor = (n) => {
+  for (let i = 0; i < n * 100; i++) JSON.parse(JSON.stringify(event(i)))
+}
 
 export default async function (bench) {
   const memory = await natively(bus => new MemoryStoreAdapter({ bus }), () => new MemoryQueueAdapter({ defaultJobOptions: done }))
   await bench.row({
     name: `${WORK}, in memory (per flow: 32 events stored, indexed and delivered, ${STEPS} jobs run)`,
     ops: RUNS,
-    contenders: { native: memory.run },
+    contenders: { native: memory.run, [FLOOR]: floor },
+    cpuTargets: { [FLOOR]: 1 },
+    why: FLOW_WHY,
   })
   await memory.close()
   // A run without packages and servers ends here.
@@ -41,7 +49,7 @@ export default async function (bench) {
   await bench.row({
     name: `${WORK}, on files and on Redis`,
     ops: RUNS,
-    contenders: { 'native': file.run, 'native, events on Redis, jobs on files': redis.run, [BULLMQ]: peer.run },
+    contenders: { 'native': file.run, 'native, events on Redis, jobs on files': redis.run, [BULLMQ]: peer.run, [FLOOR]: floor },
     why: 'a step here is five stored events, each of which can be read, followed and replayed; a job of BullMQ is a hash that is removed at its end',
   })
   await Promise.all([file.close(), redis.close(), peer.close()])

@@ -73,6 +73,7 @@ export class Bench {
 
 async function measure(run, ops) {
   globalThis.gc?.({ type: 'minor' })
+  const before = process.memoryUsage()
   const delay = monitorEventLoopDelay({ resolution: 1 })
   delay.enable()
   const cpu = mainCpu()
@@ -81,7 +82,14 @@ async function measure(run, ops) {
   const ns = typeof measured === 'number' ? measured : Number(process.hrtime.bigint() - began)
   const used = mainCpu() - cpu
   delay.disable()
-  return { ns: ns / ops, cpu: used / ops, delay: delay.count > 0 ? delay.percentile(99) : 0 }
+  const after = process.memoryUsage()
+  return {
+    ns: ns / ops,
+    cpu: used / ops,
+    delay: delay.count > 0 ? delay.percentile(99) : 0,
+    heap: after.heapUsed - before.heapUsed,
+    rss: after.rss - before.rss,
+  }
 }
 
 const schedstat = `/proc/self/task/${process.pid}/schedstat`
@@ -98,11 +106,7 @@ export function spread(values) {
   return { median: sorted[sorted.length >> 1], min: sorted[0], max: sorted.at(-1) }
 }
 
-const summary = samples => ({
-  ns: spread(samples.map(sample => sample.ns)),
-  cpu: spread(samples.map(sample => sample.cpu)),
-  delay: spread(samples.map(sample => sample.delay)),
-})
+const summary = samples => Object.fromEntries(['ns', 'cpu', 'delay', 'heap', 'rss'].map(kind => [kind, spread(samples.map(sample => sample[kind]))]))
 
 /** Returns the peer's time divided by ours, per round. */
 function ratio(peer, native, field, target) {

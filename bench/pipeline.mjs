@@ -79,7 +79,7 @@ export async function fullPath(bench, { on, ways, ops = 5_000, single = 300, lim
 }
 
 /** 20,000 events a second, in bursts as timers give them, for two seconds per round: measures the event loop's delay. */
-export async function underLoad(bench, { on, ways }) {
+export async function underLoad(bench, { on, ways, times, why }) {
   const RATE = 20_000
   const delays = {}
   const shares = {}
@@ -115,5 +115,5 @@ export async function underLoad(bench, { on, ways }) {
     limit: 10,
     why: 'other processes had the cores: on an idle machine of this kind it is 2 to 3 ms',
   })
-  bench.note({ name: `main thread busy ${load}`, unit: '%', figures: shares })
+  bench.note({ name: `main thread busy ${load}`, unit: '%', figures: shares, times, why })
 }

@@ -85,16 +85,23 @@ function tables(rows) {
   })
 }
 
-/** The main thread's share of each operation, where rows have one. */
-function mainThread(rows) {
+/** What else was measured of timed rows: the main thread's share of each operation, and what a round did to the process. */
+function details(rows) {
   const timed = rows.filter(({ unit }) => !unit)
   if (timed.length === 0) return []
   const names = [...new Set(timed.flatMap(({ contenders }) => Object.keys(contenders)))]
-  const cpu = contender => contender ? short(contender.cpu.median / 1000) : '–'
-  return [
-    '', '<details>', '<summary>CPU of the main thread, µs</summary>', '',
-    ...table([...header(['work', ...names]), ...timed.map(row => [row.name, ...names.map(name => cpu(row.contenders[name]))])]),
+  const hidden = (summary, cell) => [
+    '', '<details>', `<summary>${summary}</summary>`, '',
+    ...table([...header(['work', ...names]), ...timed.map(row => [row.name, ...names.map(name => row.contenders[name] ? cell(row.contenders[name]) : '–')])]),
     '', '</details>',
+  ]
+  const mib = ({ median }) => (median / 2 ** 20).toFixed(1)
+  return [
+    ...hidden('CPU of the main thread, µs', ({ cpu }) => short(cpu.median / 1000)),
+    ...timed.some(({ contenders }) => contenders.native.rss)
+      ? hidden('Event loop delay p99, ms · growth of V8\'s heap · of resident memory in a round, MiB', ({ delay, heap, rss }) =>
+          rss ? `${(delay.median / 1e6).toFixed(1)} · ${mib(heap)} · ${mib(rss)}` : '–')
+      : [],
   ]
 }
 
@@ -120,7 +127,9 @@ export function markdown(results) {
       const name = row => unit ? `${row.name}, ${unit}` : row.name
       out.push('', ...table([...header(['work', ...names]), ...group.map(row => [name(row), ...cells(row, names, { spread: true })])]))
     }
-    out.push(...mainThread(rows))
+    out.push(...details(rows))
+    const growth = rows.filter(row => row.why && isGrowth(row))
+    if (growth.length > 0) out.push('', 'What grows, and why:', '', ...growth.map(({ name, why }) => `- ${name}: ${why}.`))
     const behind = rows.filter(row => row.why && !isGrowth(row) && !best(row).includes('native'))
     const reasons = new Set(behind.map(({ why }) => why))
     const of = reason => behind.filter(({ why }) => why === reason).map(({ name }) => name)
