@@ -10,11 +10,11 @@ it('a handler whose calls follow from one another is waited for to the last, wit
   const { answered } = await runTracked(() => {
     void (async () => {
       for (let n = 0; n < 20; n++) {
-        const end = beginCall(false)!
+        const call = beginCall(false)!
         await turn()
         await turn()
         answers.take(n)
-        end()
+        call.end()
       }
     })()
   })
