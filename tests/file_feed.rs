@@ -138,6 +138,22 @@ async fn retention_keeps_what_a_consumer_at_work_has_in_hand_until_its_cursor_is
     store.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn cursors_that_come_one_by_one_make_no_writes_of_callers_leave_their_groups() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(START));
+    let store = open(dir.path(), &clock, None);
+    let lease = store.consumer_acquire(name("c")).await.unwrap();
+    append(&store, "s", "t", 0).await;
+    let inline_writes = || store.stats().into_iter().find(|(n, _)| *n == "inlineWrites").unwrap().1;
+    let before = inline_writes();
+    for _ in 0..100 {
+        let change = ConsumerChange { position: store.feed_head().await.unwrap(), ..Default::default() };
+        store.consumer_save(name("c"), &lease, change).await.unwrap();
+    }
+    assert_eq!(inline_writes(), before, "they go to the writer, and are not counted as writes that come one by one");
+    store.close().await.unwrap();
+}
+
 /// Records what it handles, and what was missed.
 struct Recording(mpsc::UnboundedSender<(&'static str, u64)>);
 

@@ -163,6 +163,31 @@ impl FileStore {
         self.write_then(footprint, |tx| work(tx).map(|value| (value, ())), |_, _, ()| {})
     }
 
+    /// Starts a write for which no caller waits, on the writer's thread.
+    pub(super) fn write_in_background(
+        &self,
+        footprint: Footprint,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<()> + Send + 'static,
+    ) -> Op<()> {
+        Counters::count(&self.counters.writes);
+        let store = match self.writable() {
+            Ok(store) => store,
+            Err(error) => return self.failed(error),
+        };
+        let (completer, completion) = completion(writer_died);
+        let counters = self.counters.clone();
+        let mut job = self.job(true, move |tx| {
+            let result = within(tx, work);
+            Step::Done(Box::new(move |outcome| {
+                let result = outcome.clone().and(result);
+                counters.count_error(&result);
+                completer.complete(result);
+            }))
+        });
+        job.is_background = true;
+        self.queue(&store, footprint, job, completion)
+    }
+
     /// Starts a write. `after` is called with both results of `work` when it is committed, before the operation completes
     /// with the first.
     pub(super) fn write_then<T: Send + 'static, U: Send + 'static>(
@@ -224,7 +249,8 @@ impl FileStore {
         writes: bool,
         work: impl FnOnce(Result<&mut Tx<'_>, &Error>) -> Step + Send + 'static,
     ) -> WriteJob {
-        WriteJob { work: Box::new(work), writes, durable: self.options.durability == Durability::Disk }
+        let durable = self.options.durability == Durability::Disk;
+        WriteJob { work: Box::new(work), writes, durable, is_background: false }
     }
 
     pub(super) fn queue<T: Send + 'static>(

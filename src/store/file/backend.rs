@@ -264,7 +264,7 @@ impl StoreBackend for FileStore {
 
     fn consumer_save(&self, name: &ConsumerName, _: &Lease, change: ConsumerChange) -> Op<()> {
         let name: Arc<str> = name.into();
-        self.write(Footprint::consumer(&name), move |tx| feed::save(tx, &name, &change))
+        self.write_in_background(Footprint::consumer(&name), move |tx| feed::save(tx, &name, &change))
     }
 
     fn consumer_list(&self) -> Op<Vec<ConsumerInfo>> {

@@ -113,7 +113,10 @@ fn run(store: &OpenStore) {
         let Some(writer) = writer.as_mut() else { return };
         match next {
             Next::Jobs(jobs) => {
-                store.commit_mode.observe(jobs.len());
+                match jobs.iter().filter(|job| !job.is_background).count() {
+                    0 => {}
+                    group => store.commit_mode.observe(group),
+                }
                 writer.run(store, jobs);
             }
             Next::Nothing => {}

@@ -78,6 +78,8 @@ pub(super) struct WriteJob {
     pub(super) writes: bool,
     /// It survives power loss once it is acknowledged.
     pub(super) durable: bool,
+    /// No caller waits for it: when it comes says nothing about when writes come.
+    pub(super) is_background: bool,
 }
 
 /// Number of queued jobs at which the writer is woken although the caller may queue more.
@@ -299,7 +301,7 @@ mod tests {
 
     fn push(queue: &Arc<WriteQueue>) {
         let work: Work = Box::new(|_| Step::Done(Box::new(|_| {})));
-        queue.push(Footprint::Nothing, WriteJob { work, writes: true, durable: false }).unwrap();
+        queue.push(Footprint::Nothing, WriteJob { work, writes: true, durable: false, is_background: false }).unwrap();
     }
 
     fn taken(queue: &WriteQueue) -> usize {
