@@ -45,7 +45,7 @@ const registry = await startRegistry(join(work, 'registry'))
 // The root last: from then on everything that it depends on is there.
 packed.forEach(({ path }) => registry.publish(path))
 const redis = await startRedis()
-const rows = targets().map(target => [target, ...RUNTIMES.map(runtime => tried(target, runtime))])
+const rows = targets().map(target => [target, ...RUNTIMES.map(runtime => shown(target, runtime, tried(target, runtime)))])
 for (const app of NUXT_APPS) rows.push([`${app.name}, no Rust`, ...await nuxtCells(app)])
 redis?.stop()
 registry.stop()
@@ -115,6 +115,12 @@ function tried(target, name) {
   return `ok, ${((performance.now() - began) / 1000).toFixed(1)} s${notes.length > 0 ? ` (${notes.join(', ')})` : ''}`
 }
 
+/** Prints a cell as soon as it is known. */
+function shown(row, column, cell) {
+  if (!cell.startsWith('not run')) console.log(`${row} on ${column}: ${cell}`)
+  return cell
+}
+
 /** Returns an empty project into which npm has installed the package as on a machine of the target. */
 function projectOf(target) {
   if (projects.has(target)) return projects.get(target)
@@ -140,11 +146,11 @@ async function nuxtCells(app) {
       const began = performance.now()
       try {
         await runNuxt(app, command[0], registry)
-        cells.push(`ok, ${((performance.now() - began) / 1000).toFixed(0)} s`)
+        cells.push(shown(app.name, name, `ok, ${((performance.now() - began) / 1000).toFixed(0)} s`))
       }
       catch (error) {
         failures.push(`${app.name} on ${name}: ${error.message}`)
-        cells.push('FAILED')
+        cells.push(shown(app.name, name, 'FAILED'))
       }
     }
   }
