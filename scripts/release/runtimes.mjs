@@ -11,8 +11,11 @@ import { isOnPath } from '../tools.mjs'
 
 const NODES = { 'Node 20.19': '~20.19.0', 'Node 22': '^22', 'Node 24': '^24' }
 export const RUNTIMES = [...Object.keys(NODES), 'Bun', 'Deno']
-/** Node for musl. The wheels of 20.19 were not published: the newest before it has the same Node-API. */
-const MUSL_NODES = { 'Node 20.19': '20.18.0', 'Node 22': '22.20.0', 'Node 24': '24.19.0' }
+/** Node for musl, from PyPI. There is no 20.19: the newest before it has the same Node-API. */
+const MUSL_NODES = {
+  x64: { 'Node 20.19': '20.18.0', 'Node 22': '22.20.0', 'Node 24': '24.19.0' },
+  arm64: { 'Node 22': '22.20.0', 'Node 24': '24.19.0' },
+}
 const CPU = { x64: 'x86_64', arm64: 'aarch64' }
 const alias = (...parts) => parts.join('-').toLowerCase().replaceAll(/[ .]/g, '-')
 
@@ -46,11 +49,12 @@ export function installRuntimes(dir, musl) {
       const node = binary(alias(name, target), process.platform === 'win32' ? 'bin/node.exe' : 'bin/node')
       return { command: [...qemu, name === 'Bun' ? bun : node], note }
     }
+    const version = MUSL_NODES[arch][name === 'Bun' ? 'Node 24' : name]
+    if (version === undefined) return { reason: `there is no ${name} for musl on ${arch} on PyPI` }
     try {
-      const version = MUSL_NODES[name] ?? MUSL_NODES['Node 24']
       const { node, libraries } = muslNode(join(dir, 'musl'), arch, version)
       const command = [...qemu, loaderOf(arch), '--library-path', libraries, name === 'Bun' ? bun : node]
-      return { command, note: [note, name === 'Node 20.19' && '20.18'].filter(Boolean).join(', ') || undefined }
+      return { command, note: [note, name === 'Node 20.19' && version].filter(Boolean).join(', ') || undefined }
     }
     catch (error) {
       return { reason: error.message.split('\n')[0] }
