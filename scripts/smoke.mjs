@@ -14,6 +14,8 @@ if (isMainThread) await main()
 else await worker()
 
 async function main() {
+  // Subscriptions and workers keep no process alive, and this one waits for nothing else.
+  const alive = setInterval(() => {}, 60_000)
   const dir = mkdtempSync(join(tmpdir(), 'nvent-smoke-'))
   assert.equal(createRequire(import.meta.url)('nvent-native').getEventBus(), nvent.getEventBus())
   await store('memory', () => new nvent.MemoryStoreAdapter())
@@ -28,6 +30,7 @@ async function main() {
   await flow(dir)
   await thread(join(dir, 'shared'))
   rmSync(dir, { recursive: true, force: true })
+  clearInterval(alive)
   console.log('smoke: ok')
 }
 
