@@ -102,9 +102,9 @@ it('a run that was deleted is not revived by late events, and starts again under
 })
 
 it.each([
-  ['a misspelt field of a step', { steps: { b: { subscribe: ['x'] } } }, /steps\.b\.subscribe is not known; did you mean "subscribes"/],
-  ['a misspelt field of the entry', { entry: { step: 'a', emit: ['x'] } }, /entry\.emit is not known; did you mean "emits"/],
-  ['a misspelt field of the flow', { step: {} }, /step is not known; did you mean "steps"/],
+  ['a misspelt field of a step', { steps: { b: { subscribe: ['x'] } } }, /steps\.b\.subscribe: unknown option; did you mean "subscribes"/],
+  ['a misspelt field of the entry', { entry: { step: 'a', emit: ['x'] } }, /entry\.emit: unknown option; did you mean "emits"/],
+  ['a misspelt field of the flow', { step: {} }, /step: unknown option; did you mean "steps"/],
   ['a step that does not exist', { steps: { b: { subscribes: ['step:nosuch'] } } }, /no step "nosuch"/],
   ['a misspelt name', { entry: { step: 'a', emits: ['order.paid'] }, steps: { b: { subscribes: ['order.payed'], emits: [] } } }, /did you mean "order\.paid"/],
   ['a cycle', { steps: { b: { subscribes: ['step:c'] }, c: { subscribes: ['step:b'] } } }, /b, c can never run/],

@@ -10,8 +10,8 @@ import type { ParkedEvent, RedisStoreOptions, RedisStreamOptions } from './types
 /** A store on Redis, for apps that outgrow one machine: drop-in beside nvent's own. */
 export class RedisStoreAdapter extends NventStoreAdapter {
   constructor(opts: RedisStoreOptions = {}) {
-    const { bus: _, streams, ...own } = options('', opts, redisStoreOptions)
-    super('redis', opts, bus => addon.NativeStore.redis(bridge, bus, JSON.stringify({ ...own, ...streams })))
+    const { bus: _, ...own } = options('', opts, redisStoreOptions)
+    super('redis', opts, bus => addon.NativeStore.redis(bridge, bus, JSON.stringify(own)))
     this.native.setInstance(INSTANCE)
   }
 }

@@ -193,7 +193,7 @@ export const isStreamGap = (event: { type: string }): event is StreamGap => even
 /** A stream in memory: a broker inside the process, one per adapter. */
 export class MemoryStreamAdapter extends NventStreamAdapter {
   constructor(opts: MemoryStreamOptions = {}) {
-    const { retain } = options('', opts, memoryStreamOptions)
-    super('memory', () => addon.NativeStream.memory(bridge, retain !== undefined, retain?.maxEvents ?? null, retain?.maxAgeMs ?? null))
+    const own = options('', opts, memoryStreamOptions)
+    super('memory', () => addon.NativeStream.memory(bridge, JSON.stringify(own)))
   }
 }

@@ -128,8 +128,10 @@ function coordinatorOf(
   own: StreamCoordinatorOptions,
   { bus, stream, store, runSubject }: { bus?: EventBus, stream?: StreamAdapter, store?: StoreAdapter, runSubject?: string },
 ): StreamCoordinator {
-  const { delivery, ...settled } = own
-  const settings = (used: StreamAdapter): string => JSON.stringify({ instanceId: INSTANCE, ...settled, runSubject, isShared: used.shared === true })
+  const { delivery, consumer, ...channels } = own
+  const settings = (used: StreamAdapter): string => JSON.stringify({
+    isShared: used.shared === true, consumer, channels: { instanceId: INSTANCE, ...channels, runSubject },
+  })
   const types = [...own.flowEventTypes ?? [], ...(own.channels ?? []).flatMap(channel => channel.types)]
   const wiring = new LinkedWiring('the stream coordinator', COORDINATOR_METRICS, (links) => {
     const used = stream ?? currentAdapter('stream')

@@ -7,7 +7,20 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use crate::error::{Code, Error, Result};
+
+/// What an acknowledged change survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Durability {
+    /// The process being killed.
+    #[default]
+    Os,
+    /// Power loss too: one sync of the disk for all changes that wait.
+    Disk,
+}
 
 /// Returns the error for a failed call of the file system.
 pub(crate) fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {

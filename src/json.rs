@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
@@ -18,6 +19,38 @@ pub const MAX_DEPTH: usize = 512;
 
 /// The field of index metadata that counts its changes.
 pub const VERSION: &str = "version";
+
+/// Reads options from a JSON object. `at` is its path in messages; empty where paths begin with the option.
+pub fn options<T: DeserializeOwned>(at: &str, text: &str) -> Result<T> {
+    read_options(at, text, |reason| reason)
+}
+
+/// Like [`options`], for options whose values must not appear in a message.
+pub fn secret_options<T: DeserializeOwned>(at: &str, text: &str) -> Result<T> {
+    read_options(at, text, |_| "not usable".into())
+}
+
+/// `shown` makes the reason of a value of the wrong type; an error of an option's own check begins with its path.
+fn read_options<T: DeserializeOwned>(at: &str, text: &str, shown: fn(String) -> String) -> Result<T> {
+    check_depth(if at.is_empty() { "options" } else { at }, text)?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = match (at, error.path().to_string()) {
+            ("", path) if path == "." => "options".into(),
+            ("", path) => path,
+            (at, path) if path == "." => at.into(),
+            (at, path) => format!("{at}.{path}"),
+        };
+        let (line, column) = (error.inner().line(), error.inner().column());
+        let reason = error.into_inner().to_string();
+        let reason = reason.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&reason);
+        let own = path.split('.').next().unwrap_or_default();
+        Error::invalid(match reason.starts_with(own) {
+            true => reason.to_owned(),
+            false => format!("{path}: {}", shown(reason.to_owned())),
+        })
+    })
+}
 
 /// Refuses text that nests deeper than [`MAX_DEPTH`]. Everything that parses calls it first.
 pub fn check_depth(what: &str, text: &str) -> Result<()> {
@@ -279,8 +312,15 @@ pub fn number(value: f64) -> Result<Number> {
 }
 
 /// Equality per field, with dotted paths; an array in the filter means "one of".
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "Object")]
 pub struct Filter(Vec<(String, Value)>);
+
+impl From<Object> for Filter {
+    fn from(object: Object) -> Self {
+        Self::new(object)
+    }
+}
 
 impl Filter {
     /// Reads a filter from its JSON object.
@@ -370,6 +410,33 @@ mod tests {
             Value::Object(object) => object,
             other => panic!("{other} is no object"),
         }
+    }
+
+    #[test]
+    fn options_that_are_refused_are_named_by_their_path_and_secrets_are_not_shown() {
+        #[derive(Debug, Deserialize)]
+        struct Connection {
+            #[serde(rename = "port")]
+            _port: u16,
+        }
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Options {
+            #[serde(rename = "after")]
+            _after: Option<crate::event::EventId>,
+            #[serde(rename = "connection")]
+            _connection: Option<Connection>,
+        }
+        let message = |at: &str, text: &str| options::<Options>(at, text).unwrap_err().message().to_owned();
+        assert_eq!(
+            message("options", r#"{"after":"yesterday"}"#),
+            r#"options.after: "yesterday" is no event id: expected <ms>-<seq>, for example 1700000000000-0"#
+        );
+        assert!(message("", r#"{"after":"yesterday"}"#).starts_with(r#"after: "yesterday""#));
+        assert!(message("", r#"{"connection":{"port":"hunter2"}}"#).starts_with("connection.port: "));
+        assert!(message("", "5").starts_with("options: "));
+        let hidden = secret_options::<Options>("", r#"{"connection":{"port":"hunter2"}}"#).unwrap_err();
+        assert_eq!(hidden.message(), "connection.port: not usable");
     }
 
     #[test]

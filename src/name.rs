@@ -102,9 +102,34 @@ names! {
     Group: "group", check_name;
 }
 
+/// Returns `; did you mean …? (known: …)`, with the known name that a wrong one most resembles, if one is near.
+pub fn did_you_mean(wrong: &str, known: &[&str]) -> String {
+    let distance = |name: &&str| strsim::levenshtein(&wrong.to_lowercase(), &name.to_lowercase());
+    let nearest = known.iter().copied().min_by_key(distance);
+    let near = nearest.filter(|name| distance(name) <= (wrong.chars().count() / 3).max(2));
+    let hint = near.map_or(String::new(), |name| format!("; did you mean {name:?}?"));
+    format!("{hint} (known: {})", known.join(", "))
+}
+
+/// Returns whether two names differ by at most two edits, so that one may be a misspelling of the other.
+pub fn is_near(a: &str, b: &str) -> bool {
+    a.len().abs_diff(b.len()) <= 8 && a.len() <= 800 && strsim::levenshtein(&a.to_lowercase(), &b.to_lowercase()) <= 2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_name_is_answered_with_the_nearest_one() {
+        assert_eq!(
+            did_you_mean("atempts", &["attempts", "delay"]),
+            "; did you mean \"attempts\"? (known: attempts, delay)"
+        );
+        assert_eq!(did_you_mean("DELAY", &["attempts", "delay"]), "; did you mean \"delay\"? (known: attempts, delay)");
+        assert_eq!(did_you_mean("zzzzzz", &["attempts", "delay"]), " (known: attempts, delay)");
+        assert!(is_near("order.payd", "order.paid") && !is_near("paid", "order.paid"));
+    }
 
     #[test]
     fn a_name_is_neither_empty_nor_endless_and_the_error_says_which_argument_it_was() {

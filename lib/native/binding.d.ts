@@ -314,8 +314,8 @@ export declare class NativeStore {
 
 /** A stream of any backend. */
 export declare class NativeStream {
-  /** Creates a stream in memory. Without limits nothing is retained. */
-  static memory(bridge: Bridge, retain: boolean, maxEvents?: number | undefined | null, maxAgeMs?: number | undefined | null): NativeStream
+  /** Creates a stream in memory. */
+  static memory(bridge: Bridge, options: string): NativeStream
   /** Creates a stream on Redis. */
   static redis(bridge: Bridge, options: string): NativeStream
   /** Opens it. */

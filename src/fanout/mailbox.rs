@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
+use serde::Deserialize;
+
 use crate::error::{Error, Result};
 use crate::sync::lock;
 
 /// What happens to an event for which a mailbox has no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Overflow {
     /// Drops the oldest queued event.
     #[default]
@@ -341,13 +344,12 @@ pub const DEFAULT_BUFFER: usize = 10_000;
 /// The largest capacity that a subscriber may request.
 pub const MAX_BUFFER: usize = 10_000_000;
 
-/// Checks the option `buffer` and returns it as a capacity.
-pub fn check_buffer(buffer: f64) -> Result<usize> {
-    if buffer.fract() == 0.0 && (1.0..=MAX_BUFFER as f64).contains(&buffer) {
-        Ok(buffer as usize)
-    } else {
-        Err(Error::invalid(format!("options.buffer: expected a whole number from 1 to {MAX_BUFFER}, got {buffer}")))
+/// Checks the option `buffer`.
+pub(crate) fn check_buffer(buffer: usize) -> Result<()> {
+    if (1..=MAX_BUFFER).contains(&buffer) {
+        return Ok(());
     }
+    Err(Error::invalid(format!("options.buffer: expected a whole number from 1 to {MAX_BUFFER}, got {buffer}")))
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ mod mailbox;
 mod patterns;
 mod registry;
 
+pub(crate) use mailbox::check_buffer;
 pub use mailbox::{
-    BLOCK_SLACK, DEFAULT_BUFFER, Delivery, Gap, GapReason, MAX_BUFFER, Mailbox, OnReady, Overflow, Push, check_buffer,
+    BLOCK_SLACK, DEFAULT_BUFFER, Delivery, Gap, GapReason, MAX_BUFFER, Mailbox, OnReady, Overflow, Push,
 };
 pub use registry::{Subscriber, TopicRegistry};
 

@@ -10,7 +10,6 @@ mod consumer;
 mod http;
 mod metrics;
 mod queue;
-mod redis;
 mod store;
 mod stream;
 mod wiring;

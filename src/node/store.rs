@@ -4,23 +4,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use napi_derive::napi;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::bus::Bus;
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::{DEFAULT_BUFFER, Mailbox, Overflow};
-use crate::json::{self, Filter, Json, push_string};
+use crate::json::{self, Json, push_string};
 use crate::name::{Collection, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::node::bridge::{Bridge, Reply, Shared, Source, guard, reply, reply_and_leave};
 use crate::node::bus::NativeBus;
-use crate::node::redis::store_options;
 use crate::node::runtime;
-use crate::store::file::{FileStore, FileStoreOptions};
+use crate::store::file::FileStore;
 use crate::store::{
-    Announce, DocPlace, DocQuery, EventQuery, Expected, ExportPart, Health, IndexEntry, IndexPlace, IndexQuery,
-    Maintenance, MemoryStore, RedisStore, Stats, StoreBackend,
+    Announce, Expected, ExportPart, Health, IndexEntry, IndexQuery, Maintenance, MemoryStore, RedisStore, Stats,
+    StoreBackend,
 };
 use crate::time::system_clock;
 
@@ -32,81 +31,13 @@ pub struct NativeStore {
     announce: Option<(Arc<Bus>, Announce)>,
 }
 
-/// The options of `stream.read`, checked in JavaScript for names and types.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ReadOptions {
-    types: Option<Vec<String>>,
-    after: Option<String>,
-    before: Option<String>,
-    from: Option<f64>,
-    to: Option<f64>,
-    limit: Option<f64>,
-    order: Option<String>,
+/// Reads the options of a call that may have none.
+fn query<T: DeserializeOwned + Default>(text: Option<&str>) -> Result<T> {
+    text.map_or_else(|| Ok(T::default()), |text| json::options("options", text))
 }
 
-/// A row after which a page begins: an entry of an index, or a document.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct CursorOptions {
-    id: String,
-    score: f64,
-    doc: json::Object,
-}
-
-/// The options of `index.read` and `list`.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct PageOptions {
-    cursor: Option<CursorOptions>,
-    offset: Option<f64>,
-    limit: Option<f64>,
-    filter: Option<json::Object>,
-    sort_by: Option<String>,
-    order: Option<String>,
-}
-
-/// Entries of an index that are read unless a limit is given, as nvent does.
-const DEFAULT_INDEX_LIMIT: usize = 50;
-
-fn options_of<T: for<'a> Deserialize<'a> + Default>(text: Option<&str>) -> Result<T> {
-    let Some(text) = text else { return Ok(T::default()) };
-    json::check_depth("options", text)?;
-    serde_json::from_str(text).map_err(|e| Error::invalid(format!("options: not usable: {e}")))
-}
-
-fn count(what: &str, value: Option<f64>) -> Result<Option<usize>> {
-    match value {
-        None => Ok(None),
-        Some(n) if n.fract() == 0.0 && (0.0..=9e15).contains(&n) => Ok(Some(n as usize)),
-        Some(n) => Err(Error::invalid(format!("options.{what}: expected a whole number from 0, got {n}"))),
-    }
-}
-
-fn is_descending(order: Option<&str>) -> Result<bool> {
-    match order {
-        None | Some("asc") => Ok(false),
-        Some("desc") => Ok(true),
-        Some(other) => Err(Error::invalid(format!("options.order: {other:?} is not known; 'asc' and 'desc' are"))),
-    }
-}
-
-fn position(what: &str, id: Option<&str>) -> Result<Option<EventId>> {
-    id.map(|id| id.parse().map_err(|e: Error| Error::invalid(format!("options.{what}: {e}")))).transpose()
-}
-
-impl ReadOptions {
-    fn query(self) -> Result<EventQuery> {
-        Ok(EventQuery {
-            after: position("after", self.after.as_deref())?,
-            before: position("before", self.before.as_deref())?,
-            from: self.from,
-            to: self.to,
-            limit: count("limit", self.limit)?,
-            descending: is_descending(self.order.as_deref())?,
-            types: self.types,
-        })
-    }
+fn expected_id(id: &str) -> Result<EventId> {
+    id.parse().map_err(|e: Error| Error::invalid(format!("options.expectedLastId: {}", e.message())))
 }
 
 /// Converts the result of operations that return nothing.
@@ -169,18 +100,14 @@ impl NativeStore {
     /// Creates a store in the files of a directory.
     #[napi(factory)]
     pub fn file(bridge: &Bridge, bus: Option<&NativeBus>, options: String) -> napi::Result<Self> {
-        guard(|| {
-            json::check_depth("options", &options)?;
-            let options: FileStoreOptions =
-                serde_json::from_str(&options).map_err(|e| Error::invalid(format!("options: not usable: {e}")))?;
-            Ok(Self::with(bridge, bus, Arc::new(FileStore::new(options, system_clock(), runtime()))))
-        })
+        let store = || Ok(FileStore::new(json::options("", &options)?, system_clock(), runtime()));
+        guard(|| Ok(Self::with(bridge, bus, Arc::new(store()?))))
     }
 
     /// Creates a store on Redis.
     #[napi(factory)]
     pub fn redis(bridge: &Bridge, bus: Option<&NativeBus>, options: String) -> napi::Result<Self> {
-        guard(|| Ok(Self::with(bridge, bus, Arc::new(RedisStore::new(store_options(&options)?, runtime())))))
+        guard(|| Ok(Self::with(bridge, bus, Arc::new(RedisStore::new(json::secret_options("", &options)?, runtime())))))
     }
 
     /// Copies a file store while it is in use.
@@ -355,7 +282,7 @@ impl NativeStore {
                 let expected = match expected.as_deref() {
                     None => None,
                     Some("") => Some(Expected::Empty),
-                    Some(id) => position("expectedLastId", Some(id))?.map(Expected::Last),
+                    Some(id) => Some(Expected::Last(expected_id(id)?)),
                 };
                 Ok(self.store.append(subject, event, expected, self.announce()))
             },
@@ -370,8 +297,7 @@ impl NativeStore {
             &self.bridge,
             || {
                 let subject = Subject::new(&subject)?;
-                let query = options_of::<ReadOptions>(query.as_deref())?.query()?;
-                Ok(self.store.read(subject, query))
+                Ok(self.store.read(subject, self::query(query.as_deref())?))
             },
             |rows| Some(array_json(&rows, |out, row| out.push_str(row))),
         )
@@ -496,14 +422,7 @@ impl NativeStore {
             &self.bridge,
             || {
                 let key = Key::new(&key)?;
-                let page: PageOptions = options_of(query.as_deref())?;
-                let query = IndexQuery {
-                    after: page.cursor.map(|cursor| IndexPlace { score: cursor.score, id: cursor.id.into() }),
-                    offset: count("offset", page.offset)?.unwrap_or(0),
-                    limit: count("limit", page.limit)?.unwrap_or(DEFAULT_INDEX_LIMIT),
-                    filter: Filter::new(page.filter.unwrap_or_default()),
-                };
-                Ok(self.store.index_read(key, query))
+                Ok(self.store.index_read(key, self::query(query.as_deref())?))
             },
             |entries| Some(array_json(&entries, push_entry)),
         )
@@ -525,7 +444,7 @@ impl NativeStore {
                 let id = EntryId::new(&id)?;
                 let patch = json::parse_object("metadata", &patch)?;
                 json::reject_dotted("metadata", &patch)?;
-                let expected = count("expectedVersion", expected_version)?.map(|version| version as i64);
+                let expected = expected_version.map(|version| version as i64);
                 Ok(self.store.index_update(key, id, patch, expected))
             },
             |updated| Some(updated.to_string()),
@@ -579,8 +498,8 @@ impl NativeStore {
         reply(
             &self.bridge,
             || {
-                let page: PageOptions = options_of(query.as_deref())?;
-                Ok(self.store.index_count(Key::new(&key)?, Filter::new(page.filter.unwrap_or_default())))
+                let IndexQuery { filter, .. } = self::query(query.as_deref())?;
+                Ok(self.store.index_count(Key::new(&key)?, filter))
             },
             |count| Some(count.to_string()),
         )
@@ -603,20 +522,7 @@ impl NativeStore {
             &self.bridge,
             || {
                 let collection = Collection::new(&collection)?;
-                let page: PageOptions = options_of(query.as_deref())?;
-                let value =
-                    |doc: &json::Object| page.sort_by.as_deref().and_then(|path| json::at_path(doc, path)).cloned();
-                let query = DocQuery {
-                    after: page
-                        .cursor
-                        .map(|cursor| DocPlace { value: value(&cursor.doc).unwrap_or_default(), id: cursor.id.into() }),
-                    filter: Filter::new(page.filter.unwrap_or_default()),
-                    offset: count("offset", page.offset)?.unwrap_or(0),
-                    limit: count("limit", page.limit)?,
-                    descending: is_descending(page.order.as_deref())?,
-                    sort_by: page.sort_by,
-                };
-                Ok(self.store.doc_list(collection, query))
+                Ok(self.store.doc_list(collection, self::query(query.as_deref())?))
             },
             |rows| {
                 Some(array_json(&rows, |out, (id, doc)| {

@@ -3,16 +3,13 @@
 use std::sync::Arc;
 
 use napi_derive::napi;
-use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::fanout::{Overflow, check_buffer};
-use crate::json::to_json;
+use crate::json::{self, to_json};
 use crate::node::bridge::{Bridge, Reply, Shared, Source, guard, reply, reply_and_leave};
-use crate::node::redis::stream_options;
 use crate::node::runtime;
 use crate::node::store::{health_json, nothing, stats_json};
-use crate::stream::{MemoryStream, Message, Parking, RedisStream, Retain, StreamBackend, SubscribeSpec, TypeFilter};
+use crate::stream::{MemoryStream, MemoryStreamOptions, Message, Parking, RedisStream, StreamBackend, SubscribeSpec};
 use crate::time::system_clock;
 use crate::topic::check_name;
 
@@ -21,55 +18,6 @@ use crate::topic::check_name;
 pub struct NativeStream {
     pub(super) stream: Arc<dyn StreamBackend>,
     bridge: Arc<Shared>,
-}
-
-/// The options of a subscription, as JavaScript sends them: checked there for names and types.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Options {
-    group: Option<String>,
-    filter: Option<Filter>,
-    from_beginning: bool,
-    ignore_own: bool,
-    buffer: Option<f64>,
-    overflow: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Filter {
-    Glob(String),
-    Regex { source: String, flags: String },
-}
-
-impl Options {
-    fn spec(self) -> Result<SubscribeSpec> {
-        let defaults = SubscribeSpec::default();
-        if let Some(group) = &self.group {
-            check_name("options.group", group)?;
-        }
-        Ok(SubscribeSpec {
-            group: self.group.map(Into::into),
-            filter: match self.filter {
-                None => None,
-                Some(Filter::Glob(pattern)) => Some(TypeFilter::glob(&pattern)),
-                Some(Filter::Regex { source, flags }) => Some(TypeFilter::regex(&source, &flags)?),
-            },
-            from_beginning: self.from_beginning,
-            ignore_own: self.ignore_own,
-            buffer: self.buffer.map_or(Ok(defaults.buffer), check_buffer)?,
-            overflow: match self.overflow.as_deref() {
-                None | Some("drop-oldest") => Overflow::DropOldest,
-                Some("drop-newest") => Overflow::DropNewest,
-                Some("block") => Overflow::Block,
-                Some(other) => {
-                    return Err(Error::invalid(format!(
-                        "options.overflow: {other:?} is not known; 'drop-oldest', 'drop-newest' and 'block' are"
-                    )));
-                }
-            },
-        })
-    }
 }
 
 impl NativeStream {
@@ -82,20 +30,21 @@ impl NativeStream {
 
 #[napi]
 impl NativeStream {
-    /// Creates a stream in memory. Without limits nothing is retained.
+    /// Creates a stream in memory.
     #[napi(factory)]
-    pub fn memory(bridge: &Bridge, retain: bool, max_events: Option<f64>, max_age_ms: Option<f64>) -> Self {
-        let retain = retain
-            .then(|| Retain { max_events: max_events.map(|n| n as usize), max_age_ms: max_age_ms.map(|ms| ms as u64) });
-        let stream = Arc::new(MemoryStream::new(retain, system_clock()));
-        Self { stream, bridge: bridge.shared.clone() }
+    pub fn memory(bridge: &Bridge, options: String) -> napi::Result<Self> {
+        guard(|| {
+            let MemoryStreamOptions { retain } = json::options("", &options)?;
+            let stream = Arc::new(MemoryStream::new(retain, system_clock()));
+            Ok(Self { stream, bridge: bridge.shared.clone() })
+        })
     }
 
     /// Creates a stream on Redis.
     #[napi(factory)]
     pub fn redis(bridge: &Bridge, options: String) -> napi::Result<Self> {
         guard(|| {
-            let stream = RedisStream::new(stream_options(&options)?, runtime());
+            let stream = RedisStream::new(json::secret_options("", &options)?, runtime());
             Ok(Self { stream: Arc::new(stream), bridge: bridge.shared.clone() })
         })
     }
@@ -127,9 +76,8 @@ impl NativeStream {
             &self.bridge,
             || {
                 check_name("topic", &topic)?;
-                let options: Options = serde_json::from_str(&options)
-                    .map_err(|e| Error::invalid(format!("options: not usable for a subscription: {e}")))?;
-                Ok(self.stream.subscribe(&topic, options.spec()?, None).map(move |subscription| {
+                let spec: SubscribeSpec = json::options("options", &options)?;
+                Ok(self.stream.subscribe(&topic, spec, None).map(move |subscription| {
                     let source = Source::Stream(subscription.mailbox.clone());
                     let wake = bridge.subscribe(subscription.id, subscription.topic, source, subscription.shared);
                     subscription.mailbox.add_wake(subscription.id, wake);

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::bus::Bus;
 use crate::error::{Error, Result};
 use crate::event::{Event, NewEvent};
-use crate::json::{Json, Object, parse, push_string, to_json};
+use crate::json::{self, Json, Object, parse, push_string, to_json};
 use crate::node::bridge::{Bridge, Reply, Returns, Shared, guard, reply};
 use crate::node::bus::NativeBus;
 use crate::node::queue::NativeQueue;
@@ -22,7 +22,7 @@ use crate::op::Op;
 use crate::store::{IndexEntry, IndexQuery};
 use crate::stream::Message;
 use crate::time::system_clock;
-use crate::wiring::channels::{ChannelDefinition, ChannelOptions};
+use crate::wiring::channels::ChannelOptions;
 use crate::wiring::coordinator::{CONSUMER, CoordinatorOptions, CoordinatorStats, FeedCoordinator, StreamCoordinator};
 use crate::wiring::flow::reducer::snapshot_of;
 use crate::wiring::flow::{self, FlowJob, FlowOptions, FlowParts, FlowQueue, FlowStore, FlowWiring};
@@ -145,55 +145,15 @@ impl FlowQueue for JsObject {
     }
 }
 
-/// Options of the coordinator, whose names and types JavaScript has checked.
+/// What a coordinator is made with.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Coordinator {
-    enable_store_sync: Option<bool>,
-    enable_flow_events: Option<bool>,
-    enable_client_messages: Option<bool>,
-    #[serde(default)]
-    channels: Vec<Channel>,
-    flow_event_types: Option<Vec<String>>,
-    instance_id: String,
-    run_subject: Option<String>,
-    /// The name of the consumer of a coordinator at least once.
-    consumer: Option<String>,
-    /// Whether a JavaScript stream reaches the subscribers of other processes.
-    #[serde(default)]
+    /// Whether what a JavaScript stream publishes reaches the subscribers of other processes.
     is_shared: bool,
-}
-
-#[derive(Deserialize)]
-struct Channel {
-    name: String,
-    types: Vec<String>,
-    topic: String,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-}
-
-impl Coordinator {
-    fn options(self) -> CoordinatorOptions {
-        let defaults = ChannelOptions::new(self.instance_id);
-        CoordinatorOptions::new(ChannelOptions {
-            store_sync: self.enable_store_sync.unwrap_or(defaults.store_sync),
-            flow_events: self.enable_flow_events.unwrap_or(defaults.flow_events),
-            client_messages: self.enable_client_messages.unwrap_or(defaults.client_messages),
-            flow_event_types: self.flow_event_types.unwrap_or(defaults.flow_event_types),
-            run_subject: self.run_subject.unwrap_or(defaults.run_subject),
-            channels: self
-                .channels
-                .into_iter()
-                .map(|row| ChannelDefinition { name: row.name, types: row.types, topic: row.topic, kind: row.kind })
-                .collect(),
-            instance_id: defaults.instance_id,
-        })
-    }
-}
-
-fn read_options<T: DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|e| Error::invalid(format!("options: not usable: {e}")))
+    /// The name of the cursor in a feed.
+    consumer: Option<String>,
+    channels: ChannelOptions,
 }
 
 /// A coordinator of either delivery.
@@ -245,13 +205,14 @@ impl NativeCoordinator {
         options: String,
     ) -> napi::Result<Self> {
         guard(|| {
-            let options = read_options::<Coordinator>(&options)?;
+            let Coordinator { is_shared, consumer, channels } = json::options("", &options)?;
+            let options = CoordinatorOptions::new(channels);
             let publisher: Arc<dyn Publisher> = match stream {
                 Some(stream) => Arc::new(stream.stream.clone()),
-                None => Arc::new(JsObject { bridge: bridge.shared.clone(), target, is_shared: options.is_shared }),
+                None => Arc::new(JsObject { bridge: bridge.shared.clone(), target, is_shared }),
             };
-            let name = options.consumer.clone().unwrap_or_else(|| CONSUMER.to_owned());
-            let (options, clock) = (options.options(), system_clock());
+            let name = consumer.unwrap_or_else(|| CONSUMER.to_owned());
+            let clock = system_clock();
             let wiring = match store {
                 Some(store) => {
                     let store = store.store.clone();
@@ -316,14 +277,6 @@ impl Drop for NativeCoordinator {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Subjects {
-    run: Option<String>,
-    #[serde(rename = "runIndex")]
-    run_index: Option<String>,
-}
-
 /// The flow wiring.
 #[napi]
 pub struct NativeFlowWiring {
@@ -352,13 +305,7 @@ impl NativeFlowWiring {
                 Some(store) => Arc::new(flow::BackendFlowStore::new(store.store.clone(), store.announce())),
                 None => object(store_target),
             };
-            let defaults = FlowOptions::default();
-            let subjects: Subjects = read_options(&subjects)?;
-            let options = FlowOptions {
-                run_subject: subjects.run.unwrap_or(defaults.run_subject),
-                run_index: subjects.run_index.unwrap_or(defaults.run_index),
-                ..FlowOptions::default()
-            };
+            let options: FlowOptions = json::options("subjects", &subjects)?;
             let announce_on = native_bus.clone();
             let parts = FlowParts {
                 bus: native_bus,

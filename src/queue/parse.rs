@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -11,6 +11,7 @@ use super::calendar::{Calendar, Repeat};
 use super::options::{Backoff, JobOptions, Keep, MAX_DURATION, NewJob, ScheduleOptions, WorkerOptions};
 use crate::error::{Error, Result};
 use crate::json::{Object, check_depth, parse_object};
+use crate::name::did_you_mean;
 use crate::topic::check_name;
 
 const MAX_WHOLE: f64 = 4_294_967_295.0;
@@ -28,12 +29,6 @@ const JOB_OPTIONS: &[&str] = &[
     "removeOnFail",
     "traceparent",
 ];
-
-/// Reads the options of a backend from a JSON object; `base` is the path of the object in messages.
-pub(super) fn options<T: DeserializeOwned>(base: &str, json: &str) -> Result<T> {
-    let object = parse_object(base, json)?;
-    serde_json::from_value(Value::Object(object)).map_err(|e| Error::invalid(format!("{base}.{e}")))
-}
 
 /// Reads the field `defaultJobOptions` of a backend's options.
 pub(super) fn default_job_options<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JobOptions, D::Error> {
@@ -274,23 +269,7 @@ fn known(path: &str, object: &Object, names: &[&str]) -> Result<()> {
 
 /// Returns the error for an unknown option, with the nearest known one.
 fn unknown(base: &str, key: &str, known: &[&str]) -> Error {
-    let nearest = known.iter().map(|name| (distance(key, name), name)).min().filter(|(distance, _)| *distance <= 3);
-    let hint = nearest.map_or(String::new(), |(_, name)| format!("; did you mean {name:?}?"));
-    Error::invalid(format!("{base}.{key}: unknown option{hint} (known: {})", known.join(", ")))
-}
-
-/// Returns the Levenshtein distance, ignoring case.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.to_lowercase().chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let cost = if x == *y { diagonal } else { 1 + diagonal.min(row[j]).min(row[j + 1]) };
-            diagonal = std::mem::replace(&mut row[j + 1], cost);
-        }
-    }
-    row[b.len()]
+    Error::invalid(format!("{base}.{key}: unknown option{}", did_you_mean(key, known)))
 }
 
 #[cfg(test)]

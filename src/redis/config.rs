@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use ::redis::{ConnectionAddr, IntoConnectionInfo};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::tls::TlsOptions;
 use crate::error::{Error, Result};
@@ -19,8 +21,36 @@ pub struct Sentinels {
     pub password: Option<String>,
 }
 
+/// A sentinel as an application gives it.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SentinelAddress {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    #[serde(default = "SentinelAddress::default_port")]
+    pub port: u16,
+}
+
+impl SentinelAddress {
+    const fn default_port() -> u16 {
+        26_379
+    }
+}
+
+/// Whether to use TLS, or its options, which imply it.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Tls {
+    /// With the defaults, or not at all.
+    Enabled(bool),
+    /// With these.
+    Options(TlsOptions),
+}
+
 /// The fields of a connection as an application gives them. Fields fill in what the URL leaves open.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ConnectionFields {
     /// `redis://` or `rediss://`.
     pub url: Option<String>,
@@ -34,12 +64,14 @@ pub struct ConnectionFields {
     pub password: Option<String>,
     /// Database number.
     pub db: Option<i64>,
-    /// Whether to use TLS.
-    pub tls: Option<bool>,
-    /// TLS options, which imply TLS unless `tls` is false.
-    pub tls_options: Option<TlsOptions>,
-    /// Sentinels.
-    pub sentinels: Option<Sentinels>,
+    /// Whether to use TLS, and how.
+    pub tls: Option<Tls>,
+    /// Sentinels, instead of the URL, host and port.
+    pub sentinels: Option<Vec<SentinelAddress>>,
+    /// The name of the primary that they watch.
+    pub name: Option<String>,
+    /// Their password.
+    pub sentinel_password: Option<String>,
 }
 
 /// Returns the value of a field that the URL may also have. They must agree.
@@ -87,6 +119,12 @@ pub struct RedisConfig {
     pub max_pending: usize,
 }
 
+impl<'de> Deserialize<'de> for RedisConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::from_fields(ConnectionFields::deserialize(deserializer)?).map_err(|e| D::Error::custom(e.message()))
+    }
+}
+
 impl Default for RedisConfig {
     fn default() -> Self {
         Self {
@@ -127,8 +165,25 @@ impl RedisConfig {
                 "connection.sentinels: not usable with connection.url, host or port, as the sentinels know the address",
             ));
         }
-        let wants_tls = fields.tls.or(fields.tls_options.is_some().then_some(true));
-        let tls = agreed("tls", url.tls.take(), wants_tls)?.unwrap_or(false);
+        let sentinels = match (fields.sentinels, fields.name) {
+            (None, None) => None,
+            (Some(given), Some(name)) => Some(Sentinels {
+                addresses: given.into_iter().map(|sentinel| (sentinel.host, sentinel.port)).collect(),
+                name,
+                password: fields.sentinel_password,
+            }),
+            _ => return Err(Error::invalid("connection: sentinels and name belong together: give both, or none")),
+        };
+        let (enabled, tls_options) = match fields.tls {
+            None => (None, None),
+            Some(Tls::Enabled(enabled)) => (Some(enabled), None),
+            Some(Tls::Options(options)) => (Some(true), Some(options)),
+        };
+        let in_url = match url.tls.take() {
+            Some(Tls::Enabled(enabled)) => Some(enabled),
+            _ => None,
+        };
+        let tls = agreed("tls", in_url, enabled)?.unwrap_or(false);
         let defaults = Self::default();
         Ok(Self {
             host: agreed("host", url.host, not_empty(fields.host))?.unwrap_or(defaults.host),
@@ -136,8 +191,8 @@ impl RedisConfig {
             db: agreed("db", url.db, fields.db)?.unwrap_or(defaults.db),
             username: agreed("username", not_empty(url.username), not_empty(fields.username))?,
             password: agreed("password", not_empty(url.password), not_empty(fields.password))?,
-            tls: tls.then(|| fields.tls_options.unwrap_or_default()),
-            sentinels: fields.sentinels,
+            tls: tls.then(|| tls_options.unwrap_or_default()),
+            sentinels,
             ..Self::default()
         })
     }
@@ -171,7 +226,7 @@ fn parse_url(url: &str) -> Result<ConnectionFields> {
     Ok(ConnectionFields {
         host: Some(host.clone()),
         port,
-        tls: Some(tls),
+        tls: Some(Tls::Enabled(tls)),
         db: has_db.then(|| settings.db()),
         username: settings.username().map(str::to_owned),
         password: settings.password().map(str::to_owned),
@@ -235,9 +290,9 @@ mod tests {
             ConnectionFields { db: Some(5), ..url("redis://h/3") },
             ConnectionFields { port: Some(1), ..url("redis://h:2") },
             ConnectionFields { host: Some("other".into()), ..url("redis://h") },
-            ConnectionFields { tls: Some(true), ..url("redis://h") },
-            ConnectionFields { tls_options: Some(TlsOptions::default()), ..url("redis://h") },
-            ConnectionFields { tls: Some(false), ..url("rediss://h") },
+            ConnectionFields { tls: Some(Tls::Enabled(true)), ..url("redis://h") },
+            ConnectionFields { tls: Some(Tls::Options(TlsOptions::default())), ..url("redis://h") },
+            ConnectionFields { tls: Some(Tls::Enabled(false)), ..url("rediss://h") },
             ConnectionFields { password: Some("hunter2".into()), ..url("redis://:hunter3@h") },
         ] {
             let error = merged(contradiction).unwrap_err();
@@ -245,7 +300,10 @@ mod tests {
             assert!(!error.message().contains("hunter"), "{error}");
         }
         assert!(
-            merged(ConnectionFields { db: Some(3), tls: Some(true), ..url("rediss://h/3") }).unwrap().tls.is_some()
+            merged(ConnectionFields { db: Some(3), tls: Some(Tls::Enabled(true)), ..url("rediss://h/3") })
+                .unwrap()
+                .tls
+                .is_some()
         );
         let empty = ConnectionFields { username: Some("".into()), password: Some("".into()), ..Default::default() };
         let config = merged(empty).unwrap();

@@ -27,7 +27,7 @@ pub mod socket;
 mod tls;
 
 pub use client::Client;
-pub use config::{ConnectionFields, RedisConfig, Sentinels};
+pub use config::{ConnectionFields, RedisConfig, SentinelAddress, Sentinels, Tls};
 pub use request::Request;
 pub use script::Script;
 pub use tls::TlsOptions;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use serde::{Deserialize, Deserializer};
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -14,9 +15,11 @@ use crate::error::{Error, Result};
 use crate::tls::{certificates, is_pem, roots, unusable};
 
 /// The TLS options of a connection. Certificates and keys are PEM text, or paths of PEM files.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct TlsOptions {
     /// The only roots to trust. Empty: the system's (or those of `SSL_CERT_FILE`), and those of `NODE_EXTRA_CA_CERTS`.
+    #[serde(deserialize_with = "one_or_many")]
     pub ca: Vec<String>,
     /// The client's certificate chain.
     pub cert: Option<String>,
@@ -27,7 +30,21 @@ pub struct TlsOptions {
     /// Whether the server's certificate is verified.
     pub reject_unauthorized: bool,
     /// Shared by all connections of a configuration, so that they resume sessions.
+    #[serde(skip)]
     config: SharedConfig,
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Given::deserialize(deserializer)? {
+        Given::One(text) => vec![text],
+        Given::Many(texts) => texts,
+    })
 }
 
 impl Default for TlsOptions {

@@ -4,13 +4,14 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{DocQuery, compare_values};
-use crate::json::{Object, at_path};
+use crate::json::{Filter, Object, at_path};
 
 /// A place in an index: that of an entry, whether or not it is still there.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct IndexPlace {
     /// The entry's score.
     pub score: f64,
@@ -25,6 +26,45 @@ pub struct DocPlace {
     pub id: Arc<str>,
     /// What the documents are sorted by; null where it is missing. Unused if they are sorted by id.
     pub value: Value,
+}
+
+/// A list of documents as an application asks for it. What its cursor counts depends on what it is sorted by.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct ListOptions {
+    cursor: Option<DocCursor>,
+    filter: Filter,
+    offset: usize,
+    limit: Option<usize>,
+    sort_by: Option<String>,
+    #[serde(deserialize_with = "is_descending")]
+    order: bool,
+}
+
+#[derive(Deserialize)]
+struct DocCursor {
+    id: Arc<str>,
+    #[serde(default)]
+    doc: Object,
+}
+
+impl From<ListOptions> for DocQuery {
+    fn from(ListOptions { cursor, filter, offset, limit, sort_by, order }: ListOptions) -> Self {
+        let value = |doc: &Object| sort_by.as_deref().and_then(|path| at_path(doc, path)).cloned().unwrap_or_default();
+        let after = cursor.map(|cursor| DocPlace { value: value(&cursor.doc), id: cursor.id });
+        Self { filter, after, offset, limit, sort_by, descending: order }
+    }
+}
+
+/// Reads `asc` or `desc`.
+pub(super) fn is_descending<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    enum Order {
+        Asc,
+        Desc,
+    }
+    Ok(matches!(Order::deserialize(deserializer)?, Order::Desc))
 }
 
 impl DocQuery {

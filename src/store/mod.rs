@@ -23,6 +23,7 @@ pub use crate::health::{Health, Stats};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
+use serde::Deserialize;
 use serde_json::Number;
 use tokio::sync::watch;
 
@@ -77,7 +78,8 @@ impl Expected {
 }
 
 /// Which events of a subject to read. The default is all, in order of append.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct EventQuery {
     /// Only these types; None is any.
     pub types: Option<Vec<String>>,
@@ -92,13 +94,16 @@ pub struct EventQuery {
     /// Most records, after all filters.
     pub limit: Option<usize>,
     /// Newest first.
+    #[serde(rename = "order", deserialize_with = "cursor::is_descending")]
     pub descending: bool,
 }
 
 /// Which entries of an index to read: highest score first, ties by id ascending.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct IndexQuery {
     /// Only entries after this place.
+    #[serde(rename = "cursor")]
     pub after: Option<IndexPlace>,
     /// Matching entries to skip.
     pub offset: usize,
@@ -106,6 +111,15 @@ pub struct IndexQuery {
     pub limit: usize,
     /// Which entries match.
     pub filter: Filter,
+}
+
+/// Entries of an index that are read unless a limit is given, as nvent does.
+const DEFAULT_INDEX_LIMIT: usize = 50;
+
+impl Default for IndexQuery {
+    fn default() -> Self {
+        Self { after: None, offset: 0, limit: DEFAULT_INDEX_LIMIT, filter: Filter::default() }
+    }
 }
 
 /// An entry of an index.
@@ -120,7 +134,8 @@ pub struct IndexEntry {
 }
 
 /// Which documents of a collection to list: by id ascending unless `sort_by` says otherwise.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "cursor::ListOptions")]
 pub struct DocQuery {
     /// Which documents match.
     pub filter: Filter,

@@ -1,12 +1,34 @@
 //! Filters on the type of messages.
 
+use serde::Deserialize;
+
 use super::regexp::RegExp;
 use crate::error::Result;
 use crate::topic::Glob;
 
 /// A filter on the type of messages. A message without a type matches no filter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "Given")]
 pub struct TypeFilter(Kind);
+
+/// A filter as an application gives it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Given {
+    Glob(String),
+    RegExp { source: String, flags: String },
+}
+
+impl TryFrom<Given> for TypeFilter {
+    type Error = String;
+
+    fn try_from(given: Given) -> std::result::Result<Self, String> {
+        match given {
+            Given::Glob(pattern) => Ok(Self::glob(&pattern)),
+            Given::RegExp { source, flags } => Self::regex(&source, &flags).map_err(|e| e.message().to_owned()),
+        }
+    }
+}
 
 #[derive(Debug, Clone)]
 enum Kind {

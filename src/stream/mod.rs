@@ -7,24 +7,25 @@ mod redis;
 mod regexp;
 
 pub use filter::TypeFilter;
-pub use memory::{MemoryStream, Retain};
+pub use memory::{MemoryStream, MemoryStreamOptions, Retain};
 pub use message::Message;
 pub use redis::{GroupOptions, MAX_PARKED, RedisStream, RedisStreamOptions, RetainTopics};
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
-use crate::fanout::{Gap, Mailbox, OnReady, Overflow};
+use crate::fanout::{Gap, Mailbox, OnReady, Overflow, check_buffer};
 use crate::op::Op;
-use crate::topic::{Glob, is_pattern};
+use crate::topic::{Glob, check_name, is_pattern};
 
 pub use crate::health::{Health, Stats};
 
 /// The options of a subscription.
-#[derive(Clone)]
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct SubscribeSpec {
     /// Each event goes to exactly one member of a group, which belongs to one topic or pattern.
     pub group: Option<Arc<str>>,
@@ -41,8 +42,12 @@ pub struct SubscribeSpec {
 }
 
 impl SubscribeSpec {
-    /// Rejects options that contradict each other.
+    /// Rejects what is out of range, and options that contradict each other.
     pub(crate) fn check(&self) -> Result<()> {
+        if let Some(group) = &self.group {
+            check_name("options.group", group)?;
+        }
+        check_buffer(self.buffer)?;
         if self.group.is_some() && self.ignore_own {
             return Err(Error::invalid(
                 "options.ignoreOwn: not usable with options.group, where each event goes to one member, its publisher included",

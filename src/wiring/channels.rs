@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::bus::BusEvent;
@@ -16,13 +17,17 @@ use crate::topic::Glob;
 use crate::wiring::template::Template;
 
 /// Options of the channels.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ChannelOptions {
     /// The channel `store-sync`.
+    #[serde(rename = "enableStoreSync")]
     pub store_sync: bool,
     /// The channel `flow`.
+    #[serde(rename = "enableFlowEvents")]
     pub flow_events: bool,
     /// The channel `client`.
+    #[serde(rename = "enableClientMessages")]
     pub client_messages: bool,
     /// Globs of the types published on `flow:event:{runId}`.
     pub flow_event_types: Vec<String>,
@@ -32,6 +37,12 @@ pub struct ChannelOptions {
     pub run_subject: String,
     /// `metadata.instanceId` of every message.
     pub instance_id: String,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> Self {
+        Self::new("")
+    }
 }
 
 impl ChannelOptions {
@@ -50,7 +61,8 @@ impl ChannelOptions {
 }
 
 /// A user-defined row. The data of its messages is `{ event }`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ChannelDefinition {
     /// The name under which it is counted.
     pub name: String,
@@ -59,6 +71,7 @@ pub struct ChannelDefinition {
     /// The template of its topic, with fields of the event in braces.
     pub topic: String,
     /// The type of its messages. None is the event's own.
+    #[serde(rename = "type")]
     pub kind: Option<String>,
 }
 

@@ -2,29 +2,20 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::Deserialize;
 
 use super::super::options::JobOptions;
 use super::super::parse;
-
-/// What an acknowledged change survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// The process being killed.
-    #[default]
-    Os,
-    /// Power loss too: one fsync for all changes that wait.
-    Disk,
-}
+use crate::disk::Durability;
 
 /// Options of [`Queue::file`](super::super::Queue::file).
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileQueueOptions {
     /// The directory of the queues. Created on first use.
     pub data_dir: PathBuf,
     /// What an acknowledged change survives.
-    #[serde(default, deserialize_with = "durability")]
+    #[serde(default)]
     pub durability: Durability,
     /// Defaults for options that a job does not have.
     #[serde(default, deserialize_with = "parse::default_job_options")]
@@ -43,14 +34,6 @@ impl FileQueueOptions {
 
     /// Reads a JSON object; `base` is the path of the object in messages.
     pub fn parse(base: &str, json: &str) -> crate::Result<Self> {
-        parse::options(base, json)
-    }
-}
-
-fn durability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Durability, D::Error> {
-    match Option::<String>::deserialize(deserializer)?.as_deref() {
-        None | Some("os") => Ok(Durability::Os),
-        Some("disk") => Ok(Durability::Disk),
-        Some(other) => Err(D::Error::custom(format!("durability: {other:?} is not known; 'os' and 'disk' are"))),
+        crate::json::options(base, json)
     }
 }

@@ -8,5 +8,7 @@ mod reader;
 mod sqlite;
 
 pub(super) use backend::FileDriver;
-pub use config::{Durability, FileQueueOptions};
+pub use config::FileQueueOptions;
+
+pub use crate::disk::Durability;
 pub use reader::QueueReader;

@@ -8,7 +8,7 @@ use crate::error::Result;
 
 /// Options of [`Queue::memory`](super::super::Queue::memory).
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct MemoryQueueOptions {
     /// Defaults for options that a job does not have.
     #[serde(deserialize_with = "parse::default_job_options")]
@@ -18,6 +18,6 @@ pub struct MemoryQueueOptions {
 impl MemoryQueueOptions {
     /// Reads a JSON object; `base` is the path of the object in messages.
     pub fn parse(base: &str, json: &str) -> Result<Self> {
-        parse::options(base, json)
+        crate::json::options(base, json)
     }
 }

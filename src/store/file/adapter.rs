@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::config::{Durability, FileStoreOptions};
+use super::Durability;
+use super::config::FileStoreOptions;
 use super::errors::{self, writer_died};
 use super::open_store::OpenStore;
 use super::readers::Reader;

@@ -4,23 +4,14 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::disk::Durability;
+
 /// The name of the database in the directory of a store.
 pub(super) const DB_FILE: &str = "nvent.db";
 
-/// What an acknowledged write survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Durability {
-    /// The process being killed.
-    #[default]
-    Os,
-    /// Power loss too: one sync of the disk for all writes that wait.
-    Disk,
-}
-
 /// What is removed in the background, so that logs do not grow for ever. Nothing, unless it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Retention {
     /// Events that are older, in milliseconds.
     pub max_age_ms: Option<u64>,
@@ -37,7 +28,7 @@ impl Retention {
 
 /// The options of a file store.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileStoreOptions {
     /// The directory of `nvent.db`, relative to the working directory. It is created, for this user only, where it is
     /// missing.

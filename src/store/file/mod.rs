@@ -48,7 +48,9 @@ mod write_queue;
 mod writer;
 
 pub use adapter::FileStore;
-pub use config::{Durability, FileStoreOptions, Retention};
+pub use config::{FileStoreOptions, Retention};
+
+pub use crate::disk::Durability;
 
 /// Returns the version of SQLite that is linked in.
 pub fn sqlite_version() -> &'static str {

@@ -41,18 +41,32 @@ fn approx<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> 
     Ok(Option::deserialize(deserializer)?.unwrap_or(Trim::default().approx))
 }
 
+/// Reads `{ trim }`.
+fn streams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Trim, D::Error> {
+    #[derive(Deserialize, Default)]
+    #[serde(default, deny_unknown_fields)]
+    struct Streams {
+        trim: Trim,
+    }
+    Streams::deserialize(deserializer).map(|streams| streams.trim)
+}
+
 /// What a [`RedisStore`](super::RedisStore) is made with.
-#[derive(Clone)]
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct RedisStoreOptions {
     /// Where the server is.
     pub connection: RedisConfig,
     /// The beginning of the store's own keys. Subjects, kv keys and index keys are used as they are given.
     pub prefix: String,
     /// How long streams get.
+    #[serde(rename = "streams", deserialize_with = "streams")]
     pub trim: Trim,
     /// About how many entries the feed keeps: how far a consumer or subscription may be behind without missing events.
+    #[serde(skip)]
     pub feed_max_len: u64,
     /// The source of `ts`.
+    #[serde(skip, default = "system_clock")]
     pub clock: SharedClock,
 }
 

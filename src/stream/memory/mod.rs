@@ -5,4 +5,4 @@ mod config;
 mod retained;
 
 pub use backend::MemoryStream;
-pub use config::Retain;
+pub use config::{MemoryStreamOptions, Retain};

@@ -2,23 +2,32 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::redis::RedisConfig;
 
 /// Which topics are retained, and how much of them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetainTopics {
     /// Globs.
     pub topics: Vec<String>,
     /// About how many messages each topic keeps.
+    #[serde(default = "RetainTopics::default_max_len")]
     pub max_len: u64,
     /// How many more each topic keeps while a group has not acknowledged them. None: ten times `max_len`, and at least
     /// [`RetainTopics::MIN_BACKLOG`]. What a group misses beyond that is reported to it as a gap.
+    #[serde(skip)]
     pub max_backlog: Option<u64>,
 }
 
 impl RetainTopics {
     /// Default of `max_len`.
     pub const DEFAULT_MAX_LEN: u64 = 10_000;
+    const fn default_max_len() -> u64 {
+        Self::DEFAULT_MAX_LEN
+    }
+
     /// Least default of `max_backlog`.
     pub const MIN_BACKLOG: u64 = 10_000;
 
@@ -52,7 +61,8 @@ impl Default for GroupOptions {
 }
 
 /// The options of a [`super::RedisStream`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct RedisStreamOptions {
     /// The server.
     pub connection: RedisConfig,
@@ -61,6 +71,7 @@ pub struct RedisStreamOptions {
     /// Which topics are retained. None: no topic.
     pub retain: Option<RetainTopics>,
     /// How groups handle failures.
+    #[serde(skip)]
     pub groups: GroupOptions,
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::json::{self, Object};
+use crate::name::{did_you_mean, is_near};
 
 /// Limit of the dots in the name of an emit. Each is a level of the index entry, which nests no deeper than JSON may.
 pub const MAX_EMIT_DOTS: usize = json::MAX_DEPTH - 12;
@@ -99,29 +100,8 @@ fn check_fields(at: &str, value: &Value, known: &[&str]) -> Result<()> {
     let Value::Object(object) = value else { return Ok(()) };
     match object.keys().find(|field| !known.contains(&field.as_str())) {
         None => Ok(()),
-        Some(field) => {
-            let nearest = known.iter().find(|known| is_near(known, field));
-            let hint = nearest.map(|known| format!("; did you mean {known:?}?")).unwrap_or_default();
-            Err(Error::invalid(format!("{at}.{field} is not known{hint} (known: {})", known.join(", "))))
-        }
+        Some(field) => Err(Error::invalid(format!("{at}.{field}: unknown option{}", did_you_mean(field, known)))),
     }
-}
-
-/// Returns whether two names differ by at most two edits, so that one may be a misspelling of the other.
-fn is_near(a: &str, b: &str) -> bool {
-    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
-    if a.len().abs_diff(b.len()) > 2 || a.len() > 200 {
-        return false;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut next = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            next.push((next[j] + 1).min(row[j + 1] + 1).min(row[j] + usize::from(x != y)));
-        }
-        row = next;
-    }
-    row[b.len()] <= 2
 }
 
 fn read<T: DeserializeOwned>(at: &str, value: Value) -> Result<T> {
@@ -346,11 +326,11 @@ mod tests {
             (r#"[{"id":"a","steps":{"x":{"subscribes":"y"}}}]"#, "flows[0].steps.x"),
             (r#"[{"id":"a","steps":{}},{"id":"a","steps":{}}]"#, "flows[1].id"),
             (r#"[{"id":"","steps":{}}]"#, "flows[0].id"),
-            (r#"[{"id":"a","step":{},"steps":{}}]"#, "flows[0].step is not known; did you mean \"steps\"?"),
-            (r#"[{"id":"a","entry":{"step":"x","emit":[]},"steps":{}}]"#, "flows[0].entry.emit is not known"),
+            (r#"[{"id":"a","step":{},"steps":{}}]"#, "flows[0].step: unknown option; did you mean \"steps\"?"),
+            (r#"[{"id":"a","entry":{"step":"x","emit":[]},"steps":{}}]"#, "flows[0].entry.emit: unknown option"),
             (
                 r#"[{"id":"a","steps":{"x":{"subscribe":["y"]}}}]"#,
-                "flows[0].steps.x.subscribe is not known; did you mean",
+                "flows[0].steps.x.subscribe: unknown option; did you mean",
             ),
             (
                 r#"[{"id":"a","entry":{"step":"x"},"steps":{"y":{"subscribes":["step:z"]}}}]"#,

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -52,21 +52,29 @@ use runs::{Admission, Runs, Signal};
 use shared::{Core, Counters, Holder};
 
 /// Options of flow wiring.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct FlowOptions {
     /// The template of a run's subject, which must contain `{runId}`.
+    #[serde(rename = "run")]
     pub run_subject: String,
     /// The template of the key of a flow's run index.
+    #[serde(rename = "runIndex")]
     pub run_index: String,
     /// How long an outcome that may still change waits for events in flight.
+    #[serde(skip)]
     pub settle_delay: Duration,
     /// Limit of ingress events that wait to be persisted. Events beyond it are dropped, counted and logged.
+    #[serde(skip)]
     pub max_ingress: usize,
     /// Limit of cached states of idle runs.
+    #[serde(skip)]
     pub max_idle: usize,
     /// Limit of runs processed at a time.
+    #[serde(skip)]
     pub concurrency: usize,
     /// How long `stop` waits for active runs.
+    #[serde(skip)]
     pub drain_timeout: Duration,
 }
 
