@@ -49,15 +49,24 @@ pub(crate) fn roots(option: &str, ca: &[String], advice: &str) -> Result<RootCer
         return Ok(roots);
     }
     let native = rustls_native_certs::load_native_certs();
-    let named = std::env::var("SSL_CERT_FILE").ok();
-    if let (true, Some(error)) = (native.certs.is_empty() || named.is_some(), native.errors.first()) {
-        let origin = named.map_or_else(|| "the system's roots".to_owned(), |file| format!("SSL_CERT_FILE={file}"));
-        return Err(Error::invalid(format!("{option}: {origin} cannot be read: {error}; {advice}")));
+    let named = std::env::var_os("SSL_CERT_FILE");
+    let problem = match native.errors.first() {
+        Some(error) if native.certs.is_empty() || named.is_some() => Some(format!("cannot be read: {error}")),
+        None if native.certs.is_empty() && named.is_some() => Some("contains no certificate".to_owned()),
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        let origin = named.map(|file| format!("SSL_CERT_FILE={}", file.display()));
+        let origin = origin.as_deref().unwrap_or("the system's roots");
+        return Err(Error::invalid(format!("{option}: {origin} {problem}; {advice}")));
     }
     // Some of a system's roots may be unreadable; it matters only whether the server's is among them.
     roots.add_parsable_certificates(native.certs);
     if let Some(file) = std::env::var("NODE_EXTRA_CA_CERTS").ok().filter(|file| !file.is_empty()) {
         roots.add_parsable_certificates(certificates("NODE_EXTRA_CA_CERTS", &file)?);
+    }
+    if roots.is_empty() {
+        return Err(Error::invalid(format!("{option}: the system has no root certificates; {advice}")));
     }
     Ok(roots)
 }

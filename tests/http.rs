@@ -1,5 +1,8 @@
 //! The client of webhooks against receivers that misbehave.
 
+#[path = "support/tls.rs"]
+mod tls_support;
+
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,6 +14,9 @@ use nvent_native::time::ManualClock;
 use nvent_native::{Code, Error};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::rustls::HandshakeKind;
+
+use tls_support::{Authority, TlsServer};
 
 /// What a receiver does with a request it has read. Writes go out one by one, with a pause between them.
 #[derive(Clone)]
@@ -282,9 +288,13 @@ impl Resolve for Scripted {
     }
 }
 
-fn resolving(answers: &[&[&str]]) -> (HttpClient, Arc<Scripted>) {
+fn scripted(answers: &[&[&str]]) -> Arc<Scripted> {
     let answers = answers.iter().map(|answer| answer.iter().map(|a| a.parse().unwrap()).collect()).collect();
-    let resolver = Arc::new(Scripted { answers: Mutex::new(answers), asked: AtomicUsize::new(0) });
+    Arc::new(Scripted { answers: Mutex::new(answers), asked: AtomicUsize::new(0) })
+}
+
+fn resolving(answers: &[&[&str]]) -> (HttpClient, Arc<Scripted>) {
+    let resolver = scripted(answers);
     (HttpClient::new(ClientOptions { resolver: resolver.clone(), ..ClientOptions::default() }), resolver)
 }
 
@@ -362,38 +372,42 @@ async fn what_cannot_be_sent_is_refused_without_quoting_secrets() {
     }
 }
 
+fn trusting(root: &str) -> HttpClient {
+    let resolver = scripted(&[&["127.0.0.1"]]);
+    HttpClient::new(ClientOptions { ca: vec![root.to_owned()], resolver, ..ClientOptions::default() })
+}
+
 #[tokio::test]
-async fn tls_reaches_a_receiver_whose_certificate_is_trusted_and_no_other() {
-    use tokio_rustls::rustls::ServerConfig;
-    use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-    let certified = rcgen::generate_simple_self_signed(vec!["receiver.test".to_owned()]).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
-    let config =
-        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certified.cert.der().clone()], key);
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config.unwrap()));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            if let Ok(stream) = acceptor.accept(socket).await {
-                tokio::spawn(serve(stream, answer(OK), Arc::default(), Arc::default()));
-            }
-        }
-    });
-    let resolver = || {
-        Arc::new(Scripted { answers: Mutex::new(vec![vec!["127.0.0.1".parse().unwrap()]]), asked: AtomicUsize::new(0) })
-    };
-    let trusting = HttpClient::new(ClientOptions {
-        ca: vec![certified.cert.pem()],
-        resolver: resolver(),
-        ..ClientOptions::default()
-    });
-    let url = format!("https://receiver.test:{port}/");
-    assert_eq!(trusting.post(request(&url)).await.unwrap().status, 200);
-    let other = trusting.post(request(&format!("https://other.test:{port}/"))).await.unwrap_err();
-    assert!(other.message().contains("TLS failed"), "{other}");
-    let stranger = rcgen::generate_simple_self_signed(vec!["receiver.test".to_owned()]).unwrap().cert.pem();
-    let wary = HttpClient::new(ClientOptions { ca: vec![stranger], resolver: resolver(), ..ClientOptions::default() });
-    let error = wary.post(request(&url)).await.unwrap_err();
-    assert!(error.message().contains("TLS failed"), "{error}");
+async fn tls_reaches_a_receiver_whose_certificate_is_trusted_and_sends_no_other_anything() {
+    let (authority, receiver) = (Authority::new(), Receiver::start(answer(OK)).await);
+    let url = |server: &TlsServer| format!("https://receiver.test:{}/", server.port());
+    let server = TlsServer::start(&authority.issue("receiver.test"), receiver.port).await;
+    assert_eq!(trusting(&authority.root()).post(request(&url(&server))).await.unwrap().status, 200);
+    assert!(server.received().starts_with("POST / HTTP/1.1"));
+    for (issued, root, reason) in [
+        (authority.issue("other.test"), authority.root(), "not valid for name"),
+        (authority.issue("receiver.test"), Authority::new().root(), "UnknownIssuer"),
+        (authority.issue_expired("receiver.test"), authority.root(), "expired"),
+    ] {
+        let server = TlsServer::start(&issued, receiver.port).await;
+        let error = trusting(&root).post(request(&url(&server))).await.unwrap_err();
+        assert!(error.message().contains("TLS failed") && error.message().contains(reason), "{error}");
+        // Its owner may renew it: a later attempt may succeed.
+        assert!(error.is_retryable() && !error.is_maybe_applied(), "{error}");
+        assert_eq!((server.handshakes(), server.received()), (vec![], String::new()), "{reason}");
+    }
+    assert_eq!(receiver.requests.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_next_connection_to_a_receiver_resumes_the_session() {
+    let once = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let (authority, receiver) = (Authority::new(), Receiver::start(Script { then_close: true, ..answer(once) }).await);
+    let server = TlsServer::start(&authority.issue("receiver.test"), receiver.port).await;
+    let client = trusting(&authority.root());
+    let url = format!("https://receiver.test:{}/", server.port());
+    for _ in 0..2 {
+        assert_eq!(client.post(request(&url)).await.unwrap().status, 200);
+    }
+    assert_eq!(server.handshakes(), [HandshakeKind::Full, HandshakeKind::Resumed]);
 }

@@ -137,10 +137,13 @@ pub(super) fn tls_error(address: &str, error: &io::Error) -> Option<Error> {
         rustls::Error::AlertReceived(
             AlertDescription::CertificateRequired
             | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
             | AlertDescription::UnknownCA
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
-            | AlertDescription::AccessDenied,
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError,
         ) => "the server requires another client certificate: check connection.tls.cert and connection.tls.key",
         rustls::Error::AlertReceived(AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion)
         | rustls::Error::PeerIncompatible(_) => {

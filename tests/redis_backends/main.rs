@@ -16,6 +16,9 @@ mod store;
 mod stream;
 #[path = "../support/redis.rs"]
 mod support;
+mod tls;
+#[path = "../support/tls.rs"]
+mod tls_support;
 
 use std::sync::Arc;
 use std::time::Duration;
