@@ -2,7 +2,8 @@
 
 #![allow(dead_code, reason = "a backend without a feed does not run these")]
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nvent_native::error::Code;
 use nvent_native::store::{
@@ -227,13 +228,19 @@ pub(crate) async fn a_name_is_held_by_one_at_a_time(store: Store) {
     assert!(!first.is_lost());
     within_deadline(store.consumer_acquire(name("other")).into_future()).await.unwrap();
     let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
+    let is_held = Arc::new(AtomicBool::new(false));
     for n in 0..3 {
-        let (waiting, sender) = (store.consumer_acquire(name("c")), sender.clone());
+        let (waiting, sender, is_held) = (store.consumer_acquire(name("c")), sender.clone(), is_held.clone());
         tokio::spawn(async move {
             let lease = waiting.await.unwrap();
-            sender.send(n).unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            let was_held = is_held.swap(true, Ordering::SeqCst);
+            // Another has every opportunity to get it as well.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            is_held.store(false, Ordering::SeqCst);
             drop(lease);
+            sender.send((n, was_held)).unwrap();
         });
     }
     for _ in 0..20 {
@@ -246,7 +253,7 @@ pub(crate) async fn a_name_is_held_by_one_at_a_time(store: Store) {
         seen.push(within_deadline(order.recv()).await.unwrap());
     }
     seen.sort_unstable();
-    assert_eq!(seen, [0, 1, 2]);
+    assert_eq!(seen, [(0, false), (1, false), (2, false)], "two hold it at once");
     let abandoned = store.consumer_acquire(name("c"));
     let held = within_deadline(abandoned.into_future()).await.unwrap();
     drop(store.consumer_acquire(name("c")));

@@ -35,6 +35,22 @@ async fn number(mailbox: &Mailbox<Stored>) -> u64 {
     value(receive(mailbox).await.unwrap().event.json())["n"].as_u64().unwrap()
 }
 
+/// Waits until the server's clock shows another millisecond.
+async fn next_millisecond(redis: &TestRedis) {
+    let now = || match redis.raw(&["TIME"]) {
+        redis::Value::Array(parts) => match &parts[..] {
+            [redis::Value::BulkString(seconds), redis::Value::BulkString(micros)] => {
+                let number = |text: &[u8]| std::str::from_utf8(text).unwrap().parse::<u64>().unwrap();
+                number(seconds) * 1_000 + number(micros) / 1_000
+            }
+            _ => panic!("{parts:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    let before = now();
+    eventually("the next millisecond has come", || now() > before).await;
+}
+
 fn query(after: Option<&Position>, limit: usize, subjects: &[&str], types: &[&str]) -> FeedQuery {
     let globs = |texts: &[&str]| texts.iter().map(|text| Glob::new(text)).collect();
     FeedQuery { after: after.cloned(), limit, subjects: globs(subjects), types: globs(types), ..Default::default() }
@@ -210,7 +226,7 @@ async fn what_other_writers_append_is_found_once_and_enters_the_feed() {
     let (store, second) = (store_on(connection_to(redis.port())), store_on(connection_to(redis.port())));
     redis.raw(&["XADD", "run:early", "*", "type", "before", "n", "0", "ts", "1"]);
     // Ids and subscriptions are compared by the millisecond.
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    next_millisecond(&redis).await;
     let (one, two) = (mailbox(10), mailbox(10));
     store.subscribe(name("run:*"), one.clone()).await.unwrap();
     second.subscribe(name("*"), two.clone()).await.unwrap();
@@ -280,7 +296,7 @@ async fn a_subscription_goes_on_where_the_server_has_lost_everything() {
     }
     redis.raw(&["FLUSHALL"]);
     // Positions count from the beginning again, and are later all the same, from the next millisecond on.
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    next_millisecond(&redis).await;
     for n in 3..10 {
         append(&other, "s", "t", n).await;
         assert_eq!(number(&mailbox).await, n as u64);

@@ -302,21 +302,22 @@ async fn a_killed_subscriber_connection_comes_back() {
 async fn a_silent_network_is_noticed_and_what_was_retained_is_caught_up_with() {
     let redis = TestRedis::start();
     let proxy = Proxy::to(redis.port()).await;
-    let (one, other) = (stream_on(short_timeouts(proxy.port())), stream_on(connection_to(redis.port())));
+    let silenced = RedisConfig { client_name: "silenced".into(), ..short_timeouts(proxy.port()) };
+    let (one, other) = (stream_on(silenced), stream_on(connection_to(redis.port())));
     let kept = one.subscribe("kept:a", SubscribeSpec::default(), None).await.unwrap();
     let globbed = one.subscribe("kept:*", SubscribeSpec::default(), None).await.unwrap();
     let fleeting = one.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
     other.publish(message("kept:a", 0)).await.unwrap();
     assert_eq!((number(&kept.mailbox).await, number(&globbed.mailbox).await), (0, 0));
+    assert!(redis.connections_named("silenced") > 0);
     proxy.silence(true);
     for n in 1..700 {
         other.publish(message("kept:a", n)).await.unwrap();
     }
     other.publish(message("t", 1)).await.unwrap();
     let reconnects = stat(&one, "reconnects");
-    eventually("the silence is noticed", || redis.connections_named("nvent-native") > 0 && fleeting.mailbox.is_empty())
-        .await;
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    eventually("the silence is noticed on every connection", || redis.connections_named("silenced") == 0).await;
+    assert!(kept.mailbox.is_empty() && globbed.mailbox.is_empty() && fleeting.mailbox.is_empty());
     proxy.silence(false);
     for n in 1..700 {
         assert_eq!(number(&kept.mailbox).await, n);
@@ -408,6 +409,16 @@ async fn what_fails_is_tried_again_then_parked_and_can_be_replayed() {
     assert!(stream.parked("kept:jobs", "g").await.unwrap().is_empty());
 }
 
+/// The member that has claimed the only pending message of the group, its idle time in ms, and its deliveries.
+fn only_pending(redis: &TestRedis) -> (String, i64, i64) {
+    use redis::Value::{Array, BulkString, Int};
+    let pending = redis.raw(&["XPENDING", "nvent:~retained:kept:jobs", "g", "-", "+", "10"]);
+    let Array(entries) = &pending else { panic!("{pending:?}") };
+    let [Array(entry)] = &entries[..] else { panic!("{pending:?}") };
+    let [_, BulkString(owner), Int(idle), Int(deliveries)] = &entry[..] else { panic!("{pending:?}") };
+    (String::from_utf8_lossy(owner).into_owned(), *idle, *deliveries)
+}
+
 #[tokio::test]
 async fn a_dead_member_is_taken_over_from_and_a_slow_one_is_not() {
     let redis = TestRedis::start();
@@ -427,9 +438,19 @@ async fn a_dead_member_is_taken_over_from_and_a_slow_one_is_not() {
     assert_eq!(data(&incoming), 1);
     // Its handler takes longer than others wait for a member that is gone.
     let third = stream_on(connection_to(redis.port()));
-    let idle = third.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert!(idle.mailbox.is_empty());
+    let waiting = third.subscribe("kept:jobs", in_group("g"), None).await.unwrap();
+    let (owner, mut idle, deliveries) = only_pending(&redis);
+    let mut renewals = 0;
+    // A claim is renewed three times in the time after which others may take it.
+    eventually("the claim is renewed for longer than that", || {
+        let (still_owner, now_idle, still_deliveries) = only_pending(&redis);
+        assert_eq!((&still_owner, still_deliveries), (&owner, deliveries));
+        renewals += u32::from(now_idle < idle);
+        idle = now_idle;
+        renewals == 5
+    })
+    .await;
+    assert!(waiting.mailbox.is_empty());
     acknowledge(&incoming, true);
     drop(held);
 }
