@@ -58,10 +58,12 @@ const REDIS_CONTRACTS = ['_contract::', 'groups::', 'feed::', 'consumer::', 'nam
 const servers = otherRedisServers()
 const unavailable = servers.filter(({ path }) => path === undefined).map(({ name, reason }) => `the contracts on ${name}: ${reason}`)
 
+const hasCargoDeny = isOnPath('cargo-deny')
+
 const sections = [
   ['rustfmt', ['cargo', 'fmt', '--check']],
-  // What needs no network; advisories are checked by the workflow. `cargo install cargo-deny` brings it.
-  ...isOnPath('cargo-deny') ? [['cargo deny', ['cargo', 'deny', '--offline', 'check', 'bans', 'licenses', 'sources']]] : [],
+  // What needs no network; the workflow checks advisories as well.
+  ...hasCargoDeny ? [['cargo deny', ['cargo', 'deny', '--offline', 'check', 'bans', 'licenses', 'sources']]] : [],
   ['clippy', clippy()],
   ['clippy, without Node', clippy('--no-default-features')],
   ['rustdoc', ['cargo', 'doc', '--no-deps', '--document-private-items', '--quiet'], undefined, { RUSTDOCFLAGS: '-D warnings' }],
@@ -93,6 +95,9 @@ for (const [name, command, count, env] of sections) {
 rmSync(scratch, { recursive: true, force: true })
 
 if (skipped.length > 0) console.log(['\nskipped:', ...skipped].join('\n  '))
+if (!hasCargoDeny) {
+  console.log('\nnot run: cargo deny, as cargo-deny is not on the PATH. `cargo install --locked cargo-deny` brings it; the workflow always runs it.')
+}
 if (failing.length > 0) console.log(`\nfailing: ${failing.join(', ')}`)
 console.log(`\n${total.passed} passed, ${total.failed} failed${skipped.length > 0 ? `, ${skipped.length} skipped` : ''}`)
 process.exitCode = failing.length > 0 || total.failed > 0 || total.passed === 0 ? 1 : 0

@@ -231,6 +231,25 @@ async fn disk_that_deleted_events_took_is_given_back_while_the_store_is_open() {
 }
 
 #[tokio::test]
+async fn the_write_ahead_log_does_not_grow_with_what_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let large = NewEvent::parse(&format!(r#"{{"type":"t","pad":"{}"}}"#, "x".repeat(100_000))).unwrap();
+    let mut written = 0;
+    while written < 100_000_000 {
+        let appends: Vec<_> = (0..50).map(|_| store.append(name("s"), large.clone(), None, None)).collect();
+        for append in appends {
+            append.await.unwrap();
+        }
+        written += 50 * 100_000;
+        // It begins anew once its 16 MB have been moved into the database.
+        let log = std::fs::metadata(dir.path().join("nvent.db-wal")).unwrap().len();
+        assert!(log < 48_000_000, "{log} bytes after {written}");
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn retention_keeps_the_log_of_a_run_until_it_is_over() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(1_767_225_600_000);

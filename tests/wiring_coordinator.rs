@@ -251,6 +251,26 @@ async fn a_hanging_stream_holds_up_its_subject_only_and_nobody_who_publishes() {
     assert_eq!((coordinator.stats().lag, coordinator.stats().dropped), (0, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_never_answers_has_failed_in_the_end_and_holds_up_nothing_more() {
+    let stream = Recorder::new(true, |_, call| match call {
+        1 => Op::pending(std::future::pending()),
+        _ => Op::ok(()),
+    });
+    let bus = Bus::new();
+    let mut options = options();
+    options.channels.flow_events = false;
+    let coordinator = started(&bus, &stream, options).await;
+    (1..=3).for_each(|id| announce(&bus, "a", event(id, "noted")));
+    coordinator.idle().await;
+    // It may have arrived: it is not sent again, and its loss is reported.
+    assert_eq!((coordinator.stats().failed, coordinator.stats().retries), (1, 0));
+    announce(&bus, "a", event(4, "noted"));
+    coordinator.idle().await;
+    assert_eq!(stream.ids_on("store-sync:append:a"), ["2-0", "3-0", "gap", "4-0"]);
+    coordinator.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn events_beyond_the_limit_are_counted_and_reported_as_gaps_before_the_next_message() {
     let (stream, gate) = gated();

@@ -121,12 +121,21 @@ fn a_run_completes_when_everything_triggered_is_done() {
                 &[&all[..], &["done thank", "started pay", "failed pay"]].concat(),
                 "completed",
             ),
+            ("a completion is final", &[&all[..], &["failed thank"]].concat(), "completed"),
             ("one is under way", &[&all[..8], &["started thank"]].concat(), ""),
             ("a branch that was not taken", &["start", "started check", "done check"], "completed"),
             ("before anything happened", &[], ""),
             ("a log line makes no run", &["log"], ""),
         ],
     );
+}
+
+#[test]
+fn a_record_that_is_nested_too_deeply_is_an_error() {
+    let deep = format!(r#"{{"id":"2-0","ts":2,"type":"log","data":{}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let mut state = fold(&["start"]);
+    assert!(state.fold(&deep).is_err());
+    assert!(!state.has_seen("2-0"));
 }
 
 #[test]

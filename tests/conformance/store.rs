@@ -41,6 +41,7 @@ macro_rules! store_conformance {
                 two_hundred_simultaneous_updates_of_an_entry_all_happen
                 entries_come_by_score_then_by_id_filtered_before_the_page_is_cut
                 a_missing_entry_is_told
+                what_fails_is_counted
                 documents_are_filtered_sorted_and_paged
                 calls_take_effect_in_the_order_in_which_they_are_made
                 after_closing_every_call_says_so
@@ -411,6 +412,16 @@ pub(crate) async fn entries_come_by_score_then_by_id_filtered_before_the_page_is
     assert_eq!(page(&store, 0, 1, json!({"x.y": 2.5, "status": "b"})).await, ["b"]);
     assert!(page(&store, 9, 5, json!({})).await.is_empty());
     assert!(page(&store, 0, 0, json!({})).await.is_empty());
+}
+
+pub(crate) async fn what_fails_is_counted(store: Store) {
+    let errors = || store.stats().into_iter().find(|(name, _)| *name == "errors").unwrap().1;
+    append(&store, "s", 1).await;
+    assert_eq!(errors(), 0.0);
+    store.append(name("s"), numbered(2), Some(Expected::Empty), None).await.unwrap_err();
+    assert_eq!(errors(), 1.0);
+    store.index_increment(name("i"), name("none"), name("n"), 1.0).await.unwrap_err();
+    assert_eq!(errors(), 2.0);
 }
 
 pub(crate) async fn a_missing_entry_is_told(store: Store) {

@@ -205,6 +205,7 @@ macro_rules! queue_conformance {
                 scheduling_again_is_one_schedule
                 a_schedule_with_a_delay_is_one_job
                 timers_go_off_by_themselves
+                nothing_runs_while_nothing_is_due
                 schedules_of_several_queues_never_collide
                 a_delayed_schedule_is_removed_by_its_id
                 a_clock_that_is_set_moves_no_delay

@@ -1,5 +1,9 @@
 //! Schedules and timers.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nvent_native::time::Clock;
+
 use super::*;
 
 fn every_minute() -> ScheduleOptions {
@@ -203,4 +207,49 @@ pub(crate) async fn a_delayed_schedule_is_removed_by_its_id(env: Env) {
     assert!(error.code() == Code::Invalid && error.message().contains("removeJob"), "{error}");
     queue.enqueue("q", job("a", json!({"jobId": "waits"}))).await.unwrap();
     assert!(!queue.remove_scheduled("waits").await.unwrap());
+}
+
+/// A clock that counts how often it is read.
+struct ReadCounter(Arc<ManualClock>, AtomicU64);
+
+impl Clock for ReadCounter {
+    fn now_ms(&self) -> u64 {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.now_ms()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.monotonic_ms()
+    }
+}
+
+pub(crate) async fn nothing_runs_while_nothing_is_due(env: Env) {
+    let clock = Arc::new(ReadCounter(env.clock.clone(), AtomicU64::new(0)));
+    let queue = (env.open)(JobOptions::default(), clock.clone());
+    let comes_to_rest = async |what: &str| {
+        let mut quiet = 0;
+        for _ in 0..1_000 {
+            let before = clock.1.load(Ordering::SeqCst);
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+                std::thread::yield_now();
+            }
+            quiet = if clock.1.load(Ordering::SeqCst) == before { quiet + 1 } else { 0 };
+            if quiet == 10 {
+                return;
+            }
+        }
+        panic!("the queue is busy with {what}");
+    };
+    comes_to_rest("nothing").await;
+    queue.enqueue("q", job("a", json!({}))).await.unwrap();
+    comes_to_rest("a job without a worker").await;
+    queue.enqueue("q", job("a", json!({"delay": 3_600_000}))).await.unwrap();
+    comes_to_rest("a delayed job").await;
+    queue.schedule("q", job("a", json!({})), every_minute()).await.unwrap();
+    comes_to_rest("a schedule").await;
+    let worker = TestWorker::on(&queue, "q", &["a"], 1).await;
+    worker.started(&queue);
+    comes_to_rest("a job that runs").await;
 }
