@@ -87,6 +87,30 @@ async fn a_restart_keeps_jobs_delays_pauses_and_schedules() {
 }
 
 #[tokio::test]
+async fn a_pause_and_the_removal_of_a_schedule_are_kept_by_themselves() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let queue = open(dir.path(), clock.clone());
+    let hourly = || ScheduleOptions::parse("opts", r#"{"cron":"0 * * * *"}"#).unwrap();
+    let removed = queue.schedule("q", job("removed", json!({})), hourly()).await.unwrap();
+    queue.schedule("q", job("kept", json!({})), hourly()).await.unwrap();
+    queue.pause("q").await.unwrap();
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
+
+    let queue = open(dir.path(), clock.clone());
+    assert!(queue.is_paused("q").await.unwrap());
+    queue.resume("q").await.unwrap();
+    assert!(queue.remove_scheduled(&removed).await.unwrap());
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
+
+    let queue = open(dir.path(), clock.clone());
+    assert!(!queue.is_paused("q").await.unwrap());
+    let scheduled = queue.scheduled("q").await.unwrap();
+    assert_eq!(scheduled.len(), 1, "{scheduled:?}");
+    assert!(!queue.remove_scheduled(&removed).await.unwrap());
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
+}
+
+#[tokio::test]
 async fn adapters_on_one_directory_share_it_and_the_newest_gets_the_jobs() {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
     let old = open(&dir.path().join("."), clock.clone());

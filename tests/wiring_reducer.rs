@@ -1,6 +1,6 @@
 //! The logic of a run as tables: these events, then this is to be done.
 
-use nvent_native::wiring::flow::definition::{FlowDefinition, parse_flows};
+use nvent_native::wiring::flow::definition::{FlowDefinition, MAX_EMIT_DOTS, parse_flows};
 use nvent_native::wiring::flow::reducer::{Decision, Outcome, RunState, Status};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -128,6 +128,55 @@ fn a_run_completes_when_everything_triggered_is_done() {
             ("a log line makes no run", &["log"], ""),
         ],
     );
+}
+
+#[test]
+fn a_name_with_more_dots_than_a_run_can_keep_is_refused_where_it_is_subscribed_to() {
+    let with = |dots: usize| {
+        let name = vec!["x"; dots + 1].join(".");
+        parse_flows(&json!([{ "id": "f", "steps": { "a": { "subscribes": [name] } } }]).to_string())
+    };
+    assert!(with(MAX_EMIT_DOTS).is_ok());
+    let error = with(MAX_EMIT_DOTS + 1).unwrap_err();
+    assert!(error.message().contains("flows[0].steps.a.subscribes[0]"), "{error}");
+}
+
+#[test]
+fn no_step_of_a_run_that_has_ended_is_open() {
+    let order = order();
+    let is_open = |events: &[&str], step: &str| fold(events).is_open(&order, order.step(step).unwrap());
+    let under_way = ["start", "emit checked", "done check", "started pay"];
+    assert!(is_open(&under_way, "pay") && is_open(&under_way, "pack"));
+    assert!(!is_open(&under_way, "check") && !is_open(&under_way, "ship"));
+    let canceled = [&under_way[..], &["cancel"]].concat();
+    assert!(!is_open(&canceled, "pay") && !is_open(&canceled, "pack"));
+}
+
+#[test]
+fn the_flow_of_a_run_is_that_of_its_first_event_until_it_is_started() {
+    let event = |id: usize, kind: &str, flow: &str| json!({ "id": format!("{id}-0"), "ts": id, "type": kind, "runId": "r", "flowName": flow, "stepName": "s" });
+    let mut state = RunState::default();
+    for (id, kind, flow, expected) in [
+        (1, "step.started", "early", "early"),
+        (2, "step.completed", "late", "early"),
+        (3, "flow.start", "own", "own"),
+        (4, "step.started", "other", "own"),
+    ] {
+        state.fold(&event(id, kind, flow).to_string()).unwrap();
+        assert_eq!(&**state.flow_name().unwrap(), expected, "after event {id}");
+    }
+}
+
+#[test]
+fn a_snapshot_has_what_was_emitted_and_how_often_the_run_was_retried() {
+    let retry = json!({ "id": "9-0", "ts": 9, "type": "flow.retry", "runId": "r", "flowName": "f" });
+    let mut state = fold(&["start", "emit checked", "done check", "failed pay"]);
+    let failed = json!({ "id": "8-0", "ts": 8, "type": "flow.failed", "runId": "r", "flowName": "f" });
+    state.fold(&failed.to_string()).unwrap();
+    state.fold(&retry.to_string()).unwrap();
+    let snapshot = state.snapshot(Some(&order()));
+    assert_eq!(snapshot["emits"], json!({ "checked": { "ts": 2, "payload": { "of": "checked", "at": 2 } } }));
+    assert_eq!(snapshot["retries"], 1);
 }
 
 #[test]

@@ -108,6 +108,20 @@ async fn a_released_lease_passes_at_once() {
     assert!(released.elapsed() < Duration::from_secs(7));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_not_renewed_before_its_time() {
+    let redis = TestRedis::start();
+    let store = store_on(patient(redis.port()));
+    let lease = acquire(&store).await;
+    let commands = || redis.info("total_commands_processed").trim().parse::<u64>().unwrap();
+    // Each of these is a command itself.
+    let before = commands();
+    (0..199).for_each(|_| _ = commands());
+    let after = commands();
+    assert!(after - before <= 210, "{} commands besides the 200", after - before - 200);
+    drop(lease);
+}
+
 #[tokio::test]
 async fn a_holder_that_was_replaced_stores_nothing_and_is_notified() {
     let redis = TestRedis::start();

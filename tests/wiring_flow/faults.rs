@@ -1,7 +1,8 @@
 //! What flow wiring does when its parts fail, hang, are full or are stopped.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use nvent_native::bus::Bus;
 use nvent_native::error::{Code, Error};
@@ -171,6 +172,39 @@ async fn stop_ends_at_its_deadline_when_the_store_hangs() {
     assert_eq!(before.elapsed().as_secs(), 5);
     let stats = process.wiring.stats();
     assert_eq!((stats.lost, stats.lag), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_after_a_stop_that_cancelled_its_work_goes_on() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let hangs = Arc::new(AtomicBool::new(true));
+    let process = Process::faulty(&ledger, &jobs, {
+        let hangs = hangs.clone();
+        move |what| match what.starts_with("append") && hangs.load(Ordering::SeqCst) {
+            true => Fault::Hang,
+            false => Fault::No,
+        }
+    })
+    .await;
+    process.start_run("r1");
+    process.wiring.stop().await.unwrap();
+    assert_eq!(process.wiring.stats().lost, 1);
+    hangs.store(false, Ordering::SeqCst);
+    process.wiring.start().await.unwrap();
+    process.start_run("r2");
+    process.work("r2", "check");
+    process.wiring.idle().await;
+    assert_eq!((status(&ledger, "r2"), process.wiring.stats().lost), (json!("running"), 1));
+    assert_eq!(jobs.ids(), ["r2__pay", "r2__pack"]);
+}
+
+#[tokio::test]
+async fn wiring_that_is_dropped_leaves_the_bus() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let Process { bus, wiring } = Process::plain(&ledger, &jobs).await;
+    assert!(!bus.is_empty());
+    drop(wiring);
+    assert!(bus.is_empty());
 }
 
 #[tokio::test]
