@@ -111,7 +111,7 @@ async fn a_released_lease_passes_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_is_not_renewed_before_its_time() {
     let redis = TestRedis::start();
-    let store = store_on(patient(redis.port()));
+    let store = store_on(connection_to(redis.port()));
     let lease = acquire(&store).await;
     let commands = || redis.info("total_commands_processed").trim().parse::<u64>().unwrap();
     // Each of these is a command itself.

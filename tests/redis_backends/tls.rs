@@ -14,7 +14,7 @@ use tokio_rustls::rustls::HandshakeKind;
 use crate::conformance::name;
 use crate::support::{TestRedis, eventually};
 use crate::tls_support::{Authority, Issued, TlsServer};
-use crate::{json as text, patient, store_on};
+use crate::{connection_to, json as text, store_on};
 
 const PASSWORD: &str = "correct-horse";
 
@@ -31,7 +31,12 @@ fn trusting(root: &str) -> TlsOptions {
 
 /// A connection on which what is retried is retried for an hour.
 fn config(port: u16, tls: TlsOptions) -> RedisConfig {
-    RedisConfig { host: "localhost".into(), tls: Some(tls), queue_timeout: Duration::from_secs(3_600), ..patient(port) }
+    RedisConfig {
+        host: "localhost".into(),
+        tls: Some(tls),
+        queue_timeout: Duration::from_secs(3_600),
+        ..connection_to(port)
+    }
 }
 
 fn on_localhost(port: u16, tls: TlsOptions) -> RedisStore {
