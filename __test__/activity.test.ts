@@ -29,3 +29,29 @@ it('a call that is not answered is waited for until the deadline', async () => {
   const { answered } = await runTracked(() => void beginCall(false))
   expect(await answered!(1)).toBe(false)
 })
+
+it('a handler waits for what it has left to be done after the calls of another handler of its run, and not of another run', async () => {
+  const stored: string[] = []
+  let chain = Promise.resolve()
+  // As nvent does: the events of a run are stored one after the other.
+  const publish = (event: string): void => void (chain = chain.then(async () => {
+    const end = beginCall(false)!
+    for (let n = 0; n < 3; n++) await turn()
+    stored.push(event)
+    end()
+  }))
+  const [first, second] = await Promise.all([
+    runTracked(() => ['a', 'b', 'c'].forEach(publish), 'run'),
+    runTracked(() => {
+      // What it has called itself is answered long before its event is stored.
+      beginCall(false)!()
+      publish('d')
+    }, 'run'),
+  ])
+  const other = await runTracked(() => beginCall(false)!(), 'another')
+  expect(await other.answered!(60_000)).toBe(true)
+  expect(stored).not.toContain('d')
+  expect(await second.answered!(60_000)).toBe(true)
+  expect(stored).toEqual(['a', 'b', 'c', 'd'])
+  expect(await first.answered!(60_000)).toBe(true)
+})

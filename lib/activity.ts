@@ -18,7 +18,9 @@ class Activity implements TrackedCall {
   pending = 0
   /** Whether it has made a call: another one may follow in the same turn of the event loop. */
   hasCalled = false
-  private idle: (() => void) | undefined
+  /** Handlers that run in it. */
+  users = 0
+  private readonly waiters = new Set<() => void>()
 
   begin(): void {
     this.hasCalled = true
@@ -27,20 +29,25 @@ class Activity implements TrackedCall {
 
   end(): void {
     this.pending -= 1
-    if (this.pending === 0) this.idle?.()
+    if (this.pending === 0) this.wake()
+  }
+
+  private wake(): void {
+    for (const resolve of this.waiters) resolve()
+    this.waiters.clear()
   }
 
   /** Resolves when no call is pending, also not after a turn of the event loop: the answer to one call often causes another. */
   async quiescent(signal: AbortSignal): Promise<void> {
     // One listener, however many calls follow from one another.
-    signal.addEventListener('abort', () => this.idle?.(), { once: true })
+    signal.addEventListener('abort', () => this.wake(), { once: true })
     while (!signal.aborted) {
       if (this.pending === 0) {
         await nextTurn()
         if (this.pending === 0) return
       }
       await new Promise<void>((resolve) => {
-        this.idle = resolve
+        this.waiters.add(resolve)
         if (this.pending === 0 || signal.aborted) resolve()
       })
     }
@@ -63,6 +70,8 @@ class Generation implements TrackedCall {
 }
 
 const context = new AsyncLocalStorage<Activity>()
+/** The activities of runs that have a handler at work. */
+const ofRuns = new Map<string, Activity>()
 let oldest = new Generation()
 let newest = oldest
 
@@ -103,12 +112,24 @@ export interface Settled<T> {
   answered: ((timeout: number) => Promise<boolean>) | undefined
 }
 
-/** Runs a handler in a context of its own. */
-export async function runTracked<T>(handler: () => T | PromiseLike<T>): Promise<Settled<T>> {
-  const activity = new Activity()
+/**
+ * Runs a handler in a context of its own, or in that of its run: nvent stores the events of a run one after the other, so that
+ * what a handler has published waits for calls that other handlers of the run caused.
+ */
+export async function runTracked<T>(handler: () => T | PromiseLike<T>, run?: string): Promise<Settled<T>> {
+  const activity = (run === undefined ? undefined : ofRuns.get(run)) ?? new Activity()
+  if (run !== undefined) ofRuns.set(run, activity)
+  activity.users += 1
+  const leave = (): void => {
+    activity.users -= 1
+    if (run !== undefined && activity.users === 0) ofRuns.delete(run)
+  }
   const [outcome] = await Promise.allSettled([context.run(activity, async () => handler())])
   const stored = storeCallsSoFar()
-  if (!stored && !activity.hasCalled) return { outcome, answered: undefined }
+  if (!stored && !activity.hasCalled) {
+    leave()
+    return { outcome, answered: undefined }
+  }
   return {
     outcome,
     answered: async (timeout) => {
@@ -117,6 +138,7 @@ export async function runTracked<T>(handler: () => T | PromiseLike<T>): Promise<
       const timedOut = new Promise<void>(resolve => deadline.signal.addEventListener('abort', () => resolve(), { once: true }))
       await Promise.race([Promise.all([stored, activity.quiescent(deadline.signal)]), timedOut])
       clearTimeout(timer)
+      leave()
       return !deadline.signal.aborted
     },
   }

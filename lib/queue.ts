@@ -87,6 +87,12 @@ const attemptSpan = (queue: string, job: Job): SpanSpec => ({
   parent: (job as { opts?: JobOptions }).opts?.traceparent,
 })
 
+/** Returns the run whose step a job is. */
+function runOf({ data }: Job): string | undefined {
+  const id: unknown = (data as { flowId?: unknown } | null)?.flowId
+  return typeof id === 'string' ? id : undefined
+}
+
 /** The queue adapter of every backend. */
 export abstract class NventQueueAdapter implements QueueAdapter {
   /** @internal */
@@ -277,7 +283,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     const { outcome, answered } = await runTracked(async () => maybeInSpan(
       () => attemptSpan(queue, job),
       async () => json('result', await handler(job, context) ?? null),
-    ))
+    ), runOf(job))
     this.attempts.delete(token)
     this.counters[outcome.status === 'fulfilled' ? 'completed' : 'failed'] += 1
     try {
