@@ -35,20 +35,20 @@ it('a handler waits for what it has left to be done after the calls of another h
   let chain = Promise.resolve()
   // As nvent does: the events of a run are stored one after the other.
   const publish = (event: string): void => void (chain = chain.then(async () => {
-    const end = beginCall(false)!
+    const call = beginCall(false)!
     for (let n = 0; n < 3; n++) await turn()
     stored.push(event)
-    end()
+    call.end()
   }))
   const [first, second] = await Promise.all([
     runTracked(() => ['a', 'b', 'c'].forEach(publish), 'run'),
     runTracked(() => {
       // What it has called itself is answered long before its event is stored.
-      beginCall(false)!()
+      beginCall(false)!.end()
       publish('d')
     }, 'run'),
   ])
-  const other = await runTracked(() => beginCall(false)!(), 'another')
+  const other = await runTracked(() => beginCall(false)!.end(), 'another')
   expect(await other.answered!(60_000)).toBe(true)
   expect(stored).not.toContain('d')
   expect(await second.answered!(60_000)).toBe(true)
