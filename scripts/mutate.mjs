@@ -2,7 +2,8 @@
  * Breaks the code of lib and nuxt in one place at a time and runs the tests that reach it: where all of them pass, a test is
  * missing, or the code has no effect. docs/mutation-testing.md says how to read the result. Not part of the test run: it takes hours.
  *
- *   node scripts/mutate.mjs [--files lib/store.ts,lib/native/] [--mutators 'await removed,…'] [--sample 40] [--minutes 60] [--lanes 2] [--tests __test__/bus.test.ts,…] [--again] [--fresh]
+ *   node scripts/mutate.mjs [--files lib/store.ts,lib/native/] [--mutators "await removed"] [--sample 40] [--minutes 60] [--seconds 60]
+ *     [--lanes 2] [--tests __test__/bus.test.ts] [--again] [--fresh]
  *
  * All mutants are compiled into one build (see mutators.mjs), in a copy of the repository under target/mutation. What each test
  * reaches is recorded once. Results are kept there: a second call goes on where the first ended. `--tests` limits the tests, or adds

@@ -176,6 +176,21 @@ export function consumers(context: StoreContext): void {
     }
   })
 
+  it('a consumer whose signal is aborted while it starts is stopped, and its name is free', async () => {
+    const { store } = context
+    const controller = new AbortController()
+    const received: unknown[] = []
+    const starting = store.consume('c', event => void received.push(event['n']), { signal: controller.signal })
+    controller.abort(new Error('changed my mind'))
+    await expect(starting).rejects.toThrow('changed my mind')
+    await numbers(store, 1, 2)
+    const second = new Inbox()
+    const again = await store.consume('c', event => second.take(event['n']), { from: 'beginning' })
+    await second.atLeast(2)
+    expect(received).toEqual([])
+    await again.stop()
+  })
+
   it('a consumer is not started with an aborted signal, nor after close', async () => {
     const { store } = context
     await expect(store.consume('c', () => {}, { signal: AbortSignal.abort(new Error('no')) })).rejects.toThrow('no')
