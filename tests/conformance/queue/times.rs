@@ -225,6 +225,7 @@ impl Clock for ReadCounter {
 }
 
 pub(crate) async fn nothing_runs_while_nothing_is_due(env: Env) {
+    env.clock.advance(3_600_000);
     let clock = Arc::new(ReadCounter(env.clock.clone(), AtomicU64::new(0)));
     let queue = (env.open)(JobOptions::default(), clock.clone());
     let comes_to_rest = async |what: &str| {
