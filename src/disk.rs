@@ -109,7 +109,15 @@ impl FileId {
 }
 
 /// The lock on a data directory, held until it is dropped.
-pub(crate) struct DirLock(#[expect(dead_code, reason = "open is what it must be")] File);
+pub(crate) struct DirLock(File);
+
+impl Drop for DirLock {
+    /// Unlocks. A process that is being started by another thread has a copy of the file until it runs its program, and
+    /// closing ours alone would leave the lock with it.
+    fn drop(&mut self) {
+        _ = self.0.unlock();
+    }
+}
 
 impl DirLock {
     /// Takes the lock on a file of data itself, which cannot be replaced without replacing the data. Closing the file would
@@ -201,6 +209,17 @@ mod tests {
         backup.await.unwrap();
         assert!(copy.is_file() && is_synced(&copy));
         store.close().await.unwrap();
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_holder_though_a_process_that_is_being_started_has_a_copy_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirLock::take(dir.path(), "test.lock").unwrap();
+        let copy = lock.0.try_clone().unwrap();
+        assert!(DirLock::take(dir.path(), "test.lock").is_err());
+        drop(lock);
+        drop(DirLock::take(dir.path(), "test.lock").unwrap());
+        drop(copy);
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Core {
         }
     }
 
-    /// Returns the result of an operation, or [`Code::Closed`] when pending work is cancelled.
+    /// Returns the result of an operation, or [`crate::error::Code::Closed`] when pending work is cancelled.
     pub(super) async fn once<T: Send + 'static>(&self, op: Op<T>) -> Result<T> {
         match op {
             Op::Ready(result) => result,
@@ -199,7 +199,7 @@ impl Core {
         self.sleep(backoff.next_delay()).await
     }
 
-    /// Waits, or returns [`Code::Closed`] when pending work is cancelled.
+    /// Waits, or returns [`crate::error::Code::Closed`] when pending work is cancelled.
     pub(super) async fn sleep(&self, time: Duration) -> Result<()> {
         self.once(Op::pending(async move {
             tokio::time::sleep(time).await;
