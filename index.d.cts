@@ -820,6 +820,8 @@ interface Job<Data = any, Result = any> {
     finishedOn?: number;
     /** Attempts so far. */
     attemptsMade?: number;
+    /** How often its worker went away while it ran. Absent: never. */
+    stalledCounter?: number;
     /** Reported by its handler, from 0 to 100. */
     progress?: number;
 }

@@ -32,3 +32,24 @@ it('ends every run although the process is killed again and again while runs are
     await rm(dataDir, { recursive: true, force: true })
   }
 }, 120_000)
+
+it('ends a run without a log whose processes were killed while its first step ran', async () => {
+  const dataDir = await mkdtemp(path.join(tmpdir(), 'nvent-flow-crash-'))
+  const fixture = fileURLToPath(new URL('fixtures/hangs-in-a-step.mjs', import.meta.url))
+  try {
+    // A job whose worker has gone away four times is not tried again.
+    for (let round = 0; round < 4; round++) {
+      const child = spawn(process.execPath, [fixture, dataDir], { stdio: ['ignore', 'pipe', 'inherit'] })
+      const exited = once(child, 'exit')
+      await once(child.stdout, 'data')
+      child.kill('SIGKILL')
+      await exited
+    }
+    const { code, stdout } = await run('hangs-in-a-step.mjs', dataDir, 'recover')
+    expect(code).toBe(0)
+    expect(JSON.parse(stdout)).toEqual({ id: 'r1', status: 'failed', events: ['step.failed', 'flow.failed'] })
+  }
+  finally {
+    await rm(dataDir, { recursive: true, force: true })
+  }
+})

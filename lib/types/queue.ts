@@ -82,6 +82,8 @@ export interface Job<Data = any, Result = any> {
   finishedOn?: number
   /** Attempts so far. */
   attemptsMade?: number
+  /** How often its worker went away while it ran. Absent: never. */
+  stalledCounter?: number
   /** Reported by its handler, from 0 to 100. */
   progress?: number
 }

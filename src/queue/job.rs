@@ -156,6 +156,7 @@ impl Job {
         };
         put("processedOn", self.processed_on.map(|ms| ms.to_string()).as_deref());
         put("finishedOn", self.finished_on.map(|ms| ms.to_string()).as_deref());
+        put("stalledCounter", (self.stalls > 0).then(|| self.stalls.to_string()).as_deref());
         put("progress", self.progress.as_deref());
         put("returnvalue", self.returnvalue.as_deref());
         if let Some(reason) = &self.failed_reason {

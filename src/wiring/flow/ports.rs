@@ -99,6 +99,8 @@ pub struct FlowJob {
     pub opts: Object,
     /// How it ended. None while it has not.
     pub end: Option<JobEnd>,
+    /// Whether its worker went away while it ran.
+    pub stalled: bool,
 }
 
 /// How a job ended.
@@ -123,6 +125,8 @@ struct RawJob<'a> {
     state: Option<String>,
     #[serde(default)]
     failed_reason: Option<String>,
+    #[serde(default)]
+    stalled_counter: u32,
 }
 
 impl FlowJob {
@@ -140,7 +144,14 @@ impl FlowJob {
             _ => None,
         };
         let data = raw.data.map_or("null", RawValue::get).into();
-        Ok(Self { id: raw.id, name: raw.name, data, opts: raw.opts.unwrap_or_default(), end })
+        Ok(Self {
+            id: raw.id,
+            name: raw.name,
+            data,
+            opts: raw.opts.unwrap_or_default(),
+            end,
+            stalled: raw.stalled_counter > 0,
+        })
     }
 
     /// Returns the run that the job belongs to, and its flow where the data has it.

@@ -2,7 +2,8 @@
 //!
 //! The log decides what happened; a queue only knows how its jobs ended. Where the two differ the log is completed:
 //!
-//! - a job that **failed** permanently, whose step has no end in the log, is recorded as `step.failed`;
+//! - a job that **failed** permanently, whose step has no end in the log, is recorded as `step.failed`, also where its
+//!   run has no log if processes ended while it ran: none stored an event;
 //! - a job that **completed**, whose step has no end in the log, lost the events of its handler in a crash: the step runs
 //!   once more, as the job `<run>__<step>__recovered`. If the log has no end after that either, the handler publishes
 //!   none, and the step is recorded as `step.completed`.
@@ -77,7 +78,8 @@ impl Core {
         self.recover_unindexed(&key, &flow, found).await
     }
 
-    /// Signals the runs of ended jobs that the index does not know: the process ended between the append and the index.
+    /// Signals the runs of ended jobs that the index does not know: the process ended between the append and the index, or
+    /// before the append.
     async fn recover_unindexed(self: &Arc<Self>, key: &str, flow: &Arc<str>, mut known: HashSet<String>) -> Result<()> {
         let (Some(queue), Some(definition)) = (&self.queue, self.flows().get(&**flow).cloned()) else { return Ok(()) };
         let query = IndexQuery { after: None, offset: 0, limit: PAGE_LIMIT, filter: Filter::default() };
@@ -87,8 +89,18 @@ impl Core {
             for job in self.attempt(|| queue.ended_jobs(queue_name, MAX_ENDED_JOBS)).await? {
                 let Some((run_id, flow_name)) = job.run() else { continue };
                 let is_of_flow = flow_name.is_none_or(|name| *name == **flow) && definition.step(&job.name).is_some();
-                if is_of_flow && known.insert(run_id.clone()) {
-                    self.signal_reconcile(&run_id, flow);
+                if !is_of_flow || !known.insert(run_id.clone()) {
+                    continue;
+                }
+                match job.end {
+                    // Its processes may have ended before an event was stored. Other runs without a log were deleted.
+                    Some(JobEnd::Failed(reason)) if job.stalled => {
+                        if let Some(subject) = self.subjects.run(&run_id, Some(flow)) {
+                            let failed = FailedJob { id: job.id, step: job.name, reason, unlogged: Some(flow.clone()) };
+                            self.signal(&subject, run_id.into(), Signal::JobFailed(failed));
+                        }
+                    }
+                    _ => self.signal_reconcile(&run_id, flow),
                 }
             }
         }
@@ -174,7 +186,10 @@ impl Core {
         if run.state.is_superseded(&run.id, &job.step, &job.id) {
             return Ok(());
         }
-        let Some(flow) = run.state.flow_name().and_then(|name| self.flows().get(&**name).cloned()) else {
+        let unlogged = job.unlogged.filter(|_| run.state.last_id().is_none() && !run.deleted);
+        let Some(flow) =
+            run.state.flow_name().or(unlogged.as_ref()).and_then(|name| self.flows().get(&**name).cloned())
+        else {
             return Ok(());
         };
         match flow.step(&job.step) {
@@ -306,7 +321,7 @@ impl Core {
         if flow.as_ref().is_some_and(|flow| flows.contains_key(flow))
             && let Some(subject) = self.subjects.run(&run_id, flow.as_deref())
         {
-            let failed = FailedJob { id: job_id.to_owned(), step: name.to_owned(), reason };
+            let failed = FailedJob { id: job_id.to_owned(), step: name.to_owned(), reason, unlogged: None };
             self.signal(&subject, run_id.into(), Signal::JobFailed(failed));
         }
     }

@@ -38,6 +38,8 @@ pub(super) struct FailedJob {
     pub(super) id: String,
     pub(super) step: String,
     pub(super) reason: Option<String>,
+    /// The flow of a run that may have no log: its process ended before the first event was stored.
+    pub(super) unlogged: Option<Arc<str>>,
 }
 
 /// A message to a run.
