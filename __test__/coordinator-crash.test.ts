@@ -10,7 +10,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import { RedisServer } from './support/redis'
 import { Inbox, rejects, until } from './support/until'
 
-const ROUNDS = 12
+const ROUNDS = 25
 const EVENTS = 200
 const script = fileURLToPath(new URL('fixtures/coordinates.mjs', import.meta.url))
 
