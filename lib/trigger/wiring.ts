@@ -8,7 +8,7 @@ import { TRIGGERS } from '../metrics/tables'
 import { fireOptions, triggerWiringOptions } from '../options/wiring.js'
 import { running } from '../running'
 import type { Running } from '../running'
-import { Turns } from '../turns'
+import { consumableStore, resolved, Startable, stopAll } from '../startable'
 import type {
   ListedTrigger, ParkedConsumerEvent, StoreAdapter, TriggerStats, TriggerWiring, TriggerWiringOptions,
 } from '../types'
@@ -42,28 +42,16 @@ interface Session {
   endMetrics?: (last?: TriggerStats) => void
 }
 
-class Triggers implements TriggerWiring {
+class Triggers extends Startable implements TriggerWiring {
   private session: Session | undefined
   private readonly counters = { fired: 0, started: 0, failed: 0, depth: 0 }
   private readonly warnings = new Warnings('a trigger')
-  private readonly turns = new Turns()
 
   constructor(private readonly opts: TriggerWiringOptions, private readonly subjects: Partial<Subjects> | undefined) {
+    super()
     const { flows, triggers } = opts
     // What is given as a function is checked when it is called, at the start.
     if (Array.isArray(triggers)) triggersOf('triggers', triggers, Array.isArray(flows) ? flows : undefined)
-  }
-
-  start(): Promise<void> {
-    return this.turns.take(() => this.begin())
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.stop()
-  }
-
-  stop(): Promise<void> {
-    return this.turns.take(() => this.end())
   }
 
   async fire(id: string, data?: any, opts?: { idempotencyKey?: string }): Promise<{ runIds: string[], created: boolean }> {
@@ -128,15 +116,13 @@ class Triggers implements TriggerWiring {
     return named('trigger', 'id', id, this.open().active)
   }
 
-  private async begin(): Promise<void> {
+  protected async begin(): Promise<void> {
     if (this.session) return
     const { opts, subjects, counters } = this
-    const store = opts.store ?? currentAdapter('store')
-    if (typeof store.consume !== 'function') throw invalid('store: triggers need a store of this package, which has a feed')
+    const store = consumableStore(opts.store, 'triggers')
     const queue = opts.queue ?? currentAdapter('queue', false)
-    const flows = typeof opts.flows === 'function' ? opts.flows() : opts.flows
-    const definitions = typeof opts.triggers === 'function' ? opts.triggers() : opts.triggers
-    const triggers = triggersOf('triggers', definitions, flows)
+    const flows = resolved(opts.flows)
+    const triggers = triggersOf('triggers', resolved(opts.triggers), flows)
     Object.assign(counters, { fired: 0, started: 0, failed: 0, depth: 0 })
     const starts = new Starts({ store, queue, flows, subjects, counters })
     const causes = new Causes(store, this.warnings.handlerFailed)
@@ -162,7 +148,7 @@ class Triggers implements TriggerWiring {
     triggerWirings.add(this)
   }
 
-  private async end(): Promise<void> {
+  protected async end(): Promise<void> {
     const { session } = this
     if (!session) return
     session.endMetrics?.(this.stats())
@@ -174,9 +160,6 @@ class Triggers implements TriggerWiring {
 
   private async close({ active, causes }: Session): Promise<void> {
     causes.stop()
-    const stopped = await Promise.allSettled([...active.values()].map(one => one.stop()))
-    for (const result of stopped) {
-      if (result.status === 'rejected') throw result.reason
-    }
+    await stopAll(active.values())
   }
 }

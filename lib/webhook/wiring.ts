@@ -7,7 +7,7 @@ import { WEBHOOKS } from '../metrics/tables'
 import { deliveriesOptions, webhookWiringOptions } from '../options/wiring.js'
 import { running } from '../running'
 import type { Running } from '../running'
-import { Turns } from '../turns'
+import { consumableStore, resolved, Startable, stopAll } from '../startable'
 import type { WebhookDelivery, WebhookDeliveryState, WebhookStats, WebhookWiring, WebhookWiringOptions } from '../types'
 import { Warnings } from '../warn'
 import { ActiveWebhook } from './active'
@@ -28,27 +28,15 @@ export function webhookWiringOf(opts: WebhookWiringOptions): WebhookWiring {
 /** What a started wiring has. */
 interface Session { active: Map<string, ActiveWebhook>, entry: Running, endMetrics: (last?: WebhookStats) => void }
 
-class Webhooks implements WebhookWiring {
+class Webhooks extends Startable implements WebhookWiring {
   private session: Session | undefined
   private readonly counters = { taken: 0, skipped: 0, attempts: 0, delivered: 0, failed: 0, parked: 0 }
   private readonly warnings = new Warnings('a webhook')
-  private readonly turns = new Turns()
 
   constructor(private readonly opts: WebhookWiringOptions) {
+    super()
     // What is given as a function is checked when it is called, at the start.
     if (Array.isArray(opts.webhooks)) webhooksOf('webhooks', opts.webhooks)
-  }
-
-  start(): Promise<void> {
-    return this.turns.take(() => this.begin())
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.stop()
-  }
-
-  stop(): Promise<void> {
-    return this.turns.take(() => this.end())
   }
 
   async deliveries(name: string, opts?: { state?: WebhookDeliveryState, limit?: number }): Promise<WebhookDelivery[]> {
@@ -100,21 +88,19 @@ class Webhooks implements WebhookWiring {
     return named('webhook', 'name', name, this.open().active)
   }
 
-  private async begin(): Promise<void> {
+  protected async begin(): Promise<void> {
     if (this.session) return
     const { opts, counters } = this
-    const store = opts.store ?? currentAdapter('store')
-    if (typeof store.consume !== 'function') throw invalid('store: webhooks need a store of this package, which has a feed')
+    const store = consumableStore(opts.store, 'webhooks')
     const queue = opts.queue ?? currentAdapter('queue')
     const stream = opts.stream ?? currentAdapter('stream', false)
-    const definitions = typeof opts.webhooks === 'function' ? opts.webhooks() : opts.webhooks
     const parts = { store, queue, stream, counters, failed: this.warnings.handlerFailed }
-    const active = new Map(Array.from(webhooksOf('webhooks', definitions).values(), webhook => [webhook.name, new ActiveWebhook(webhook, parts)]))
+    const active = new Map(Array.from(webhooksOf('webhooks', resolved(opts.webhooks)).values(), webhook => [webhook.name, new ActiveWebhook(webhook, parts)]))
     try {
       await Promise.all(Array.from(active.values(), one => one.start()))
     }
     catch (error) {
-      await Promise.allSettled(Array.from(active.values(), one => one.stop()))
+      await stopAll(active.values()).catch(() => {})
       throw error
     }
     const entry: Running = { stop: () => this.stop(), store, queue, stream }
@@ -122,15 +108,16 @@ class Webhooks implements WebhookWiring {
     running.add(entry)
   }
 
-  private async end(): Promise<void> {
+  protected async end(): Promise<void> {
     const { session } = this
     if (!session) return
-    const stopped = await Promise.allSettled(Array.from(session.active.values(), one => one.stop()))
-    session.endMetrics(this.stats())
-    this.session = undefined
-    running.delete(session.entry)
-    for (const result of stopped) {
-      if (result.status === 'rejected') throw result.reason
+    try {
+      await stopAll(session.active.values())
+    }
+    finally {
+      session.endMetrics(this.stats())
+      this.session = undefined
+      running.delete(session.entry)
     }
   }
 }
