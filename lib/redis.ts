@@ -9,6 +9,9 @@ import type { ParkedEvent, RedisStoreOptions, RedisStreamOptions } from './types
 
 /** A store on Redis, for apps that outgrow one machine: drop-in beside nvent's own. */
 export class RedisStoreAdapter extends NventStoreAdapter {
+  /** @internal */
+  override readonly isShared = true
+
   constructor(opts: RedisStoreOptions = {}) {
     const { bus: _, ...own } = options('', opts, redisStoreOptions)
     super('redis', opts, bus => addon.NativeStore.redis(bridge, bus, JSON.stringify(own)))

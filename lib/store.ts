@@ -67,6 +67,8 @@ function recordOf(stored: Stored, event: Record<string, unknown> | undefined): E
 export abstract class NventStoreAdapter implements StoreAdapter {
   /** @internal */
   readonly native: NativeStore
+  /** Whether other processes may work on it. @internal */
+  readonly isShared: boolean = false
   /** Where it announces what it appended. */
   readonly bus: EventBus | null
   private readonly link: BusLink | undefined

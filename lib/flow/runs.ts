@@ -5,7 +5,7 @@ import { invalid, NventError } from '../errors'
 import { currentAdapter } from '../factory'
 import { resultOptions, startFlowOptions } from '../options/wiring.js'
 import type { EventRecord, Flow, FlowDefinition, FlowRun, RunEnd, StoreAdapter } from '../types'
-import { RedisStoreAdapter } from '../redis'
+import { NventStoreAdapter } from '../store'
 import { jobOptionsOf, queueOf } from './define'
 import { END_TYPES, FlowRuntime, runtimes, TERMINAL_TYPES } from './runtime'
 import { whileRetryable } from './retry'
@@ -74,8 +74,8 @@ export async function startRun(located: Located, runId: string, input: unknown, 
 async function indexed(located: Located, runId: string): Promise<void> {
   const { flow, runtime } = located
   // Without flow wiring in this process, the entry of a run that it starts is not written.
-  if (!(runtime.store instanceof RedisStoreAdapter) || !runtimes.has(runtime)) return
   const { store } = runtime
+  if (!(store instanceof NventStoreAdapter && store.isShared) || !runtimes.has(runtime)) return
   for (let pause = FIRST_PAUSE_MS, waited = 0; !await store.index.get(runtime.runIndex(flow.id), runId); pause = Math.min(pause * 2, MAX_PAUSE_MS)) {
     if (waited > INDEX_TIMEOUT_MS) {
       throw new NventError('NVENT_UNAVAILABLE', `the run ${JSON.stringify(runId)} is stored, and not taken up by flow wiring yet`, { retryable: true, maybeApplied: true })
