@@ -105,8 +105,10 @@ function machine() {
 }
 
 function write(results) {
-  writeFileSync(here('results.json'), `${JSON.stringify(results, (_, value) => typeof value === 'number' ? Number(value.toPrecision(4)) : value, 1)}\n`)
-  document(results)
+  const rounded = JSON.stringify(results, (_, value) => typeof value === 'number' ? Number(value.toPrecision(4)) : value, 1)
+  writeFileSync(here('results.json'), `${rounded}\n`)
+  // The documents can be written again from the file: both have its numbers.
+  document(JSON.parse(rounded))
 }
 
 /** Writes what is read by people. */
