@@ -1,25 +1,31 @@
 /**
  * Runs everything that must hold, section by section. The last line counts the tests, and a failing section as one more.
- * Skipped tests are listed before it, and a test that is marked `only` fails its section.
+ * Tests that failed or were skipped are listed before it, and a test that is marked `only` fails its section.
  */
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { otherRedisServers } from './redis-servers.mjs'
 import { root } from './shared.mjs'
 import { ensureTools, isOnPath } from './tools.mjs'
 
 ensureTools()
 
+/** How much of the message of a test that failed is repeated at the end, in characters. */
+const FAILURE_LENGTH = 600
+/** How many tests that failed are repeated at the end. */
+const MAX_FAILURES = 20
+
 const scratch = mkdtempSync(join(tmpdir(), 'nvent-test-'))
 let reports = 0
 const bin = (path, ...args) => [process.execPath, join('node_modules', path), ...args]
 const clippy = (...args) => ['cargo', 'clippy', ...args, '--all-targets', '--', '-D', 'warnings']
 
-/** Lines such as `test result: ok. 12 passed; 0 failed; …`, one for each test binary, and `test a_name ... ignored`. */
+/** Reads `test result: ok. 12 passed; 0 failed; …`, one line for each test binary, and `test a_name ... ignored` or `FAILED`. */
 function fromCargo(output) {
-  const counts = { passed: 0, failed: 0, skipped: [...output.matchAll(/^test (.*) \.\.\. ignored/gm)].map(([, name]) => name) }
+  const names = end => [...output.matchAll(new RegExp(`^test (.*) \\.\\.\\. ${end}`, 'gm'))].map(([, name]) => name)
+  const counts = { passed: 0, failed: 0, skipped: names('ignored'), failures: names('FAILED') }
   for (const [, passed, failed] of output.matchAll(/^test result: .*? (\d+) passed; (\d+) failed/gm)) {
     counts.passed += Number(passed)
     counts.failed += Number(failed)
@@ -37,8 +43,18 @@ function vitest(project, ...flags) {
     ),
     () => {
       const { numPassedTests: passed, numFailedTests: failed, testResults } = JSON.parse(readFileSync(report, 'utf8'))
-      const tests = testResults.flatMap(file => file.assertionResults)
-      return { passed, failed, skipped: tests.filter(test => !['passed', 'failed'].includes(test.status)).map(test => test.fullName) }
+      const tests = testResults.flatMap(file => file.assertionResults.map(test => ({ ...test, file: file.name })))
+      return {
+        passed,
+        failed,
+        skipped: tests.filter(test => !['passed', 'failed'].includes(test.status)).map(test => test.fullName),
+        failures: [
+          ...tests.filter(test => test.status === 'failed').map(test =>
+            `${relative(root, test.file)} > ${test.fullName}: ${test.failureMessages.join('\n').slice(0, FAILURE_LENGTH)}`),
+          // A file that could not be loaded, or whose hooks failed, has a message of its own.
+          ...testResults.filter(file => file.message !== '').map(file => `${relative(root, file.name)}: ${file.message.slice(0, FAILURE_LENGTH)}`),
+        ],
+      }
     },
   ]
 }
@@ -83,11 +99,13 @@ const total = { passed: 0, failed: 0 }
 // The workflows run where all of them can be had.
 const failing = process.env.CI && process.arch === 'x64' ? [...unavailable] : []
 const skipped = [...unavailable]
+const failures = []
 for (const [name, command, count, env] of sections) {
   console.log(`\n── ${name}`)
   const { ok, output } = await execute(command, env)
   const counts = tests(count, output)
   if (!ok) failing.push(name)
+  failures.push(...(counts.failures ?? []).map(test => `${name}: ${test}`))
   skipped.push(...(counts.skipped ?? []).map(test => `${name}: ${test}`))
   total.passed += counts.passed
   total.failed += counts.failed > 0 || ok ? counts.failed : 1
@@ -98,6 +116,7 @@ if (skipped.length > 0) console.log(['\nskipped:', ...skipped].join('\n  '))
 if (!hasCargoDeny) {
   console.log('\nnot run: cargo deny, as cargo-deny is not on the PATH. `cargo install --locked cargo-deny` brings it; the workflow always runs it.')
 }
+if (failures.length > 0) console.log(['\nfailed:', ...failures.slice(0, MAX_FAILURES)].join('\n  '))
 if (failing.length > 0) console.log(`\nfailing: ${failing.join(', ')}`)
 console.log(`\n${total.passed} passed, ${total.failed} failed${skipped.length > 0 ? `, ${skipped.length} skipped` : ''}`)
 process.exitCode = failing.length > 0 || total.failed > 0 || total.passed === 0 ? 1 : 0
