@@ -122,7 +122,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
 }
 
 #[tokio::test]
-async fn a_second_process_is_told_the_pid_of_the_first_and_gets_in_when_that_is_killed() {
+async fn a_second_process_gets_an_error_with_the_pid_of_the_first_and_opens_the_directory_when_that_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = spawn_child(dir.path(), false);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);

@@ -187,7 +187,7 @@ async fn one_round(dir: &Path, durability: Durability, arm: impl FnOnce()) {
 }
 
 #[tokio::test]
-async fn a_failed_write_is_told_and_ends_all_writing_until_the_store_is_opened_again() {
+async fn a_failed_write_is_reported_and_ends_all_writing_until_the_store_is_opened_again() {
     let _disk = disk().await;
     let dir = tempfile::tempdir().unwrap();
     for n in [0, 1, 2, 3, 5, 8, 13, 40, 77] {

@@ -70,7 +70,7 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn everything_readable_is_imported_and_the_rest_is_told() {
+async fn everything_readable_is_imported_and_the_rest_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     old_store(dir.path());
     let before = files(dir.path());
@@ -136,7 +136,7 @@ async fn it_is_imported_once() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn names_are_restored_as_far_as_the_events_tell_and_may_meet() {
+async fn names_are_restored_as_far_as_the_events_have_them_and_may_meet() {
     let dir = tempfile::tempdir().unwrap();
     for (name, event) in [
         ("a_b", r#"{"ts":7,"type":"t","runId":"elsewhere"}"#),

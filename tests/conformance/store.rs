@@ -27,7 +27,7 @@ macro_rules! store_conformance {
                 an_append_that_expects_another_end_is_a_conflict_and_stores_nothing
                 of_many_appends_that_expect_the_same_end_one_succeeds
                 a_deleted_subject_is_empty_and_its_next_ids_are_greater
-                subscriptions_hear_the_subjects_that_their_glob_matches_in_order
+                subscriptions_receive_the_subjects_that_their_glob_matches_in_order
                 a_subscription_misses_nothing_of_a_burst_that_is_larger_than_its_buffer
                 an_ended_subscription_is_closed_and_the_others_go_on
                 appends_are_announced_in_order_and_before_they_are_acknowledged
@@ -40,7 +40,7 @@ macro_rules! store_conformance {
                 an_update_merges_deeply_and_counts_the_version
                 two_hundred_simultaneous_updates_of_an_entry_all_happen
                 entries_come_by_score_then_by_id_filtered_before_the_page_is_cut
-                a_missing_entry_is_told
+                a_missing_entry_is_reported
                 what_fails_is_counted
                 documents_are_filtered_sorted_and_paged
                 calls_take_effect_in_the_order_in_which_they_are_made
@@ -209,7 +209,7 @@ pub(crate) async fn a_deleted_subject_is_empty_and_its_next_ids_are_greater(stor
     assert_eq!(read(&store, "s", EventQuery { after: Some(last), ..all() }).await, [7]);
 }
 
-pub(crate) async fn subscriptions_hear_the_subjects_that_their_glob_matches_in_order(store: Store) {
+pub(crate) async fn subscriptions_receive_the_subjects_that_their_glob_matches_in_order(store: Store) {
     append(&store, "run:a", 99).await;
     let (_, exact) = subscribe(&store, "run:a").await;
     let (_, glob) = subscribe(&store, "run:[ab]*").await;
@@ -424,7 +424,7 @@ pub(crate) async fn what_fails_is_counted(store: Store) {
     assert_eq!(errors(), 2.0);
 }
 
-pub(crate) async fn a_missing_entry_is_told(store: Store) {
+pub(crate) async fn a_missing_entry_is_reported(store: Store) {
     assert!(store.index_get(name("i"), name("e")).await.unwrap().is_none());
     assert!(!store.index_update(name("i"), name("e"), object(json!({"a": 1})), None).await.unwrap());
     let error = store.index_increment(name("i"), name("e"), name("n"), 1.0).await.unwrap_err();

@@ -24,9 +24,9 @@ macro_rules! stream_conformance {
                 nothing_published_before_the_subscription_is_delivered
                 a_publish_needs_no_subscriber
                 a_filter_is_matched_against_the_type
-                the_own_is_left_out_where_told
-                the_oldest_go_first_and_the_gap_is_told_before_what_follows
-                the_newest_go_where_told
+                own_messages_are_left_out_on_request
+                the_oldest_are_dropped_first_and_the_gap_is_reported_before_what_follows
+                the_newest_are_dropped_on_request
                 a_gap_passes_every_filter
                 blocking_loses_nothing_with_a_publisher_that_waits
                 the_beginning_and_what_comes_meet_without_hole_or_duplicate
@@ -219,7 +219,7 @@ pub(crate) async fn a_filter_is_matched_against_the_type(stream: Stream) {
     }
 }
 
-pub(crate) async fn the_own_is_left_out_where_told(stream: Stream) {
+pub(crate) async fn own_messages_are_left_out_on_request(stream: Stream) {
     for topic in ["t", "kept:t"] {
         let ignoring = subscribe(&stream, topic, SubscribeSpec { ignore_own: true, ..Default::default() }).await;
         let all = plain(&stream, topic).await;
@@ -229,7 +229,7 @@ pub(crate) async fn the_own_is_left_out_where_told(stream: Stream) {
     }
 }
 
-pub(crate) async fn the_oldest_go_first_and_the_gap_is_told_before_what_follows(stream: Stream) {
+pub(crate) async fn the_oldest_are_dropped_first_and_the_gap_is_reported_before_what_follows(stream: Stream) {
     let subscription = overflown(&stream, small(3, Overflow::DropOldest), 1..11, 7).await;
     assert_eq!(gap(&subscription).await, overflow(7));
     assert_eq!(numbers(&subscription, 3).await, [8, 9, 10]);
@@ -237,7 +237,7 @@ pub(crate) async fn the_oldest_go_first_and_the_gap_is_told_before_what_follows(
     assert_eq!(number(&subscription).await, 11);
 }
 
-pub(crate) async fn the_newest_go_where_told(stream: Stream) {
+pub(crate) async fn the_newest_are_dropped_on_request(stream: Stream) {
     let subscription = overflown(&stream, small(3, Overflow::DropNewest), 1..11, 7).await;
     assert_eq!(gap(&subscription).await, overflow(7));
     assert_eq!(numbers(&subscription, 3).await, [1, 2, 3]);

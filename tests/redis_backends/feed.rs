@@ -160,7 +160,7 @@ async fn a_subscription_misses_nothing_in_a_burst_however_slow_it_is() {
 }
 
 #[tokio::test]
-async fn a_process_delivers_what_it_appends_however_fast_it_is_trimmed_and_others_are_told_of_what_was() {
+async fn a_process_delivers_what_it_appends_however_fast_it_is_trimmed_and_others_get_a_gap_of_what_was() {
     let redis = TestRedis::start();
     let options = RedisStoreOptions {
         connection: connection_to(redis.port()),

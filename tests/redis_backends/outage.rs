@@ -95,7 +95,7 @@ async fn a_killed_connection_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_loading_or_full_or_has_become_a_replica_is_told_and_waited_for() {
+async fn a_server_that_is_loading_or_full_or_has_become_a_replica_is_reported_and_waited_for() {
     let redis = TestRedis::start();
     let store = store_on(short_timeouts(redis.port()));
     set(&store).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_server_that_reads_its_data_set_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_server_without_room_is_told() {
+async fn a_server_without_room_is_reported() {
     let redis = TestRedis::start();
     redis.raw(&["CONFIG", "SET", "maxclients", "1"]);
     let held = crate::support::Raw::connect(redis.port());
@@ -169,7 +169,7 @@ async fn a_wrong_password_fails_at_once_for_good_and_is_never_shown() {
 }
 
 #[tokio::test]
-async fn what_an_acl_forbids_is_told_for_good_and_what_it_need_not_allow_is_not_needed() {
+async fn what_an_acl_forbids_fails_for_good_and_what_it_need_not_allow_is_not_needed() {
     let redis = TestRedis::start();
     redis.raw(&[
         "ACL",

@@ -64,7 +64,7 @@ pub(crate) fn stat(stream: &RedisStream, name: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn instances_hear_each_other_by_name_and_by_pattern() {
+async fn instances_receive_from_each_other_by_name_and_by_pattern() {
     let redis = TestRedis::start();
     let (one, other) = (stream_on(connection_to(redis.port())), stream_on(connection_to(redis.port())));
     let exact = one.subscribe("a:b", SubscribeSpec::default(), None).await.unwrap();
@@ -87,7 +87,7 @@ async fn instances_hear_each_other_by_name_and_by_pattern() {
 }
 
 #[tokio::test]
-async fn a_message_is_on_the_wire_as_others_expect_it_and_theirs_are_heard() {
+async fn a_message_is_on_the_wire_as_others_expect_it_and_theirs_are_received() {
     let redis = TestRedis::start();
     let stream = stream_on(connection_to(redis.port()));
     let mut raw = Raw::connect(redis.port());
@@ -104,7 +104,7 @@ async fn a_message_is_on_the_wire_as_others_expect_it_and_theirs_are_heard() {
 }
 
 #[tokio::test]
-async fn who_ignores_its_own_hears_others_only_and_nobody_sees_the_signature() {
+async fn an_instance_that_ignores_its_own_messages_receives_those_of_others_and_nobody_sees_the_signature() {
     let redis = TestRedis::start();
     let (one, other) = (stream_on(connection_to(redis.port())), stream_on(connection_to(redis.port())));
     for topic in ["t", "kept:t"] {
@@ -203,7 +203,7 @@ async fn from_the_beginning_meets_live_without_hole_or_duplicate() {
 }
 
 #[tokio::test]
-async fn an_interrupted_subscriber_is_told_once_and_hears_again() {
+async fn an_interrupted_subscriber_gets_one_gap_and_receives_again() {
     let mut redis = TestRedis::start();
     let (one, other) = (stream_on(short_timeouts(redis.port())), stream_on(short_timeouts(redis.port())));
     let before = one.subscribe("t", SubscribeSpec::default(), None).await.unwrap();
@@ -240,7 +240,7 @@ async fn an_interrupted_subscriber_is_told_once_and_hears_again() {
 }
 
 #[tokio::test]
-async fn a_channel_that_an_acl_forbids_is_told_for_good_and_the_others_go_on() {
+async fn a_channel_that_an_acl_forbids_fails_for_good_and_the_others_go_on() {
     let redis = TestRedis::start();
     redis.raw(&["ACL", "SETUSER", "app", "on", ">hunter2", "~*", "resetchannels", "&own:*", "+@all"]);
     let config =
@@ -328,7 +328,7 @@ async fn a_silent_network_is_noticed_and_what_was_retained_is_caught_up_with() {
 }
 
 #[tokio::test]
-async fn retained_messages_that_a_server_lost_are_told_as_a_gap() {
+async fn retained_messages_that_a_server_lost_are_reported_as_a_gap() {
     let mut redis = TestRedis::start();
     let (one, other) = (stream_on(short_timeouts(redis.port())), stream_on(short_timeouts(redis.port())));
     let kept = one.subscribe("kept:a", SubscribeSpec::default(), None).await.unwrap();
