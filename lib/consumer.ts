@@ -9,9 +9,6 @@ import { consumeOptions, feedReadOptions, parkedOptions } from './options/store.
 import { maybeInSpan, messaging } from './trace'
 import type { ConsumeOptions, Consumer, ConsumerContext, ConsumerStats, EventRecord, FeedEntry, FeedReadOptions, ParkedConsumerEvent } from './types'
 
-const FIRST_DELAY = 200
-const MAX_DELAY = 30_000
-
 const globs = (value: string | string[] = []): string[] => [value].flat()
 
 /** Reads a page of the feed of a store. */
@@ -35,14 +32,6 @@ export async function requestReplay(
   if (positions !== undefined && !Array.isArray(positions)) throw invalid('positions: expected an array of positions')
   positions?.forEach((position, i) => text(`positions[${i}]`, position))
   return call(() => replay(positions))
-}
-
-function retryDelay(backoff: ConsumeOptions['backoff']): { delay: number, maxDelay?: number } {
-  if (backoff === undefined) return { delay: FIRST_DELAY, maxDelay: MAX_DELAY }
-  if (typeof backoff === 'number') return { delay: backoff }
-  const { type, delay, maxDelay } = backoff
-  if (type === 'fixed') return { delay }
-  return { delay, maxDelay: maxDelay ?? Math.max(delay, MAX_DELAY) }
 }
 
 type Handler = (event: EventRecord, context: ConsumerContext) => unknown
@@ -81,7 +70,11 @@ export class NventConsumer implements Consumer {
   ): Promise<NventConsumer> {
     const { subjects, types, from = 'now', attempts, backoff, concurrency, signal } = options('options', opts, consumeOptions)
     const settings = JSON.stringify({
-      filter: { subjects: globs(subjects), types: globs(types) }, from, attempts, ...retryDelay(backoff), concurrency,
+      filter: { subjects: globs(subjects), types: globs(types) },
+      from,
+      attempts,
+      backoff: typeof backoff === 'number' ? { type: 'fixed', delay: backoff } : backoff,
+      concurrency,
     })
     signal?.throwIfAborted()
     const consumer = new NventConsumer(text('name', name), store, handler, settings, signal, failed, onStop)

@@ -1,11 +1,14 @@
 //! The health and the counters of a backend.
 
+use serde::Serialize;
+
 /// Whether a backend is usable.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Health {
     /// Whether calls can be expected to succeed.
     pub ok: bool,
     /// More for people, never a secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 

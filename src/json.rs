@@ -1,9 +1,11 @@
 //! JSON as the core needs it: text that stays as it came, and the few operations that look inside.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
@@ -107,6 +109,19 @@ pub fn parse_object(what: &str, text: &str) -> Result<Object> {
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> Json {
     // Values and objects have string keys and no custom serializers: this cannot fail.
     serde_json::to_string(value).unwrap_or_else(|_| "null".into()).into()
+}
+
+/// Serialises a value that is JSON already, for `serialize_with`. What another program made unreadable is shown as text.
+pub(crate) fn raw<S: Serializer>(json: &str, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match serde_json::from_str::<&RawValue>(json) {
+        Ok(json) => json.serialize(serializer),
+        Err(_) => serializer.serialize_str(json),
+    }
+}
+
+/// Reads a duration that is given in ms, for `deserialize_with`.
+pub(crate) fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Duration, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_millis)
 }
 
 /// Appends a JSON string literal.
@@ -468,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn dotted_keys_in_an_update_are_told_with_their_path() {
+    fn dotted_keys_in_an_update_are_refused_with_their_path() {
         let error = reject_dotted("metadata", &object(json!({"a": {"b": {"c.d": 1}}}))).unwrap_err();
         assert!(error.message().contains("metadata.a.b") && error.message().contains("c.d"), "{error}");
     }

@@ -8,16 +8,14 @@ use napi_derive::napi;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
-use crate::json::{push_string, to_json};
+use crate::json::{self, push_string, to_json};
 use crate::name::ConsumerName;
 use crate::node::bridge::{Bridge, Reply, Returns, Shared, guard, reply};
 use crate::node::runtime;
 use crate::node::store::{NativeStore, array_json, nothing};
 use crate::op::{BoxFuture, Op};
-use crate::store::consumer::{
-    Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions, RetryDelay, StartAt, list,
-};
-use crate::store::{ConsumerFilter, FeedQuery, FeedRecord, ParkedEvent, Position, StoreBackend};
+use crate::store::consumer::{Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions, list};
+use crate::store::{FeedQuery, FeedRecord, Position, StoreBackend};
 use crate::time::system_clock;
 use crate::topic::Glob;
 
@@ -26,51 +24,6 @@ const PAGE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Pause before events are offered again whose handler could not be called.
 const UNREACHABLE_DELAY: Duration = Duration::from_secs(1);
-
-/// `ConsumeOptions` of lib/types.ts, checked and completed in JavaScript.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Options {
-    filter: ConsumerFilter,
-    from: From,
-    attempts: u32,
-    /// ms
-    delay: u64,
-    /// ms. Absent: the delay is fixed.
-    max_delay: Option<u64>,
-    concurrency: usize,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum From {
-    Beginning,
-    Now,
-    Position(String),
-}
-
-impl Options {
-    fn parse(text: &str) -> Result<ConsumerOptions> {
-        let options: Self = serde_json::from_str(text)
-            .map_err(|e| Error::invalid(format!("options: not usable for a consumer: {e}")))?;
-        let delay = Duration::from_millis(options.delay);
-        Ok(ConsumerOptions {
-            not_before: None,
-            filter: options.filter,
-            from: match options.from {
-                From::Beginning => StartAt::Beginning,
-                From::Now => StartAt::Now,
-                From::Position(position) => StartAt::Position(Position::new(&position)?),
-            },
-            attempts: options.attempts,
-            retry_delay: match options.max_delay {
-                None => RetryDelay::Fixed(delay),
-                Some(max) => RetryDelay::Exponential { first: delay, max: Duration::from_millis(max) },
-            },
-            concurrency: options.concurrency,
-        })
-    }
-}
 
 /// A JavaScript object with `handle(batch, missed, events)` and `stop(batch)`.
 struct JsHandler {
@@ -168,7 +121,7 @@ impl NativeConsumer {
             ConsumerName::new(&name)?;
             let bridge = bridge.shared.clone();
             let handler = Arc::new(JsHandler { bridge: bridge.clone(), target, next_batch: AtomicU32::new(1) });
-            let options = Options::parse(&options)?;
+            let options = json::options("options", &options)?;
             Ok(Self { bridge, store: store.store.clone(), name, options, handler, consumer: Arc::default() })
         })
     }
@@ -219,7 +172,7 @@ impl NativeConsumer {
                 let after = after.as_deref().map(Position::new).transpose()?;
                 Ok(self.consumer()?.parked(after, limit as usize))
             },
-            |rows| Some(array_json(&rows, push_parked)),
+            |rows| Some(to_json(&rows).to_string()),
         )
     }
 
@@ -245,16 +198,6 @@ impl NativeConsumer {
 
 fn parse_positions(texts: Option<Vec<String>>) -> Result<Option<Vec<Position>>> {
     texts.map(|texts| texts.iter().map(|text| Position::new(text)).collect()).transpose()
-}
-
-fn push_parked(out: &mut String, parked: &ParkedEvent) {
-    out.push_str("{\"position\":");
-    push_string(out, parked.position.as_str());
-    out.push_str(",\"subject\":");
-    push_string(out, &parked.subject);
-    out.push_str(&format!(",\"event\":{},\"attempts\":{},\"reason\":", parked.event, parked.attempts));
-    push_string(out, &parked.reason);
-    out.push_str(&format!(",\"parkedAt\":{}}}", parked.parked_at_ms));
 }
 
 fn push_record(out: &mut String, record: &FeedRecord) {
@@ -349,7 +292,7 @@ impl NativeStore {
                 let after = after.as_deref().map(Position::new).transpose()?;
                 Ok(self.store.consumer_parked(ConsumerName::new(&consumer)?, after, limit as usize))
             },
-            |rows| Some(array_json(&rows, push_parked)),
+            |rows| Some(to_json(&rows).to_string()),
         )
     }
 

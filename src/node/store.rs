@@ -46,13 +46,7 @@ pub(super) fn nothing((): ()) -> Option<String> {
 }
 
 pub(super) fn health_json(health: Health) -> Option<String> {
-    let mut out = format!("{{\"ok\":{}", health.ok);
-    if let Some(detail) = health.detail {
-        out.push_str(",\"detail\":");
-        push_string(&mut out, &detail);
-    }
-    out.push('}');
-    Some(out)
+    Some(json::to_json(&health).to_string())
 }
 
 pub(super) fn stats_json(stats: Stats) -> String {
@@ -182,21 +176,7 @@ impl NativeStore {
     /// Replies with a page of values: `{ values: [{ key, value, expiresAt }], cursor }`.
     #[napi]
     pub fn kv_page(&self, cursor: Option<String>) -> napi::Result<Reply> {
-        reply(
-            &self.bridge,
-            || Ok(self.store.kv_page(cursor.as_deref())),
-            |page| {
-                let values = array_json(&page.values, |out, (key, value, expires)| {
-                    out.push_str("{\"key\":");
-                    push_string(out, key);
-                    if let Some(expires) = expires {
-                        out.push_str(&format!(",\"expiresAt\":{expires}"));
-                    }
-                    out.push_str(&format!(",\"value\":{value}}}"));
-                });
-                Some(format!("{{\"values\":{values},\"cursor\":{}}}", json!(page.cursor)))
-            },
-        )
+        reply(&self.bridge, || Ok(self.store.kv_page(cursor.as_deref())), |page| Some(json::to_json(&page).to_string()))
     }
 
     /// Stores an event that has an id, unless it is there; replies with whether it was stored.

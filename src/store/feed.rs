@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
@@ -17,8 +18,17 @@ use crate::wake::{self, Wake};
 const MAX_POSITION_BYTES: usize = 64;
 
 /// A place in the feed of one store. Only that store can interpret it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Position(Arc<str>);
+
+impl TryFrom<String> for Position {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::new(&text)
+    }
+}
 
 impl Position {
     /// Checks the text of a position. Whether it is one of this store is checked by the call that it is given to.

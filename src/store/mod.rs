@@ -23,14 +23,14 @@ pub use crate::health::{Health, Stats};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
-use crate::json::{Filter, Json, Object, at_path};
+use crate::json::{self, Filter, Json, Object, at_path};
 use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::Op;
 
@@ -449,13 +449,27 @@ pub trait StoreBackend: Send + Sync + 'static {
     fn doc_delete(&self, collection: &Collection, id: &DocId) -> Op<()>;
 }
 
-/// A page of values: keys, their values, and until when they are kept, in ms of Unix time.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// A page of values.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ValuePage {
     /// In no order; one may come twice.
-    pub values: Vec<(Arc<str>, Json, Option<u64>)>,
+    pub values: Vec<KeptValue>,
     /// For the next page. None: this is the last one.
     pub cursor: Option<Arc<str>>,
+}
+
+/// A value of the key-value store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptValue {
+    /// Its key.
+    pub key: Arc<str>,
+    /// In ms of Unix time. None: for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+    /// The value.
+    #[serde(serialize_with = "json::raw")]
+    pub value: Json,
 }
 
 /// Returns the error of a store that has no feed.

@@ -131,7 +131,7 @@ async fn start(store: &Store, consumer: &str, options: ConsumerOptions, recorder
 fn beginning() -> ConsumerOptions {
     ConsumerOptions {
         from: StartAt::Beginning,
-        retry_delay: RetryDelay::Fixed(Duration::from_millis(1)),
+        retry_delay: RetryDelay::Fixed { delay: Duration::from_millis(1) },
         ..ConsumerOptions::default()
     }
 }
@@ -223,7 +223,7 @@ pub(crate) async fn a_failed_event_is_delivered_again_and_holds_up_its_subject_o
     for n in 0..10 {
         append(&store, ["a", "b"][(n % 2) as usize], n).await;
     }
-    let retry_delay = RetryDelay::Fixed(Duration::from_millis(50));
+    let retry_delay = RetryDelay::Fixed { delay: Duration::from_millis(50) };
     let options = ConsumerOptions { concurrency: 2, retry_delay, ..beginning() };
     let consumer = start(&store, "c", options, &recorder).await;
     seen(&recorder, 13).await;

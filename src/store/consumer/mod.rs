@@ -25,6 +25,7 @@ pub use state::{ConsumerChange, ConsumerFilter, ConsumerInfo, ConsumerState, Par
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -32,7 +33,7 @@ use self::worker::{Command, Worker};
 use super::StoreBackend;
 use super::feed::{Appended, Origin, Position};
 use crate::error::{Code, Error, Result};
-use crate::json::Json;
+use crate::json::{self, Json};
 use crate::name::ConsumerName;
 use crate::op::{BoxFuture, Completer, Op, completion};
 use crate::sync::lock;
@@ -45,7 +46,8 @@ pub const CURSOR_DELAY: Duration = Duration::from_millis(200);
 const MAX_UNSAVED: usize = 256;
 
 /// Where a consumer of a new name begins. One that is known goes on after its cursor.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum StartAt {
     /// With the oldest event that is stored.
     Beginning,
@@ -57,22 +59,33 @@ pub enum StartAt {
 }
 
 /// The pause before an event is delivered again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum RetryDelay {
-    /// Always this.
-    Fixed(Duration),
-    /// This, doubled with each attempt up to a bound.
+    /// Always the same.
+    Fixed {
+        /// Before each further delivery.
+        #[serde(deserialize_with = "json::milliseconds")]
+        delay: Duration,
+    },
+    /// Doubled with each attempt.
     Exponential {
         /// Before the second delivery.
-        first: Duration,
-        /// The bound.
-        max: Duration,
+        #[serde(deserialize_with = "json::milliseconds")]
+        delay: Duration,
+        /// The longest, or `delay` where that is longer.
+        #[serde(deserialize_with = "json::milliseconds", default = "default_max_delay")]
+        max_delay: Duration,
     },
+}
+
+fn default_max_delay() -> Duration {
+    Duration::from_secs(30)
 }
 
 impl Default for RetryDelay {
     fn default() -> Self {
-        Self::Exponential { first: Duration::from_millis(200), max: Duration::from_secs(30) }
+        Self::Exponential { delay: Duration::from_millis(200), max_delay: default_max_delay() }
     }
 }
 
@@ -80,16 +93,18 @@ impl RetryDelay {
     /// Returns the pause after this attempt, which counts from 1.
     pub fn after(self, attempt: u32) -> Duration {
         match self {
-            Self::Fixed(delay) => delay,
-            Self::Exponential { first, max } => {
-                first.saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX)).min(max)
+            Self::Fixed { delay } => delay,
+            Self::Exponential { delay, max_delay } => {
+                let factor = 1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
+                delay.saturating_mul(factor).min(max_delay.max(delay))
             }
         }
     }
 }
 
 /// The options of a consumer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct ConsumerOptions {
     /// Which events it consumes.
     pub filter: ConsumerFilter,
@@ -98,8 +113,10 @@ pub struct ConsumerOptions {
     /// Deliveries before an event is parked, at least 1.
     pub attempts: u32,
     /// The pause before the next delivery.
+    #[serde(rename = "backoff")]
     pub retry_delay: RetryDelay,
     /// It goes on after this position if its own is before it, or its name is new.
+    #[serde(skip)]
     pub not_before: Option<Position>,
     /// Subjects handled at a time, at least 1. With 1 all events are handled in the order of the feed.
     pub concurrency: usize,
@@ -403,4 +420,38 @@ fn refuse<T>(reply: Completer<T>, error: Error) {
 /// Resolves when the value is true, or can not become so any more.
 async fn is_set(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|set| *set).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(text: &str) -> Result<ConsumerOptions> {
+        json::options("options", text)
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_its_bound_which_is_30_s_or_the_first_pause() {
+        let pauses = |backoff: &str| {
+            let options = options(&format!("{{\"backoff\":{backoff}}}")).unwrap();
+            [1, 2, 3, 40].map(|attempt| options.retry_delay.after(attempt).as_millis())
+        };
+        assert_eq!(pauses(r#"{"type":"fixed","delay":70}"#), [70; 4]);
+        assert_eq!(pauses(r#"{"type":"exponential","delay":200}"#), [200, 400, 800, 30_000]);
+        assert_eq!(pauses(r#"{"type":"exponential","delay":200,"maxDelay":500}"#), [200, 400, 500, 500]);
+        assert_eq!(pauses(r#"{"type":"exponential","delay":60000}"#), [60_000; 4]);
+        assert_eq!(pauses(r#"{"type":"exponential","delay":0}"#), [0; 4]);
+        assert_eq!(RetryDelay::default().after(1), Duration::from_millis(200));
+    }
+
+    #[test]
+    fn a_new_consumer_begins_at_the_position_that_is_given() {
+        let from = |text: &str| options(&format!("{{\"from\":{text}}}")).map(|options| options.from);
+        assert_eq!(from(r#""beginning""#).unwrap(), StartAt::Beginning);
+        assert_eq!(from(r#"{"position":"17"}"#).unwrap(), StartAt::Position(Position::new("17").unwrap()));
+        assert_eq!(options("{}").unwrap().from, StartAt::Now);
+        let error = from(r#"{"position":""}"#).unwrap_err();
+        assert_eq!(error.code(), Code::Invalid);
+        assert!(error.message().starts_with("options.from"), "{}", error.message());
+    }
 }

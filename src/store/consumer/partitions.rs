@@ -83,11 +83,11 @@ impl Partitions {
         self.pending += 1;
     }
 
-    /// Takes events of ready partitions, of at most `max_lanes` partitions and `max_events` events. These partitions are busy until
+    /// Takes events of ready partitions, of at most `max_partitions` partitions and `max_events` events. These partitions are busy until
     /// [`Partitions::release`].
-    pub(super) fn take(&mut self, max_lanes: usize, max_events: usize) -> Vec<Pending> {
+    pub(super) fn take(&mut self, max_partitions: usize, max_events: usize) -> Vec<Pending> {
         let mut taken = Vec::new();
-        for _ in 0..max_lanes {
+        for _ in 0..max_partitions {
             if taken.len() >= max_events {
                 break;
             }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_is_taken_once_at_a_time_and_in_order() {
+    fn a_partition_is_taken_once_at_a_time_and_in_order() {
         let mut partitions = Partitions::new(true);
         partitions.push_page(page(1, &["a", "b", "a", "c"]));
         let first = partitions.take(1, 10);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn without_lanes_by_subject_all_events_are_in_order() {
+    fn without_partitions_by_subject_all_events_are_in_order() {
         let mut partitions = Partitions::new(false);
         partitions.push_page(page(1, &["a", "b", "a"]));
         assert_eq!(positions(&partitions.take(9, 2)), ["1", "2"]);

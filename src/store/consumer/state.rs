@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::Json;
+use crate::json::{self, Json};
 use crate::store::feed::Position;
 
 /// What is stored of a consumer.
@@ -55,19 +55,22 @@ impl ConsumerChange {
 }
 
 /// An event whose handler failed too often.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ParkedEvent {
     /// Where it is in the feed.
     pub position: Position,
     /// Where it was stored.
     pub subject: Arc<str>,
     /// The record. It is kept also when the log loses it.
+    #[serde(serialize_with = "json::raw")]
     pub event: Json,
     /// Deliveries so far.
     pub attempts: u32,
     /// The last error.
     pub reason: String,
     /// When it was parked, in ms of Unix time.
+    #[serde(rename = "parkedAt")]
     pub parked_at_ms: u64,
 }
 

@@ -25,7 +25,7 @@ use crate::op::Op;
 use crate::redis::{Client, Request, client, reply};
 use crate::store::{
     Announce, Claims, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedFollower,
-    FeedPage, FeedQuery, Health, IndexEntry, IndexQuery, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats,
+    FeedPage, FeedQuery, Health, IndexEntry, IndexQuery, KeptValue, Lease, ParkedEvent, Position, SUBJECT_PAGE, Stats,
     StoreBackend, Stored, SubjectPage, ValuePage, select_docs,
 };
 use crate::sync::write;
@@ -300,8 +300,9 @@ impl StoreBackend for RedisStore {
             let mut found = page.next().map(reply::list).transpose()?.unwrap_or_default().into_iter();
             let mut values = Vec::new();
             while let (Some(key), Some(text), Some(ttl)) = (found.next(), found.next(), found.next()) {
-                let expires = u64::try_from(reply::int(ttl)?).ok().map(|ttl| now.saturating_add(ttl));
-                values.push((reply::text(key)?.into(), text::to_json(&reply::text(text)?).into(), expires));
+                let expires_at = u64::try_from(reply::int(ttl)?).ok().map(|ttl| now.saturating_add(ttl));
+                let value = text::to_json(&reply::text(text)?).into();
+                values.push(KeptValue { key: reply::text(key)?.into(), expires_at, value });
             }
             Ok(ValuePage { values, cursor: cursor.map(Arc::from) })
         })

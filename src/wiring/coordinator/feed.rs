@@ -34,7 +34,8 @@ pub const CONSUMER: &str = "stream-coordinator";
 /// Subjects whose events are published at a time.
 const CONCURRENCY: usize = 64;
 /// The delays before a message is published again.
-const RETRY: RetryDelay = RetryDelay::Exponential { first: Duration::from_millis(100), max: Duration::from_secs(5) };
+const RETRY: RetryDelay =
+    RetryDelay::Exponential { delay: Duration::from_millis(100), max_delay: Duration::from_secs(5) };
 /// How long `start` tries again while the store cannot be reached.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const START_RETRY_DELAY: Duration = Duration::from_millis(200);

@@ -14,6 +14,7 @@ use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::backoff::RetryBackoff;
 use crate::bus::BusEvent;
 use crate::error::{Error, Result};
 use crate::event::{AnyEvent, EventId};
@@ -31,6 +32,8 @@ use crate::wiring::coordinator::CoordinatorStats;
 pub const MAX_ATTEMPTS: u32 = 5;
 /// The delay before the second attempt; it doubles each time.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// The longest delay.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// A publish that takes longer has failed, possibly with an effect.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(BLOCK_TIMEOUT.as_secs() + 5);
 
@@ -362,7 +365,7 @@ impl Channels {
     /// Waits for publishes that have been started, and repeats those that may be repeated.
     pub(super) async fn complete_batch(self: Arc<Self>, mut started: Vec<(Item, Op<()>)>) {
         let events = started.iter().filter(|(item, _)| item.last).count() as u64;
-        let mut delay = RETRY_DELAY;
+        let mut backoff = RetryBackoff::new(RETRY_DELAY, MAX_RETRY_DELAY);
         for attempt in 1.. {
             let results =
                 join_all(started.into_iter().map(|(item, op)| async move { (item, outcome(op).await) })).await;
@@ -386,8 +389,7 @@ impl Channels {
                 break;
             }
             self.retries.fetch_add(repeat.len() as u64, Ordering::Relaxed);
-            tokio::time::sleep(delay).await;
-            delay *= 2;
+            tokio::time::sleep(backoff.next_delay()).await;
             started = self.publish(repeat);
         }
         self.complete_events(events);
