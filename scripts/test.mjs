@@ -69,7 +69,7 @@ function redisSections({ name, path }) {
 }
 
 /** The tests of the Redis backends that depend on what a server can do, rather than on how connections fail. */
-const REDIS_CONTRACTS = ['_contract::', 'groups::', 'feed::', 'consumer::', 'names::', 'interop::']
+const REDIS_CONTRACTS = ['_contract::', 'groups::', 'feed::', 'consumer::', 'names::', 'interop::', 'paging::']
 
 const servers = otherRedisServers()
 const unavailable = servers.filter(({ path }) => path === undefined).map(({ name, reason }) => `the contracts on ${name}: ${reason}`)

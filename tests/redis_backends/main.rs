@@ -11,6 +11,7 @@ mod groups;
 mod interop;
 mod names;
 mod outage;
+mod paging;
 mod same_as_memory;
 mod store;
 mod stream;

@@ -1,5 +1,7 @@
 //! The contract of stores, on Redis: arguments in, one command or script, its reply out.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow::{Break, Continue};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 
@@ -14,11 +16,11 @@ use super::config::{RedisStoreOptions, Trim};
 use super::consumer::Consumers;
 use super::keys::Keys;
 use super::tail::Tailers;
-use super::{feed, record, scripts, text};
+use super::{feed, scripts, text};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId, NewEvent};
 use crate::fanout::Mailbox;
-use crate::json::{self, Filter, Json, Object, to_json};
+use crate::json::{self, Filter, Json, Object};
 use crate::metrics::{APPEND, Histogram};
 use crate::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
 use crate::op::Op;
@@ -31,6 +33,9 @@ use crate::store::{
 use crate::sync::write;
 use crate::time::SharedClock;
 use crate::topic::Glob;
+
+/// Documents that a call asks for. The server answers nobody else meanwhile.
+const DOCUMENTS_PER_CALL: usize = 2_000;
 
 /// A store on a Redis server.
 pub struct RedisStore {
@@ -156,33 +161,7 @@ impl StoreBackend for RedisStore {
         if nothing {
             return Op::ok(Vec::new());
         }
-        let first = query.after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
-        let last = query.before.map_or_else(|| "+".to_owned(), |id| format!("({id}"));
-        let limit = query.limit.map(|n| n.to_string());
-        if query.types.is_none() && query.from.is_none() && query.to.is_none() {
-            let mut range = match query.descending {
-                true => cmd("XREVRANGE").arg(subject.as_str()).arg(last).arg(first).take(),
-                false => cmd("XRANGE").arg(subject.as_str()).arg(first).arg(last).take(),
-            };
-            if let Some(limit) = limit {
-                range.arg("COUNT").arg(limit);
-            }
-            return self.calls.read(Request::read("read", range), record::records);
-        }
-        let bound = |bound: Option<f64>| bound.map_or_else(String::new, decimal);
-        let mut call = scripts::READ.call(&[subject]);
-        call.arg(first).arg(last).arg(limit.unwrap_or_default());
-        call.arg(if query.descending { "desc" } else { "asc" }).arg(bound(query.from)).arg(bound(query.to));
-        if let Some(types) = query.types {
-            if types.is_empty() {
-                return Op::ok(Vec::new());
-            }
-            for kind in types {
-                // As this store writes it, and as other writers do.
-                call.arg(&*text::to_text(&to_json(&kind))).arg(kind);
-            }
-        }
-        self.calls.read(Request::read("read", call).of(&scripts::READ), record::records)
+        self.events(subject, query)
     }
 
     fn subscribe(&self, pattern: &Pattern, mailbox: Arc<Mailbox<Stored>>) -> Op<u64> {
@@ -376,8 +355,7 @@ impl StoreBackend for RedisStore {
             let count = Request::read("index.count", cmd("ZCARD").arg(key.as_str()).take());
             return self.calls.read(count, |value| reply::int(value).map(|n| u64::try_from(n).unwrap_or(0)));
         }
-        self.index_read(key, IndexQuery { after: None, offset: 0, limit: usize::MAX, filter })
-            .map(|entries| entries.len() as u64)
+        self.count_entries(key, filter)
     }
 
     fn index_update(&self, key: &Key, id: &EntryId, patch: Object, expected_version: Option<i64>) -> Op<bool> {
@@ -420,8 +398,20 @@ impl StoreBackend for RedisStore {
     }
 
     fn doc_list(&self, collection: &Collection, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
-        self.calls.read(Request::read("list", document("HGETALL", &self.keys, collection)), move |value| {
-            page_of_documents(reply::pairs(value)?, &query)
+        let scan = document("HSCAN", &self.keys, collection);
+        let page = move |cursor: &str| {
+            Request::read("list", scan.clone().arg(cursor).arg("COUNT").arg(DOCUMENTS_PER_CALL).take())
+        };
+        let mut documents = BTreeMap::new();
+        self.calls.read_pages(page("0"), move |value| {
+            let mut reply = reply::list(value)?.into_iter();
+            let cursor = reply.next().map(reply::text).transpose()?.unwrap_or_default();
+            // One that is there all the time comes once or more often.
+            documents.extend(reply.next().map(reply::pairs).transpose()?.unwrap_or_default());
+            Ok(match cursor.as_str() {
+                "0" => Break(page_of_documents(&documents, &query)?),
+                cursor => Continue(page(cursor)),
+            })
         })
     }
 
@@ -436,9 +426,8 @@ fn document(command: &str, keys: &Keys, collection: &str) -> Cmd {
 }
 
 /// Returns the page of documents that a query selects.
-fn page_of_documents(mut documents: Vec<(String, String)>, query: &DocQuery) -> Result<Vec<(Arc<str>, Json)>> {
-    documents.sort_unstable();
-    let parse = |(id, doc): &(String, String)| {
+fn page_of_documents(documents: &BTreeMap<String, String>, query: &DocQuery) -> Result<Vec<(Arc<str>, Json)>> {
+    let parse = |(id, doc): (&String, &String)| {
         let what = format!("document {id:?}");
         json::parse_object(&what, doc).map_err(|error| Error::corrupt(error.message()))
     };

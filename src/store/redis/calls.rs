@@ -1,5 +1,6 @@
 //! How a store sends its requests and converts their replies.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +9,7 @@ use serde_json::Number;
 
 use crate::error::{Code, Error, Result};
 use crate::json;
-use crate::op::{Op, completion};
+use crate::op::{Completer, Op, completion};
 use crate::redis::client::unanswered;
 use crate::redis::{Client, Request, reply};
 
@@ -63,6 +64,36 @@ impl Calls {
     ) -> Op<T> {
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
         self.send(request, convert)
+    }
+
+    /// Sends a read of many rows as several requests, each after the reply to the one before, so that the server answers
+    /// others between them. `convert` takes a reply and returns the next request, or the result.
+    pub(super) fn read_pages<T: Send + 'static>(
+        &self,
+        first: Request,
+        convert: impl FnMut(Value) -> Result<ControlFlow<T, Request>> + Send + 'static,
+    ) -> Op<T> {
+        fn send<T: Send + 'static>(
+            client: Arc<Client>,
+            request: Request,
+            errors: Arc<AtomicU64>,
+            mut convert: impl FnMut(Value) -> Result<ControlFlow<T, Request>> + Send + 'static,
+            completer: Completer<T>,
+        ) {
+            let next_client = client.clone();
+            client.submit(request, move |result| match result.and_then(&mut convert) {
+                Ok(ControlFlow::Continue(next)) => send(next_client, next, errors, convert, completer),
+                Ok(ControlFlow::Break(rows)) => completer.complete(Ok(rows)),
+                Err(error) => {
+                    errors.fetch_add(1, Ordering::Relaxed);
+                    completer.complete(Err(error));
+                }
+            });
+        }
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        let (completer, completion) = completion(unanswered);
+        send(self.client.clone(), first, self.counters.errors.clone(), convert, completer);
+        completion.into_op()
     }
 
     /// Sends a write.

@@ -1,5 +1,9 @@
 //! Entries of indexes: a sorted set of scores, and a hash of flattened metadata per entry, see [`metadata`].
 
+use std::collections::HashSet;
+use std::ops::ControlFlow::{Break, Continue};
+use std::sync::Arc;
+
 use ::redis::Value;
 use serde_json::Number;
 
@@ -9,7 +13,7 @@ use super::keys::Keys;
 use super::page::{Fields, Page};
 use super::{metadata, scripts};
 use crate::error::{Error, Result};
-use crate::json::{self, Object, to_json};
+use crate::json::{self, Filter, Json, Object, to_json};
 use crate::name::{EntryId, FieldPath, Key};
 use crate::op::Op;
 use crate::redis::{Request, reply};
@@ -26,6 +30,104 @@ fn index_entries(value: Value) -> Result<Vec<IndexEntry>> {
     let Page(rows) =
         serde_json::from_str(&text).map_err(|e| Error::corrupt(format!("Redis sent unexpected entries: {e}")))?;
     rows.into_iter().map(|(id, score, Fields(fields))| index_entry(&id, &score, fields)).collect()
+}
+
+/// Entries that a call of the script looks at, and rows that it returns. The server answers nobody else meanwhile, which is
+/// some 20 ms.
+const MAX_ENTRIES_PER_CALL: usize = 10_000;
+const MAX_ROWS_PER_CALL: usize = 2_000;
+
+/// What a scan returns.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Rows,
+    Count,
+}
+
+/// A read of an index by one call of `index_read.lua` after the other. In a large index that changes meanwhile, an entry
+/// whose score changes may be left out, as it may be between two pages of a reader.
+struct IndexScan {
+    key: String,
+    wanted: Wanted,
+    /// `after` and `offset` are where the next call begins.
+    query: IndexQuery,
+    conditions: Json,
+    /// Conditions that the script cannot decide. They are applied here, and offset and limit after them.
+    rest: Filter,
+    /// After a call that has stopped early, the place to go on after, as Redis writes it.
+    place: Option<(String, String)>,
+    found: Vec<IndexEntry>,
+    /// The ids in `found`, where there was more than one call: an entry that moved down is met again.
+    ids: HashSet<Arc<str>>,
+}
+
+impl IndexScan {
+    fn new(key: &Key, query: IndexQuery, wanted: Wanted) -> Self {
+        let (conditions, rest) = metadata::split_filter(&query.filter);
+        let place = query.after.as_ref().map(|place| (decimal(place.score), place.id.to_string()));
+        let (key, conditions) = (key.as_str().to_owned(), to_json(&conditions));
+        Self { key, wanted, query, conditions, rest, place, found: Vec::new(), ids: HashSet::new() }
+    }
+
+    /// Returns the next call.
+    fn request(&self) -> Request {
+        let (offset, limit) = match self.rest.is_empty() {
+            true => (self.query.offset, (self.query.limit - self.found.len()).min(i32::MAX as usize)),
+            false => (0, i32::MAX as usize),
+        };
+        let mut call = scripts::INDEX_READ.call(&[&self.key]);
+        call.arg(offset).arg(limit).arg(&*self.conditions);
+        call.arg(match self.wanted {
+            Wanted::Rows => "rows",
+            Wanted::Count => "count",
+        });
+        call.arg(MAX_ENTRIES_PER_CALL).arg(MAX_ROWS_PER_CALL);
+        if let Some((score, id)) = &self.place {
+            call.arg(score).arg(id);
+        }
+        Request::read("index.read", call).of(&scripts::INDEX_READ)
+    }
+
+    /// Splits a reply into the result and, where the script has stopped early, the rest of its list.
+    fn split(reply: Value) -> Result<(Value, std::vec::IntoIter<Value>)> {
+        match reply {
+            Value::Array(parts) => {
+                let mut parts = parts.into_iter();
+                Ok((parts.next().unwrap_or(Value::Nil), parts))
+            }
+            whole => Ok((whole, Vec::new().into_iter())),
+        }
+    }
+
+    /// Keeps entries that match the other conditions and are not there yet.
+    fn take(&mut self, entries: Vec<IndexEntry>) -> Result<()> {
+        for entry in entries {
+            if !self.rest.is_empty() {
+                if !self.rest.matches(&json::parse_object("metadata", &entry.metadata)?) {
+                    continue;
+                }
+                if self.query.offset > 0 {
+                    self.query.offset -= 1;
+                    continue;
+                }
+            }
+            if self.found.len() < self.query.limit && !self.ids.contains(&entry.id) {
+                self.found.push(entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether there is another call to make, and prepares it.
+    fn go_on(&mut self, mut next: impl Iterator<Item = Value>) -> Result<bool> {
+        let (Some(score), Some(id), Some(skipped)) = (next.next(), next.next(), next.next()) else { return Ok(false) };
+        self.place = Some((reply::text(score)?, reply::text(id)?));
+        if self.rest.is_empty() {
+            self.query.offset -= usize::try_from(reply::int(skipped)?).unwrap_or(0).min(self.query.offset);
+        }
+        self.ids.extend(self.found[self.ids.len()..].iter().map(|entry| entry.id.clone()));
+        Ok(self.found.len() < self.query.limit)
+    }
 }
 
 impl RedisStore {
@@ -66,26 +168,27 @@ impl RedisStore {
         if query.limit == 0 {
             return Op::ok(Vec::new());
         }
-        let (conditions, rest) = metadata::split_filter(&query.filter);
-        // Conditions that the script cannot decide are applied here, and the page is cut after them.
-        let (offset, limit) = if rest.is_empty() { (query.offset, query.limit) } else { (0, i32::MAX as usize) };
-        let mut call = scripts::INDEX_READ.call(&[key]);
-        call.arg(offset).arg(limit.min(i32::MAX as usize)).arg(&*to_json(&conditions));
-        if let Some(place) = &query.after {
-            call.arg(decimal(place.score)).arg(&*place.id);
+        let mut scan = IndexScan::new(key, query, Wanted::Rows);
+        self.calls.read_pages(scan.request(), move |reply| {
+            let (page, next) = IndexScan::split(reply)?;
+            scan.take(index_entries(page)?)?;
+            Ok(if scan.go_on(next)? { Continue(scan.request()) } else { Break(std::mem::take(&mut scan.found)) })
+        })
+    }
+
+    /// Counts the entries that a filter matches.
+    pub(super) fn count_entries(&self, key: &Key, filter: Filter) -> Op<u64> {
+        let query = IndexQuery { after: None, offset: 0, limit: usize::MAX, filter };
+        let mut scan = IndexScan::new(key, query, Wanted::Count);
+        if !scan.rest.is_empty() {
+            // Conditions that the script cannot decide need the metadata.
+            return self.entries(key, scan.query).map(|entries| entries.len() as u64);
         }
-        self.calls.read(Request::read("index.read", call).of(&scripts::INDEX_READ), move |value| {
-            let entries = index_entries(value)?;
-            if rest.is_empty() {
-                return Ok(entries);
-            }
-            let mut found = Vec::new();
-            for entry in entries {
-                if rest.matches(&json::parse_object("metadata", &entry.metadata)?) {
-                    found.push(entry);
-                }
-            }
-            Ok(found.into_iter().skip(query.offset).take(query.limit).collect())
+        let mut count = 0;
+        self.calls.read_pages(scan.request(), move |reply| {
+            let (matched, next) = IndexScan::split(reply)?;
+            count += u64::try_from(reply::int(matched)?).unwrap_or(0);
+            Ok(if scan.go_on(next)? { Continue(scan.request()) } else { Break(count) })
         })
     }
 

@@ -54,6 +54,7 @@ mod index;
 mod keys;
 mod metadata;
 mod page;
+mod read;
 mod record;
 mod scripts;
 mod tail;

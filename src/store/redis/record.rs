@@ -71,7 +71,14 @@ pub(super) fn to_json(id: EventId, fields: &[(String, String)]) -> Json {
     json.into()
 }
 
-/// Converts a reply of XRANGE to records.
-pub(super) fn records(value: Value) -> Result<Vec<Json>> {
-    reply::list(value)?.into_iter().map(|value| entry(value).map(|(id, fields)| to_json(id, &fields))).collect()
+/// Converts a reply of XRANGE to the last id and the records.
+pub(super) fn records(value: Value) -> Result<(Option<EventId>, Vec<Json>)> {
+    let mut last = None;
+    let record = |value| {
+        let (id, fields) = entry(value)?;
+        last = Some(id);
+        Ok(to_json(id, &fields))
+    };
+    let records = reply::list(value)?.into_iter().map(record).collect::<Result<_>>()?;
+    Ok((last, records))
 }

@@ -1,11 +1,14 @@
 -- Returns a page of an index: highest score first, ties by id ascending.
 -- KEYS    the index (sorted set). The hashes with metadata, <index>:meta:<id>, are derived from it.
--- ARGV    offset | limit | conditions as JSON: [{ path, any: [{ kind, text }], list }], '[]' for none
---         | optionally a place, after which it begins: score | id
--- returns [id, score, [field, text, ...], id, ...] as JSON, one text being less work for the server and for the client than
---         many; what is empty is {}
+-- ARGV    offset | limit | conditions as JSON: [{ path, any: [{ kind, text }], list }], '[]' for none | 'rows' or 'count'
+--         | most entries to look at | most rows to return | optionally a place, after which it begins: score | id
+-- returns rows: [id, score, [field, text, ...], id, ...] as JSON, one text being less work for the server and for the client
+--         than many; what is empty is {}. count: how many match.
+--         Where it has looked at as many as it may, a list of that, the place of the last, and how many matching ones it
+--         skipped, so that the next call goes on there: rows or count | score | id | skipped
 local call, pcall_redis = redis.call, redis.pcall
 local index, offset, limit = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local counts, max_entries, max_rows = ARGV[4] == 'count', tonumber(ARGV[5]), tonumber(ARGV[6])
 local TAGS, prefix = '~nvent', KEYS[1] .. ':meta:'
 
 -- Returns ids and scores at positions of that order. Redis reverses ids within equal scores: where scores are equal, the
@@ -72,9 +75,16 @@ local function count_up_to(score, id)
   return above + low
 end
 
-local begin = ARGV[4] and count_up_to(ARGV[4], ARGV[5]) or 0
+local begin = ARGV[7] and count_up_to(ARGV[7], ARGV[8]) or 0
 
-local found = {}
+local found, matched, skipped = {}, 0, 0
+local function result()
+  return counts and matched or cjson.encode(found)
+end
+local function stopped(score, id)
+  return { result(), score, id, skipped }
+end
+
 local function add(id, score)
   -- A metadata key of another type is not this entry's: the entry has none.
   local fields, n = pcall_redis('HGETALL', prefix .. id), #found
@@ -83,11 +93,15 @@ end
 
 local conditions = cjson.decode(ARGV[3])
 if #conditions == 0 then
-  local entries, first, last = page(begin + offset, limit)
+  local entries, first, last = page(begin + offset, math.min(limit, max_rows))
   for at = first, last, 2 do
     add(entries[at], entries[at + 1])
   end
-  return cjson.encode(found)
+  if limit > max_rows and #found == max_rows * 3 then
+    skipped = offset
+    return stopped(entries[last], entries[last - 1])
+  end
+  return result()
 end
 
 -- The alternatives of a condition by kind, for one look-up each.
@@ -162,7 +176,7 @@ local function matches(id)
   return true
 end
 
-local PAGE, position, skipped = 500, begin, 0
+local PAGE, position = math.min(500, max_entries), begin
 while true do
   local entries, first, last = page(position, PAGE)
   for at = first, last, 2 do
@@ -170,15 +184,23 @@ while true do
       if skipped < offset then
         skipped = skipped + 1
       else
-        add(entries[at], entries[at + 1])
-        if #found >= limit * 3 then
-          return cjson.encode(found)
+        matched = matched + 1
+        if not counts then
+          add(entries[at], entries[at + 1])
+        end
+        if matched >= limit then
+          return result()
+        elseif #found >= max_rows * 3 then
+          return stopped(entries[at + 1], entries[at])
         end
       end
     end
   end
   if last - first + 1 < PAGE * 2 then
-    return cjson.encode(found)
+    return result()
   end
   position = position + PAGE
+  if position - begin >= max_entries then
+    return stopped(entries[last], entries[last - 1])
+  end
 end

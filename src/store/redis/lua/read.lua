@@ -1,12 +1,14 @@
--- Reads the events of a subject that pass filters, up to a limit, in one go.
+-- Reads the events of a subject that pass filters, up to a limit.
 -- KEYS    the subject (stream)
--- ARGV    first id | last id | limit or '' | 'asc' or 'desc' | earliest ts or '' | latest ts or '' | type, ...
--- returns entries as XRANGE does
+-- ARGV    first id | last id | limit | 'asc' or 'desc' | most events to look at | most events to return
+--         | earliest ts or '' | latest ts or '' | type, ...
+-- returns entries as XRANGE does | the id that it stopped at, where it has looked at as many as it may, or ''
 local PAGE = 500
 local first, last, ascending = ARGV[1], ARGV[2], ARGV[4] == 'asc'
-local limit, from, to = tonumber(ARGV[3]) or math.huge, tonumber(ARGV[5]), tonumber(ARGV[6])
+local limit, max_events, max_rows = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local from, to = tonumber(ARGV[7]), tonumber(ARGV[8])
 local types
-for i = 7, #ARGV do
+for i = 9, #ARGV do
   types = types or {}
   types[ARGV[i]] = true
 end
@@ -25,7 +27,7 @@ local function passes(entry)
   return (not types or types[kind]) and (not from or ts >= from) and (not to or ts <= to)
 end
 
-local found = {}
+local found, seen = {}, 0
 while true do
   local page
   if ascending then
@@ -37,12 +39,18 @@ while true do
     if passes(entry) then
       found[#found + 1] = entry
       if #found >= limit then
-        return found
+        return { found, '' }
+      elseif #found >= max_rows then
+        return { found, entry[1] }
       end
     end
   end
   if #page < PAGE then
-    return found
+    return { found, '' }
+  end
+  seen = seen + PAGE
+  if seen >= max_events then
+    return { found, page[#page][1] }
   end
   if ascending then
     first = '(' .. page[#page][1]
