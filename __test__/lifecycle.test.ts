@@ -1,8 +1,8 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import { run } from './support/process'
+import { run, runFile } from './support/process'
 
 let dir: string
 beforeEach(async () => { dir = await mkdtemp(path.join(tmpdir(), 'nvent-lifecycle-')) })
@@ -15,6 +15,14 @@ it('lets a script that forgets to close exit by itself', async () => {
 
 it('lets a process end whose loops wait for more', async () => {
   expect(await run('waits-in-loops.mjs')).toEqual({ code: 0, signal: null, stdout: 'waiting\n', stderr: '' })
+})
+
+it('keeps the data where a relative directory was when the adapter was made', async () => {
+  const [before, after] = [path.join(dir, 'before'), path.join(dir, 'after')]
+  await Promise.all([mkdir(before), mkdir(after)])
+  const exit = await runFile('fixtures/changes-directory.mjs', [after], { cwd: before })
+  expect(exit).toEqual({ code: 0, signal: null, stdout: '[]\n', stderr: '' })
+  expect((await readdir(path.join(before, 'data'))).sort()).toEqual(['queue', 'store'])
 })
 
 it('completes an operation that is awaited at the top level', async () => {

@@ -27,6 +27,12 @@ pub(crate) fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
     Error::io(format!("{}: cannot {what}: {error}", path.display()))
 }
 
+/// Returns the absolute path of a directory, as the working directory of the process may change before it is opened.
+pub(crate) fn absolute(dir: PathBuf) -> PathBuf {
+    // It fails for an empty path, and where there is no working directory: opening reports either.
+    std::path::absolute(&dir).unwrap_or(dir)
+}
+
 /// Creates the directory (private to the user) where it is missing; its one true path.
 pub(crate) fn prepare_dir(dir: &Path) -> Result<PathBuf> {
     let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();

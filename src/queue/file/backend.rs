@@ -12,6 +12,7 @@ use super::super::engine::Engine;
 use super::super::storage::JobStorage;
 use super::Durability;
 use super::sqlite::SqliteStorage;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::op::BoxFuture;
 use crate::sync::lock;
@@ -33,16 +34,15 @@ struct Directory {
 
 static DIRECTORIES: LazyLock<Mutex<HashMap<PathBuf, Directory>>> = LazyLock::new(Mutex::default);
 
-/// Returns the canonical path of a directory that may not exist yet.
+/// Returns the canonical path of an absolute one that may not exist yet.
 fn identity(path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let existing = path.ancestors().find_map(|dir| Some((dir, dir.canonicalize().ok()?)));
     match existing {
         Some((dir, real)) => match path.strip_prefix(dir) {
             Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
             _ => real,
         },
-        None => path,
+        None => path.to_owned(),
     }
 }
 
@@ -63,6 +63,7 @@ pub(in crate::queue) struct FileDriver {
 
 impl FileDriver {
     pub(in crate::queue) fn new(path: PathBuf, durability: Durability, clock: SharedClock) -> Arc<Self> {
+        let path = disk::absolute(path);
         Arc::new(Self { path, durability, clock, attachment: Mutex::new(Attachment::None) })
     }
 

@@ -15,6 +15,7 @@ use super::readers::Reader;
 use super::registry;
 use super::view::{Budget, Tx, View};
 use super::write_queue::{Footprint, Step, WriteJob};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::fanout::Mailbox;
 use crate::metrics::{APPEND, Histogram};
@@ -100,7 +101,8 @@ pub struct FileStore {
 
 impl FileStore {
     /// Creates a store that is opened by its first call. Long reads run on `runtime`'s threads for blocking work.
-    pub fn new(options: FileStoreOptions, clock: SharedClock, runtime: Handle) -> Self {
+    pub fn new(mut options: FileStoreOptions, clock: SharedClock, runtime: Handle) -> Self {
+        options.data_dir = disk::absolute(options.data_dir);
         Self { options, clock, runtime, counters: Arc::default(), state: Mutex::default() }
     }
 
