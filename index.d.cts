@@ -94,7 +94,7 @@ interface EventSubscription {
     subject: string;
     /** Ends it. After it resolves the handler is not called again. Needs no `this`; calling it twice is fine. */
     unsubscribe: () => Promise<void>;
-    /** {@link EventSubscription.unsubscribe}. */
+    /** Calls {@link EventSubscription.unsubscribe}. */
     [Symbol.asyncDispose]: () => Promise<void>;
 }
 
@@ -225,9 +225,9 @@ interface ConsumerStats {
 interface Consumer {
     /** Its name. */
     readonly name: string;
-    /** Counters. */
+    /** Returns its counters. */
     stats(): ConsumerStats;
-    /** Events that it has failed at too often, in the order of the feed. `limit`: default 100. */
+    /** Returns the events that it has failed at too often, in the order of the feed. `limit`: default 100. */
     parked(opts?: {
         limit?: number;
         after?: string;
@@ -236,7 +236,7 @@ interface Consumer {
     replay(positions?: string[]): Promise<number>;
     /** Waits for the handler at work, stores the cursor and stops. */
     stop(): Promise<void>;
-    /** {@link Consumer.stop}. */
+    /** Calls {@link Consumer.stop}. */
     [Symbol.asyncDispose](): Promise<void>;
 }
 /** A consumer in the list of a store. */
@@ -367,9 +367,9 @@ interface StoreStats {
 }
 /** Events by subject: what is appended stays, in order. nvent 0.5. */
 interface EventStreams {
-    /** Stores an event at the end of a subject and announces it on the store's bus. The record as it was stored. */
+    /** Stores an event at the end of a subject and announces it on the store's bus. Returns the record as it was stored. */
     append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions): Promise<EventRecord<Type>>;
-    /** The events of a subject. No options: all of them, in order of append. A subject without events: `[]`. */
+    /** Returns the events of a subject, by default all of them, in order of append; `[]` where it has none. */
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
     /**
      * Calls `onEvent` with what is appended from now on, in order. `subject` may be a glob. Sees appends of this process
@@ -384,23 +384,23 @@ interface EventStreams {
      * retention or trimming removes before it is read. Ends when the loop is left or the store is closed. Keeps no process alive.
      */
     iterate(subject: string, opts?: EventIterateOptions): AsyncIterableIterator<EventRecord, void, void> & AsyncDisposable;
-    /** Removes a subject with all its events. Whether there was anything. */
+    /** Removes a subject with all its events. Returns whether there was anything. */
     delete(subject: string): Promise<boolean>;
 }
 /** Values by key. nvent 0.5. */
 interface KeyValues {
-    /** The value, or null where there is no live one: 0, `''`, false and a stored null are values. */
+    /** Returns the value, or null where there is no live one: 0, `''`, false and a stored null are values. */
     get<T = any>(key: string): Promise<T | null>;
     /** Stores any JSON value. `ttl` in seconds, fractions allowed; absent: for good. */
     set<T = any>(key: string, value: T, ttl?: number): Promise<void>;
     /** Removes a key. One that is not there is fine. */
     delete(key: string): Promise<void>;
     /**
-     * Removes every key that matches a Redis glob, and nothing but kv values. The number removed. On Redis, a pattern without
-     * a literal beginning, such as `*`, removes only keys that this package wrote: other programs may use the database too.
+     * Removes every key that matches a Redis glob, and nothing but kv values. Returns the number removed. On Redis, a pattern
+     * without a literal beginning, such as `*`, removes only keys that this package wrote: other programs may use the database too.
      */
     clear(pattern: string): Promise<number>;
-    /** Adds `by` (default 1) atomically, a missing value counting as 0, and keeps the ttl. The new value. Rejects with NVENT_TYPE where the value is no number. */
+    /** Adds `by` (default 1) atomically, a missing value counting as 0, and keeps the ttl. Returns the new value. Rejects with NVENT_TYPE where the value is no number. */
     increment(key: string, by?: number): Promise<number>;
 }
 /**
@@ -410,24 +410,24 @@ interface KeyValues {
 interface Indexes {
     /** Adds an entry, or replaces its score and metadata. Dotted keys in metadata are expanded; undefined leaves nothing. */
     add(key: string, id: string, score: number, metadata?: Record<string, any>): Promise<void>;
-    /** One entry, or null. */
+    /** Returns the entry, or null. */
     get(key: string, id: string): Promise<IndexEntry | null>;
-    /** Entries, highest score first, ties by id ascending. */
+    /** Returns entries, highest score first, ties by id ascending. */
     read(key: string, opts?: IndexReadOptions): Promise<IndexEntry[]>;
-    /** The number of entries, or of those that the filter matches. */
+    /** Returns the number of entries, or of those that the filter matches. */
     count(key: string, opts?: {
         filter?: Record<string, any>;
     }): Promise<number>;
     /**
-     * One atomic deep merge. null and undefined delete, arrays are replaced; dotted keys reject with NVENT_INVALID.
-     * false: there is no such entry, or `expectedVersion` differs.
+     * Merges deeply and atomically. null and undefined delete, arrays are replaced; dotted keys reject with NVENT_INVALID.
+     * Returns false where there is no such entry, or `expectedVersion` differs.
      */
     update(key: string, id: string, metadata: Record<string, any>, opts?: IndexUpdateOptions): Promise<boolean>;
-    /** The same merge; never rejects because others update the entry too. Rejects with NVENT_NOT_FOUND where it is missing. `maxRetries` is accepted and not needed. */
+    /** Merges as `update` does, also while others update the entry. Rejects with NVENT_NOT_FOUND where it is missing. `maxRetries` is accepted and not needed. */
     updateWithRetry(key: string, id: string, metadata: Record<string, any>, maxRetries?: number): Promise<void>;
-    /** Adds `by` (default 1) to a field, or a dotted path, atomically. The new value. A missing entry rejects with NVENT_NOT_FOUND, "Entry not found" in the message. */
+    /** Adds `by` (default 1) to a field, or a dotted path, atomically. Returns the new value. A missing entry rejects with NVENT_NOT_FOUND, "Entry not found" in the message. */
     increment(key: string, id: string, field: string, by?: number): Promise<number>;
-    /** Removes an entry. Whether it was there. */
+    /** Removes an entry. Returns whether it was there. */
     delete(key: string, id: string): Promise<boolean>;
 }
 /** A page of {@link StoreAdapter.subjects}. */
@@ -444,11 +444,11 @@ interface SubjectPage {
 interface StoreAdapter {
     /** Opens the store. Idempotent; every other method opens it on first use as well. */
     init(): Promise<void>;
-    /** Idempotent. Resolves when nothing is left behind: no lock, connection, task or callback. Later calls reject with NVENT_CLOSED. */
+    /** Closes the store. Resolves when no lock, connection, task or callback is left. Idempotent; later calls reject with NVENT_CLOSED. */
     close(): Promise<void>;
     /** Asks the backend. Does not reject because the backend is down. */
     health(): Promise<Health<'memory' | 'file' | 'redis'>>;
-    /** Counters. */
+    /** Returns its counters. */
     stats(): StoreStats;
     /** Events by subject. nvent 0.5. */
     readonly stream: EventStreams;
@@ -457,8 +457,8 @@ interface StoreAdapter {
     /** Sorted indexes. nvent 0.5. */
     readonly index: Indexes;
     /**
-     * A page of the subjects that have events and that a glob (default `*`) matches. `cursor` is that of the page before; null: it
-     * was the last page. By name in memory and on file; on Redis in no order, and a subject may come twice.
+     * Returns a page of the subjects that have events and that a glob (default `*`) matches. `cursor` is that of the page before;
+     * null: it was the last page. By name in memory and on file; on Redis in no order, and a subject may come twice.
      */
     subjects(pattern?: string, cursor?: string | null): Promise<SubjectPage>;
     /** All events of the store, in the order in which it took them. */
@@ -473,9 +473,9 @@ interface StoreAdapter {
      * `stream.gap`, whose data is `{ reason: 'trimmed', missed }`.
      */
     consume(name: string, handler: (event: EventRecord, context: ConsumerContext) => unknown, opts?: ConsumeOptions): Promise<Consumer>;
-    /** All consumers of the store, whether or not they are at work. */
+    /** Returns all consumers of the store, whether or not they are at work. */
     consumers(): Promise<ListedConsumer[]>;
-    /** Parked events of a consumer, whether or not it is at work, in the order of the feed. Default limit 100. */
+    /** Returns the parked events of a consumer, whether or not it is at work, in the order of the feed. Default limit 100. */
     parked(consumer: string, opts?: {
         limit?: number;
         after?: string;
@@ -488,36 +488,36 @@ interface StoreAdapter {
     replay(consumer: string, positions?: string[]): Promise<number>;
     /** Removes a consumer and what it parked. Resolves with whether there was one. */
     deleteConsumer(name: string): Promise<boolean>;
-    /** {@link StoreAdapter.close}. */
+    /** Calls {@link StoreAdapter.close}. */
     [Symbol.asyncDispose](): Promise<void>;
-    /** {@link EventStreams.append}. nvent 0.4.1. */
+    /** Calls {@link EventStreams.append}. nvent 0.4.1. */
     append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions): Promise<EventRecord<Type>>;
-    /** {@link EventStreams.read}. nvent 0.4.1. */
+    /** Calls {@link EventStreams.read}. nvent 0.4.1. */
     read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>;
-    /** {@link EventStreams.subscribe}. nvent 0.4.1. */
+    /** Calls {@link EventStreams.subscribe}. nvent 0.4.1. */
     subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>;
     /** Stores a document, replacing one of the same id. nvent 0.4.1. */
     save(collection: string, id: string, doc: Record<string, any>): Promise<void>;
-    /** A document, or null. nvent 0.4.1. */
+    /** Returns the document, or null. nvent 0.4.1. */
     get(collection: string, id: string): Promise<Record<string, any> | null>;
-    /** Documents of a collection, by id unless `sortBy` is given. nvent 0.4.1. */
+    /** Returns the documents of a collection, by id unless `sortBy` is given. nvent 0.4.1. */
     list(collection: string, opts?: ListOptions): Promise<Array<{
         id: string;
         doc: any;
     }>>;
     /** Removes a document. One that is not there is fine. nvent 0.4.1. */
     delete(collection: string, id: string): Promise<void>;
-    /** {@link Indexes.add}. nvent 0.4.1. */
+    /** Calls {@link Indexes.add}. nvent 0.4.1. */
     indexAdd: Indexes['add'];
-    /** {@link Indexes.get}. nvent 0.4.1. */
+    /** Calls {@link Indexes.get}. nvent 0.4.1. */
     indexGet: Indexes['get'];
-    /** {@link Indexes.read}. nvent 0.4.1. */
+    /** Calls {@link Indexes.read}. nvent 0.4.1. */
     indexRead: Indexes['read'];
-    /** {@link Indexes.update}. nvent 0.4.1. */
+    /** Calls {@link Indexes.update}. nvent 0.4.1. */
     indexUpdate: Indexes['update'];
-    /** {@link Indexes.updateWithRetry}. nvent 0.4.1. */
+    /** Calls {@link Indexes.updateWithRetry}. nvent 0.4.1. */
     indexUpdateWithRetry: Indexes['updateWithRetry'];
-    /** {@link Indexes.increment}. nvent 0.4.1. */
+    /** Calls {@link Indexes.increment}. nvent 0.4.1. */
     indexIncrement: Indexes['increment'];
 }
 /** What every store takes. */
@@ -656,7 +656,7 @@ interface SubscriptionHandle {
     topic: string;
     /** Ends it. After it resolves the handler is not called again. Needs no `this`; calling it twice is fine. */
     unsubscribe: () => Promise<void>;
-    /** {@link SubscriptionHandle.unsubscribe}. */
+    /** Calls {@link SubscriptionHandle.unsubscribe}. */
     [Symbol.asyncDispose]: () => Promise<void>;
 }
 /** Counters of a stream since it was made. */
@@ -698,15 +698,15 @@ interface StreamAdapter {
     messages<const Filter extends string | RegExp = RegExp, const Shared extends boolean = false>(topic: string, opts?: MessagesOptions<Filter, Shared>): AsyncIterableIterator<Delivered<StreamEvent<FilteredType<Filter>> | StreamGap, Shared>, void, void> & AsyncDisposable;
     /** Ends a subscription. After it resolves the handler is not called again. */
     unsubscribe(handle: SubscriptionHandle): Promise<void>;
-    /** Topics and globs that handlers of this adapter are subscribed to, each once. */
+    /** Returns the topics and globs that handlers of this adapter are subscribed to, each once. */
     listTopics(): Promise<string[]>;
-    /** Handlers of this adapter subscribed to exactly this topic or glob. */
+    /** Returns the number of handlers of this adapter that are subscribed to exactly this topic or glob. */
     getSubscriptionCount(topic: string): Promise<number>;
     /** Ends every subscription and closes the stream. Idempotent; later calls reject with NVENT_CLOSED. */
     shutdown(): Promise<void>;
     /** Asks the broker. Does not reject because it is down. */
     health(): Promise<Health<'memory' | 'redis'>>;
-    /** Counters. */
+    /** Returns its counters. */
     stats(): StreamStats;
 }
 /** Options of {@link MemoryStreamAdapter}. */
@@ -878,49 +878,50 @@ interface JobContext {
 interface QueueAdapter {
     /** Opens the queue. Idempotent; every other method opens it on first use as well. */
     init(): Promise<void>;
-    /** Adds a job. Its id. */
+    /** Adds a job. Returns its id. */
     enqueue<Data = any>(queue: string, job: NewJob<Data>): Promise<string>;
-    /** Adds a job that runs later, or again and again. The schedule's id. */
+    /** Adds a job that runs later, or again and again. Returns the schedule's id. */
     schedule<Data = any>(queue: string, job: NewJob<Data>, opts?: ScheduleOptions): Promise<string>;
-    /** A job, or null. */
+    /** Returns the job, or null. */
     getJob<Data = any, Result = any>(queue: string, id: string): Promise<Job<Data, Result> | null>;
     /**
-     * Jobs: those that wait in the order in which they run, the others newest first. Only those of the page are read; an
-     * offset is a walk along the index, 5 ms for 100,000 jobs.
+     * Returns jobs: those that wait in the order in which they run, the others newest first. Only those of the page are
+     * read; an offset is a walk along the index, 5 ms for 100,000 jobs.
      */
     getJobs<Data = any, Result = any>(queue: string, query?: JobQuery): Promise<Array<Job<Data, Result>>>;
-    /** How many jobs are in each state. */
+    /** Returns the number of jobs in each state. */
     getJobCounts(queue: string): Promise<Record<JobState, number>>;
-    /** The schedules of a queue: `{ id, jobName, queueName, pattern, cron, tz?, limit?, repeatCount, nextRun }`, `nextRun` a Date. */
+    /** Returns the schedules of a queue: `{ id, jobName, queueName, pattern, cron, tz?, limit?, repeatCount, nextRun }`, `nextRun` a Date. */
     getScheduledJobs(queue: string): Promise<any[]>;
-    /** Removes a schedule, or a job that `schedule` delayed. Whether there was one. */
+    /** Removes a schedule, or a job that `schedule` delayed. Returns whether there was one. */
     removeScheduledJob(scheduleId: string): Promise<boolean>;
-    /** Removes a job; the result of an active one is ignored. Whether it was there. */
+    /** Removes a job; the result of an active one is ignored. Returns whether it was there. */
     removeJob(queue: string, jobId: string): Promise<boolean>;
     /**
-     * Payload: `{ jobId, name, attemptsMade, … }`, with `job` (waiting, delayed), `delay`, `progress`, `returnvalue`, or
-     * `failedReason` and `maxAttempts`, as the event has it. The returned function removes the listener.
+     * Calls `callback` for each event of this type of the queue, with `{ jobId, name, attemptsMade, … }` and, as the event has
+     * it, `job` (waiting, delayed), `delay`, `progress`, `returnvalue`, or `failedReason` and `maxAttempts`. Returns a function
+     * that removes the listener.
      */
     on(queue: string, event: QueueEvent, callback: (payload: any) => void): () => void;
-    /** Whether a queue is paused. */
+    /** Returns whether a queue is paused. */
     isPaused(queue: string): Promise<boolean>;
-    /** No job of the queue starts until `resume`: once it has resolved, no handler is called. */
+    /** Pauses a queue until `resume`: once the call has resolved, no job starts and no handler is called. */
     pause(queue: string): Promise<void>;
-    /** Goes on. */
+    /** Resumes a paused queue. */
     resume(queue: string): Promise<void>;
-    /** Says who runs the jobs of a name. A rejection is a failed attempt; a result with `awaiting: true` means: forget the job, its id may be used again. */
+    /** Registers the handler that runs the jobs of a name. A rejection is a failed attempt; a result with `awaiting: true` means: forget the job, its id may be used again. */
     registerWorker<Data = any, Result = any>(queue: string, jobName: string, handler: (job: RunningJob<Data, Result>, context: JobContext) => Promise<Result>, opts?: WorkerOptions): void;
-    /** Makes a failed job wait for one more attempt. Whether it had failed. */
+    /** Makes a failed job wait for one more attempt. Returns whether it had failed. */
     retryJob(queue: string, jobId: string): Promise<boolean>;
-    /** Whether the queue is usable. */
+    /** Returns whether the queue is usable. */
     health(): Promise<{
         ok: boolean;
         backend: string;
         detail?: string;
     }>;
-    /** Counts of this adapter. */
+    /** Returns the counters of this adapter. */
     stats(): Record<string, number>;
-    /** Optional: workers run by themselves. Within nvent, those that it registers while it starts wait for this call. */
+    /** Starts the workers of a queue. Optional: they run by themselves. Within nvent, those that it registers while it starts wait for this call. */
     startProcessingQueue(queue: string): void;
     /**
      * Starts no further job, waits up to 30 s for running handlers, then closes. Jobs that are enqueued meanwhile, also by
@@ -1180,7 +1181,7 @@ interface FlowStats {
 interface FlowWiring extends Wiring {
     /** Stops it. */
     [Symbol.asyncDispose](): Promise<void>;
-    /** Counters. */
+    /** Returns its counters. */
     stats(): FlowStats;
 }
 
@@ -1312,20 +1313,20 @@ interface TriggerWiring extends Wiring {
         runIds: string[];
         created: boolean;
     }>;
-    /** All triggers, in the order of their definition. */
+    /** Returns all triggers, in the order of their definition. */
     list(): Promise<ListedTrigger[]>;
     /** Fires on what is stored from now on. Holds in the store: also after a restart, and for other instances. */
     enable(id: string): Promise<void>;
     /** Lets causes pass without firing. Holds in the store: also after a restart, and for other instances. */
     disable(id: string): Promise<void>;
-    /** Causes that have failed too often, in the order of the feed. `limit`: default 100. */
+    /** Returns the causes that have failed too often, in the order of the feed. `limit`: default 100. */
     parked(id: string, opts?: {
         limit?: number;
         after?: string;
     }): Promise<ParkedConsumerEvent[]>;
     /** Tries parked causes again: these, or all. Resolves with their number. */
     replay(id: string, positions?: string[]): Promise<number>;
-    /** Counters. */
+    /** Returns its counters. */
     stats(): TriggerStats;
 }
 
@@ -1416,7 +1417,7 @@ interface WebhookStats {
 interface WebhookWiring extends Wiring {
     /** Stops it. */
     [Symbol.asyncDispose](): Promise<void>;
-    /** Deliveries of a webhook, newest first: at most `limit`, default 100. The newest 10,000 are kept, and all that are pending. */
+    /** Returns the deliveries of a webhook, newest first: at most `limit`, default 100. The newest 10,000 are kept, and all that are pending. */
     deliveries(name: string, opts?: {
         state?: WebhookDeliveryState;
         limit?: number;
@@ -1435,17 +1436,17 @@ interface WebhookWiring extends Wiring {
     enable(name: string): Promise<void>;
     /** Lets events pass without delivery; what is pending is parked. Holds in the store, as a 410 does. */
     disable(name: string): Promise<void>;
-    /** Whether a webhook delivers. */
+    /** Returns whether a webhook delivers. */
     isEnabled(name: string): Promise<boolean>;
-    /** Counters. */
+    /** Returns its counters. */
     stats(): WebhookStats;
 }
 
 /** A part that connects adapters while it runs. Your own can be given to the registry. */
 interface Wiring {
-    /** Begins. Idempotent in the wirings of this package. */
+    /** Starts it. Idempotent in the wirings of this package. */
     start(): void | Promise<void>;
-    /** Ends; what is under way is drained within a deadline (5 s in the wirings of this package). */
+    /** Stops it. What is under way is drained within a deadline (5 s in the wirings of this package). */
     stop(): void | Promise<void>;
 }
 /** A channel: which persisted events go to which topic. */
@@ -1521,7 +1522,7 @@ interface CoordinatorStats {
 interface StreamCoordinator extends Wiring {
     /** Stops it. */
     [Symbol.asyncDispose](): Promise<void>;
-    /** Counters. */
+    /** Returns its counters. */
     stats(): CoordinatorStats;
 }
 /** Options of the registry. */
@@ -1552,7 +1553,7 @@ interface WiringRegistryOptions {
 interface WiringRegistry extends Wiring {
     /** Stops it. */
     [Symbol.asyncDispose](): Promise<void>;
-    /** Counters of its wirings. */
+    /** Returns the counters of its wirings. */
     stats(): any;
     /** Its triggers, where it has the option. */
     readonly triggers?: TriggerWiring;
@@ -1706,7 +1707,7 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     on(queue: string, event: QueueEvent, listener: (payload: any) => void): () => void;
     registerWorker<Data = any, Result = any>(queue: string, jobName: string, handler: (job: RunningJob<Data, Result>, context: JobContext) => Promise<Result>, opts?: WorkerOptions): void;
     startProcessingQueue(queue: string): void;
-    /** {@link QueueAdapter.close}. */
+    /** Calls {@link QueueAdapter.close}. */
     [Symbol.asyncDispose](): Promise<void>;
     close(): Promise<void>;
     /** Runs a handler and commits its outcome. */
@@ -1715,7 +1716,7 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     private receiveCancellations;
     /** Subscribes to deliveries; returns a function that unsubscribes. */
     private subscribe;
-    /** For calls that return nothing: throws a failure that is known at once, warns of a later one. */
+    /** Makes a call that returns nothing. Throws a failure that is known at once, warns of a later one. */
     private later;
 }
 /** Queues in memory. */
@@ -1824,7 +1825,7 @@ declare abstract class NventStreamAdapter implements StreamAdapter {
     listTopics(): Promise<string[]>;
     getSubscriptionCount(topic: string): Promise<number>;
     shutdown(): Promise<void>;
-    /** {@link StreamAdapter.shutdown}. */
+    /** Calls {@link StreamAdapter.shutdown}. */
     [Symbol.asyncDispose](): Promise<void>;
     health(): Promise<{
         ok: boolean;
@@ -1849,9 +1850,9 @@ declare class RedisStoreAdapter extends NventStoreAdapter {
 /** A stream on Redis: pub/sub, and Redis Streams for the topics that are retained. */
 declare class RedisStreamAdapter extends NventStreamAdapter {
     constructor(opts?: RedisStreamOptions);
-    /** What a group failed at too often on a topic, oldest first. */
+    /** Returns what a group failed at too often on a topic, oldest first. */
     parked(topic: string, group: string): Promise<ParkedEvent[]>;
-    /** Publishes what is parked again, to all that are subscribed, and no longer keeps it as parked. The number of events, at most 1,000 a call. */
+    /** Publishes what is parked again, to all that are subscribed, and no longer keeps it as parked. Returns the number of events, at most 1,000 a call. */
     replayParked(topic: string, group: string): Promise<number>;
 }
 

@@ -54,7 +54,7 @@ export class NventEventBus implements NativeEventBus {
     return { published: this.published, handlers: this.registrations, handlerErrors: this.warnings.count }
   }
 
-  /** @internal Passes an event on to native listeners only. */
+  /** Passes an event on to native listeners only. @internal */
   publishNative(event: object): void {
     const text = json('event', event)
     callSync(() => this.native.publish(text, subjectOf(event)))
@@ -170,7 +170,7 @@ class ForeignBus {
     this.inbound.clear()
   }
 
-  /** A bus may call both a type's handlers and those of '*'. */
+  /** Receives an event of the other bus, once: that may call both a type's handlers and those of '*'. */
   private receive(type: string, event: any): void {
     if (typeof event !== 'object' || event === null || this.announced.has(event)) return
     const types = this.received.get(event)

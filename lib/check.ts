@@ -17,7 +17,7 @@ export function fields(what: string, value: object): Array<[name: string, value:
   }
 }
 
-/** A string that UTF-8 can carry. Whether it is empty or too long is for the core to say. */
+/** Returns a string that UTF-8 can carry, or throws NVENT_INVALID. The core checks whether it is empty or too long. */
 export function text(what: string, value: unknown): string {
   if (typeof value !== 'string') throw invalid(`${what}: expected a non-empty string, got ${describe(value)}`)
   if (!value.isWellFormed()) throw invalid(`${what}: contains half of a surrogate pair, which has no UTF-8`)
@@ -96,7 +96,7 @@ export function named<T>(kind: string, what: string, name: string, known: Readon
   return found
 }
 
-/** The JSON of a value, as JSON.stringify makes it. Throws NVENT_INVALID with the path of what has none. */
+/** Returns the JSON of a value, as JSON.stringify makes it. Throws NVENT_INVALID with the path of what has none. */
 export function json(what: string, value: unknown): string {
   let text: string | undefined
   try {
@@ -110,7 +110,7 @@ export function json(what: string, value: unknown): string {
   return text
 }
 
-/** The JSON of an object. */
+/** Returns the JSON of an object. Throws NVENT_INVALID for anything else. */
 export function jsonObject(what: string, value: unknown): string {
   object(what, value)
   const text = json(what, value)
@@ -118,7 +118,7 @@ export function jsonObject(what: string, value: unknown): string {
   return text
 }
 
-/** Like jsonObject, with undefined written as null: in an update both delete. */
+/** Returns the JSON of an object, with undefined written as null: in an update both delete. */
 export function jsonPatch(what: string, value: unknown): string {
   object(what, value)
   let patch: unknown

@@ -30,7 +30,7 @@ export function fromNative({ cause, ...error }: NativeError): NventError {
   return new NventError(error.code, error.message, { ...error, cause: cause === undefined ? undefined : new Error(cause) })
 }
 
-/** What a native method threw. */
+/** Returns what a native method threw: an error of the core as {@link NventError}. */
 export function rethrown(thrown: unknown): unknown {
   if (!(thrown instanceof Error) || !thrown.message.startsWith('{"code":"NVENT_')) return thrown
   return fromNative(JSON.parse(thrown.message))

@@ -16,7 +16,7 @@ interface Source<T> {
   stop(): Promise<void>
 }
 
-/** Thrown into a loop whose signal was aborted, as `events.on` of Node does. */
+/** Returns the error for a loop whose signal was aborted, as `events.on` of Node throws it. */
 function abortError(signal: AbortSignal): Error {
   const error = new Error('The operation was aborted', { cause: signal.reason })
   error.name = 'AbortError'
@@ -39,7 +39,7 @@ export class Iteration<T> implements AsyncIterableIterator<T, void, void> {
     else signal?.addEventListener('abort', this.onAbort, { once: true })
   }
 
-  /** Whether no further value is wanted. */
+  /** Returns whether no further value is wanted. */
   get over(): boolean {
     return this.stopped !== undefined
   }

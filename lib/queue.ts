@@ -190,7 +190,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     return [...new Set([...this.workers.keys()].map(key => JSON.parse(key)[0] as string))]
   }
 
-  /** Workers of queues that have none yet wait for `startProcessingQueue`, until they are released. @internal */
+  /** Makes the workers of queues that have none yet wait for `startProcessingQueue`, until they are released. @internal */
   holdWorkers(isHeld: boolean): void {
     this.native.holdWorkers(isHeld)
   }
@@ -245,7 +245,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     await call(() => this.native.drain(CLOSE_TIMEOUT))
   }
 
-  /** {@link QueueAdapter.close}. */
+  /** Calls {@link QueueAdapter.close}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
@@ -342,7 +342,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     }
   }
 
-  /** For calls that return nothing: throws a failure that is known at once, warns of a later one. */
+  /** Makes a call that returns nothing. Throws a failure that is known at once, warns of a later one. */
   private later<T>(start: () => Reply, then: (value: T) => void = () => {}): void {
     const started = call<T>(start)
     if (started instanceof Promise) started.then(then).catch(this.warnings.handlerFailed)

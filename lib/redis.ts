@@ -26,12 +26,12 @@ export class RedisStreamAdapter extends NventStreamAdapter {
     super('redis', () => addon.NativeStream.redis(bridge, JSON.stringify(own)))
   }
 
-  /** What a group failed at too often on a topic, oldest first. */
+  /** Returns what a group failed at too often on a topic, oldest first. */
   async parked(topic: string, group: string): Promise<ParkedEvent[]> {
     return call(() => this.native.parked(text('topic', topic), text('group', group)))
   }
 
-  /** Publishes what is parked again, to all that are subscribed, and no longer keeps it as parked. The number of events, at most 1,000 a call. */
+  /** Publishes what is parked again, to all that are subscribed, and no longer keeps it as parked. Returns the number of events, at most 1,000 a call. */
   async replayParked(topic: string, group: string): Promise<number> {
     return call(() => this.native.replayParked(text('topic', topic), text('group', group)))
   }

@@ -47,7 +47,7 @@ function readOptions(opts: EventReadOptions | undefined): string | undefined {
   return present(opts) ? JSON.stringify(given) : undefined
 }
 
-/** The bus that a store announces on. */
+/** Returns the started link to the bus that a store announces on, or undefined where it announces on none. */
 function announceOn(option: EventBus | null | undefined): BusLink | undefined {
   if (option === null) return
   const link = new BusLink(option ?? getEventBus())

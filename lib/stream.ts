@@ -163,7 +163,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
     this.endMetrics(last)
   }
 
-  /** {@link StreamAdapter.shutdown}. */
+  /** Calls {@link StreamAdapter.shutdown}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.shutdown()
   }

@@ -62,7 +62,7 @@ export interface SpanSpec {
   parent?: unknown
 }
 
-/** Attributes of an operation on a message, as the semantic conventions of OpenTelemetry name them. */
+/** Returns the attributes of an operation on a message, as the semantic conventions of OpenTelemetry name them. */
 export function messaging(
   operation: string, type: 'send' | 'process', destination: string, more: { id?: string | undefined, runId?: unknown } = {},
 ): Attributes {

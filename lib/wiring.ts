@@ -31,7 +31,7 @@ interface Links {
   /** Lets native code call the methods of an object. */
   register: (target: object) => number
   bus: (bus: EventBus, types?: string[]) => BusLink
-  /** Called when the wiring has stopped. */
+  /** Registers what is called when the wiring has stopped. */
   onStop: (release: () => void) => void
   /** Records the adapters that the wiring uses. */
   uses: (adapters: Omit<Running, 'stop'>) => void
@@ -122,7 +122,7 @@ export function createStreamCoordinator(opts: StreamCoordinatorParts = {}): Stre
   return coordinatorOf('', own, { bus, stream, store })
 }
 
-/** `at` is the path of `own` in messages. */
+/** Creates a coordinator. `at` is the path of `own` in messages. */
 function coordinatorOf(
   at: string,
   own: StreamCoordinatorOptions,
@@ -156,7 +156,7 @@ function fedBy(at: string, delivery: string | undefined, store: StoreAdapter | u
   throw invalid(`${join(at, 'delivery')}: "at-least-once" needs a file or Redis store: pass it as store, or make it current`)
 }
 
-/** The calls of flow wiring on a store that is not native, over the surface that the store has. */
+/** Returns the calls of flow wiring on a store that is not native, over the surface that the store has. */
 const storePort = (store: any): object => ({
   append: (subject: string, event: any, opts: any): Promise<EventRecord> =>
     store.stream?.append ? store.stream.append(subject, event, opts ?? undefined) : store.append(subject, event),
@@ -169,7 +169,7 @@ const storePort = (store: any): object => ({
   indexRead: (...args: any[]) => store.index ? store.index.read(...args) : store.indexRead(...args),
 })
 
-/** The calls of flow wiring on a queue that is not native. A queue that only has `enqueue` reports no jobs. */
+/** Returns the calls of flow wiring on a queue that is not native. A queue that only has `enqueue` reports no jobs. */
 const queuePort = (queue: QueueAdapter): object => ({
   enqueue: (...args: Parameters<QueueAdapter['enqueue']>) => queue.enqueue(...args),
   job: async (name: string, id: string) => plainJob(typeof queue.getJob === 'function' ? await queue.getJob(name, id) : null),
@@ -179,7 +179,7 @@ const queuePort = (queue: QueueAdapter): object => ({
   },
 })
 
-/** The fields of a job that flow wiring reads: the job of a foreign queue may be an object that has no JSON. */
+/** Returns the fields of a job that flow wiring reads: the job of a foreign queue may be an object that has no JSON. */
 async function plainJob(job: any): Promise<object | null> {
   if (!job) return null
   const state = job.state ?? await job.getState?.()
@@ -190,7 +190,7 @@ export function createFlowWiring(opts: FlowWiringOptions = {}): FlowWiring {
   return flowWiringOf(opts, {})
 }
 
-/** The stream carries cancellations between instances. */
+/** Creates flow wiring. The stream carries cancellations between instances. */
 function flowWiringOf(
   opts: FlowWiringOptions,
   { stream, keepState }: { stream?: () => StreamAdapter | undefined, keepState?: number },

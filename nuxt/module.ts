@@ -210,7 +210,7 @@ function refuseFunctions(value: unknown, path: string, above: object[] = []): vo
 /** Returns what is left of a value in the runtime config. */
 const plain = <T>(value: T): T => JSON.parse(JSON.stringify(value))
 
-/** Nitro leaves the addon alone in dev, and copies it beside the server in a build. */
+/** Makes Nitro leave the addon alone in dev, and copy it beside the server in a build. */
 function keepExternal(nitro: NitroConfig) {
   const file = realpathSync(resolveModule(NATIVE, { url: new URL(import.meta.url) }))
   if (file.split(/[\\/]/).includes('node_modules')) {
@@ -245,7 +245,7 @@ function addonsOf(entry: string): string[] {
   })
 }
 
-/** The section and the hooks, typed in nuxt.config and on the server. nvent types its own section. */
+/** Adds the types of the section and the hooks, for nuxt.config and the server. nvent types its own section. */
 function addTypes(types: string, withNvent: boolean) {
   const section = `interface NuxtConfig { nvent?: import(${JSON.stringify(types)}).NventSection }`
   addTypeTemplate({

@@ -10,11 +10,11 @@ export interface ReadyContext extends Adapters {
 
 declare module 'nitropack' {
   interface NitroRuntimeHooks {
-    /** nvent asks for adapters. */
+    /** Runs when nvent asks for adapters. */
     'nvent:register-adapters': () => void | Promise<void>
-    /** Before the wiring is made: add flows, channels or wirings to its options. */
+    /** Runs before the wiring is made: add flows, channels or wirings to its options. */
     'nvent:wiring': (options: WiringRegistryOptions) => void | Promise<void>
-    /** The adapters are open and the wiring runs: the place to register workers. */
+    /** Runs when the adapters are open and the wiring runs: the place to register workers. */
     'nvent:adapters:ready': (context: ReadyContext) => void | Promise<void>
   }
 }

@@ -42,7 +42,7 @@ function buildAddon(profile) {
   renameSync(`${addon}.new`, addon)
 }
 
-/** One implementation, for require; import gets the very same objects. */
+/** Builds one implementation, for require; import gets the very same objects. */
 async function buildFace() {
   await build({
     entryPoints: ['lib/index.ts'],
@@ -59,7 +59,7 @@ async function buildFace() {
   writeFileSync('dist/index.mjs', lines.join('\n'))
 }
 
-/** The command, with the libraries that only it uses: the package has no dependencies. */
+/** Builds the command, with the libraries that only it uses: the package has no dependencies. */
 async function buildCommand() {
   await build({
     entryPoints: ['lib/cli/main.ts'], outfile: 'dist/cli.cjs', bundle: true, minifyWhitespace: true, format: 'cjs', platform: 'node', target: 'node20',
@@ -78,7 +78,7 @@ async function buildNuxt() {
   await buildInspector()
 }
 
-/** What Nuxt and its tools read of a module without running it. */
+/** Writes what Nuxt and its tools read of a module without running it. */
 async function writeModuleMeta() {
   const { default: module } = await import('../dist/nuxt/module.js')
   const { name, version } = JSON.parse(readFileSync('package.json', 'utf8'))
@@ -98,7 +98,7 @@ function bundledPackages() {
   }
 }
 
-/** One script and one style, which the module makes part of a server: an app installs nothing for it. */
+/** Builds one script and one style, which the module makes part of a server: an app installs nothing for it. */
 async function buildInspector() {
   const [{ build }, { default: vue }] = await Promise.all([import('vite'), import('@vitejs/plugin-vue')])
   await build({

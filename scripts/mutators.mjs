@@ -64,7 +64,7 @@ export function instrument(text, file, register) {
 }
 
 const either = (test, mutated, original) => f.createParenthesizedExpression(f.createConditionalExpression(test, undefined, mutated, undefined, original))
-/** In a block: an `else` that follows belongs to another `if`. */
+/** Puts a statement under a condition, in a block: an `else` that follows belongs to another `if`. */
 const unless = (test, statement) => f.createBlock([f.createIfStatement(f.createLogicalNot(test), f.createBlock([statement]))])
 const forced = (is, visited) => either(is('condition true'), f.createTrue(), either(is('condition false'), f.createFalse(), visited))
 

@@ -45,7 +45,7 @@ function property(type, name) {
 const inner = symbol => checker.getNonNullableType(checker.getTypeOfSymbol(symbol))
 const oneLine = text => text.replace(/\s+/g, ' ').trim().replaceAll('|', '\\|')
 
-/** The documentation of a property. A link to another stands for that one's. */
+/** Returns the documentation of a property. A link to another stands for that one's. */
 function documentation(symbol, path) {
   const text = oneLine(ts.displayPartsToString(symbol.getDocumentationComment(checker)).replace(/\{@link ([\w.]+)\}/g, '`$1`'))
   const byDefault = symbol.getJsDocTags(checker).find(({ name }) => name === 'default')
@@ -57,7 +57,7 @@ function documentation(symbol, path) {
 
 const ONLY = { memory: 'In memory only.', file: 'Files only.', redis: 'Redis only.' }
 
-/** What an option means: its documentation, the default of the table, and the backends, where the path does not say so. */
+/** Returns what an option means: its documentation, the default of the table, and the backends, where the path does not say so. */
 function meaning({ rule }, symbol, path) {
   let text = documentation(symbol, path)
   const { default: byDefault, backends = [] } = rule
@@ -72,7 +72,7 @@ function meaning({ rule }, symbol, path) {
 
 const values = option => oneLine(option.kind === 'any' ? 'see the types' : option.rule.values ? option.rule.values.map(value => `\`${value}\``).join(', ') : expected(option).replace(/^an? /, '').replace(/ to \d{10,}/, ''))
 
-/** One row for each option of a section that can be set by itself. */
+/** Returns one row for each option of a section that can be set by itself. */
 function rows(schema, type, section, path = []) {
   return Object.entries(schema).flatMap(([name, node]) => {
     const at = [...path, name]
@@ -87,7 +87,7 @@ function rows(schema, type, section, path = []) {
   })
 }
 
-/** One row for each property, and for those of an object with documented ones. */
+/** Returns one row for each property, and for those of an object with documented ones. */
 function callRows(type, name, path = []) {
   return type.getProperties().flatMap((symbol) => {
     const at = [...path, symbol.name]

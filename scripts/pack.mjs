@@ -23,7 +23,7 @@ export function sizeProblem({ name, unpackedSize }) {
 const PLATFORMS = { linux: ['linux'], darwin: ['darwin'], win32: ['win32'] }
 const LIBC = { gnu: ['glibc'], musl: ['musl'] }
 
-/** `linux-x64-gnu`: what a Rust target is called in names of files and packages. */
+/** Returns what a Rust target is called in names of files and packages, such as `linux-x64-gnu`. */
 export function shortName(triple) {
   const arch = triple.startsWith('x86_64') ? 'x64' : 'arm64'
   if (triple.includes('apple')) return `darwin-${arch}`
@@ -33,12 +33,12 @@ export function shortName(triple) {
 
 const manifest = () => JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 
-/** The targets of a release, as `linux-x64-gnu`. */
+/** Returns the targets of a release, as `linux-x64-gnu`. */
 export const targets = () => manifest().napi.targets.map(shortName)
 
 /**
- * The root's manifest as it is published: no scripts, nothing for development but Nuxt, by which `nuxt module add` recognises a
- * module, exact platform packages.
+ * Returns the root's manifest as it is published: no scripts, nothing for development but Nuxt, by which `nuxt module add`
+ * recognises a module, exact platform packages.
  */
 export function publishedManifest() {
   const { scripts: _scripts, devDependencies: { nuxt }, napi: _napi, ...kept } = manifest()
@@ -49,7 +49,7 @@ export function publishedManifest() {
   }
 }
 
-/** The manifest of a platform's package. */
+/** Returns the manifest of a platform's package. */
 export function platformManifest(target) {
   const { version, license, homepage, repository, bugs, engines } = manifest()
   const [platform, arch, libc] = target.split('-')

@@ -13,7 +13,7 @@ export const addon = `nvent-native.${target}.node`
 /** Where Cargo builds. */
 export const targetDir = resolve(root, process.env.CARGO_TARGET_DIR ?? 'target')
 
-/** Where a build of the addon leaves the types of what it exports, for scripts/types.mjs. */
+/** Returns where a build of the addon leaves the types of what it exports, for scripts/types.mjs. */
 export function bindingTypes(profile) {
   const dir = join(targetDir, 'binding-types', profile)
   return { dir, file: join(dir, 'nvent-native') }

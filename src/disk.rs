@@ -78,7 +78,7 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Options for files that only the user may read.
+/// Returns options for files that only the user may read.
 pub(crate) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);

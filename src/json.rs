@@ -27,12 +27,13 @@ pub fn options<T: DeserializeOwned>(at: &str, text: &str) -> Result<T> {
     read_options(at, text, |reason| reason)
 }
 
-/// Like [`options`], for options whose values must not appear in a message.
+/// Reads options as [`options`] does, for those whose values must not appear in a message.
 pub fn secret_options<T: DeserializeOwned>(at: &str, text: &str) -> Result<T> {
     read_options(at, text, |_| "not usable".into())
 }
 
-/// `shown` makes the reason of a value of the wrong type; an error of an option's own check begins with its path.
+/// Reads options. `shown` makes the reason of a value of the wrong type; an error of an option's own check begins with its
+/// path.
 fn read_options<T: DeserializeOwned>(at: &str, text: &str, shown: fn(String) -> String) -> Result<T> {
     check_depth(if at.is_empty() { "options" } else { at }, text)?;
     let mut reader = serde_json::Deserializer::from_str(text);
@@ -391,8 +392,8 @@ pub fn version_of(metadata: &Object) -> i64 {
     metadata.get(VERSION).and_then(Value::as_i64).unwrap_or(0)
 }
 
-/// Does an `index.update`: merges deeply, then counts the version one more. Returns false where the expected version differs.
-/// The patch must have passed [`reject_dotted`].
+/// Applies an `index.update`: merges deeply, then counts the version one more. Returns false where the expected version
+/// differs. The patch must have passed [`reject_dotted`].
 pub fn update_metadata(metadata: &mut Object, mut patch: Object, expected_version: Option<i64>) -> bool {
     let version = version_of(metadata);
     if expected_version.is_some_and(|expected| expected != version) {
@@ -404,7 +405,7 @@ pub fn update_metadata(metadata: &mut Object, mut patch: Object, expected_versio
     true
 }
 
-/// Does an `index.increment`: adds at the path, then counts the version one more.
+/// Applies an `index.increment`: adds at the path, then counts the version one more.
 pub fn increment_metadata(metadata: &mut Object, path: &str, by: f64) -> Result<Number> {
     if path == VERSION {
         return Err(Error::invalid("field: \"version\" counts changes by itself"));

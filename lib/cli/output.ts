@@ -33,7 +33,7 @@ export class Output {
     return this.write(`${text}\n`)
   }
 
-  /** One JSON value per line. */
+  /** Writes one JSON value per line. */
   async rows(values: unknown[]): Promise<void> {
     for (const value of values) await this.line(JSON.stringify(value))
   }
@@ -74,19 +74,19 @@ export class Output {
 
 const sum = (numbers: number[]): number => numbers.reduce((total, number) => total + number, 0)
 
-/** The second greatest of them, at most one less than the greatest. */
+/** Returns the second greatest of them, at most one less than the greatest. */
 function second(numbers: number[]): number {
   const [first = 0, next = 0] = [...numbers].sort((a, b) => b - a)
   return next === first ? first - 1 : next
 }
 
-/** Text of one line, without characters that a terminal would obey. */
+/** Returns text of one line, without characters that a terminal would obey. */
 // eslint-disable-next-line no-control-regex
 export const printable = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, ' ')
 
 const two = (n: number): string => String(n).padStart(2, '0')
 
-/** Local time, to the millisecond. */
+/** Returns a time as local time, to the millisecond. Empty where there is none. */
 export function local(ms: number | undefined | null): string {
   if (ms === undefined || ms === null || !Number.isFinite(ms)) return ''
   const d = new Date(ms)
@@ -96,7 +96,7 @@ export function local(ms: number | undefined | null): string {
 
 export const iso = (ms: unknown): string | undefined => typeof ms === 'number' && Number.isFinite(ms) ? new Date(ms).toISOString() : undefined
 
-/** A duration as people read it. */
+/** Returns a duration in ms as people read it. Empty where there is none. */
 export function lasting(ms: number | undefined): string {
   if (ms === undefined || !Number.isFinite(ms)) return ''
   if (ms < 1_000) return `${Math.round(ms)} ms`

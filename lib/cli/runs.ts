@@ -15,7 +15,7 @@ const END: Record<string, string> = { 'flow.completed': 'completed', 'flow.faile
 /** An index of runs, and where their events are. */
 interface RunIndex { key: string, flow: string, subject: (runId: string) => string }
 
-/** The indexes of runs: `nq:flows:{flow}`, and `{prefix}:flow:runs:{flow}` where nvent wrote them. */
+/** Returns the indexes of runs: `nq:flows:{flow}`, and `{prefix}:flow:runs:{flow}` where nvent wrote them. */
 async function runIndexes({ store }: Source): Promise<RunIndex[]> {
   const found: RunIndex[] = []
   for (const pattern of ['nq:flows:*', '*:flow:runs:*']) {
@@ -104,7 +104,7 @@ async function subjectOf(source: Source, runId: string): Promise<string> {
   throw new NventError('NVENT_NOT_FOUND', `there is no run ${JSON.stringify(runId)}; \`nvent-native runs\` lists the runs there are, and \`nvent-native events <subject>\` reads any subject`)
 }
 
-/** The jobs of a run that have not been completed. */
+/** Returns the jobs of a run that have not been completed. */
 function jobsOf(at: Where, runId: string): Array<{ queue: string, id: string, state: string, attemptsMade: number, failedReason?: string }> {
   const queues = openQueues(at)
   if (!queues) return []
@@ -115,7 +115,7 @@ function jobsOf(at: Where, runId: string): Array<{ queue: string, id: string, st
   }))
 }
 
-/** Parked events of a run. */
+/** Returns the parked events of a run. */
 async function parkedOf({ store }: Source, runId: string): Promise<Array<{ consumer: string, position: string, type: string, attempts: number, reason: string }>> {
   const found = []
   for (const { name, parked } of await store.consumers()) {

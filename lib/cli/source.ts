@@ -17,10 +17,10 @@ export function where(args: Record<string, any>): Where {
   return { dir: args['dir'] ?? (NVENT_DIR || '.data'), redis, prefix: args['prefix'] ?? (NVENT_PREFIX || undefined) }
 }
 
-/** The folder of the store: the directory itself, or `store` in it. */
+/** Returns the folder of the store: the directory itself, or `store` in it. */
 export const storeDir = (dir: string): string => existsSync(join(dir, 'nvent.db')) ? dir : join(dir, 'store')
 
-/** The folder of the queues: beside the store. */
+/** Returns the folder of the queues: beside the store. */
 export function queueDir(dir: string): string {
   const found = [dir, join(dir, 'queue'), join(dirname(storeDir(dir)), 'queue')].find(at => existsSync(join(at, 'queue.db')))
   return found ?? join(dir, 'queue')
@@ -38,7 +38,7 @@ function isLocked(file: string): boolean | undefined {
   }
 }
 
-/** The pid in a lock file, if a process of it is there and has the lock. */
+/** Returns the pid in a lock file, if a process of it is there and has the lock. */
 export function holder(dir: string, lock: 'nvent.lock' | 'queue.lock'): number | undefined {
   let pid: number
   try {

@@ -53,7 +53,7 @@ async function exportFile({ store }: Source, after: string | undefined, write: (
   }
 }
 
-/** Events subject by subject, values, index entries. */
+/** Writes the events subject by subject, then the values and the index entries. */
 async function exportRedis({ store }: Source, write: (lines: string, rows: number) => Promise<void>): Promise<void> {
   const lines = (rows: object[]): Promise<void> => write(rows.map(row => `${JSON.stringify(row)}\n`).join(''), rows.length)
   const pages = async (read: (cursor: string | undefined) => Promise<{ cursor: string | null }>): Promise<void> => {
@@ -150,7 +150,7 @@ function checkHeader(line: string): void {
 
 const importFile = async ({ store }: Source, batch: string[]): Promise<Imported> => storeCall(() => store.native.importLines(batch.join('\n')))
 
-/** One line after the other is sent, so that events keep the order of their subject; many are under way at a time. */
+/** Sends one line after the other, so that events keep the order of their subject; many are under way at a time. */
 async function importRedis({ store }: Source, batch: string[]): Promise<Imported> {
   const done: Imported = { added: 0, skipped: 0 }
   for (let from = 0; from < batch.length; from += PIPELINE) {

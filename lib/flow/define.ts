@@ -76,7 +76,7 @@ function checkReachable(at: string, entry: string, names: string[], steps: Recor
   if (stuck.length > 0) throw invalid(`${at}: ${stuck.join(', ')} can never run, as they wait for each other: a cycle needs a way in and out`)
 }
 
-/** Whether a definition came from {@link defineFlow}. */
+/** Returns whether a definition came from {@link defineFlow}. */
 export const isFlow = (flow: FlowDefinition): flow is Flow => typeof (flow as Partial<Flow> | null)?.handlers === 'object'
 
 /** Returns what native flow wiring is given: no functions, and the options of each step's jobs. */

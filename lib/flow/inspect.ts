@@ -19,7 +19,7 @@ export function listFlows(): ListedFlow[] {
   return [...listed.values()]
 }
 
-/** The steps of a definition, the entry first. */
+/** Returns the steps of a definition, the entry first. */
 function stepsOf(flow: FlowDefinition): ListedFlow['steps'] {
   const { entry, steps } = flow
   return [

@@ -57,7 +57,7 @@ function valuesOf(source: MetricSource, metric: Metric, stats: unknown): Sample[
   return values.map(([labels, number]) => ({ labels: { ...source.labels, ...labels }, value: number }))
 }
 
-/** The labels as a key, in the order of their names. */
+/** Returns the labels as a key, in the order of their names. */
 const keyOf = (labels: Labels): string => JSON.stringify(Object.entries(labels).sort(([a], [b]) => a < b ? -1 : 1))
 
 function add(series: Map<string, Sample>, { labels, value }: Sample, merge: Metric['merge']): void {

@@ -14,7 +14,7 @@ const SHARED = { isShared: true } as const
 const LARGEST = { isShared: true, merge: 'max' } as const
 const seconds = (ms: number | undefined): number | undefined => ms === undefined ? undefined : ms / 1_000
 
-/** Values by a label, those that the backend has. */
+/** Returns the values by a label, those that the backend has, or undefined where it has none. */
 const by = (label: string, values: Record<string, number | undefined>): Array<[Record<string, string>, number]> | undefined => {
   const rows = Object.entries(values).flatMap(([name, value]) => value === undefined ? [] : [[{ [label]: name }, value] as [Record<string, string>, number]])
   return rows.length > 0 ? rows : undefined

@@ -5,11 +5,14 @@ export type Reply = string | number | null
 
 /** One per JavaScript environment. */
 export declare class Bridge {
-  /** `on_wake` is called without arguments, on the JavaScript thread, when there is something to take. It is held weakly. */
+  /**
+   * Creates a bridge. `on_wake` is called without arguments, on the JavaScript thread, when there is something to take. It
+   * is held weakly.
+   */
   constructor(onWake: () => void)
   /** Wakes the threads that carry out the calls of this turn. To be called when all are made. */
   flush(): void
-  /** To be called first on waking: what arrives from now on notifies again. */
+  /** Allows the next notification: what arrives from now on notifies again. To be called first on waking. */
   clearNotified(): void
   /** Takes operations that have completed: `[op_id, ok, value or error, …]`, or null. */
   takeCompleted(): string | null
@@ -322,13 +325,13 @@ export declare class NativeStream {
   open(): Reply
   /** Publishes a message. */
   publish(topic: string, message: string): Reply
-  /** Subscribes; replies with `[id, single]`. */
+  /** Subscribes and replies with `[id, single]`. */
   subscribe(topic: string, options: string): Reply
   /** Ends a subscription. */
   unsubscribe(id: number): Reply
-  /** Topics and patterns with subscribers, as a JSON array. */
+  /** Returns the topics and patterns with subscribers, as a JSON array. */
   topics(): string
-  /** Subscribers of exactly this topic or pattern. */
+  /** Returns the number of subscribers of exactly this topic or pattern. */
   subscriptionCount(topic: string): number
   /** Replies with what a group parked on a topic, as a JSON array. */
   parked(topic: string, group: string): Reply

@@ -52,7 +52,7 @@ function takeDeliveries(only?: number): boolean {
   return true
 }
 
-/** A copy of what JSON.parse returned, for less than structuredClone. */
+/** Copies what JSON.parse returned, for less than structuredClone. */
 function clone(value: any): any {
   if (typeof value !== 'object' || value === null) return value
   if (Array.isArray(value)) return value.map(clone)
@@ -143,7 +143,7 @@ export function onDelivery(
   bridge.resume(id, true)
 }
 
-/** From here on the handler is not called any more. One at work still acknowledges what it has. */
+/** Ends the calls of the handler. One at work still acknowledges what it has. */
 export function offDelivery(id: number): void {
   const subscriber = subscribers.get(id)
   if (!subscriber) return
@@ -154,7 +154,7 @@ export function offDelivery(id: number): void {
   bridge.remove(id, subscriber.busy)
 }
 
-/** Like onDelivery, for the handlers of a bus. */
+/** Calls `handle` with what is announced on a bus, until `offDelivery`. */
 export function onAnnouncement(id: number, handle: (event: any, subject: string) => void): void {
   onDelivery(id, false, handle, () => {})
   buses.add(id)

@@ -65,7 +65,7 @@ function endTurn(): void {
   bridge.flush()
 }
 
-/** Runs a native method: its value, or a promise of it. */
+/** Runs a native method. Returns its value, or a promise of it. */
 export function call<T>(method: () => Reply, isStoreCall = false): T | Promise<T> {
   return valueOf(callSync(method), isStoreCall)
 }
@@ -73,7 +73,7 @@ export function call<T>(method: () => Reply, isStoreCall = false): T | Promise<T
 /** A reply that begins so has left something in the bridge. */
 const LEFT = 0x20
 
-/** Like {@link call}, for a method that may deliver something here: that is taken as soon as the running code has ended. */
+/** Runs a native method that may deliver something here, which is taken as soon as the running code has ended. Returns as {@link call} does. */
 export function callAndTake<T>(method: () => Reply, isStoreCall = false): T | Promise<T> {
   const reply = callSync(method)
   if (typeof reply === 'string' && reply.charCodeAt(0) === LEFT) takeLeft()

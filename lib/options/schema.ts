@@ -78,16 +78,16 @@ export type Schema<T, D extends keyof T = never> = {
 const option = <T>(kind: Kind, rule: Rule, more?: Rule): Option<T, 'optional'> => new Option(kind, { ...rule, ...more })
 
 export const flag = (rule?: Rule): Option<boolean, 'optional'> => option('boolean', {}, rule)
-/** Only false. */
+/** Declares an option that is only false. */
 export const off = (): Option<false, 'optional'> => option('false', {})
 export const text = (rule?: Rule): Option<string, 'optional'> => option('string', {}, rule)
 export const oneOf = <const V extends string>(values: readonly V[], rule?: Rule): Option<V, 'optional'> => option('string', { values }, rule)
 export const whole = (min = 0, max: number = Number.MAX_SAFE_INTEGER, rule?: Rule): Option<number, 'optional'> => option('number', { min, max, whole: true }, rule)
 export const number = (min = -Number.MAX_VALUE, max: number = Number.MAX_VALUE, rule?: Rule): Option<number, 'optional'> => option('number', { min, max }, rule)
-/** Milliseconds, with fractions. */
+/** Declares an option in milliseconds, with fractions. */
 export const duration = (min = 0, max: number = Number.MAX_SAFE_INTEGER, rule?: Rule): Option<number, 'optional'> => option('number', { min, max, unit: 'milliseconds' }, rule)
 export const list = <I>(items: Option<I, 'optional'>, rule?: Rule): Option<I[], 'optional'> => option('list', { items }, rule)
-/** Any object, or one that has methods. */
+/** Declares an option that is any object, or one that has these methods. */
 export const object = <T = Record<string, any>>(methods?: readonly string[], rule?: Rule): Option<T, 'optional'> => option('object', methods ? { methods } : {}, rule)
 export const group = <T>(options: Schema<T>, rule?: Rule): Option<T, 'optional'> => option('group', { options: options as AnySchema }, rule)
 export const callback = <T = any>(rule?: Rule): Option<T, 'optional'> => option('function', {}, rule)
@@ -98,7 +98,7 @@ export const oneOrMany = (item: Option<string, 'optional'>, rule?: Rule): Option
 export const required = <T>({ kind, rule }: Option<T, 'optional'>): Option<T, 'required'> => new Option(kind, { ...rule, required: true })
 /** Fills in a value where none is given. */
 export const withDefault = <T>(value: T, { kind, rule }: Option<T, 'optional'>): Option<T, 'default'> => new Option(kind, { ...rule, default: value })
-/** The same option under another rule. */
+/** Returns the same option with more rules. */
 export const but = <T>({ kind, rule }: Option<T, 'optional'>, more: Rule): Option<T, 'optional'> => new Option(kind, { ...rule, ...more })
 
 export const isOption = (node: Option | AnySchema): node is Option => node instanceof Option

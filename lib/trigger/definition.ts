@@ -35,7 +35,7 @@ export class Trigger {
   /** Whether it asked for events of triggers. */
   private readonly followsTriggers: boolean
 
-  /** `at` is the path of the definition in messages. */
+  /** Reads a definition. `at` is its path in messages. Throws NVENT_INVALID. */
   constructor(at: string, definition: TriggerDefinition) {
     const { id, on, start, input, debounce, enabled } = options(at, object(at, definition), triggerDefinition)
     this.id = id

@@ -4,7 +4,7 @@ import { invalid } from '../errors'
 export class Filter {
   private readonly fields: Array<[path: string, wanted: unknown]>
 
-  /** `what` names the filter in messages. */
+  /** Reads a filter. `what` names it in messages. Throws NVENT_INVALID where a field is undefined. */
   constructor(what: string, filter: Record<string, unknown>) {
     this.fields = Object.entries(filter)
     for (const [field, wanted] of this.fields) {

@@ -75,7 +75,7 @@ export class Starts {
     return first ? first.subject(flowName, runId) : `nq:flow:${runId}`
   }
 
-  /** A runtime that is started knows which process runs a step. */
+  /** Returns the runtimes of the store, started ones first: these know which process runs a step. */
   private candidates(): FlowRuntime[] {
     const started = [...runtimes].filter(({ store }) => store === this.parts.store)
     return this.own ? [...started, this.own] : started

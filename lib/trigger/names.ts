@@ -2,21 +2,21 @@ import { createHash } from 'node:crypto'
 
 /** Names in the store, and ids that follow from a cause. */
 
-/** Subject of a trigger's history. */
+/** Returns the subject of a trigger's history. */
 export const historySubject = (trigger: string): string => `nq:trigger:${trigger}`
 /** Where all histories are. */
 export const HISTORY_PREFIX = 'nq:trigger:'
 
-/** Subject of a cause that is no event of the application: one cause each, so that a second one of its id is refused. */
+/** Returns the subject of a cause that is no event of the application: one cause each, so that a second one of its id is refused. */
 export const causeSubject = (trigger: string, cause: string): string => `${causePrefix(trigger)}${hash([cause])}`
-/** What the subjects of a trigger's causes begin with. */
+/** Returns what the subjects of a trigger's causes begin with. */
 export const causePrefix = (trigger: string): string => `nq:trigger-cause:${trigger}:`
 /** Index of these subjects, oldest first. */
 export const CAUSE_INDEX = 'nq:trigger-causes'
 /** Type of these causes. */
 export const CAUSE_TYPE = 'trigger.requested'
 
-/** Values of a trigger. */
+/** Returns the key of a value of a trigger. */
 export const valueKey = (what: 'state' | 'due' | 'windows', trigger: string): string => `nq:trigger-${what}:${trigger}`
 
 /** Escapes a text for a glob. */

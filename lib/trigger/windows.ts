@@ -182,7 +182,10 @@ export class Windows {
     this.atLast.add(identity)
   }
 
-  /** `since`: where the feed and the history are before a window that begins with the item. `isPast`: it was read again. */
+  /**
+   * Puts an item into its window, or opens one. `since` is where the feed and the history are before a window that begins with
+   * the item; `isPast` says that it was read again.
+   */
   private async put(key: string, item: Item, since: Pick<Window, 'before' | 'history'>, isPast: boolean): Promise<void> {
     const { wait, maxWait } = this.source.trigger.debounce!
     const now = performance.now()

@@ -105,6 +105,6 @@ export interface EventSubscription {
   subject: string
   /** Ends it. After it resolves the handler is not called again. Needs no `this`; calling it twice is fine. */
   unsubscribe: () => Promise<void>
-  /** {@link EventSubscription.unsubscribe}. */
+  /** Calls {@link EventSubscription.unsubscribe}. */
   [Symbol.asyncDispose]: () => Promise<void>
 }

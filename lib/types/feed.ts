@@ -102,15 +102,15 @@ export interface ConsumerStats {
 export interface Consumer {
   /** Its name. */
   readonly name: string
-  /** Counters. */
+  /** Returns its counters. */
   stats(): ConsumerStats
-  /** Events that it has failed at too often, in the order of the feed. `limit`: default 100. */
+  /** Returns the events that it has failed at too often, in the order of the feed. `limit`: default 100. */
   parked(opts?: { limit?: number, after?: string }): Promise<ParkedConsumerEvent[]>
   /** Delivers parked events again: these, or all. Resolves with their number when each was handled or is parked again. */
   replay(positions?: string[]): Promise<number>
   /** Waits for the handler at work, stores the cursor and stops. */
   stop(): Promise<void>
-  /** {@link Consumer.stop}. */
+  /** Calls {@link Consumer.stop}. */
   [Symbol.asyncDispose](): Promise<void>
 }
 

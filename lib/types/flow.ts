@@ -217,6 +217,6 @@ export interface FlowStats {
 export interface FlowWiring extends Wiring {
   /** Stops it. */
   [Symbol.asyncDispose](): Promise<void>
-  /** Counters. */
+  /** Returns its counters. */
   stats(): FlowStats
 }

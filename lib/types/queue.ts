@@ -142,47 +142,48 @@ export interface JobContext {
 export interface QueueAdapter {
   /** Opens the queue. Idempotent; every other method opens it on first use as well. */
   init(): Promise<void>
-  /** Adds a job. Its id. */
+  /** Adds a job. Returns its id. */
   enqueue<Data = any>(queue: string, job: NewJob<Data>): Promise<string>
-  /** Adds a job that runs later, or again and again. The schedule's id. */
+  /** Adds a job that runs later, or again and again. Returns the schedule's id. */
   schedule<Data = any>(queue: string, job: NewJob<Data>, opts?: ScheduleOptions): Promise<string>
-  /** A job, or null. */
+  /** Returns the job, or null. */
   getJob<Data = any, Result = any>(queue: string, id: string): Promise<Job<Data, Result> | null>
   /**
-   * Jobs: those that wait in the order in which they run, the others newest first. Only those of the page are read; an
-   * offset is a walk along the index, 5 ms for 100,000 jobs.
+   * Returns jobs: those that wait in the order in which they run, the others newest first. Only those of the page are
+   * read; an offset is a walk along the index, 5 ms for 100,000 jobs.
    */
   getJobs<Data = any, Result = any>(queue: string, query?: JobQuery): Promise<Array<Job<Data, Result>>>
-  /** How many jobs are in each state. */
+  /** Returns the number of jobs in each state. */
   getJobCounts(queue: string): Promise<Record<JobState, number>>
-  /** The schedules of a queue: `{ id, jobName, queueName, pattern, cron, tz?, limit?, repeatCount, nextRun }`, `nextRun` a Date. */
+  /** Returns the schedules of a queue: `{ id, jobName, queueName, pattern, cron, tz?, limit?, repeatCount, nextRun }`, `nextRun` a Date. */
   getScheduledJobs(queue: string): Promise<any[]>
-  /** Removes a schedule, or a job that `schedule` delayed. Whether there was one. */
+  /** Removes a schedule, or a job that `schedule` delayed. Returns whether there was one. */
   removeScheduledJob(scheduleId: string): Promise<boolean>
-  /** Removes a job; the result of an active one is ignored. Whether it was there. */
+  /** Removes a job; the result of an active one is ignored. Returns whether it was there. */
   removeJob(queue: string, jobId: string): Promise<boolean>
   /**
-   * Payload: `{ jobId, name, attemptsMade, … }`, with `job` (waiting, delayed), `delay`, `progress`, `returnvalue`, or
-   * `failedReason` and `maxAttempts`, as the event has it. The returned function removes the listener.
+   * Calls `callback` for each event of this type of the queue, with `{ jobId, name, attemptsMade, … }` and, as the event has
+   * it, `job` (waiting, delayed), `delay`, `progress`, `returnvalue`, or `failedReason` and `maxAttempts`. Returns a function
+   * that removes the listener.
    */
   on(queue: string, event: QueueEvent, callback: (payload: any) => void): () => void
-  /** Whether a queue is paused. */
+  /** Returns whether a queue is paused. */
   isPaused(queue: string): Promise<boolean>
-  /** No job of the queue starts until `resume`: once it has resolved, no handler is called. */
+  /** Pauses a queue until `resume`: once the call has resolved, no job starts and no handler is called. */
   pause(queue: string): Promise<void>
-  /** Goes on. */
+  /** Resumes a paused queue. */
   resume(queue: string): Promise<void>
-  /** Says who runs the jobs of a name. A rejection is a failed attempt; a result with `awaiting: true` means: forget the job, its id may be used again. */
+  /** Registers the handler that runs the jobs of a name. A rejection is a failed attempt; a result with `awaiting: true` means: forget the job, its id may be used again. */
   registerWorker<Data = any, Result = any>(
     queue: string, jobName: string, handler: (job: RunningJob<Data, Result>, context: JobContext) => Promise<Result>, opts?: WorkerOptions,
   ): void
-  /** Makes a failed job wait for one more attempt. Whether it had failed. */
+  /** Makes a failed job wait for one more attempt. Returns whether it had failed. */
   retryJob(queue: string, jobId: string): Promise<boolean>
-  /** Whether the queue is usable. */
+  /** Returns whether the queue is usable. */
   health(): Promise<{ ok: boolean, backend: string, detail?: string }>
-  /** Counts of this adapter. */
+  /** Returns the counters of this adapter. */
   stats(): Record<string, number>
-  /** Optional: workers run by themselves. Within nvent, those that it registers while it starts wait for this call. */
+  /** Starts the workers of a queue. Optional: they run by themselves. Within nvent, those that it registers while it starts wait for this call. */
   startProcessingQueue(queue: string): void
   /**
    * Starts no further job, waits up to 30 s for running handlers, then closes. Jobs that are enqueued meanwhile, also by

@@ -79,9 +79,9 @@ export interface StoreStats {
 
 /** Events by subject: what is appended stays, in order. nvent 0.5. */
 export interface EventStreams {
-  /** Stores an event at the end of a subject and announces it on the store's bus. The record as it was stored. */
+  /** Stores an event at the end of a subject and announces it on the store's bus. Returns the record as it was stored. */
   append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions): Promise<EventRecord<Type>>
-  /** The events of a subject. No options: all of them, in order of append. A subject without events: `[]`. */
+  /** Returns the events of a subject, by default all of them, in order of append; `[]` where it has none. */
   read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>
   /**
    * Calls `onEvent` with what is appended from now on, in order. `subject` may be a glob. Sees appends of this process
@@ -96,24 +96,24 @@ export interface EventStreams {
    * retention or trimming removes before it is read. Ends when the loop is left or the store is closed. Keeps no process alive.
    */
   iterate(subject: string, opts?: EventIterateOptions): AsyncIterableIterator<EventRecord, void, void> & AsyncDisposable
-  /** Removes a subject with all its events. Whether there was anything. */
+  /** Removes a subject with all its events. Returns whether there was anything. */
   delete(subject: string): Promise<boolean>
 }
 
 /** Values by key. nvent 0.5. */
 export interface KeyValues {
-  /** The value, or null where there is no live one: 0, `''`, false and a stored null are values. */
+  /** Returns the value, or null where there is no live one: 0, `''`, false and a stored null are values. */
   get<T = any>(key: string): Promise<T | null>
   /** Stores any JSON value. `ttl` in seconds, fractions allowed; absent: for good. */
   set<T = any>(key: string, value: T, ttl?: number): Promise<void>
   /** Removes a key. One that is not there is fine. */
   delete(key: string): Promise<void>
   /**
-   * Removes every key that matches a Redis glob, and nothing but kv values. The number removed. On Redis, a pattern without
-   * a literal beginning, such as `*`, removes only keys that this package wrote: other programs may use the database too.
+   * Removes every key that matches a Redis glob, and nothing but kv values. Returns the number removed. On Redis, a pattern
+   * without a literal beginning, such as `*`, removes only keys that this package wrote: other programs may use the database too.
    */
   clear(pattern: string): Promise<number>
-  /** Adds `by` (default 1) atomically, a missing value counting as 0, and keeps the ttl. The new value. Rejects with NVENT_TYPE where the value is no number. */
+  /** Adds `by` (default 1) atomically, a missing value counting as 0, and keeps the ttl. Returns the new value. Rejects with NVENT_TYPE where the value is no number. */
   increment(key: string, by?: number): Promise<number>
 }
 
@@ -124,22 +124,22 @@ export interface KeyValues {
 export interface Indexes {
   /** Adds an entry, or replaces its score and metadata. Dotted keys in metadata are expanded; undefined leaves nothing. */
   add(key: string, id: string, score: number, metadata?: Record<string, any>): Promise<void>
-  /** One entry, or null. */
+  /** Returns the entry, or null. */
   get(key: string, id: string): Promise<IndexEntry | null>
-  /** Entries, highest score first, ties by id ascending. */
+  /** Returns entries, highest score first, ties by id ascending. */
   read(key: string, opts?: IndexReadOptions): Promise<IndexEntry[]>
-  /** The number of entries, or of those that the filter matches. */
+  /** Returns the number of entries, or of those that the filter matches. */
   count(key: string, opts?: { filter?: Record<string, any> }): Promise<number>
   /**
-   * One atomic deep merge. null and undefined delete, arrays are replaced; dotted keys reject with NVENT_INVALID.
-   * false: there is no such entry, or `expectedVersion` differs.
+   * Merges deeply and atomically. null and undefined delete, arrays are replaced; dotted keys reject with NVENT_INVALID.
+   * Returns false where there is no such entry, or `expectedVersion` differs.
    */
   update(key: string, id: string, metadata: Record<string, any>, opts?: IndexUpdateOptions): Promise<boolean>
-  /** The same merge; never rejects because others update the entry too. Rejects with NVENT_NOT_FOUND where it is missing. `maxRetries` is accepted and not needed. */
+  /** Merges as `update` does, also while others update the entry. Rejects with NVENT_NOT_FOUND where it is missing. `maxRetries` is accepted and not needed. */
   updateWithRetry(key: string, id: string, metadata: Record<string, any>, maxRetries?: number): Promise<void>
-  /** Adds `by` (default 1) to a field, or a dotted path, atomically. The new value. A missing entry rejects with NVENT_NOT_FOUND, "Entry not found" in the message. */
+  /** Adds `by` (default 1) to a field, or a dotted path, atomically. Returns the new value. A missing entry rejects with NVENT_NOT_FOUND, "Entry not found" in the message. */
   increment(key: string, id: string, field: string, by?: number): Promise<number>
-  /** Removes an entry. Whether it was there. */
+  /** Removes an entry. Returns whether it was there. */
   delete(key: string, id: string): Promise<boolean>
 }
 
@@ -158,11 +158,11 @@ export interface SubjectPage {
 export interface StoreAdapter {
   /** Opens the store. Idempotent; every other method opens it on first use as well. */
   init(): Promise<void>
-  /** Idempotent. Resolves when nothing is left behind: no lock, connection, task or callback. Later calls reject with NVENT_CLOSED. */
+  /** Closes the store. Resolves when no lock, connection, task or callback is left. Idempotent; later calls reject with NVENT_CLOSED. */
   close(): Promise<void>
   /** Asks the backend. Does not reject because the backend is down. */
   health(): Promise<Health<'memory' | 'file' | 'redis'>>
-  /** Counters. */
+  /** Returns its counters. */
   stats(): StoreStats
 
   /** Events by subject. nvent 0.5. */
@@ -173,8 +173,8 @@ export interface StoreAdapter {
   readonly index: Indexes
 
   /**
-   * A page of the subjects that have events and that a glob (default `*`) matches. `cursor` is that of the page before; null: it
-   * was the last page. By name in memory and on file; on Redis in no order, and a subject may come twice.
+   * Returns a page of the subjects that have events and that a glob (default `*`) matches. `cursor` is that of the page before;
+   * null: it was the last page. By name in memory and on file; on Redis in no order, and a subject may come twice.
    */
   subjects(pattern?: string, cursor?: string | null): Promise<SubjectPage>
   /** All events of the store, in the order in which it took them. */
@@ -189,9 +189,9 @@ export interface StoreAdapter {
    * `stream.gap`, whose data is `{ reason: 'trimmed', missed }`.
    */
   consume(name: string, handler: (event: EventRecord, context: ConsumerContext) => unknown, opts?: ConsumeOptions): Promise<Consumer>
-  /** All consumers of the store, whether or not they are at work. */
+  /** Returns all consumers of the store, whether or not they are at work. */
   consumers(): Promise<ListedConsumer[]>
-  /** Parked events of a consumer, whether or not it is at work, in the order of the feed. Default limit 100. */
+  /** Returns the parked events of a consumer, whether or not it is at work, in the order of the feed. Default limit 100. */
   parked(consumer: string, opts?: { limit?: number, after?: string }): Promise<ParkedConsumerEvent[]>
   /**
    * Requests that parked events are delivered again: these, or all. Resolves with their number when the request is stored. The
@@ -201,34 +201,34 @@ export interface StoreAdapter {
   replay(consumer: string, positions?: string[]): Promise<number>
   /** Removes a consumer and what it parked. Resolves with whether there was one. */
   deleteConsumer(name: string): Promise<boolean>
-  /** {@link StoreAdapter.close}. */
+  /** Calls {@link StoreAdapter.close}. */
   [Symbol.asyncDispose](): Promise<void>
 
-  /** {@link EventStreams.append}. nvent 0.4.1. */
+  /** Calls {@link EventStreams.append}. nvent 0.4.1. */
   append<const Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions): Promise<EventRecord<Type>>
-  /** {@link EventStreams.read}. nvent 0.4.1. */
+  /** Calls {@link EventStreams.read}. nvent 0.4.1. */
   read(subject: string, opts?: EventReadOptions): Promise<EventRecord[]>
-  /** {@link EventStreams.subscribe}. nvent 0.4.1. */
+  /** Calls {@link EventStreams.subscribe}. nvent 0.4.1. */
   subscribe(subject: string, onEvent: (event: EventRecord) => unknown): Promise<EventSubscription>
   /** Stores a document, replacing one of the same id. nvent 0.4.1. */
   save(collection: string, id: string, doc: Record<string, any>): Promise<void>
-  /** A document, or null. nvent 0.4.1. */
+  /** Returns the document, or null. nvent 0.4.1. */
   get(collection: string, id: string): Promise<Record<string, any> | null>
-  /** Documents of a collection, by id unless `sortBy` is given. nvent 0.4.1. */
+  /** Returns the documents of a collection, by id unless `sortBy` is given. nvent 0.4.1. */
   list(collection: string, opts?: ListOptions): Promise<Array<{ id: string, doc: any }>>
   /** Removes a document. One that is not there is fine. nvent 0.4.1. */
   delete(collection: string, id: string): Promise<void>
-  /** {@link Indexes.add}. nvent 0.4.1. */
+  /** Calls {@link Indexes.add}. nvent 0.4.1. */
   indexAdd: Indexes['add']
-  /** {@link Indexes.get}. nvent 0.4.1. */
+  /** Calls {@link Indexes.get}. nvent 0.4.1. */
   indexGet: Indexes['get']
-  /** {@link Indexes.read}. nvent 0.4.1. */
+  /** Calls {@link Indexes.read}. nvent 0.4.1. */
   indexRead: Indexes['read']
-  /** {@link Indexes.update}. nvent 0.4.1. */
+  /** Calls {@link Indexes.update}. nvent 0.4.1. */
   indexUpdate: Indexes['update']
-  /** {@link Indexes.updateWithRetry}. nvent 0.4.1. */
+  /** Calls {@link Indexes.updateWithRetry}. nvent 0.4.1. */
   indexUpdateWithRetry: Indexes['updateWithRetry']
-  /** {@link Indexes.increment}. nvent 0.4.1. */
+  /** Calls {@link Indexes.increment}. nvent 0.4.1. */
   indexIncrement: Indexes['increment']
 }
 

@@ -77,7 +77,7 @@ export interface SubscriptionHandle {
   topic: string
   /** Ends it. After it resolves the handler is not called again. Needs no `this`; calling it twice is fine. */
   unsubscribe: () => Promise<void>
-  /** {@link SubscriptionHandle.unsubscribe}. */
+  /** Calls {@link SubscriptionHandle.unsubscribe}. */
   [Symbol.asyncDispose]: () => Promise<void>
 }
 
@@ -125,15 +125,15 @@ export interface StreamAdapter {
   ): AsyncIterableIterator<Delivered<StreamEvent<FilteredType<Filter>> | StreamGap, Shared>, void, void> & AsyncDisposable
   /** Ends a subscription. After it resolves the handler is not called again. */
   unsubscribe(handle: SubscriptionHandle): Promise<void>
-  /** Topics and globs that handlers of this adapter are subscribed to, each once. */
+  /** Returns the topics and globs that handlers of this adapter are subscribed to, each once. */
   listTopics(): Promise<string[]>
-  /** Handlers of this adapter subscribed to exactly this topic or glob. */
+  /** Returns the number of handlers of this adapter that are subscribed to exactly this topic or glob. */
   getSubscriptionCount(topic: string): Promise<number>
   /** Ends every subscription and closes the stream. Idempotent; later calls reject with NVENT_CLOSED. */
   shutdown(): Promise<void>
   /** Asks the broker. Does not reject because it is down. */
   health(): Promise<Health<'memory' | 'redis'>>
-  /** Counters. */
+  /** Returns its counters. */
   stats(): StreamStats
 }
 

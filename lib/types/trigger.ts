@@ -140,16 +140,16 @@ export interface TriggerWiring extends Wiring {
    * where it is disabled, and with what its `input` throws.
    */
   fire(id: string, data?: any, opts?: { idempotencyKey?: string }): Promise<{ runIds: string[], created: boolean }>
-  /** All triggers, in the order of their definition. */
+  /** Returns all triggers, in the order of their definition. */
   list(): Promise<ListedTrigger[]>
   /** Fires on what is stored from now on. Holds in the store: also after a restart, and for other instances. */
   enable(id: string): Promise<void>
   /** Lets causes pass without firing. Holds in the store: also after a restart, and for other instances. */
   disable(id: string): Promise<void>
-  /** Causes that have failed too often, in the order of the feed. `limit`: default 100. */
+  /** Returns the causes that have failed too often, in the order of the feed. `limit`: default 100. */
   parked(id: string, opts?: { limit?: number, after?: string }): Promise<ParkedConsumerEvent[]>
   /** Tries parked causes again: these, or all. Resolves with their number. */
   replay(id: string, positions?: string[]): Promise<number>
-  /** Counters. */
+  /** Returns its counters. */
   stats(): TriggerStats
 }

@@ -99,7 +99,7 @@ export interface WebhookStats {
 export interface WebhookWiring extends Wiring {
   /** Stops it. */
   [Symbol.asyncDispose](): Promise<void>
-  /** Deliveries of a webhook, newest first: at most `limit`, default 100. The newest 10,000 are kept, and all that are pending. */
+  /** Returns the deliveries of a webhook, newest first: at most `limit`, default 100. The newest 10,000 are kept, and all that are pending. */
   deliveries(name: string, opts?: { state?: WebhookDeliveryState, limit?: number }): Promise<WebhookDelivery[]>
   /**
    * Delivers once more what was delivered or parked, with all attempts. Resolves when that is stored; a pending delivery stays as it
@@ -112,8 +112,8 @@ export interface WebhookWiring extends Wiring {
   enable(name: string): Promise<void>
   /** Lets events pass without delivery; what is pending is parked. Holds in the store, as a 410 does. */
   disable(name: string): Promise<void>
-  /** Whether a webhook delivers. */
+  /** Returns whether a webhook delivers. */
   isEnabled(name: string): Promise<boolean>
-  /** Counters. */
+  /** Returns its counters. */
   stats(): WebhookStats
 }

@@ -8,9 +8,9 @@ import type { WebhookDefinition, WebhookWiring } from './webhook'
 
 /** A part that connects adapters while it runs. Your own can be given to the registry. */
 export interface Wiring {
-  /** Begins. Idempotent in the wirings of this package. */
+  /** Starts it. Idempotent in the wirings of this package. */
   start(): void | Promise<void>
-  /** Ends; what is under way is drained within a deadline (5 s in the wirings of this package). */
+  /** Stops it. What is under way is drained within a deadline (5 s in the wirings of this package). */
   stop(): void | Promise<void>
 }
 
@@ -91,7 +91,7 @@ export interface CoordinatorStats {
 export interface StreamCoordinator extends Wiring {
   /** Stops it. */
   [Symbol.asyncDispose](): Promise<void>
-  /** Counters. */
+  /** Returns its counters. */
   stats(): CoordinatorStats
 }
 
@@ -124,7 +124,7 @@ export interface WiringRegistryOptions {
 export interface WiringRegistry extends Wiring {
   /** Stops it. */
   [Symbol.asyncDispose](): Promise<void>
-  /** Counters of its wirings. */
+  /** Returns the counters of its wirings. */
   stats(): any
   /** Its triggers, where it has the option. */
   readonly triggers?: TriggerWiring

@@ -23,7 +23,7 @@ export class Webhook {
   private readonly flows: Set<string> | undefined
   private readonly filter: Filter | undefined
 
-  /** `at` is the path of the definition in messages. */
+  /** Reads a definition. `at` is its path in messages. Throws NVENT_INVALID. */
   constructor(at: string, definition: WebhookDefinition) {
     const { name, types, flow, filter, url, secret, headers, body, timeout, attempts, allowPrivate } = options(at, object(at, definition), webhookDefinition)
     this.name = name

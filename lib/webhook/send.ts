@@ -14,7 +14,7 @@ export interface Answer { status: number, retryAfter: string | null, ms: number 
 
 let http: NativeHttp | undefined
 
-/** Runs a function of the user. The error says which it was. */
+/** Runs a function of the user. Throws NVENT_INVALID, which says which one threw. */
 function evaluate<T>(option: string, work: () => T): T {
   try {
     return work()

@@ -106,7 +106,7 @@ function create(config: ServerConfig): Created {
   return { stores: made(stores), streams: made(streams), queues: made(queues) as Created['queues'] }
 }
 
-/** Adapters that keep nothing, under the names of all backends. */
+/** Creates adapters that keep nothing, under the names of all backends. */
 function inMemory(): Created<QueueAdapter> {
   const { store, stream, queue } = memoryAdapters()
   return { stores: { memory: store, file: store, redis: store }, streams: { memory: stream, redis: stream }, queues: { memory: queue, file: queue } }

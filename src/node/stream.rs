@@ -68,7 +68,7 @@ impl NativeStream {
         )
     }
 
-    /// Subscribes; replies with `[id, single]`.
+    /// Subscribes and replies with `[id, single]`.
     #[napi]
     pub fn subscribe(&self, topic: String, options: String) -> napi::Result<Reply> {
         let bridge = self.bridge.clone();
@@ -95,13 +95,13 @@ impl NativeStream {
         reply(&self.bridge, || Ok(self.stream.unsubscribe(id as u64)), nothing)
     }
 
-    /// Topics and patterns with subscribers, as a JSON array.
+    /// Returns the topics and patterns with subscribers, as a JSON array.
     #[napi]
     pub fn topics(&self) -> napi::Result<String> {
         guard(|| Ok(to_json(&self.stream.topics().iter().map(|t| &**t).collect::<Vec<_>>()).to_string()))
     }
 
-    /// Subscribers of exactly this topic or pattern.
+    /// Returns the number of subscribers of exactly this topic or pattern.
     #[napi]
     pub fn subscription_count(&self, topic: String) -> napi::Result<u32> {
         guard(|| Ok(u32::try_from(self.stream.subscription_count(&topic)).unwrap_or(u32::MAX)))

@@ -439,7 +439,7 @@ impl Queue {
         call(&self.driver, move |engine| engine.progress(token, progress))
     }
 
-    /// Does what is due by the clock now. For tests with a manual clock: timers call it otherwise.
+    /// Runs what is due by the clock now. For tests with a manual clock: timers call it otherwise.
     pub fn tick(&self) -> Op<()> {
         self.open()
     }

@@ -205,7 +205,7 @@ fn flag(path: &str, value: &Value) -> Result<bool> {
     value.as_bool().ok_or_else(|| expected(path, "true or false", value))
 }
 
-/// Fractions of a millisecond are rounded up: callers multiply by random factors.
+/// Parses milliseconds. Fractions are rounded up: callers multiply by random factors.
 fn millis(path: &str, value: &Value) -> Result<u64> {
     match value.as_f64() {
         Some(number) if (0.0..=MAX_DURATION).contains(&number) => Ok(number.ceil() as u64),

@@ -51,9 +51,9 @@ impl Channel {
 pub trait PubSubHandler: Send + Sync + 'static {
     /// Receives a message on `topic`, which matched `channel`.
     fn on_message(&self, channel: &Channel, topic: &str, payload: &[u8]);
-    /// Messages of this channel arrive from now on. They may have been missed until now.
+    /// Notes that messages of this channel arrive from now on. They may have been missed until now.
     fn on_subscribed(&self, channel: &Channel);
-    /// Messages of no channel arrive from now on.
+    /// Notes that messages of no channel arrive from now on.
     fn on_disconnected(&self);
 }
 

@@ -36,7 +36,7 @@ impl Request {
         Self { is_write: true, ..Self::read(operation, cmd) }
     }
 
-    /// Like [`Request::write`], for a command that is costly to build: the connection's task builds it.
+    /// Creates a command as [`Request::write`] does, for one that is costly to build: the connection's task builds it.
     pub fn write_built(operation: &'static str, build: impl FnOnce() -> Result<Cmd> + Send + 'static) -> Self {
         Self { build: Some(Box::new(build)), ..Self::write(operation, Cmd::new()) }
     }
@@ -54,7 +54,7 @@ impl Request {
         Ok(&self.cmd)
     }
 
-    /// If the connection breaks before the reply, sends this form instead, which must have no effect if the first one had.
+    /// Sends this form instead if the connection breaks before the reply. It must have no effect if the first one had.
     #[must_use]
     pub fn retry_with(self, retry: impl Fn() -> Cmd + Send + 'static) -> Self {
         Self { retry: Some(Box::new(retry)), ..self }

@@ -32,7 +32,7 @@ export const views = {
     return { store, queue, canAct: prefix === undefined, flows: flows.map(({ id, steps }) => ({ id, steps })) }
   },
 
-  /** How many runs each flow has, by status; null where that is still being counted. */
+  /** Returns the number of runs of each flow, by status; null where that is still being counted. */
   async counts() {
     const flows = await flowsInUse()
     return Promise.all(flows.map(async ({ id, runIndex }) => {
@@ -41,7 +41,7 @@ export const views = {
     }))
   },
 
-  /** A page of runs, newest first, over one flow or all of them. The cursor has each flow's offset. */
+  /** Returns a page of runs, newest first, over one flow or all of them. The cursor has each flow's offset. */
   async runs({ flow, status, cursor, limit }: Parameters) {
     const flows = (await flowsInUse()).filter(({ id }) => !flow || id === flow)
     const offsets = readCursor(cursor)
@@ -58,7 +58,7 @@ export const views = {
     return { runs: taken.map(({ entry, flow }) => row(flow, entry)), cursor: merged.length > size ? JSON.stringify(next) : null }
   },
 
-  /** Runs whose id is, or begins with, a text. */
+  /** Returns the runs whose id is, or begins with, a text. */
   async search({ q }: Parameters): Promise<RunRow[]> {
     const flows = await flowsInUse()
     const query = requiredText('q', q)
@@ -89,7 +89,7 @@ export const views = {
     return { entry: entry && row(flow as string, entry), steps }
   },
 
-  /** A page of a run's log. Data of large events is left out. */
+  /** Returns a page of a run's log. Data of large events is left out. */
   async events({ flow, id, after, limit }: Parameters) {
     const events = await useStoreAdapter().stream.read(await subjectOf(flow, id), {
       limit: pageSize(limit), ...after ? { after: requiredText('after', after) } : {},
@@ -97,7 +97,7 @@ export const views = {
     return events.map(withoutLargeData)
   },
 
-  /** One event, whole. */
+  /** Returns one event, whole. */
   async event({ flow, id, event }: Parameters) {
     const ts = Number(requiredText('event', event).split('-')[0])
     const events = await useStoreAdapter().stream.read(await subjectOf(flow, id), Number.isSafeInteger(ts) ? { after: `${ts - 1}-0`, limit: MAX_PAGE * 10 } : {})
@@ -106,13 +106,13 @@ export const views = {
     return found
   },
 
-  /** The state of a run after an event of its log. */
+  /** Returns the state of a run after an event of its log. */
   async state({ flow, id, until }: Parameters) {
     const subject = await subjectOf(flow, id)
     return runState(flow as string, id as string, { store: useStoreAdapter(), subject, ...until ? { until: requiredText('until', until) } : {} })
   },
 
-  /** What comes into a run's log from now on. */
+  /** Sends what comes into a run's log from now on. */
   async follow({ flow, id }: Parameters, event: H3Event) {
     const subject = await subjectOf(flow, id)
     return sendEvents(event, request => streamRun(id as string, request, { store: useStoreAdapter(), subject }))
@@ -150,7 +150,7 @@ export const views = {
 export const actions = {
   'run/cancel': async ({ flow, id }: Parameters) => ({ done: await cancelFlow(requiredText('flow', flow), requiredText('id', id), 'Cancelled in the inspector') }),
   'run/retry': async ({ flow, id }: Parameters) => ({ done: await retryRun(requiredText('flow', flow), requiredText('id', id)) }),
-  /** These positions, or all that is parked. */
+  /** Replays the events at these positions, or all that are parked. */
   'parked/replay': async ({ consumer, positions }: Parameters) => {
     if (positions !== undefined && !Array.isArray(positions)) throw new NventError('NVENT_INVALID', 'positions: expected an array')
     return { replayed: await useStoreAdapter().replay(requiredText('consumer', consumer), positions?.map((position, i) => requiredText(`positions[${i}]`, position))) }
@@ -185,12 +185,12 @@ async function subjectOf(flow: unknown, runId: unknown): Promise<string> {
   return runSubject.replaceAll('{flowName}', () => id).replaceAll('{runId}', () => run)
 }
 
-/** A queue that is not this package's may not have it. */
+/** Returns the health of the queue, which one that is not this package's may not have. */
 async function healthOfQueue() {
   return useQueueAdapter().health?.() ?? { ok: true, backend: 'other' }
 }
 
-/** Queues that have a worker in this process. */
+/** Returns the queues that have a worker in this process. */
 function workingQueues(): string[] {
   return (useQueueAdapter() as unknown as { queues?(): string[] }).queues?.() ?? []
 }

@@ -31,7 +31,7 @@ export default defineEventHandler(async (event) => {
   return answered(() => view(getQuery(event) as Parameters, event))
 })
 
-/** Without a file that decides, only the development server answers. */
+/** Returns whether a request is answered. Without a file that decides, only the development server answers. */
 async function isAllowed(event: H3Event): Promise<boolean> {
   return authorize ? await authorize(event) === true : import.meta.dev === true
 }
@@ -45,7 +45,7 @@ async function act(event: H3Event, name: string) {
   return answered(() => action(body, event))
 }
 
-/** Browsers say where a request comes from. One that does not say it is refused, as is a form, which any page can send. */
+/** Returns whether a request is of the page itself. One that does not say where it comes from is refused, as is a form, which any page can send. */
 function isSameOrigin(event: H3Event): boolean {
   if (!getRequestHeader(event, 'content-type')?.startsWith('application/json')) return false
   const site = getRequestHeader(event, 'sec-fetch-site')

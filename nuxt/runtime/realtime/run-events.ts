@@ -13,7 +13,7 @@ export default defineEventHandler(async (event) => {
   return sendEvents(event, request => streamRun(runId, request, { store: useStoreAdapter(), subject }))
 })
 
-/** Without a file that decides, only the development server answers. */
+/** Returns whether a request is answered. Without a file that decides, only the development server answers. */
 async function isAllowed(event: H3Event, runId: string): Promise<boolean> {
   return authorize ? await authorize(event, { runId }) === true : import.meta.dev === true
 }

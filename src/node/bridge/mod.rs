@@ -80,7 +80,8 @@ pub struct Bridge {
 
 #[napi]
 impl Bridge {
-    /// `on_wake` is called without arguments, on the JavaScript thread, when there is something to take. It is held weakly.
+    /// Creates a bridge. `on_wake` is called without arguments, on the JavaScript thread, when there is something to take. It
+    /// is held weakly.
     #[napi(constructor)]
     pub fn new(env: &Env, on_wake: Function<'_, (), ()>) -> napi::Result<Self> {
         let notifier = Notifier::new(env, on_wake)?;
@@ -101,7 +102,7 @@ impl Bridge {
         self.shared.notifier.flush();
     }
 
-    /// To be called first on waking: what arrives from now on notifies again.
+    /// Allows the next notification: what arrives from now on notifies again. To be called first on waking.
     #[napi]
     pub fn clear_notified(&self) {
         self.shared.notifier.clear_notified();
@@ -167,7 +168,7 @@ impl Bridge {
 }
 
 impl Drop for Bridge {
-    /// The environment ends: nothing can be delivered any more, and pending calls fail.
+    /// Fails pending calls and ends deliveries, as the environment ends.
     fn drop(&mut self) {
         self.shared.notifier.flush();
         self.shared.operations.close();

@@ -159,8 +159,8 @@ pub(in crate::node) fn reply<T: Send + 'static>(
     reply_with(bridge, started?, wakes, to_json)
 }
 
-/// Like [`reply`], for a call that may deliver something here, which JavaScript then takes at once rather than in a turn of the
-/// event loop. The reply says so: it begins with a space, which JSON allows.
+/// Replies as [`reply`] does, for a call that may deliver something here, which JavaScript then takes at once rather than in a
+/// turn of the event loop. The reply says so: it begins with a space, which JSON allows.
 pub(in crate::node) fn reply_and_leave<T: Send + 'static>(
     bridge: &Arc<Shared>,
     start: impl FnOnce() -> Result<Op<T>>,

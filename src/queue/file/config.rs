@@ -23,7 +23,7 @@ pub struct FileQueueOptions {
 }
 
 impl FileQueueOptions {
-    /// Options with the defaults.
+    /// Creates options with the defaults.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),

@@ -275,7 +275,7 @@ mod tests {
         (Live::new(Arc::new(Handling), Arc::default(), Default::default(), receiver), lost)
     }
 
-    /// A consumer that has read everything up to a number, and has nothing under way.
+    /// Returns a consumer that has read everything up to a number, and has nothing under way.
     fn caught_up(number: u64) -> (Arc<Live>, watch::Sender<bool>) {
         let (live, lost) = live();
         assert!(live.open(number, live.version()));

@@ -44,78 +44,79 @@ impl Keys {
         Ok(())
     }
 
-    /// Hash: metadata of an index entry, as in nvent's layout.
+    /// Returns the key of the hash with the metadata of an index entry, as in nvent's layout.
     pub(super) fn meta(index: &str, id: &str) -> String {
         format!("{index}{META}{id}")
     }
 
-    /// Hash, for a day: the last id of a deleted subject, so that later ids are greater.
+    /// Returns the key of the hash that keeps the last id of a deleted subject for a day, so that later ids are greater.
     pub(super) fn deleted(&self, subject: &str) -> String {
         format!("{}:~deleted:{subject}", self.prefix)
     }
 
-    /// Hash: the documents of a collection.
+    /// Returns the key of the hash with the documents of a collection.
     pub(super) fn documents(&self, collection: &str) -> String {
         format!("{}:~documents:{collection}", self.prefix)
     }
 
-    /// Set: the kv keys that native instances wrote.
+    /// Returns the key of the set with the kv keys that native instances wrote.
     pub(super) fn kv(&self) -> String {
         format!("{}:~kv", self.prefix)
     }
 
-    /// Stream: the feed. An entry has the subject `s`, the id `i` and the type `t` of an event.
+    /// Returns the key of the stream that is the feed. An entry has the subject `s`, the id `i` and the type `t` of an event.
     pub(super) fn feed(&self) -> String {
         format!("{}:~feed", self.prefix)
     }
 
-    /// Hash: the number of entries that the feed ever had (`n`), and the state of `feed_adopt.lua`.
+    /// Returns the key of the hash with the number of entries that the feed ever had (`n`), and the state of
+    /// `feed_adopt.lua`.
     pub(super) fn feed_state(&self) -> String {
         format!("{}:~feed:state", self.prefix)
     }
 
-    /// Hash: the last adopted id of subjects that other writers append to.
+    /// Returns the key of the hash with the last adopted id of each subject that other writers append to.
     pub(super) fn adopted(&self) -> String {
         format!("{}:~feed:adopted", self.prefix)
     }
 
-    /// Hash: the holder of each piece of work of a subject.
+    /// Returns the key of the hash with the holder of each piece of work of a subject.
     pub(super) fn claims(&self, subject: &str) -> String {
         format!("{}:~claims:{subject}", self.prefix)
     }
 
-    /// Sorted set: when the lease of each holder of claims ends, in Unix ms.
+    /// Returns the key of the sorted set with the time when the lease of each holder of claims ends, in Unix ms.
     pub(super) fn holders(&self) -> String {
         format!("{}:~holders", self.prefix)
     }
 
-    /// Hash: the positions of consumers by name.
+    /// Returns the key of the hash with the positions of consumers by name.
     pub(super) fn consumers(&self) -> String {
         format!("{}:~consumers", self.prefix)
     }
 
-    /// Hash: who holds the lease of a consumer, until when.
+    /// Returns the key of the hash with the holder of the lease of a consumer, and when it ends.
     pub(super) fn lease(&self, consumer: &str) -> String {
         format!("{}:~consumer:lease:{consumer}", self.prefix)
     }
 
-    /// Sorted set: the positions of a consumer's parked events by their number.
+    /// Returns the key of the sorted set with the positions of a consumer's parked events by their number.
     pub(super) fn parked_positions(&self, consumer: &str) -> String {
         format!("{}:~consumer:parked:{consumer}", self.prefix)
     }
 
-    /// Set: the positions of a consumer's parked events that are to be delivered again.
+    /// Returns the key of the set with the positions of a consumer's parked events that are to be delivered again.
     pub(super) fn replays(&self, consumer: &str) -> String {
         format!("{}:~consumer:replay:{consumer}", self.prefix)
     }
 
-    /// Hash: a consumer's parked events by position, as JSON.
+    /// Returns the key of the hash with a consumer's parked events by position, as JSON.
     pub(super) fn parked_events(&self, consumer: &str) -> String {
         format!("{}:~consumer:events:{consumer}", self.prefix)
     }
 
-    /// Channel: announces appends to all subjects; a message is the position and the text of an
-    /// entry of the feed, empty where the feed has to be read, or `released` where the lease of a consumer was released.
+    /// Returns the name of the channel that announces appends to all subjects. A message is the position and the text of
+    /// an entry of the feed, empty where the feed has to be read, or `released` where the lease of a consumer was released.
     pub(super) fn appended(&self) -> String {
         format!("{}:~appended", self.prefix)
     }

@@ -12,8 +12,8 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// Stream: the retained messages of a topic. `message` is the event, `origin` who published it, `n` its number there,
-    /// `s` its number in the topic.
+    /// Returns the key of the stream with the retained messages of a topic. `message` is the event, `origin` who published
+    /// it, `n` its number there, `s` its number in the topic.
     pub(super) fn retained(&self, topic: &str) -> String {
         format!("{}:~retained:{topic}", self.prefix)
     }
@@ -23,27 +23,27 @@ impl Keys {
         self.retained("")
     }
 
-    /// Channel: gaps of topics, for the subscribers of all processes.
+    /// Returns the name of the channel that carries gaps of topics to the subscribers of all processes.
     pub(super) fn gaps(&self) -> String {
         format!("{}:~gaps", self.prefix)
     }
 
-    /// Set: the topics that have retained messages.
+    /// Returns the key of the set with the topics that have retained messages.
     pub(super) fn topics(&self) -> String {
         format!("{}:~topics", self.prefix)
     }
 
-    /// Hash: the number of the last message, by topic.
+    /// Returns the key of the hash with the number of the last message, by topic.
     pub(super) fn sequence(&self) -> String {
         format!("{}:~sequence", self.prefix)
     }
 
-    /// Hash: how many messages of a topic each group missed by trimming, by group.
+    /// Returns the key of the hash with the number of messages of a topic that each group missed by trimming.
     pub(super) fn trimmed(&self, topic: &str) -> String {
         format!("{}:~trimmed:{topic}", self.prefix)
     }
 
-    /// Stream: the messages that a group has parked. `id`, `deliveries`, `message` and `origin`.
+    /// Returns the key of the stream with the messages that a group has parked: `id`, `deliveries`, `message` and `origin`.
     pub(super) fn parked(&self, topic: &str, group: &str) -> String {
         // Colons of the group are escaped, so that no other group and topic have the same key.
         let group = group.replace('%', "%25").replace(':', "%3A");

@@ -139,7 +139,7 @@ mod tests {
     use super::RegExp;
 
     proptest! {
-        /// What is no pattern is refused, or means something: it never panics.
+        /// Checks that what is no pattern is refused, or means something: it never panics.
         #[test]
         fn takes_any_text_for_a_pattern(
             source in r"([a-z0-9\\\[\]\(\)\{\}\?\*\+\|\^\$,<>=!:&-]|\\[a-zA-Z0-9]|\\u\{?[0-9a-f]{1,6}\}?|.){0,40}",
