@@ -76,7 +76,7 @@ fn say(line: std::fmt::Arguments<'_>) {
     writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
 }
 
-/// Not a test of its own: what the child process does until it is killed.
+/// Runs as the child process, until it is killed: not a test of its own.
 #[tokio::test]
 async fn child() {
     let Some(dir) = std::env::var_os(DIR) else { return };

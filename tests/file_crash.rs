@@ -39,7 +39,7 @@ fn spawn_child(dir: &Path, disk: bool) -> Child {
     command.spawn().unwrap()
 }
 
-/// Not a test of its own: what the child process does until it is killed.
+/// Runs as the child process, until it is killed: not a test of its own.
 #[tokio::test]
 async fn child() {
     let Some(dir) = std::env::var_os(DIR) else { return };

@@ -56,7 +56,7 @@ async fn writes_fail_at_once_when_the_directory_was_deleted_under_an_open_store(
     }
 }
 
-/// Not a test of its own: a second process on a directory.
+/// Runs as a second process on a directory: not a test of its own.
 #[tokio::test]
 async fn second_process() {
     let Some(dir) = std::env::var_os(DIR) else { return };

@@ -35,7 +35,7 @@ fn fails(left: &AtomicI64) -> bool {
     }
 }
 
-/// One table of functions per table of the real VFS: the same, but for writing and syncing.
+/// Returns one table of functions per table of the real VFS: the same, but for writing and syncing.
 fn shim(real: &'static ffi::sqlite3_io_methods) -> &'static ffi::sqlite3_io_methods {
     static SHIMS: OnceLock<Mutex<HashMap<usize, &'static ffi::sqlite3_io_methods>>> = OnceLock::new();
     let mut shims = SHIMS.get_or_init(Mutex::default).lock().unwrap();

@@ -32,7 +32,7 @@ fn all(limit: usize) -> IndexQuery {
     IndexQuery { after: None, offset: 0, limit, filter: json::Filter::default() }
 }
 
-/// What every fixture holds, written at the time 1000 by the version in its name: the calls below.
+/// Writes what every fixture holds, written at the time 1000 by the version in its name: the calls below.
 async fn fill(store: &FileStore) {
     for n in 0..3 {
         store

@@ -69,7 +69,7 @@ fn has(synced: &[String], expected: &[&str]) {
     }
 }
 
-/// A backup is synced under the name under which it is written, and then its directory.
+/// Checks that a backup is synced under the name under which it is written, and then its directory.
 fn is_backup(synced: &[String], name: &str) {
     let content = synced.iter().position(|path| path.starts_with(name) && path.ends_with(".partial"));
     let entry = synced.iter().rposition(|path| path.is_empty());

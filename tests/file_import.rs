@@ -23,7 +23,7 @@ fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) {
     fs::write(path, text).unwrap();
 }
 
-/// What nvent leaves after a run, with the damage that a killed process and a careless hand do to it.
+/// Writes what nvent leaves after a run, with the damage that a killed process and a careless hand do to it.
 fn old_store(dir: &Path) {
     write(
         dir,

@@ -127,7 +127,7 @@ fn object(text: &str) -> json::Object {
     json::parse_object("object", text).unwrap()
 }
 
-/// Any answer, as text that two stores must agree on.
+/// Returns any answer, as text that two stores must agree on.
 fn outcome<T: std::fmt::Debug + Send + 'static>(op: Op<T>) -> Op<String> {
     op.map(|value| format!("{value:?}"))
 }

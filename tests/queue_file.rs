@@ -322,7 +322,7 @@ async fn verify_finds_what_is_damaged() {
     assert_eq!(problems, expected);
 }
 
-/// The files of nvent's own queue, as it writes them.
+/// Writes a job into the files of nvent's own queue, as it does.
 fn old_job(dir: &Path, queue: &str, mut job: Value) {
     let jobs = dir.join(queue).join("jobs");
     std::fs::create_dir_all(&jobs).unwrap();
@@ -398,7 +398,7 @@ async fn nothing_is_acknowledged_once_the_directory_was_deleted_under_an_open_qu
     again.close(CLOSE_TIMEOUT).await.unwrap();
 }
 
-/// Not a test of its own: a second process on a directory.
+/// Runs as a second process on a directory: not a test of its own.
 #[tokio::test]
 async fn second_process() {
     let Some(dir) = std::env::var_os(DIR) else { return };

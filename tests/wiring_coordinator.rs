@@ -45,7 +45,7 @@ fn row(name: &str, types: &[&str], topic: &str, kind: Option<&str>) -> ChannelDe
     ChannelDefinition { name: name.into(), types, topic: topic.into(), kind: kind.map(str::to_owned) }
 }
 
-/// A stream that takes nothing until it is let.
+/// Returns a stream that takes nothing until the semaphore has permits.
 fn gated() -> (Arc<Recorder>, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let recorder = Recorder::new(true, {

@@ -65,13 +65,13 @@ fn append(store: &Arc<dyn StoreBackend>, subject: &str, n: usize) -> Op<Event> {
     store.append(name(subject), event, None, None)
 }
 
-/// The numbers that arrived of a subject, in order.
+/// Returns the numbers that arrived of a subject, in order.
 fn numbers(stream: &Recorder, subject: &str) -> Vec<usize> {
     let messages = stream.on(&format!("store-sync:append:{subject}"));
     messages.iter().map(|message| message["data"]["event"]["n"].as_u64().unwrap() as usize).collect()
 }
 
-/// The numbers that arrived of a subject, each where it arrived first.
+/// Returns the numbers that arrived of a subject, each where it arrived first.
 fn firsts(stream: &Recorder, subject: &str) -> Vec<usize> {
     let mut seen = Vec::new();
     numbers(stream, subject).into_iter().for_each(|n| {
@@ -371,7 +371,7 @@ async fn after_a_restart_nothing_is_published_again_and_what_was_appended_meanwh
     coordinator.stop().await.unwrap();
 }
 
-/// A store of which retention has removed events 10 to 104 of a subject before the coordinator published them.
+/// Returns a store of which retention has removed events 10 to 104 of a subject before the coordinator published them.
 async fn overtaken(dir: &Path) -> Arc<dyn StoreBackend> {
     let (store, _) = on_file(dir, None);
     let coordinator = started(&store, &Recorder::accepting(), options()).await;
@@ -469,7 +469,7 @@ impl Publisher for Printing {
     }
 }
 
-/// Not a test of its own: what the child process does until it is killed.
+/// Runs as the child process, until it is killed: not a test of its own.
 #[tokio::test]
 async fn child() {
     let Some(dir) = std::env::var_os(DIR) else { return };

@@ -5,7 +5,7 @@ use nvent_native::wiring::flow::reducer::{Decision, Outcome, RunState, Status};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// `start`, `cancel`, `completed`, `emit x`, `started a`, `done a`, `failed a`, `retry a`, `log`.
+/// Returns the record of `start`, `cancel`, `completed`, `emit x`, `started a`, `done a`, `failed a`, `retry a`, `log`.
 fn record(id: usize, text: &str) -> Value {
     let (kind, name) = text.split_once(' ').unwrap_or((text, ""));
     let base = |kind: &str| json!({ "id": format!("{id}-0"), "ts": id, "type": kind, "runId": "r", "flowName": "f" });
@@ -35,7 +35,7 @@ fn fold(events: &[&str]) -> RunState {
     state
 }
 
-/// An order flow: a fan-out, a join, and a step that waits for a step.
+/// Returns an order flow: a fan-out, a join, and a step that waits for a step.
 fn order() -> std::sync::Arc<FlowDefinition> {
     flow(json!({
         "id": "f", "entry": { "step": "check", "emits": ["checked"] },
@@ -52,7 +52,7 @@ fn flow(definition: Value) -> std::sync::Arc<FlowDefinition> {
     parse_flows(&json!([definition]).to_string()).unwrap().into_values().next().unwrap()
 }
 
-/// The decision in short: steps to enqueue, then `completed`, `failed:<step>`, or nothing.
+/// Returns the decision in short: steps to enqueue, then `completed`, `failed:<step>`, or nothing.
 fn decide(flow: &FlowDefinition, events: &[&str]) -> String {
     short(&fold(events).decide("r", flow))
 }
@@ -434,7 +434,7 @@ fn events_of_any_shape_are_folded_or_refused_but_never_misread() {
     assert_eq!(state, before);
 }
 
-/// Any events of the order flow, in any order.
+/// Returns a strategy for any events of the order flow, in any order.
 fn histories() -> impl Strategy<Value = Vec<String>> {
     let step = prop::sample::select(vec!["check", "pay", "pack", "ship", "thank", "other"]);
     let event = prop_oneof![

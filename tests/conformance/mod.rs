@@ -85,7 +85,7 @@ async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-/// The next item of a mailbox, where no gap is expected.
+/// Waits for the next item of a mailbox, where no gap is expected.
 async fn item<T: std::fmt::Debug>(mailbox: &Mailbox<T>) -> T {
     match within_deadline(mailbox.recv()).await {
         Some(Delivery::Item(item)) => item,

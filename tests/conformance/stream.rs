@@ -97,7 +97,7 @@ async fn gap(subscription: &Subscription) -> Gap {
     }
 }
 
-/// A subscriber that is live beyond doubt, as one message got to it, and then was not read while these came.
+/// Returns a subscriber that is live beyond doubt, as one message got to it, and then was not read while these came.
 async fn overflown(
     stream: &Stream,
     spec: SubscribeSpec,

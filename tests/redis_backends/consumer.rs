@@ -25,7 +25,7 @@ async fn acquire(store: &RedisStore) -> Lease {
     acquired.await.expect("the lease ends").unwrap()
 }
 
-/// Not a test of its own: a process that works for a consumer until it is killed. Each call of its handler is an event.
+/// Runs as a process that works for a consumer until it is killed: not a test of its own. Each call of its handler is an event.
 #[tokio::test]
 async fn child() {
     let Some(port) = std::env::var(PORT).ok().and_then(|port| port.parse().ok()) else { return };

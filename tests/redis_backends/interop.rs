@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::TestRedis;
 use crate::{connection_to, event, json as text, object, store_on, value};
 
-/// A reply as lines of text, lists flattened.
+/// Returns a reply as lines of text, lists flattened.
 fn lines(reply: redis::Value) -> Vec<String> {
     match reply {
         redis::Value::Array(values) => values.into_iter().flat_map(lines).collect(),

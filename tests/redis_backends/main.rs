@@ -32,12 +32,12 @@ use nvent_native::stream::{RedisStream, RedisStreamOptions, RetainTopics, Stream
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-/// The options of a connection for ordinary tests.
+/// Returns the options of a connection for ordinary tests.
 fn connection_to(port: u16) -> RedisConfig {
     RedisConfig { port, ..Default::default() }
 }
 
-/// Short timeouts, for tests that wait for them.
+/// Returns options with short timeouts, for tests that wait for them.
 fn short_timeouts(port: u16) -> RedisConfig {
     RedisConfig {
         port,

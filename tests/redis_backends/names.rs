@@ -19,7 +19,7 @@ async fn add(store: &RedisStore, key: &str, id: &str) -> Result<(), Code> {
     store.index_add(name(key), name(id), 1.0, object(json!({"n": 1}))).await.map_err(|e| e.code())
 }
 
-/// Every operation that writes to [`KEY`] in one of its meanings. Some succeed where there is nothing to do.
+/// Calls every operation that writes to [`KEY`] in one of its meanings. Some succeed where there is nothing to do.
 async fn write_all(store: &RedisStore) -> Vec<(&'static str, Result<(), Code>)> {
     let code = |e: nvent_native::Error| e.code();
     vec![

@@ -60,7 +60,7 @@ async fn filters_mean_the_same_as_in_memory() {
     }
 }
 
-/// Any JSON value whose objects have no dots in their keys, with all that text could be taken for.
+/// Returns a strategy for JSON values whose objects have no dots in their keys, with all that text could be taken for.
 fn any_value() -> impl Strategy<Value = Value> {
     let text = prop_oneof![
         "[a-z\u{e4}\"]{0,5}",
@@ -83,7 +83,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A property over a real server: proptest is synchronous, so each case blocks on the runtime.
+/// Checks a property over a real server: proptest is synchronous, so each case blocks on the runtime.
 fn property<S: Strategy>(cases: u32, strategy: S, test: impl AsyncFn(S::Value)) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });

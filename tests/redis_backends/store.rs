@@ -240,7 +240,7 @@ async fn subscribers_see_the_appends_of_every_process_in_order() {
     assert!(late.recv().await.is_none());
 }
 
-/// Processor time that the server has used, in microseconds: other processes do not count.
+/// Returns the processor time that the server has used, in microseconds: other processes do not count.
 fn server_time(redis: &TestRedis) -> u64 {
     let seconds = |field| redis.info(field).trim().parse::<f64>().unwrap();
     ((seconds("used_cpu_user") + seconds("used_cpu_sys")) * 1e6) as u64

@@ -409,7 +409,7 @@ async fn what_fails_is_tried_again_then_parked_and_can_be_replayed() {
     assert!(stream.parked("kept:jobs", "g").await.unwrap().is_empty());
 }
 
-/// The member that has claimed the only pending message of the group, its idle time in ms, and its deliveries.
+/// Returns the member that has claimed the only pending message of the group, its idle time in ms, and its deliveries.
 fn only_pending(redis: &TestRedis) -> (String, i64, i64) {
     use redis::Value::{Array, BulkString, Int};
     let pending = redis.raw(&["XPENDING", "nvent:~retained:kept:jobs", "g", "-", "+", "10"]);

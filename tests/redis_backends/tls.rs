@@ -29,7 +29,7 @@ fn trusting(root: &str) -> TlsOptions {
     options
 }
 
-/// A connection on which what is retried is retried for an hour.
+/// Returns a configuration with which what is retried is retried for an hour.
 fn config(port: u16, tls: TlsOptions) -> RedisConfig {
     RedisConfig {
         host: "localhost".into(),
@@ -56,7 +56,7 @@ async fn is_refused_at_once(store: RedisStore, what: &str) -> String {
     message
 }
 
-/// The password of these must reach no server that is not trusted.
+/// Returns a store with a password, which must reach no server that is not trusted.
 fn with_password(port: u16, tls: TlsOptions) -> RedisStore {
     store_on(RedisConfig { password: Some(PASSWORD.into()), ..config(port, tls) })
 }
@@ -230,7 +230,7 @@ async fn what_cannot_be_used_is_named_and_a_key_is_never_shown() {
 
 const PORT: &str = "NVENT_TEST_TLS_PORT";
 
-/// Not a test of its own: connects with the roots of its environment, and prints how that went.
+/// Connects with the roots of its environment, and prints how that went: not a test of its own.
 #[tokio::test]
 async fn child() {
     let Ok(port) = std::env::var(PORT) else { return };

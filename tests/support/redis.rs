@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// The server that the tests run against. The full test run repeats the contracts on others.
+/// Returns the server that the tests run against. The full test run repeats the contracts on others.
 fn server() -> String {
     std::env::var("NVENT_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
 }
@@ -24,12 +24,12 @@ pub(crate) struct TestRedis {
 }
 
 impl TestRedis {
-    /// A server without persistence.
+    /// Starts a server without persistence.
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// A server with more options, as on the command line.
+    /// Starts a server with more options, as on the command line.
     pub(crate) fn start_with(args: &[&str]) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -41,7 +41,7 @@ impl TestRedis {
         server
     }
 
-    /// A sentinel that watches a primary under this name, alone.
+    /// Starts a sentinel that watches a primary under this name, alone.
     pub(crate) fn start_sentinel(name: &str, primary: u16) -> Self {
         let config = tempfile::NamedTempFile::new().expect("a temporary file");
         let lines = [
@@ -105,12 +105,12 @@ impl TestRedis {
         answered && answer != *b"-LOAD"
     }
 
-    /// Its port.
+    /// Returns its port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             _ = child.kill();
@@ -118,12 +118,12 @@ impl TestRedis {
         }
     }
 
-    /// SIGSTOP: it holds its connections and answers nothing.
+    /// Sends SIGSTOP: it holds its connections and answers nothing.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub(crate) fn resume(&self) {
         self.signal("-CONT");
     }
@@ -138,7 +138,7 @@ impl TestRedis {
         Raw::connect(self.port).call(command)
     }
 
-    /// What INFO says about a field.
+    /// Returns what INFO says about a field.
     pub(crate) fn info(&self, field: &str) -> String {
         let ::redis::Value::BulkString(info) = self.raw(&["INFO", "everything"]) else { panic!("no INFO") };
         let info = String::from_utf8(info).expect("text");
@@ -146,7 +146,7 @@ impl TestRedis {
         line.unwrap_or_default().to_owned()
     }
 
-    /// Its role, or nothing while it resets connections, as a sentinel lets it do.
+    /// Returns its role, or nothing while it resets connections, as a sentinel lets it do.
     pub(crate) fn role(&self) -> String {
         let output =
             Command::new("redis-cli").args(["-p", &self.port.to_string(), "ROLE"]).output().expect("redis-cli");
@@ -206,7 +206,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy for this port, on the runtime of the caller.
+    /// Starts a proxy for this port, on the runtime of the caller.
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -224,7 +224,7 @@ impl Proxy {
         Self { address, silent, latency, task }
     }
 
-    /// Where it listens.
+    /// Returns the port on which it listens.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }

@@ -45,7 +45,7 @@ impl Authority {
         Self { root, intermediate }
     }
 
-    /// The root as PEM.
+    /// Returns the root as PEM.
     pub(crate) fn root(&self) -> String {
         self.root.pem()
     }
@@ -104,12 +104,12 @@ impl TlsServer {
         self.port
     }
 
-    /// The handshakes that were completed, in order.
+    /// Returns the handshakes that were completed, in order.
     pub(crate) fn handshakes(&self) -> Vec<HandshakeKind> {
         self.handshakes.lock().unwrap().clone()
     }
 
-    /// What clients sent on all connections, decrypted.
+    /// Returns what clients sent on all connections, decrypted.
     pub(crate) fn received(&self) -> String {
         String::from_utf8_lossy(&self.received.lock().unwrap()).into_owned()
     }

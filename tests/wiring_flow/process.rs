@@ -53,7 +53,7 @@ impl Process {
         Self::start(bus, store, jobs, true, FlowOptions::default()).await
     }
 
-    /// One whose store fails as specified.
+    /// Starts one whose store fails as specified.
     pub(crate) async fn faulty(
         ledger: &Ledger,
         jobs: &Arc<Jobs>,

@@ -52,7 +52,7 @@ impl Ledger {
         Some((entry.score, serde_json::from_str(&entry.metadata).unwrap()))
     }
 
-    /// A process's view of the store, which announces what it appends on this bus.
+    /// Returns a process's view of the store, which announces what it appends on this bus.
     pub(crate) fn announcing(&self, bus: &Arc<Bus>) -> Arc<View> {
         self.view(Some(announce(bus)), |_| Fault::No)
     }
@@ -70,7 +70,7 @@ impl Ledger {
     }
 }
 
-/// The result of an operation that ends at once.
+/// Returns the result of an operation that ends at once.
 fn now<T>(op: Op<T>) -> T {
     match op {
         Op::Ready(result) => result.unwrap(),

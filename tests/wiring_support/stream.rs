@@ -41,17 +41,17 @@ impl Recorder {
         Self::new(true, |_, _| Op::ok(()))
     }
 
-    /// What arrived, in order: topic and message.
+    /// Returns what arrived, in order: topic and message.
     pub(crate) fn arrived(&self) -> Vec<(String, Value)> {
         self.arrived.lock().unwrap().clone()
     }
 
-    /// The messages that arrived on a topic.
+    /// Returns the messages that arrived on a topic.
     pub(crate) fn on(&self, topic: &str) -> Vec<Value> {
         self.arrived().into_iter().filter(|(other, _)| other == topic).map(|(_, message)| message).collect()
     }
 
-    /// The ids of the events that arrived on a topic.
+    /// Returns the ids of the events that arrived on a topic.
     pub(crate) fn ids_on(&self, topic: &str) -> Vec<String> {
         let id = |message: &Value| message["data"]["event"]["id"].as_str().unwrap_or("gap").to_owned();
         self.on(topic).iter().map(id).collect()
