@@ -6,7 +6,7 @@ import { addon, bridge, flushBuses, callSync, offDelivery, onAnnouncement } from
 import type { NativeBus } from './native'
 import { activeTraceparent, withTraceparent } from './trace'
 import type { BusStats, EventBus, NativeEventBus } from './types'
-import { Warnings } from './warn'
+import { warnLimited, Warnings } from './warn'
 
 /** The subject of a persisted event, as a property that is not enumerable. It travels over buses of the application. */
 const SUBJECT = Symbol.for('nvent.subject')
@@ -46,8 +46,11 @@ export class NventEventBus implements NativeEventBus {
       : undefined
     // Earlier announcements are dispatched first.
     flushBuses()
-    this.dispatch(event)
-    if (forNative !== undefined) callSync(() => this.native.publish(forNative, subjectOf(event)))
+    const handlers = this.dispatch(event)
+    const isTaken = forNative !== undefined && callSync(() => this.native.publish(forNative, subjectOf(event)))
+    if (!isTaken && handlers === 0 && !('id' in event) && typeof event.runId === 'string') {
+      warnLimited('NVENT_EVENT_LOST', `an event of type ${JSON.stringify(event.type)} of run ${JSON.stringify(event.runId)} was published on a bus where no flow wiring stores it`)
+    }
   }
 
   stats(): BusStats {
@@ -100,7 +103,8 @@ export class NventEventBus implements NativeEventBus {
     }
   }
 
-  private dispatch(event: any): void {
+  /** Calls the handlers of an event. Returns how many there are. */
+  private dispatch(event: any): number {
     const lists = [event.type === '*' ? undefined : this.types.get(event.type), this.types.get('*'), this.runs.get(event.runId)].filter(list => list !== undefined)
     const all = lists.length === 1 ? lists[0]! : lists.flat().sort((a, b) => a.order - b.order)
     for (const { handler } of all) {
@@ -111,6 +115,7 @@ export class NventEventBus implements NativeEventBus {
         this.warnings.handlerFailed(error)
       }
     }
+    return all.length
   }
 }
 

@@ -26,6 +26,11 @@ impl RetryBackoff {
         longest.mul_f64(0.5 + 0.5 * random_u64() as f64 / u64::MAX as f64)
     }
 
+    /// Returns whether nothing was repeated since the last success.
+    pub(crate) fn is_first(&self) -> bool {
+        self.next == self.first
+    }
+
     /// Starts again with the first delay, after a success.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;

@@ -26,6 +26,11 @@ pub trait Listener: Send + Sync {
     /// Receives a published event.
     fn on_event(&self, event: &BusEvent);
 
+    /// Returns whether it stores events that are not stored yet.
+    fn stores_new_events(&self) -> bool {
+        false
+    }
+
     /// Returns a completion that resolves when every event received so far that this listener must store has been stored
     /// or finally refused. None: nothing is pending.
     fn flush(&self) -> Option<Completion<()>> {
@@ -78,6 +83,11 @@ impl Bus {
         for (_, listener) in read(&self.listeners).iter() {
             listener.on_event(event);
         }
+    }
+
+    /// Returns whether a listener stores events that are not stored yet.
+    pub fn stores_new_events(&self) -> bool {
+        read(&self.listeners).iter().any(|(_, listener)| listener.stores_new_events())
     }
 
     /// Publishes a stored event.

@@ -122,9 +122,9 @@ impl NativeBus {
         Self { bus, bridge: bridge.shared.clone(), handlers: None, interest: Arc::default() }
     }
 
-    /// Publishes an event from JavaScript to native listeners.
+    /// Publishes an event from JavaScript to native listeners. Returns whether it is stored, or one of them stores it.
     #[napi]
-    pub fn publish(&self, event: String, subject: Option<String>) -> napi::Result<()> {
+    pub fn publish(&self, event: String, subject: Option<String>) -> napi::Result<bool> {
         guard(|| {
             let subject =
                 subject.map(|subject| Subject::named("event subject", &subject).map(Arc::from)).transpose()?;
@@ -135,8 +135,9 @@ impl NativeBus {
             }
             FROM_JS.set(true);
             let _reset = Reset;
+            let is_taken = matches!(event, AnyEvent::Stored(_)) || self.bus.stores_new_events();
             self.bus.publish(&BusEvent { subject, event });
-            Ok(())
+            Ok(is_taken)
         })
     }
 

@@ -243,15 +243,24 @@ impl Driver {
         // Connects lazily: an adapter that is never used never connects.
         let first = self.receiver.recv().await;
         self.accept(first);
+        let mut lost_at = None::<Instant>;
         while let Some(socket) = self.connect().await {
             self.shared.connected.store(true, Ordering::Relaxed);
             self.shared.connects.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!("connected to Redis");
+            match lost_at.take() {
+                None => tracing::debug!("connected to Redis"),
+                Some(lost_at) => tracing::warn!(
+                    code = "NVENT_RECONNECTED",
+                    "the connection to Redis has been restored after {:.1} s",
+                    lost_at.elapsed().as_secs_f64()
+                ),
+            }
             let end = Session::new(&mut self, socket).serve().await;
             self.shared.connected.store(false, Ordering::Relaxed);
             if let Err(error) = end {
                 tracing::warn!(code = %error.code(), "the connection to Redis is lost: {error}");
                 self.record_error(error);
+                lost_at = Some(Instant::now());
             }
             if self.is_closing() {
                 break;

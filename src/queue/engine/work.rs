@@ -24,6 +24,8 @@ const MAX_STALLS: u32 = 3;
 const DEFAULT_KEPT_JOBS: u64 = 10_000;
 /// How many old jobs are removed when a job ends, so that no step takes long. The next ends remove the rest.
 const TRIM_PER_STEP: u64 = 1_000;
+/// Characters of a job's failure in a warning.
+const REPORTED_REASON: usize = 500;
 
 impl Engine {
     pub(in crate::queue) fn register(
@@ -310,6 +312,18 @@ impl Engine {
             State::Completed => (EventKind::Completed, job.options.remove_on_complete),
             _ => (EventKind::Failed, job.options.remove_on_fail),
         };
+        if state == State::Failed {
+            let reason: String =
+                job.failed_reason.iter().flat_map(|reason| reason.chars()).take(REPORTED_REASON).collect();
+            tracing::warn!(
+                code = "NVENT_JOB_FAILED",
+                "job {:?} of queue {:?} has failed for good (attempts: {}, id {:?}): {reason}",
+                job.name,
+                self.queues[index].name,
+                job.attempts_made,
+                job.id
+            );
+        }
         let keep = keep.unwrap_or(Keep::last(DEFAULT_KEPT_JOBS));
         if keep.count == Some(0) {
             self.delete(index, &job, State::Active)?;

@@ -378,6 +378,9 @@ impl Channels {
                         let is_in_place = arrived.is_none_or(|arrived| arrived < i);
                         let is_safe = error.is_retryable() && !error.is_maybe_applied();
                         if is_safe && is_in_place && attempt < MAX_ATTEMPTS {
+                            if backoff.is_first() && repeat.is_empty() {
+                                tracing::warn!(code = %error.code(), "the coordinator publishes again: {error}");
+                            }
                             repeat.push(item);
                         } else {
                             self.record_failure(&item, &error);

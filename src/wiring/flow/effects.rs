@@ -60,7 +60,7 @@ impl Core {
                 }
                 Err(error) if error.is_retryable() => {
                     unconfirmed |= error.is_maybe_applied();
-                    self.pause(&mut backoff).await?;
+                    self.pause(&mut backoff, &error).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -130,7 +130,9 @@ impl Core {
                     break;
                 }
                 Err(error) if *self.aborted.borrow() => return Err(error),
-                Err(error) if error.is_retryable() && attempt < ENQUEUE_ATTEMPTS => self.pause(&mut backoff).await?,
+                Err(error) if error.is_retryable() && attempt < ENQUEUE_ATTEMPTS => {
+                    self.pause(&mut backoff, &error).await?
+                }
                 Err(error) => {
                     tracing::warn!(
                         code = "NVENT_ENQUEUE",
@@ -196,7 +198,7 @@ impl Core {
             Err(error) if error.code() == Code::Conflict => Ok(Next::Conflict(error)),
             Err(error) if error.is_retryable() => {
                 run.terminal_unconfirmed |= error.is_maybe_applied();
-                self.pause(backoff).await?;
+                self.pause(backoff, &error).await?;
                 Ok(Next::Again)
             }
             Err(error) => Err(error),

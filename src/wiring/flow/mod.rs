@@ -361,6 +361,10 @@ impl Listener for FlowListener {
         }
     }
 
+    fn stores_new_events(&self) -> bool {
+        true
+    }
+
     fn flush(&self) -> Option<Completion<()>> {
         self.0.flush()
     }

@@ -159,7 +159,7 @@ impl Core {
                 Ok(Claim::Own) if repeated => return Ok(Claim::TakenOver),
                 Err(error) if error.is_retryable() => {
                     repeated = true;
-                    self.pause(&mut backoff).await?;
+                    self.pause(&mut backoff, &error).await?;
                 }
                 result => return result,
             }

@@ -227,7 +227,7 @@ impl Core {
                     }
                 }
                 Err(error) if error.is_retryable() => {
-                    self.pause(&mut backoff).await?;
+                    self.pause(&mut backoff, &error).await?;
                     self.catch_up(subject, run).await?;
                 }
                 Err(error) => return Err(error),

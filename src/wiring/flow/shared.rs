@@ -176,7 +176,7 @@ impl Core {
         let mut backoff = retry_backoff();
         loop {
             match self.once(work()).await {
-                Err(error) if error.is_retryable() => self.pause(&mut backoff).await?,
+                Err(error) if error.is_retryable() => self.pause(&mut backoff, &error).await?,
                 result => return result,
             }
         }
@@ -194,8 +194,12 @@ impl Core {
         }
     }
 
-    pub(super) async fn pause(&self, backoff: &mut RetryBackoff) -> Result<()> {
+    /// Waits before work that failed is repeated. The first failure of a series is reported.
+    pub(super) async fn pause(&self, backoff: &mut RetryBackoff, error: &Error) -> Result<()> {
         count(&self.counters.retries);
+        if backoff.is_first() {
+            tracing::warn!(code = %error.code(), "flow wiring tries again: {error}");
+        }
         self.sleep(backoff.next_delay()).await
     }
 
