@@ -31,6 +31,7 @@ test('options of steps are checked', () => {
   refused({ a: { run, attempts: 0 } }, /steps\.a\.attempts/)
   refused({ a: { run, timeout: Infinity } }, /steps\.a\.timeout/)
   refused({ a: { run, emits: [''] } }, /steps\.a\.emits\[0\]/)
+  refused({ '': { run } }, /a step needs a name/)
   expect(() => defineFlow('', { a: { run } })).toThrow(expect.objectContaining({ code: 'NVENT_INVALID' }))
 })
 

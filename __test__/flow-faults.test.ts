@@ -1,5 +1,7 @@
-import { createEventBus, createFlowWiring, createStreamCoordinator, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter } from 'nvent-native'
-import type { EventBus, EventRecord, FlowWiring, QueueAdapter } from 'nvent-native'
+import {
+  cancelFlow, createEventBus, createFlowWiring, createStreamCoordinator, defineFlow, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, startFlow,
+} from 'nvent-native'
+import type { EventBus, EventRecord, FlowDefinition, FlowWiring, NewEvent, QueueAdapter } from 'nvent-native'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { Inbox, rejects, until } from './support/until'
 
@@ -23,7 +25,7 @@ afterEach(async () => {
   await store.close()
 })
 
-const start = async (more: { queue?: QueueAdapter } = {}): Promise<void> => {
+const start = async (more: { queue?: QueueAdapter, flows?: FlowDefinition[] } = {}): Promise<void> => {
   wiring = createFlowWiring({ bus, store, queue, flows: [FLOW], ...more })
   await wiring.start()
 }
@@ -191,4 +193,71 @@ it('an event whose type is * reaches the handlers of * once', () => {
   bus.onType('*', event => types.push(event.type))
   bus.publish({ type: '*' })
   expect(types).toEqual(['*'])
+})
+
+/** Makes appends of a step's events fail as through an outage. `isApplied` says whether one takes effect nevertheless; undefined: it succeeds. */
+function failAppends(fails: (event: NewEvent) => { isApplied: boolean, maybeApplied: boolean } | undefined): void {
+  const append = store.stream.append.bind(store.stream)
+  store.stream.append = async (subject, event, opts) => {
+    const failure = event.type === 'flow.start' || event.type === 'flow.cancel' ? undefined : fails(event)
+    if (!failure) return append(subject, event, opts)
+    if (failure.isApplied) await append(subject, event, opts)
+    throw Object.assign(new Error('the connection failed'), { code: 'NVENT_UNAVAILABLE', retryable: true, maybeApplied: failure.maybeApplied })
+  }
+}
+
+it.each([
+  [{ isApplied: false, maybeApplied: false }],
+  [{ isApplied: false, maybeApplied: true }],
+  [{ isApplied: true, maybeApplied: true }],
+])('each event of a step is stored once, although the first append of each fails: %j', async (failure) => {
+  const failed = new WeakSet<NewEvent>()
+  failAppends((event) => {
+    if (failed.has(event)) return
+    failed.add(event)
+    return failure
+  })
+  const flow = defineFlow('steady', { only: { run: async (_, { emit, log }) => {
+    await log('info', 'the same')
+    await log('info', 'the same')
+    await emit('x', 1)
+    await emit('x', 2)
+    return 'done'
+  } } })
+  await start({ flows: [flow] })
+  const run = await startFlow(flow, {}, { runId: 'r1' })
+  expect(await run.result()).toEqual({ status: 'completed' })
+  const events = await store.read('nq:flow:r1', { types: ['step.started', 'log', 'emit', 'step.completed', 'step.failed'] })
+  expect(events.map(({ type, data }) => [type, data.message ?? data.payload ?? data.result])).toEqual([
+    ['step.started', undefined], ['log', 'the same'], ['log', 'the same'], ['emit', 1], ['emit', 2], ['step.completed', 'done'],
+  ])
+})
+
+it('of two events that a step emits at once, the one that was not stored is stored again', async () => {
+  const failed = new WeakSet<NewEvent>()
+  failAppends((event) => {
+    if (event.type !== 'emit' || failed.has(event)) return
+    failed.add(event)
+    return { isApplied: event['data'].payload === 1, maybeApplied: true }
+  })
+  const flow = defineFlow('both', { only: { run: (_, { emit }) => Promise.all([emit('x', 1), emit('x', 2)]) } })
+  await start({ flows: [flow] })
+  expect(await (await startFlow(flow, {}, { runId: 'r1' })).result()).toEqual({ status: 'completed' })
+  expect((await store.read('nq:flow:r1', { types: ['emit'] })).map(({ data }) => data.payload)).toEqual([1, 2])
+})
+
+it('an event of a step that cannot be stored is given up when the run is cancelled', async () => {
+  const failures: NewEvent[] = []
+  failAppends((event) => {
+    if (event.type !== 'emit') return
+    failures.push(event)
+    return { isApplied: false, maybeApplied: false }
+  })
+  const flow = defineFlow('stuck', { only: { run: (_, { emit }) => emit('x') } })
+  await start({ flows: [flow] })
+  await startFlow(flow, {}, { runId: 'r1' })
+  await until('it was tried again', () => failures.length > 1)
+  expect(await cancelFlow(flow, 'r1')).toBe(true)
+  await until('the attempt has ended', async () => (await queue.getJob('stuck.only', 'r1__only'))?.state === 'failed')
+  expect((await store.read('nq:flow:r1')).at(-1)).toMatchObject({ type: 'step.failed', data: { error: 'the connection failed' } })
 })

@@ -1,4 +1,4 @@
-import { createEventBus, createFlowWiring, MemoryQueueAdapter, MemoryStoreAdapter } from 'nvent-native'
+import { createEventBus, createFlowWiring, defineFlow, MemoryQueueAdapter, MemoryStoreAdapter, setAdapters, startFlow } from 'nvent-native'
 import type { EventBus, EventRecord, FlowDefinition, FlowWiring, QueueAdapter, StoreAdapter } from 'nvent-native'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { gate, until } from './support/until'
@@ -173,4 +173,26 @@ it('starts nothing for the jobs of a run whose log is empty', async () => {
   await wiring!.stop()
   expect(await log('r1')).toEqual([])
   expect(await store.index.get('nq:flows:f', 'r1')).toBe(null)
+})
+
+it('a flow as data is started by its id: its entry is enqueued as a job', async () => {
+  await start()
+  expect(await startFlow('f', { n: 1 }, { runId: 'r1' })).toMatchObject({ runId: 'r1', created: true })
+  expect(await queue.getJob('q', 'r1__a')).toMatchObject({ name: 'a', state: 'waiting', data: { flowId: 'r1', flowName: 'f', input: { n: 1 } } })
+})
+
+it.each<[string[], string | undefined]>([
+  [[], 'waiting'],
+  [['step.started'], 'waiting'],
+  [['step.started', 'step.failed'], undefined],
+  [['step.started', 'step.completed'], undefined],
+  [['flow.cancel'], undefined],
+])('without flow wiring, a start under the id of a run enqueues an entry whose job is missing; its log after the start: %j', async (types, state) => {
+  setAdapters({ store, queue })
+  await store.append('nq:flow:r1', { type: 'flow.start', runId: 'r1', flowName: 'alone', data: { input: { n: 1 } } })
+  for (const type of types) await store.append('nq:flow:r1', { type, runId: 'r1', flowName: 'alone', ...type.startsWith('step') ? { stepName: 'only' } : {} })
+  const flow = defineFlow('alone', { only: { run: () => {} } })
+  expect(await startFlow(flow, { n: 2 }, { runId: 'r1' })).toMatchObject({ created: false })
+  const job = await queue.getJob('alone.only', 'r1__only')
+  expect([job?.state, job?.data.input]).toEqual([state, state && { n: 1 }])
 })

@@ -40,6 +40,7 @@ test('without a definition it has the steps of the log; wrong arguments are name
   await store.append('elsewhere', { type: 'step.started', stepName: 'a', runId: 'r' })
   expect((await runState('unknown', 'r', { store, subject: 'elsewhere' })).steps).toEqual({ a: { state: 'active' } })
   await expect(runState(1 as any, 'r')).rejects.toMatchObject({ code: 'NVENT_INVALID' })
+  await expect(runState('f', 1 as any)).rejects.toMatchObject({ code: 'NVENT_INVALID', message: expect.stringContaining('runId') })
   await expect(runState('f', 'r', { untill: 'x' } as any)).rejects.toMatchObject({ code: 'NVENT_INVALID', message: expect.stringContaining('untill') })
   await store.close()
 })
@@ -58,4 +59,22 @@ test('lists the flows of running registries', async () => {
       { name: 'ship', queue: 'order.ship', subscribes: ['step:charge', 'valid'], emits: [] },
     ],
   }])
+})
+
+test('a flow as data is listed with what it leaves out, and the state of its runs is read from where the registry keeps them', async () => {
+  const { store } = await createAdapters({ store: { adapter: 'memory' }, queue: { adapter: 'memory' } })
+  const plain = { id: 'plain', entry: { step: 'a' }, steps: { b: { subscribes: ['step:a'] }, c: { queue: 'own' } } }
+  await createWiringRegistry({ flow: { flows: [plain], subjects: { run: 'runs:{flowName}:{runId}' } } }).start()
+  expect(listFlows()).toEqual([{
+    id: 'plain',
+    runIndex: 'nq:flows:plain',
+    runSubject: 'runs:plain:{runId}',
+    steps: [
+      { name: 'a', queue: 'a', subscribes: [], emits: [] },
+      { name: 'b', queue: 'b', subscribes: ['step:a'], emits: [] },
+      { name: 'c', queue: 'own', subscribes: [], emits: [] },
+    ],
+  }])
+  await store.append('runs:plain:r', { type: 'step.started', stepName: 'a', runId: 'r', flowName: 'plain' })
+  expect((await runState('plain', 'r')).steps).toEqual({ a: { state: 'active' }, b: { state: 'waiting', unmet: ['step:a'] }, c: { state: 'waiting', unmet: [] } })
 })

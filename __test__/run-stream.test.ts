@@ -1,6 +1,9 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import type { EventRecord, StoreAdapter } from 'nvent-native'
 import { FileStoreAdapter, MemoryStoreAdapter, RedisStoreAdapter, streamRun } from 'nvent-native'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -37,12 +40,12 @@ class Client {
     this.ended = this.read()
   }
 
-  static async open(store: StoreAdapter, runId: string, lastId?: string): Promise<Client> {
+  static async open(store: StoreAdapter, runId: string, lastId?: string, { query = '', subject }: { query?: string, subject?: string } = {}): Promise<Client> {
     const controller = new AbortController()
-    const request = new Request(`http://localhost/runs/${runId}/events`, {
+    const request = new Request(`http://localhost/runs/${runId}/events${query}`, {
       signal: controller.signal, headers: lastId === undefined ? {} : { 'last-event-id': lastId },
     })
-    return new Client(await streamRun(runId, request, { store }), controller)
+    return new Client(await streamRun(runId, request, { store, ...subject === undefined ? {} : { subject } }), controller)
   }
 
   async close(): Promise<void> {
@@ -148,6 +151,72 @@ describe.each(Object.keys(backends))('streamRun on %s', (name) => {
 test('a Last-Event-ID that is none is refused', async () => {
   const store = new MemoryStoreAdapter({ bus: null })
   expect((await Client.open(store, 'r', 'nonsense')).response.status).toBe(400)
+  await expect(Client.open(store, 5 as never)).rejects.toMatchObject({ code: 'NVENT_INVALID' })
+  await store.close()
+})
+
+test('the position may be in the URL, and the log under another subject; an empty position is the beginning', async () => {
+  const store = new MemoryStoreAdapter({ bus: null })
+  const [first] = await Promise.all(['log', 'note', 'flow.completed'].map(type => store.append('elsewhere', { type })))
+  const typesOf = async (query: string): Promise<string[]> => {
+    const client = await Client.open(store, 'r', undefined, { query, subject: 'elsewhere' })
+    await client.ended
+    return client.events.map(({ type }) => type)
+  }
+  expect(await typesOf(`?lastEventId=${first!.id}`)).toEqual(['note', 'flow.completed'])
+  expect(await typesOf('?lastEventId=')).toEqual(['log', 'note', 'flow.completed'])
+  await store.close()
+})
+
+test('clients of a run share one subscription, which ends with the last of them', async () => {
+  const store = new MemoryStoreAdapter({ bus: null })
+  const [one, two] = [await Client.open(store, 'r'), await Client.open(store, 'r')]
+  await store.append('nq:flow:r', { type: 'log' })
+  await until('both have the event', () => one.events.length === 1 && two.events.length === 1)
+  expect(store.stats()['subscriptions']).toBe(1)
+  await one.close()
+  expect(store.stats()['subscriptions']).toBe(1)
+  await store.append('nq:flow:r', { type: 'log' })
+  await until('the other one goes on', () => two.events.length === 2)
+  await two.close()
+  await until('the subscription has ended', () => store.stats()['subscriptions'] === 0)
+  await store.append('nq:flow:r', { type: 'flow.completed' })
+  const again = await Client.open(store, 'r')
+  await again.ended
+  expect(again.events).toHaveLength(3)
+  await until('its subscription has ended', () => store.stats()['subscriptions'] === 0)
+  await store.close()
+})
+
+test('proxies neither keep nor collect what a client is sent, a first line comes at once, and a client that has gone then leaves nothing', async () => {
+  const store = new MemoryStoreAdapter({ bus: null })
+  const stop = new AbortController()
+  const response = await streamRun('r', new Request('http://localhost/', { signal: stop.signal }), { store })
+  expect(Object.fromEntries(response.headers as any)).toEqual({
+    'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache, no-transform', 'x-accel-buffering': 'no',
+  })
+  const reader = response.body!.getReader()
+  expect(new TextDecoder().decode((await reader.read()).value)).toBe('retry: 1000\n\n')
+  // While it subscribes.
+  stop.abort()
+  expect(await reader.read()).toMatchObject({ done: true })
+  await until('its subscription has ended', () => store.stats()['subscriptions'] === 0)
+  await store.close()
+})
+
+test('the end of a connection is noticed when its request is no longer referenced', async () => {
+  setFlagsFromString('--expose-gc')
+  const store = new MemoryStoreAdapter({ bus: null })
+  const client = await Client.open(store, 'r')
+  await store.append('nq:flow:r', { type: 'log' })
+  await until('the event', () => client.events.length === 1)
+  // What was dereferenced in a turn is kept until its end.
+  for (let n = 0; n < 3; n++) {
+    await turn()
+    runInNewContext('gc')()
+  }
+  await client.close()
+  await until('its subscription has ended', () => store.stats()['subscriptions'] === 0)
   await store.close()
 })
 

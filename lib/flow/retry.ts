@@ -14,7 +14,7 @@ export async function whileRetryable<T>(work: () => Promise<T>, signal?: AbortSi
       return await work()
     }
     catch (error) {
-      if (!isRetryable(error) || signal?.aborted) throw error
+      if (!isRetryable(error)) throw error
       await delay(pause, undefined, { signal }).catch(() => {
         throw error
       })

@@ -77,7 +77,7 @@ export async function streamRun(runId: string, request: Request, opts?: RunStrea
   const reader = new RunReader(store, subject, lastId || undefined)
   // 204 ends the attempts of an EventSource to reconnect.
   if (await reader.isOver()) return new Response(null, { status: 204 })
-  return new Response(streamOf(reader, request.signal), { headers: HEADERS })
+  return new Response(streamOf(reader, request), { headers: HEADERS })
 }
 
 /** Reads a run's log from a position. The log is the buffer: a client holds a page of it at most. */
@@ -100,7 +100,12 @@ class RunReader {
   /** Resolves with the next events, an empty list when woken by `stop`, null after the end of the run. */
   async next(): Promise<EventRecord[] | null> {
     // Subscribed before the first read, so that no event falls between the two.
-    this.off ??= await Watch.on(this.store, this.subject, this.wake)
+    if (!this.off) {
+      const off = await Watch.on(this.store, this.subject, this.wake)
+      // The client may have gone meanwhile.
+      if (this.ended) off()
+      else this.off = off
+    }
     while (!this.ended) {
       if (!this.changed) await new Promise<void>(resolve => this.waiting = resolve)
       if (this.ended) break
@@ -126,17 +131,17 @@ class RunReader {
   private readonly wake = (): void => {
     this.changed = true
     this.waiting?.()
-    this.waiting = undefined
   }
 }
 
-function streamOf(reader: RunReader, signal: AbortSignal | undefined): ReadableStream<Uint8Array> {
+/** Holds the request, not its signal: a signal whose request was collected is not aborted with the one that it follows. */
+function streamOf(reader: RunReader, request: Request): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder()
   let heartbeat: NodeJS.Timeout | undefined
   let close = (): void => {}
   const release = (): void => {
     clearInterval(heartbeat)
-    signal?.removeEventListener('abort', close)
+    request.signal?.removeEventListener('abort', close)
     reader.stop()
   }
   return new ReadableStream<Uint8Array>({
@@ -150,8 +155,8 @@ function streamOf(reader: RunReader, signal: AbortSignal | undefined): ReadableS
           // The client has gone already.
         }
       }
-      signal?.addEventListener('abort', close, { once: true })
-      if (signal?.aborted) return close()
+      request.signal?.addEventListener('abort', close, { once: true })
+      if (request.signal?.aborted) return close()
       // Headers and a first byte at once: a proxy, or the page, sees that the connection stands.
       controller.enqueue(encoder.encode('retry: 1000\n\n'))
       heartbeat = setInterval(() => {
