@@ -78,8 +78,8 @@ const hasCargoDeny = isOnPath('cargo-deny')
 
 const sections = [
   ['rustfmt', ['cargo', 'fmt', '--check']],
-  // What needs no network; the workflow checks advisories as well.
-  ...hasCargoDeny ? [['cargo deny', ['cargo', 'deny', '--offline', 'check', 'bans', 'licenses', 'sources']]] : [],
+  // The workflow checks advisories as well, which need the RustSec database.
+  ...hasCargoDeny ? [['cargo deny', ['cargo', 'deny', '--locked', '--log-level', 'error', 'check', 'bans', 'licenses', 'sources']]] : [],
   ['clippy', clippy()],
   ['clippy, without Node', clippy('--no-default-features')],
   ['rustdoc', ['cargo', 'doc', '--no-deps', '--document-private-items', '--quiet'], undefined, { RUSTDOCFLAGS: '-D warnings' }],
@@ -114,7 +114,7 @@ rmSync(scratch, { recursive: true, force: true })
 
 if (skipped.length > 0) console.log(['\nskipped:', ...skipped].join('\n  '))
 if (!hasCargoDeny) {
-  console.log('\nnot run: cargo deny, as cargo-deny is not on the PATH. `cargo install --locked cargo-deny` brings it; the workflow always runs it.')
+  console.log('\nnot run: cargo deny, as cargo-deny is not on the PATH. `cargo install --locked cargo-deny` installs it; `.ci/run` and the workflow run it.')
 }
 if (failures.length > 0) console.log(['\nfailed:', ...failures.slice(0, MAX_FAILURES)].join('\n  '))
 if (failing.length > 0) console.log(`\nfailing: ${failing.join(', ')}`)
