@@ -467,7 +467,7 @@ interface StoreAdapter {
      * Starts a durable consumer: `handler` is called with every event of the feed that the globs match. Its cursor is kept in the
      * store under `name`, so it goes on where it was after a restart, also after kill -9. At least once: an event is delivered
      * again unless its handler had resolved and the cursor was stored (within 200 ms). Of one name one consumer is at work at a
-     * time, in all processes that share the store; others stand by. On Redis the holder of the name changes within 10 s.
+     * time, in all processes that share the store; others stand by. On Redis another takes over within 15 s when it is gone.
      *
      * Where retention or trimming removed events before the consumer had them, the handler is called with an event of the type
      * `stream.gap`, whose data is `{ reason: 'trimmed', missed }`.
@@ -600,7 +600,8 @@ interface StreamEvent<Type extends string = string> {
 interface StreamGap extends StreamEvent<'stream.gap'> {
     /**
      * Why, where, and how many where that is known. `reconnect`: the connection to Redis was lost. `overflow`: the subscriber's
-     * buffer was full. `publish-failed`: the stream coordinator could not publish. `trimmed`: Redis had removed retained events.
+     * buffer was full. `publish-failed`: the stream coordinator could not publish. `trimmed`: Redis had removed retained events, or
+     * a file or Redis store had removed events before the coordinator published them.
      */
     data: {
         reason: 'reconnect' | 'overflow' | 'publish-failed' | 'trimmed';

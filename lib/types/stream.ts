@@ -21,7 +21,8 @@ export interface StreamEvent<Type extends string = string> {
 export interface StreamGap extends StreamEvent<'stream.gap'> {
   /**
    * Why, where, and how many where that is known. `reconnect`: the connection to Redis was lost. `overflow`: the subscriber's
-   * buffer was full. `publish-failed`: the stream coordinator could not publish. `trimmed`: Redis had removed retained events.
+   * buffer was full. `publish-failed`: the stream coordinator could not publish. `trimmed`: Redis had removed retained events, or
+   * a file or Redis store had removed events before the coordinator published them.
    */
   data: { reason: 'reconnect' | 'overflow' | 'publish-failed' | 'trimmed', topic: string, missed?: number }
 }

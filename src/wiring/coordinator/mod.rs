@@ -1,8 +1,8 @@
 //! The stream coordinator: publishes persisted events to the channels of a stream.
 //!
-//! It subscribes to a bus with a bounded queue and publishes from its own task, so a slow, failing or hanging stream
-//! never slows or fails an append. A stream that accepts messages at once gets them in the call, while nothing is queued: the lag grows up to its limit, and events beyond it are dropped and reported on their
-//! topics as a `stream.gap`.
+//! It subscribes to a bus with a bounded queue and publishes from its own task, so a slow, failing or hanging stream never
+//! slows or fails an append: the lag grows up to its limit, and events beyond it are dropped and reported on their topics as
+//! a `stream.gap`. A stream that accepts messages at once gets them in the call, while nothing is queued.
 //!
 //! | file | job |
 //! |---|---|
