@@ -3,13 +3,14 @@ import { createError, getRequestHeaders, getRequestURL, setResponseHeader, type 
 import { Readable } from 'node:stream'
 import type { ReadableStream } from 'node:stream/web'
 
-const open = new Set<AbortController>()
+/** With their requests: one that is collected passes no abort on to its signal. */
+const open = new Map<AbortController, Request>()
 /** Whether the server ends. A browser comes again at once, over a connection that is still there. */
 let closing = false
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.once(signal, () => {
     closing = true
-    open.forEach(controller => controller.abort())
+    open.forEach((_, controller) => controller.abort())
   })
 }
 
@@ -25,9 +26,10 @@ export async function sendEvents(event: H3Event, respond: (request: Request) => 
   const controller = new AbortController()
   const { req, res } = event.node
   const headers = Object.fromEntries(Object.entries(getRequestHeaders(event)).filter((header): header is [string, string] => header[1] !== undefined))
-  const response = await respond(new Request(getRequestURL(event), { headers, signal: controller.signal }))
+  const request = new Request(getRequestURL(event), { headers, signal: controller.signal })
+  const response = await respond(request)
   if (!response.body || response.status !== 200) return response
-  open.add(controller)
+  open.set(controller, request)
   const end = () => {
     open.delete(controller)
     controller.abort()
