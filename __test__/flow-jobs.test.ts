@@ -196,3 +196,21 @@ it.each<[string[], string | undefined]>([
   const job = await queue.getJob('alone.only', 'r1__only')
   expect([job?.state, job?.data.input]).toEqual([state, state && { n: 1 }])
 })
+
+it('a failure in a queue that does not count attempts is the last one', async () => {
+  let handler: ((job: any) => Promise<unknown>) | undefined
+  const foreign = {
+    enqueue: async () => 'id',
+    registerWorker: (_queue: string, _name: string, work: typeof handler) => void (handler = work),
+    startProcessingQueue: () => {},
+  }
+  const flow = defineFlow('alone', { only: { run: () => {
+    throw new Error('out of paper')
+  } } })
+  wiring = createFlowWiring({ bus, store, queue: foreign as unknown as QueueAdapter, flows: [flow] })
+  await wiring.start()
+  await startFlow(flow, {}, { runId: 'r1' })
+  await expect(handler!({ id: 'id', name: 'only', data: { flowId: 'r1', input: {} } })).rejects.toThrow('out of paper')
+  expect((await log('r1')).filter(({ type }) => type.startsWith('step.'))).toMatchObject([{ type: 'step.started' }, { type: 'step.failed', data: { willRetry: false } }])
+  expect(await ended('r1')).toMatchObject({ type: 'flow.failed' })
+})

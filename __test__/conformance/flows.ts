@@ -3,7 +3,7 @@ import type { Flow, QueueAdapter, StepContext, StoreAdapter } from 'nvent-native
 import {
   cancelFlow, createEventBus, createWiringRegistry, defineFlow, deleteRun, MemoryStreamAdapter, retryRun, setAdapters, startFlow,
 } from 'nvent-native'
-import { until } from '../support/until'
+import { gate, until } from '../support/until'
 
 export interface FlowParts { store: StoreAdapter, queue: QueueAdapter }
 
@@ -98,6 +98,11 @@ export function flowSuite(name: string, open: (bus: ReturnType<typeof createEven
         'flow.start', 'step.started once', 'step.failed once', 'step.retry once', 'step.started once', 'emit once done', 'step.completed once',
         'step.started never', 'step.failed never', 'step.retry never', 'step.started never', 'step.failed never', 'flow.failed',
       ])
+      const events = await env.store.read(`nq:flow:${run.runId}`, { types: ['step.started', 'step.failed'] })
+      expect(events.map(({ stepId, attempt, data }) => [stepId, attempt, data.willRetry])).toEqual(['once', 'once', 'once', 'never', 'never', 'never', 'never'].map((step, i) => {
+        const attempt = [1, 1, 2, 1, 1, 2, 2][i]
+        return [`${run.runId}__${step}__attempt-${attempt}`, attempt, [undefined, true, undefined, undefined, true, undefined, false][i]]
+      }))
     })
 
     test('a failed run goes on at the step that failed', async () => {
@@ -163,6 +168,78 @@ export function flowSuite(name: string, open: (bus: ReturnType<typeof createEven
       expect(await cancelFlow(flow, 'nobody')).toBe(false)
     })
 
+    /** A flow whose entry is followed by two steps that work until they are aborted, then wait for `release`. */
+    const pair = (release = Promise.resolve()) => {
+      const [begun, aborted]: [string[], string[]] = [[], []]
+      const run = async (_: unknown, { step, signal, state }: StepContext): Promise<void> => {
+        begun.push(step)
+        await new Promise(resolve => signal.addEventListener('abort', resolve))
+        aborted.push(step)
+        await release
+        await state.set(step, 'late')
+      }
+      const flow = defineFlow('pair', { entry: { emits: ['go'], run: (_, { emit }) => emit('go') }, left: { subscribes: ['go'], run }, right: { subscribes: ['go'], run } })
+      return { flow, begun, aborted }
+    }
+
+    test('cancelling aborts every step at work, also where another process cancels', async () => {
+      const { flow, begun, aborted } = pair()
+      await using env = await running([flow])
+      await startFlow(flow, {}, { runId: 'here' })
+      await until('both are at work', () => begun.length === 2)
+      await cancelFlow(flow, 'here')
+      await until('both are aborted', () => aborted.length === 2)
+      await startFlow(flow, {}, { runId: 'elsewhere' })
+      await until('both are at work', () => begun.length === 4)
+      await env.store.append('nq:flow:elsewhere', { type: 'flow.cancel', runId: 'elsewhere', flowName: 'pair', data: {} })
+      await until('both are aborted', () => aborted.length === 4)
+      expect(aborted.toSorted()).toEqual(['left', 'left', 'right', 'right'])
+    })
+
+    test('a deletion waits for the steps at work, and what they store until they end is deleted', async () => {
+      const { opened, open: release } = gate()
+      const { flow, begun, aborted } = pair(opened)
+      await using env = await running([flow])
+      await startFlow(flow, {}, { runId: 'busy' })
+      await until('both are at work', () => begun.length === 2)
+      let isDeleted = false
+      const deleting = deleteRun(flow, 'busy').then(deleted => isDeleted = deleted)
+      await until('both are aborted', () => aborted.length === 2)
+      await until('the run has ended', async () => (await env.store.index.get('nq:flows:pair', 'busy'))?.metadata.status !== 'running')
+      for (let n = 0; n < 20; n++) await env.store.read('nq:flow:busy')
+      expect(isDeleted).toBe(false)
+      release()
+      expect(await deleting).toBe(true)
+      expect(await env.store.read('nq:flow:busy')).toEqual([])
+      expect([await env.store.kv.get('nq:flow:busy:left'), await env.store.kv.get('nq:flow:busy:right')]).toEqual([null, null])
+    })
+
+    test('cancelling removes a job that waits for its next attempt', async () => {
+      const flow = defineFlow('later', { only: { attempts: 2, backoff: 600_000, run: () => {
+        throw new Error('not yet')
+      } } })
+      await using env = await running([flow])
+      await startFlow(flow, {}, { runId: 'waits' })
+      await until('it waits', async () => (await env.queue.getJob('later.only', 'waits__only'))?.state === 'delayed')
+      expect(await cancelFlow(flow, 'waits')).toBe(true)
+      expect(await env.queue.getJob('later.only', 'waits__only')).toBeNull()
+    })
+
+    test('a job that comes again does nothing where its step is done or its run is cancelled', async () => {
+      const calls: string[] = []
+      const flow = defineFlow('again', { only: { run: (_, { runId }) => void calls.push(runId) } })
+      await using env = await running([flow])
+      await (await startFlow(flow, {}, { runId: 'done' })).result()
+      await env.store.append('nq:flow:stopped', { type: 'flow.start', runId: 'stopped', flowName: 'again', data: {} })
+      await env.store.append('nq:flow:stopped', { type: 'flow.cancel', runId: 'stopped', flowName: 'again', data: {} })
+      for (const runId of ['done', 'stopped']) {
+        await env.queue.enqueue('again.only', { name: 'only', data: { flowId: runId, flowName: 'again', input: {} }, opts: { jobId: `${runId}-again` } })
+        await until('the job has ended', async () => (await env.queue.getJob('again.only', `${runId}-again`))?.state === 'completed')
+      }
+      expect(calls).toEqual(['done'])
+      expect(await logOf(env.store, 'done')).toEqual(['flow.start', 'step.started only', 'step.completed only', 'flow.completed'])
+    })
+
     test('a deleted run leaves nothing and its id can be used again', async () => {
       const flow = defineFlow('deleted', { only: { run: async (_, { state }) => state.set('k', 1) } })
       await using env = await running([flow])
@@ -197,6 +274,29 @@ export function flowSuite(name: string, open: (bus: ReturnType<typeof createEven
       expect(seen).toEqual([{ n: 1 }, null])
       await until('the condition', async () => await env.store.kv.get(`nq:flow:${run.runId}:a.b`) === null)
       await until('the condition', async () => (await env.store.index.read('nq:flow-state')).length === 0)
+    })
+
+    test('state is kept for seven days after the end of its run, and while there is no end', async () => {
+      const flow = defineFlow('old', { only: { run: () => {} } })
+      const { store, queue } = await open(createEventBus())
+      const day = 24 * 60 * 60 * 1000
+      const now = Date.now()
+      const runs: Record<string, object | undefined> = {
+        week: { status: 'completed', completedAt: now - 7 * day - 60_000 }, days: { status: 'failed', completedAt: now - 7 * day + 600_000 },
+        running: { status: 'running', startedAt: now - 30 * day }, gone: undefined, new: undefined,
+      }
+      for (const [runId, entry] of Object.entries(runs)) {
+        if (entry) await store.index.add('nq:flows:old', runId, 1, entry)
+        await store.kv.set(`nq:flow:${runId}:k`, runId)
+        await store.index.add('nq:flow-state', JSON.stringify([runId, 'k']), runId === 'new' ? now : now - 8 * day, { runId, key: 'k', flowName: 'old' })
+      }
+      const wiring = createWiringRegistry({ bus: createEventBus(), store, queue, stream: new MemoryStreamAdapter(), flow: { flows: [flow] } })
+      await wiring.start()
+      await until('what is old is removed', async () => (await store.index.read('nq:flow-state')).length === 3)
+      expect(await Promise.all(Object.keys(runs).map(runId => store.kv.get(`nq:flow:${runId}:k`)))).toEqual([null, 'days', 'running', null, 'new'])
+      await queue.close()
+      await wiring.stop()
+      await store.close()
     })
 
     test('log stores an event', async () => {

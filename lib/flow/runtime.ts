@@ -107,10 +107,8 @@ export class FlowRuntime {
   async stop(): Promise<void> {
     runtimes.delete(this)
     await this.state.stop()
-    const cancellations = this.cancellations
-    this.cancellations = undefined
     // A stream that was shut down before has ended its subscriptions.
-    await cancellations?.then(handle => handle.unsubscribe()).catch(() => {})
+    await this.cancellations?.then(handle => handle.unsubscribe()).catch(() => {})
   }
 
   /** Aborts the signals of a run's steps at work here. */
