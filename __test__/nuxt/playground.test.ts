@@ -132,8 +132,8 @@ describe('the playground in a browser', () => {
     expect(all).toHaveLength(105)
     // The page has ended right by itself, also the run that is open.
     await page.waitForSelector('.timeline[data-status=completed]')
-    expect(await page.locator('.timeline .step b.step-completed').count()).toBe(5)
-    expect(await page.locator('.run[data-status=completed]').count()).toBe(20)
+    await page.waitForFunction(() => document.querySelectorAll('.timeline .step b.step-completed').length === 5)
+    await page.waitForFunction(() => document.querySelectorAll('.run[data-status=completed]').length === 20)
     for (const { id, status } of all) {
       if (status === 'canceled') continue
       const events = await server.get<{ type: string, step?: string }[]>(`/api/runs/${id}`)
