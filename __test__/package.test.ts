@@ -136,6 +136,48 @@ it('is one and the same by import, by require, and under both names', async () =
   `)).toEqual({ names: true, others: [], bus: true })
 })
 
+it('two installed copies share a bus, on which every event keeps its own subject, from either to the other', async () => {
+  for (const name of ['nvent-native', `nvent-native-${target}`]) {
+    await cp(join(app, 'node_modules', name), join(app, 'node_modules/dependency/node_modules', name), { recursive: true })
+  }
+  await writeFile(join(app, 'node_modules/dependency/index.js'), `module.exports = require('nvent-native')`)
+  const shared = await inApp('copies.cjs', `
+    const copies = [require('nvent-native'), require('dependency')]
+    const bus = copies[0].getEventBus()
+
+    /** Appends to a store of one copy. Returns what a coordinator of another routes to a cache that is keyed by subject. */
+    async function follow(from, to) {
+      const store = new from.MemoryStoreAdapter({ bus })
+      const stream = new to.MemoryStreamAdapter()
+      const coordinator = to.createStreamCoordinator({ bus, stream, enableFlowEvents: false })
+      await coordinator.start()
+      const received = []
+      const third = new Promise(resolve => void stream.subscribe('store-sync:append:*', ({ data: { subject, event } }, topic) => {
+        received.push([topic, subject, event.runId ?? null])
+        if (event.type === 'third') resolve()
+      }))
+      await store.append('orders', { type: 'first', runId: 'r1' })
+      await store.append('orders', { type: 'second' })
+      await store.append('nq:flow:r2', { type: 'third', runId: 'r1' })
+      await third
+      await coordinator.stop()
+      await stream.shutdown()
+      await store.close()
+      return received
+    }
+
+    const keepAlive = setInterval(() => {}, 60_000)
+    async function main() {
+      const areTwo = copies[0].MemoryStoreAdapter !== copies[1].MemoryStoreAdapter
+      console.log(JSON.stringify({ areTwo, isOneBus: bus === copies[1].getEventBus(), received: [await follow(...copies), await follow(...copies.toReversed())] }))
+      clearInterval(keepAlive)
+    }
+    void main()
+  `)
+  const received = [['orders', 'r1'], ['orders', null], ['nq:flow:r2', 'r1']].map(([subject, runId]) => [`store-sync:append:${subject}`, subject, runId])
+  expect(shared).toEqual({ areTwo: true, isOneBus: true, received: [received, received] })
+})
+
 it('describes its Nuxt module', async () => {
   const meta = JSON.parse(await readFile(join(app, 'node_modules/nvent-native/dist/nuxt/module.json'), 'utf8'))
   expect(meta).toMatchObject({ name: 'nvent-native', version: (await manifest('nvent-native')).version, configKey: 'nventNative', compatibility: { nuxt: expect.any(String) } })
