@@ -3,6 +3,7 @@
 #[path = "support/name.rs"]
 mod name;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -15,6 +16,7 @@ use nvent_native::time::{ManualClock, SharedClock, system_clock};
 use tokio::runtime::Handle;
 
 const DIR: &str = "NVENT_TEST_SECOND_DIR";
+const HELD_DIR: &str = "NVENT_TEST_HELD_DIR";
 
 fn with(options: FileStoreOptions, clock: SharedClock) -> FileStore {
     FileStore::new(options, clock, Handle::current())
@@ -206,6 +208,41 @@ async fn an_imported_time_in_the_future_moves_no_ids_and_retention_by_age_goes_o
     };
     tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.unwrap();
     store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn holder() {
+    let Some(dir) = std::env::var_os(HELD_DIR) else { return };
+    let store = open(Path::new(&dir));
+    store.kv_set(name("k"), "1".into(), None).await.unwrap();
+    println!("locked");
+    // Until the parent ends its input.
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clear_in_a_directory_that_another_process_holds_can_be_made_again_when_it_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "holder", "--nocapture"]).env(HELD_DIR, dir.path());
+    let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("locked")), "the holder ended");
+
+    // Of one that has been opened in vain, and of one that has not been opened.
+    let refused = open(dir.path());
+    assert_eq!(refused.open().await.unwrap_err().code(), Code::Locked);
+    for store in [&refused, &open(dir.path())] {
+        let error = store.kv_clear(name("*")).await.unwrap_err();
+        assert_eq!(error.code(), Code::Locked, "{error}");
+        assert!(error.is_retryable() && !error.is_maybe_applied(), "{error}");
+    }
+
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    assert_eq!(refused.kv_clear(name("*")).await.unwrap(), 1, "the same store, as soon as the directory is free");
+    refused.close().await.unwrap();
 }
 
 #[cfg(unix)]
