@@ -12,7 +12,7 @@ import type { QueueAdapter, StoreAdapter, StreamAdapter } from 'nvent-native'
 import parse from 'parse-prometheus-text-format'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { declared, registerMetrics } from '../lib/metrics/registry'
-import { NATIVE, WEBHOOKS } from '../lib/metrics/tables'
+import { BUS, COORDINATOR, NATIVE, WEBHOOKS } from '../lib/metrics/tables'
 import { RedisServer } from './support/redis'
 import { until } from './support/until'
 
@@ -227,6 +227,29 @@ it('the number of series has a bound, whatever the names', async () => {
   expect(seriesNamed(families, 'nvent_queue_job_wait_seconds_count').length).toBeLessThanOrEqual(210)
   expect(metrics()).not.toContain('job-1')
   await queue.close()
+})
+
+it('of a metric with more than 200 series the others are one, whose backend is kept', () => {
+  const routed = Object.fromEntries(Array.from({ length: 300 }, (_, n) => [`channel-${n}`, 1]))
+  const end = registerMetrics({ metrics: COORDINATOR.filter(({ name }) => name === 'nvent_coordinator_routed_total'), labels: { backend: 'own' }, read: () => ({ routed }) as any })
+  const series = seriesNamed(scrape(), 'nvent_coordinator_routed_total')
+  end()
+  expect(series.reduce((sum, one) => sum + Number(one.value), 0)).toBeGreaterThanOrEqual(300)
+  expect(series.length).toBeLessThanOrEqual(201)
+  const others = series.filter(({ labels }) => labels!['channel'] === 'other')
+  expect(others.map(({ labels, value }) => [labels, Number(value) >= 100])).toEqual([[{ backend: 'own', channel: 'other' }, true]])
+})
+
+it('a source that is gone is left out from then on', () => {
+  let numbers: any = { handlers: 7 }
+  const end = registerMetrics({ metrics: BUS.filter(({ name }) => name === 'nvent_bus_handlers'), labels: { backend: 'gone' }, read: () => numbers })
+  expect(value('nvent_bus_handlers', { backend: 'gone' })).toBe(7)
+  const kept = numbers
+  numbers = undefined
+  expect(value('nvent_bus_handlers', { backend: 'gone' })).toBeUndefined()
+  numbers = kept
+  expect(value('nvent_bus_handlers', { backend: 'gone' })).toBeUndefined()
+  end()
 })
 
 it('docs/metrics.md lists every metric, with its type', () => {

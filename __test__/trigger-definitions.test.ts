@@ -16,6 +16,8 @@ it.each<[what: string, trigger: any, message: RegExp]>([
   ['no source', { id: 'a', on: {}, start: 'mail' }, /exactly one of event, schedule, webhook, manual/],
   ['two sources', { id: 'a', on: { event: 'x', manual: true }, start: 'mail' }, /got event and manual/],
   ['a filter of a schedule', { id: 'a', on: { schedule: '* * * * *', filter: {} }, start: 'mail' }, /on\.filter: only goes with event/],
+  ['a time zone of an event', { id: 'a', on: { event: 'x', timezone: 'UTC' }, start: 'mail' }, /on\.timezone: only goes with schedule/],
+  ['a flow of a webhook', { id: 'a', on: { webhook: { secret: 'x' }, flow: 'mail' }, start: 'mail' }, /on\.flow: only goes with event/],
   ['undefined in a filter', { id: 'a', on: { event: 'x', filter: { 'data.a': undefined } }, start: 'mail' }, /on\.filter\.data\.a: undefined/],
   ['no event', { id: 'a', on: { event: [] }, start: 'mail' }, /on\.event: expected at least one/],
   ['a bad pattern', { id: 'a', on: { schedule: '61 * * * *' }, start: 'mail' }, /triggers\[0\]\.on\.schedule: "61 \* \* \* \*" is no cron pattern/],

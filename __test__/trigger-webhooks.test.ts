@@ -120,6 +120,13 @@ it('debounced requests start one run, which has all of them', async () => {
   expect(bundles).toEqual([[1, 2, 3]])
 })
 
+it('a request without a body fires with an empty text', async () => {
+  const { headers } = request({ id: 'bodiless', body: '' })
+  expect((await handleWebhook('shop', new Request('http://localhost/hook', { method: 'POST', headers }))).status).toBe(202)
+  await until('it has run', () => seen.length === 1)
+  expect(seen).toEqual([''])
+})
+
 it('a body that no store takes is refused', async () => {
   const body = `${'['.repeat(2_000)}${']'.repeat(2_000)}`
   expect((await handleWebhook('shop', request({ body }))).status).toBe(400)

@@ -113,6 +113,7 @@ export function triggerSuite(name: string, open: (bus: ReturnType<typeof createE
       const { triggers } = await start([
         { id: 'hand', on: { manual: true }, start: 'third', enabled: false },
         { id: 'bad', on: { manual: true }, start: 'third', input: () => { throw new Error('no input') } },
+        { id: 'later', on: { manual: true }, start: 'third', input: async () => ({ n: 1n }) },
       ])
       await rejects(triggers!.fire('hnad'), 'NVENT_NOT_FOUND', /did you mean "hand"/)
       await rejects(triggers!.fire('hand'), 'NVENT_INVALID', /disabled/)
@@ -120,7 +121,9 @@ export function triggerSuite(name: string, open: (bus: ReturnType<typeof createE
       expect(await fired('bad')).toEqual([])
       await triggers!.enable('hand')
       expect(await triggers!.fire('hand')).toMatchObject({ created: true })
+      expect(await fired('hand')).toHaveLength(1)
       await rejects(triggers!.fire('hand', 1n), 'NVENT_INVALID', /data/)
+      await rejects(triggers!.fire('later'), 'NVENT_INVALID', /^input\.n: a BigInt has no JSON/)
     })
 
     test('what came while it was disabled does not fire, also not after a restart', async () => {
@@ -242,6 +245,51 @@ export function triggerSuite(name: string, open: (bus: ReturnType<typeof createE
       await until('it has fired', () => seen.length > 0)
       await idle('kept')
       expect(seen.flat()).toEqual([1, 2, 3])
+    })
+
+    test('a stop waits for the window that fires', async () => {
+      const { store, start, fired } = await parts()
+      const { opened, open: release } = gate()
+      let calls = 0
+      const registry = await start([{ id: 'slow', on: { event: 's' }, start: 'second', debounce: { wait: 20 }, input: async () => {
+        calls += 1
+        await opened
+        return calls
+      } }])
+      await store.append('s', { type: 's' })
+      await until('it fires', () => calls === 1)
+      let stopped = false
+      const stop = Promise.resolve(registry.stop()).then(() => stopped = true)
+      for (let n = 0; n < 20; n++) await store.read('s')
+      expect(stopped).toBe(false)
+      release()
+      await stop
+      expect((await fired('slow')).map(({ data }) => data.events)).toEqual([1])
+    })
+
+    test('enable and disable resolve when the history has them, and only changes are in it', async () => {
+      const { store, start } = await parts()
+      const { triggers } = await start([{ id: 'gate', on: { manual: true }, start: 'third' }])
+      const types = async () => (await store.read('nq:trigger:gate')).map(({ type }) => type)
+      await triggers!.enable('gate')
+      expect(await types()).toEqual([])
+      await triggers!.disable('gate')
+      expect(await types()).toEqual(['trigger.disabled'])
+      await triggers!.disable('gate')
+      await triggers!.enable('gate')
+      expect(await types()).toEqual(['trigger.disabled', 'trigger.enabled'])
+    })
+
+    test('what another instance fired is in the list', async () => {
+      const { store, start, fired } = await parts()
+      const definition: TriggerDefinition = { id: 'both', on: { manual: true }, start: 'third' }
+      const [one, other] = [await start([definition]), await start([definition], [third])]
+      expect(await other.triggers!.list()).toMatchObject([{ fired: 0 }])
+      for (const count of [1, 2]) {
+        await one.triggers!.fire('both')
+        expect(await other.triggers!.list()).toMatchObject([{ fired: count, lastFiredAt: (await fired('both')).at(-1)!.ts }])
+      }
+      expect(await store.read('nq:trigger:both')).toHaveLength(2)
     })
 
     test('a window whose run was started before a crash ends where the run says, and what came later is in the next one', async () => {

@@ -2,6 +2,7 @@ import { createEventBus, createWebhookWiring, createWiringRegistry, MemoryStream
 import type { EventBus, QueueAdapter, StoreAdapter, WebhookDefinition, WebhookDelivery, WebhookWiring } from 'nvent-native'
 import { Webhook } from 'standardwebhooks'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { deliveryId } from '../../lib/webhook/deliveries'
 import { Receiver, setDelays } from '../support/receiver'
 import { gate, Inbox, nextWarning, rejects, until } from '../support/until'
 
@@ -324,14 +325,39 @@ export const webhookSuite = (title: string, make: (bus: EventBus) => Promise<{ s
 
   it('the newest 10,000 deliveries are kept, and all that are pending', async () => {
     const entry = { state: 'delivered', event: 'x', subject: 's', eventId: '1-0', attempts: 1, round: 0, at: 1, dueAt: 0 }
-    await Promise.all(Array.from({ length: 10_300 }, (_, n) => store.index.add('nq:webhook:hook', `hook:${n}`, n, n % 103 ? entry : { ...entry, state: 'pending' })))
+    await Promise.all(Array.from({ length: 10_300 }, (_, n) => store.index.add('nq:webhook:hook', `hook:${n}`, n, n % 20 ? entry : { ...entry, state: 'pending' })))
     const hooks = await start()
-    await until('those without an event are parked', async () => (await hooks.deliveries('hook', { state: 'failed' })).length === 100)
+    await until('those without an event are parked', () => hooks.stats().parked === 515)
     await append('order.paid')
     await ended('delivered', 1)
     await until('the oldest are gone', async () => await store.index.count('nq:webhook:hook') <= 10_001)
     expect(await store.index.get('nq:webhook:hook', 'hook:10299')).not.toBeNull()
     expect(await store.index.get('nq:webhook:hook', 'hook:1')).toBeNull()
+  })
+
+  it('an event that is taken again, as after a crash, is delivered once', async () => {
+    await (await start()).stop()
+    const [over, failed, begun] = await Promise.all(['ended', 'failed', 'begun', 'new'].map(name => append('order.paid', { name }, name)))
+    for (const [{ id: eventId }, subject, state] of [[over, 'ended', 'delivered'], [failed, 'failed', 'failed'], [begun, 'begun', 'pending']] as const) {
+      const id = deliveryId('hook', subject, eventId)
+      await store.index.add('nq:webhook:hook', id, 1, { state, event: 'order.paid', subject, eventId, attempts: 0, round: 0, at: 1, dueAt: 0 })
+    }
+    const hooks = await start()
+    await until('all are delivered', () => hooks.stats().delivered === 2)
+    await append('order.paid', { name: 'last' })
+    await until('what comes later is delivered', () => hooks.stats().delivered === 3)
+    expect(receiver.requests.map(({ body }) => JSON.parse(body).data.data.name).sort()).toEqual(['begun', 'last', 'new'])
+    expect(hooks.stats().taken).toBe(3)
+  })
+
+  it('without a stream, events of flows are delivered', async () => {
+    wiring = createWebhookWiring({ store, queue, webhooks: [{ name: 'hook', types: '*', url: receiver.url, allowPrivate: true }] })
+    await wiring.start()
+    await store.append('s', { type: 'order.paid', flowName: 'shop' })
+    await ended('delivered')
+    expect(await wiring.deliveries('hook')).toHaveLength(1)
+    await until('the event is acknowledged', async () => (await store.consumers())[0]!.lag === 0)
+    expect(wiring.stats()).toMatchObject({ taken: 1, attempts: 1 })
   })
 
   it('a delivery whose job was lost is found', async () => {

@@ -11,7 +11,7 @@ const gauge = <S>(name: string, help: string, value: Metric<S>['value'], more: O
   ({ name, help, type: 'gauge', value, ...more })
 
 const SHARED = { isShared: true } as const
-const LARGEST = { isShared: true, merge: 'max' } as const
+const LARGEST = { merge: 'max' } as const
 const seconds = (ms: number | undefined): number | undefined => ms === undefined ? undefined : ms / 1_000
 
 /** Returns the values by a label, those that the backend has, or undefined where it has none. */
