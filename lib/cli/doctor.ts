@@ -4,6 +4,7 @@ import { addon } from '../native'
 import type { Output } from './output'
 import { holder, openQueues, openStore, queueDir, storeDir } from './source'
 import type { Where } from './source'
+import { isNodeSupported, isRedisSupported } from './versions'
 import { version } from '../../package.json'
 
 type Level = 'ok' | 'warning' | 'problem'
@@ -18,8 +19,7 @@ export async function doctor(at: Where, out: Output): Promise<boolean> {
   const checks: Check[] = []
   const add = (check: string, level: Level, found: string, todo?: string): void => void checks.push({ check, level, found, ...todo === undefined ? {} : { todo } })
   add('package', 'ok', `nvent-native ${version}`)
-  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
-  const usable = major === 20 ? minor >= 19 : major === 22 ? minor >= 12 : major >= 24
+  const usable = isNodeSupported(process.versions.node)
   add('node', usable ? 'ok' : 'problem', process.version, usable ? undefined : 'use Node 20.19, 22.12, or 24 and later')
   const glibc = (process.report?.getReport() as any)?.header?.glibcVersionRuntime
   add('platform', 'ok', `${process.platform} ${process.arch}${process.platform === 'linux' ? glibc ? `, glibc ${glibc}` : ', musl' : ''}`)
@@ -109,7 +109,7 @@ async function checkRedis(url: string, add: Add): Promise<void> {
   try {
     const info = Object.fromEntries((await client.info()).split('\r\n').filter(line => line.includes(':')).map(line => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1)]))
     const { redis_version: server = '', role, cluster_enabled: cluster, maxmemory_policy: policy, aof_enabled: aof, rdb_last_bgsave_status: rdb } = info
-    const modern = Number.parseInt(server) >= 6
+    const modern = isRedisSupported(server)
     add('Redis', modern ? 'ok' : 'problem', `version ${server}`, modern ? undefined : 'use Redis 6.2 or newer')
     add('role', role === 'master' ? 'ok' : 'problem', role ?? 'unknown', role === 'master' ? undefined : 'connect to the master; with Sentinel give sentinels and name')
     add('cluster', cluster === '1' ? 'problem' : 'ok', cluster === '1' ? 'is in cluster mode' : 'no', cluster === '1' ? 'Redis Cluster is not supported: use one master, with replicas and Sentinel' : undefined)
