@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { FileQueueAdapter, FileStoreAdapter } from 'nvent-native'
 import { App, eventually, type Built } from './app.js'
 import { settings } from './settings.js'
+import { RedisServer } from '../support/redis.js'
 
 const SLOW = 600_000
 
@@ -78,6 +79,32 @@ describe('the start and the end of a server', () => {
     await eventually(async () => server.output.includes('the adapters are open'), 'the opening')
     await server.get('/api/state')
     await server.stop()
+  })
+
+  test('what is scheduled runs once another process has freed the directory, without a request', async () => {
+    const holder = new FileStoreAdapter({ dataDir: data('.data/store') })
+    await holder.init()
+    const server = await built.start({ EACH_SECOND: '1' })
+    await eventually(async () => server.output.includes('NVENT_LOCKED'), 'the first attempt')
+    expect(server.output).not.toContain('a job ran')
+    await holder.close()
+    await eventually(async () => server.output.includes('a job ran'), 'the job')
+    await server.stop()
+  })
+
+  test('where Redis is down it opens once Redis is there, without a request, and says so in a line each', async () => {
+    let redis = await RedisServer.start()
+    await redis.stop()
+    const server = await built.start({ NUXT_NVENT_STORE_ADAPTER: 'redis', NUXT_NVENT_STORE_REDIS_PORT: String(redis.port), NUXT_NVENT_QUEUE_ADAPTER: 'memory' })
+    const said = (line: RegExp) => server.output.split('\n').filter(text => line.test(text))
+    const failed = /cannot open the adapters yet: .*NVENT_UNAVAILABLE.*Trying again until it succeeds/
+    await eventually(async () => said(failed).length > 0, 'the first attempt')
+    redis = await RedisServer.start(redis.port)
+    await eventually(async () => said(/the adapters are open, \d+\.\d s after the start/).length > 0, 'the opening')
+    expect([said(failed).length, said(/cannot open/).length, said(/are open/).length]).toEqual([1, 1, 1])
+    await eventually(async () => server.output.includes('ready 1'), 'what the application does once they are open')
+    await server.stop('SIGKILL')
+    await redis.stop()
   })
 })
 
