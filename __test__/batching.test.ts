@@ -39,12 +39,16 @@ test('a write is under way when its turn ends, awaited or not', async () => {
   await closed
 })
 
-test('results that no string can hold together are answered one after the other, and hold up no small one', async () => {
+test('results that no string can hold together are answered one after the other, one that none can hold fails, and neither holds up a small one', async () => {
   const doc = { text: 'x'.repeat(48_000_000) }
   for (let n = 0; n < 12; n++) await store.save('c', `d${n}`, doc)
   await store.kv.set('small', 1)
   const read = Array.from({ length: 12 }, async (_, n) => (await store.get('c', `d${n}`))!['text'].length)
   expect(await Promise.all([...read, store.kv.get('small')])).toEqual([...Array.from({ length: 12 }, () => 48_000_000), 1])
+  const [all, first, small] = await Promise.allSettled([store.list('c'), store.list('c', { limit: 1 }), store.kv.get('small')])
+  expect(all).toMatchObject({ reason: { code: 'NVENT_INVALID', retryable: false, message: expect.stringMatching(/^the result has 576\d{6} bytes, .* read less at a time$/) } })
+  expect(first).toMatchObject({ value: [{ id: 'd0' }] })
+  expect(small).toEqual({ status: 'fulfilled', value: 1 })
 }, 120_000)
 
 test('messages that no string can hold together are all delivered', async () => {
