@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest'
-import { nativeAdapters } from '../../dist/nuxt/runtime/adapters.js'
+import { memoryAdapters, nativeAdapters } from '../../dist/nuxt/runtime/adapters.js'
 import { adapterOptions, mergeConnections } from '../../dist/lib/options/adapters.js'
 import { serverConfig, unknownVariableWarnings, type BuiltConfig } from '../../dist/nuxt/runtime/config.js'
+import { withDefaults } from '../../dist/nuxt/options.js'
 import { moduleSchema, nventSchema, packagesSchema } from '../../dist/nuxt/schema.js'
 import { settings } from './settings.js'
 
@@ -71,6 +72,22 @@ describe('the options of a server', () => {
     expect(serverConfig(built(), { NUXT_NVENT_CONNECTIONS_REDIS_USERNAME: '' }).store.redis.connection).toEqual({})
   })
 
+  test('are read from text: numbers, booleans, lists and JSON, with either prefix', () => {
+    const read = (env: NodeJS.ProcessEnv) => serverConfig(built(), env)
+    for (const [text, replace] of [['true', true], ['TRUE', true], ['1', true], ['false', false], ['0', false]] as const) {
+      expect(read({ NITRO_NVENT_NATIVE_REPLACE: text }).replace).toBe(replace)
+    }
+    expect(() => read({ NUXT_NVENT_NATIVE_REPLACE: 'yes' })).toThrow('- NUXT_NVENT_NATIVE_REPLACE: expected true or false, got "yes"')
+    for (const topics of ['a:*, b', '["a:*","b"]']) {
+      expect(read({ NUXT_NVENT_NATIVE_RETAIN_TOPICS: topics }).stream.redis).toMatchObject({ retain: { topics: ['a:*', 'b'] } })
+    }
+    expect(read({ NUXT_NVENT_NATIVE_RETAIN: '{"topics":["a"],"maxLen":5}' }).stream).toMatchObject({ redis: { retain: { topics: ['a'], maxLen: 5 } }, memory: { retain: { maxEvents: 5 } } })
+    expect(read({ NUXT_NVENT: '{"store":{"adapter":"redis"},"connections":{"redis":{"host":"h"}}}' }).store).toMatchObject({ adapter: 'redis', redis: { connection: { host: 'h' } } })
+    expect(read({ NUXT_NVENT_NATIVE_OPEN_TIMEOUT: '250' }).openTimeout).toBe(250)
+    expect(read({ NUXT_NVENT_CONNECTIONS_REDIS_HOST: 'first', NITRO_NVENT_CONNECTIONS_REDIS_HOST: 'second' }).store.redis.connection).toEqual({ host: 'first' })
+    expect(unknownVariableWarnings({}, { NITRO_NVENT_STORE_ADAPTR: 'x' })).toEqual(['the variable NITRO_NVENT_STORE_ADAPTR is not an option: did you mean NUXT_NVENT_STORE_ADAPTER?'])
+  })
+
   test('name the variable that has a wrong value, and every problem at once', () => {
     const env = { NUXT_NVENT_STORE_ADAPTER: 'fille', NUXT_NVENT_CONNECTIONS_REDIS_PORT: 'x', NUXT_NVENT_NATIVE_DURABILITY: 'disc' }
     expect(() => serverConfig(built(), env)).toThrow(expect.objectContaining({
@@ -127,6 +144,25 @@ describe('the options of a server', () => {
     expect(config.flow).toEqual(flow)
   })
 
+  test('what a section leaves open is filled in at every depth, and what it says wins, also null and lists', () => {
+    expect(withDefaults({ a: { b: 1, c: undefined }, list: [1], none: null, text: 'x', empty: {} }, {
+      a: { b: 2, c: 3, d: { e: 4 } }, list: [2, 3], none: { f: 5 }, text: { g: 6 }, empty: { h: 7 }, more: { i: 8 },
+    })).toEqual({ a: { b: 1, c: 3, d: { e: 4 } }, list: [1], none: null, text: 'x', empty: { h: 7 }, more: { i: 8 } })
+    expect(withDefaults({ a: { b: 1 } }, { a: 'text' })).toEqual({ a: { b: 1 } })
+  })
+
+  test('a wrong option names its adapter, and has what the adapter says as its cause', () => {
+    const config = serverConfig(built())
+    config.store.file.durability = 'wrong' as 'disk'
+    expect(() => nativeAdapters(config).stores.file!()).toThrow(expect.objectContaining({ code: 'NVENT_INVALID', retryable: false, cause: expect.objectContaining({ code: 'NVENT_INVALID', message: expect.stringMatching(/durability/) }) }))
+  })
+
+  test('routes that are rendered during the build have adapters that keep nothing', async () => {
+    const { store, stream, queue } = memoryAdapters()
+    expect([store, stream, queue].map(adapter => adapter.constructor.name)).toEqual(['MemoryStoreAdapter', 'MemoryStreamAdapter', 'MemoryQueueAdapter'])
+    await Promise.all([store.close(), stream.shutdown(), queue.close()])
+  })
+
   test('have defaults', () => {
     expect(serverConfig(built())).toEqual({
       store: { adapter: 'file', memory: {}, file: { dataDir: '.data/store' }, redis: { connection: {} } },
@@ -150,6 +186,11 @@ describe('the options of a server', () => {
     [{ stream: { retain: { maxLen: 5 } } }, 'streams', 'nvent.stream.retain.topics: required'],
   ] as const)('%j is named by its path where the adapter finds it', (section, kind, message) => {
     expect(() => nativeAdapters(serverConfig(built({ section })))[kind].redis!()).toThrow(message)
+  })
+
+  test.each([null, 'redis', 5, ['redis'], true])('beside nvent a section that is %j says nothing', (section) => {
+    const config = { section: { store: section, stream: section, queue: section, connections: section } as any, packages: { nventStoreRedis: section, nventStreamRedis: { connection: section } } as any }
+    expect(serverConfig(built({ withNvent: true, ...config }))).toEqual(serverConfig(built({ withNvent: true })))
   })
 
   test('beside nvent its Redis packages are read, and text with a number in it is one', () => {

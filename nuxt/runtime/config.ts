@@ -59,7 +59,6 @@ function lenient(value: unknown, node: Option | AnySchema): any {
   if (isOption(node) && (!options || kindOf(value) !== 'object')) {
     return takesNumbers(node) && typeof value === 'string' && value.trim() !== '' && Number.isFinite(Number(value)) ? Number(value) : value
   }
-  if (kindOf(value) !== 'object') return undefined
   const known = Object.entries(value as object).filter(([key, inner]) => Object.hasOwn(options!, key) && inner !== undefined && inner !== null)
   return Object.fromEntries(known.map(([key, inner]) => [key, lenient(inner, options![key]!)]))
 }

@@ -9,7 +9,7 @@ type Kind = 'number' | 'count' | 'list' | 'as it is'
 type Options = Readonly<Record<string, Kind>>
 
 const RANGE = { limit: 'count', offset: 'number' } as const
-const READ: Options = { ...RANGE, types: 'list', after: 'as it is', before: 'as it is', from: 'number', to: 'number', order: 'as it is' }
+const READ: Options = { limit: 'count', types: 'list', after: 'as it is', before: 'as it is', from: 'number', to: 'number', order: 'as it is' }
 const INDEX_READ: Options = { ...RANGE, filter: 'as it is' }
 const JOBS: Options = { ...RANGE, state: 'list' }
 const JOB: Options = {
