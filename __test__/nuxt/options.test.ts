@@ -84,6 +84,7 @@ describe('the options of a server', () => {
     expect(read({ NUXT_NVENT_NATIVE_RETAIN: '{"topics":["a"],"maxLen":5}' }).stream).toMatchObject({ redis: { retain: { topics: ['a'], maxLen: 5 } }, memory: { retain: { maxEvents: 5 } } })
     expect(read({ NUXT_NVENT: '{"store":{"adapter":"redis"},"connections":{"redis":{"host":"h"}}}' }).store).toMatchObject({ adapter: 'redis', redis: { connection: { host: 'h' } } })
     expect(read({ NUXT_NVENT_NATIVE_OPEN_TIMEOUT: '250' }).openTimeout).toBe(250)
+    expect(read({ NUXT_NVENT_WIRING_FLOW: 'FALSE' }).flow).toBe(false)
     expect(read({ NUXT_NVENT_CONNECTIONS_REDIS_HOST: 'first', NITRO_NVENT_CONNECTIONS_REDIS_HOST: 'second' }).store.redis.connection).toEqual({ host: 'first' })
     expect(unknownVariableWarnings({}, { NITRO_NVENT_STORE_ADAPTR: 'x' })).toEqual(['the variable NITRO_NVENT_STORE_ADAPTR is not an option: did you mean NUXT_NVENT_STORE_ADAPTER?'])
   })
@@ -118,6 +119,10 @@ describe('the options of a server', () => {
       'the variable NUXT_NVENT_STORE_ADAPTR is not an option: did you mean NUXT_NVENT_STORE_ADAPTER?',
       'the variable NUXT_NVENT_ZZZZZZZZZZ is not an option',
     ])
+    const ofNvent = { own: { none: null, list: ['x'], text: 'xy' } }
+    const variables = ['NUXT_NVENT_OWN', 'NUXT_NVENT_OWN_NONE', 'NUXT_NVENT_OWN_LIST', 'NUXT_NVENT_OWN_TEXT', 'NUXT_NVENT_OWN_TEXT_0', 'NUXT_NVENT_OWN_LIST_0']
+    const unknown = unknownVariableWarnings(ofNvent, Object.fromEntries(variables.map(name => [name, '1'])))
+    expect(unknown.map(line => /variable (\S+)/.exec(line)![1])).toEqual(['NUXT_NVENT_OWN_TEXT_0', 'NUXT_NVENT_OWN_LIST_0'])
   })
 
   test('reach every adapter: prefixes, retained topics, trimming, retention, durability', () => {
