@@ -218,6 +218,8 @@ impl Followers {
 /// Notifies those who follow the feed of a store. Within a scope of deferred wake-ups they are woken once.
 pub(crate) struct FeedSignal {
     newest: AtomicU64,
+    /// The number that those who wait were last notified of.
+    notified: AtomicU64,
     sender: watch::Sender<u64>,
     followers: Followers,
 }
@@ -227,6 +229,7 @@ impl FeedSignal {
     pub(crate) fn new(newest: u64) -> Arc<Self> {
         Arc::new(Self {
             newest: AtomicU64::new(newest),
+            notified: AtomicU64::new(newest),
             sender: watch::Sender::new(newest),
             followers: Followers::default(),
         })
@@ -251,10 +254,18 @@ impl FeedSignal {
         self.notify(number);
     }
 
-    /// Records the number of the newest event and wakes the followers.
+    /// Records the number of the newest event and wakes the followers. Receivers have the number at once, also where they
+    /// are woken later: the lag of a consumer counts whatever has been acknowledged.
     pub(crate) fn notify(self: &Arc<Self>, newest: u64) {
         self.newest.fetch_max(newest, Ordering::AcqRel);
-        let is_followed = self.sender.receiver_count() > 0 || !self.followers.is_empty();
+        let has_receivers = self.sender.receiver_count() > 0;
+        if has_receivers {
+            self.sender.send_if_modified(|value| {
+                *value = newest.max(*value);
+                false
+            });
+        }
+        let is_followed = has_receivers || !self.followers.is_empty();
         if is_followed && !wake::defer(self) {
             self.wake();
         }
@@ -271,7 +282,35 @@ impl FeedSignal {
 impl Wake for FeedSignal {
     fn wake(&self) {
         let newest = self.newest.load(Ordering::Acquire);
-        self.sender.send_if_modified(|value| std::mem::replace(value, newest) != newest);
+        let is_new = self.notified.fetch_max(newest, Ordering::AcqRel) < newest;
+        self.sender.send_if_modified(|value| {
+            *value = newest.max(*value);
+            is_new
+        });
         self.followers.notify(newest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_has_the_newest_number_before_it_is_woken_and_is_woken_once() {
+        let signal = FeedSignal::new(1);
+        let mut receiver = signal.subscribe();
+        wake::coalesce_wakes(|| {
+            signal.notify(2);
+            signal.notify(3);
+            assert_eq!(*receiver.borrow(), 3, "what is acknowledged within the scope counts as lag");
+            assert!(!receiver.has_changed().unwrap());
+        });
+        assert!(receiver.has_changed().unwrap());
+        assert_eq!(*receiver.borrow_and_update(), 3);
+        signal.notify(3);
+        assert!(!receiver.has_changed().unwrap(), "nothing is new");
+        drop(receiver);
+        signal.notify(4);
+        assert_eq!(*signal.subscribe().borrow(), 4, "without receivers as well");
     }
 }
