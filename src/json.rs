@@ -430,9 +430,13 @@ mod tests {
 
     #[test]
     fn options_that_are_refused_are_named_by_their_path_and_secrets_are_not_shown() {
+        fn even<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<u16, D::Error> {
+            let odd = || serde::de::Error::custom("connection.port: expected an even number");
+            Some(u16::deserialize(deserializer)?).filter(|port| port % 2 == 0).ok_or_else(odd)
+        }
         #[derive(Debug, Deserialize)]
         struct Connection {
-            #[serde(rename = "port")]
+            #[serde(rename = "port", deserialize_with = "even")]
             _port: u16,
         }
         #[derive(Debug, Deserialize)]
@@ -451,6 +455,11 @@ mod tests {
         assert!(message("", r#"{"after":"yesterday"}"#).starts_with(r#"after: "yesterday""#));
         assert!(message("", r#"{"connection":{"port":"hunter2"}}"#).starts_with("connection.port: "));
         assert!(message("", "5").starts_with("options: "));
+        assert!(message("consumer", "5").starts_with("consumer: "));
+        assert_eq!(message("", r#"{"connection":{"port":3}}"#), "connection.port: expected an even number");
+        let deep = format!("{}{}", "[".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1));
+        assert_eq!(message("", &deep), "options: nested deeper than 512 levels");
+        assert_eq!(message("consumer", &deep), "consumer: nested deeper than 512 levels");
         let hidden = secret_options::<Options>("", r#"{"connection":{"port":"hunter2"}}"#).unwrap_err();
         assert_eq!(hidden.message(), "connection.port: not usable");
     }
@@ -494,7 +503,11 @@ mod tests {
         let mut target = object(json!({"n": 0.5}));
         assert_eq!(increment_at(&mut target, "n", 2.5).unwrap().to_string(), "3");
         assert_eq!(increment_at(&mut target, "stats.deep.count", -1.0).unwrap().to_string(), "-1");
+        assert_eq!(increment_at(&mut target, "stats.deep.count", 3.0).unwrap().to_string(), "2");
+        assert_eq!(increment_at(&mut target, "n", 9_007_199_254_740_989.0).unwrap().to_string(), "9007199254740992");
         assert_eq!(increment_at(&mut target, "stats.deep", 1.0).unwrap_err().code(), crate::error::Code::Type);
+        let inside = increment_at(&mut target, "n.a", 1.0).unwrap_err();
+        assert_eq!(inside.message(), r#"field "n.a": "n" is not an object"#);
     }
 
     #[test]
@@ -503,6 +516,7 @@ mod tests {
         let matches = |filter: Value| Filter::new(object(filter)).matches(&entry);
         assert!(matches(json!({"status": ["running", "awaiting"], "stats.n": 1.0})));
         assert!(matches(json!({"tags": ["a"], "missing": null})));
+        assert!(matches(json!({"stats": {"n": 1.0}})) && !matches(json!({"stats": {"m": 1}})));
         assert!(!matches(json!({"status": []})));
         assert!(!matches(json!({"status": "done"})));
     }
@@ -513,6 +527,22 @@ mod tests {
         assert!(parse("value", &deep(MAX_DEPTH)).is_ok());
         assert!(parse("value", &deep(MAX_DEPTH + 1)).is_err());
         assert!(parse("value", &format!("\"\\\"{}\"", "[".repeat(5_000))).is_ok());
+        let beside = vec![r#"[{"a":[]}]"#; MAX_DEPTH].join(",");
+        assert!(parse("value", &format!("[{beside}]")).is_ok(), "what is closed does not count");
+    }
+
+    #[test]
+    fn values_below_dotted_keys_count_with_all_their_levels() {
+        // Arrays and objects in turn.
+        let deep = |levels: usize| {
+            (0..levels).fold(json!(1), |inner, n| if n % 2 == 0 { json!([0, inner]) } else { json!({ "k": inner }) })
+        };
+        let expand =
+            |levels: usize| expand_dotted("metadata", Object::from_iter([("a.b".to_owned(), json!([deep(levels)]))]));
+        assert!(expand(MAX_DEPTH - 3).is_ok());
+        for levels in [MAX_DEPTH - 2, MAX_DEPTH - 1, MAX_DEPTH + 50] {
+            assert_eq!(expand(levels).unwrap_err().code(), crate::error::Code::Invalid, "{levels}");
+        }
     }
 
     #[test]
@@ -533,6 +563,8 @@ mod tests {
         assert!(increment_at(&mut Object::new(), &path(MAX_DEPTH), 1.0).is_ok());
         assert!(increment_at(&mut Object::new(), &path(100_000), 1.0).is_err());
         assert_eq!(at_path(&deepest, &path(400_000)), None);
+        assert!(!is_too_deep("a") && !is_too_deep(&path(MAX_DEPTH)) && is_too_deep(&path(MAX_DEPTH + 1)));
+        assert!(check_path("field", "").is_ok(), "without dots it is a name, whatever it is");
     }
 
     #[test]

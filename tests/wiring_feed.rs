@@ -371,6 +371,24 @@ async fn after_a_restart_nothing_is_published_again_and_what_was_appended_meanwh
     coordinator.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_second_coordinator_works_under_a_name_of_its_own_that_is_deleted_when_it_stops() {
+    let (store, streams) = (in_memory(), [Recorder::accepting(), Recorder::accepting()]);
+    let first = started(&store, &streams[0], options()).await;
+    let second = started(&store, &streams[1], options()).await;
+    let names = async || {
+        let listed = store.consumer_list().await.unwrap();
+        listed.iter().map(|consumer| consumer.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, [CONSUMER.to_owned(), format!("{CONSUMER}:2")]);
+    append(&store, "s", 0).await.unwrap();
+    until(|| streams.iter().all(|stream| numbers(stream, "s") == [0])).await;
+    second.stop().await.unwrap();
+    assert_eq!(names().await, [CONSUMER]);
+    first.stop().await.unwrap();
+    assert_eq!(names().await, [CONSUMER], "its cursor stays");
+}
+
 /// Returns a store of which retention has removed events 10 to 104 of a subject before the coordinator published them.
 async fn overtaken(dir: &Path) -> Arc<dyn StoreBackend> {
     let (store, _) = on_file(dir, None);

@@ -354,6 +354,8 @@ pub(crate) fn check_buffer(buffer: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn drain(mailbox: &Mailbox<u32>) -> Vec<Delivery<u32>> {
@@ -413,6 +415,91 @@ mod tests {
         publisher.await.unwrap();
         assert_eq!(mailbox.recv().await, None);
         assert!(matches!(mailbox.push(3), Push::Closed));
+    }
+
+    #[tokio::test]
+    async fn a_publisher_waits_until_there_is_room_again() {
+        let mailbox = Mailbox::new(2, Overflow::Block);
+        (0..4).for_each(|n| _ = mailbox.push(n));
+        let mut waiting = std::pin::pin!(mailbox.wait_for_capacity());
+        let mut out = Vec::new();
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(mailbox.take(2, &mut out), "two more are queued");
+        assert!(waiting.as_mut().now_or_never().is_none(), "it is full");
+        assert!(mailbox.take(1, &mut out) && waiting.now_or_never().is_some());
+        assert_eq!((out.len(), mailbox.len(), mailbox.capacity()), (3, 1, 2));
+        assert_eq!(Mailbox::<u32>::new(0, Overflow::Block).capacity(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_is_received_after_a_graceful_close_and_nothing_is_added() {
+        let mailbox = Mailbox::new(2, Overflow::DropOldest);
+        _ = mailbox.push(1);
+        mailbox.push_unbounded(2);
+        mailbox.push_unbounded(3);
+        mailbox.close_gracefully();
+        assert!(matches!(mailbox.push(4), Push::Closed));
+        mailbox.push_unbounded(4);
+        mailbox.note_gap(Gap { reason: GapReason::Reconnect, missed: None });
+        for n in 1..=3 {
+            assert_eq!(mailbox.recv().await, Some(Delivery::Item(n)));
+        }
+        assert_eq!((mailbox.recv().await, mailbox.dropped()), (None, 0));
+    }
+
+    #[test]
+    fn a_subscriber_is_woken_by_its_first_item_and_several_members_by_each() {
+        let mailbox = Mailbox::new(10, Overflow::DropOldest);
+        let woken = Arc::new(AtomicU64::new(0));
+        let wake = || -> OnReady {
+            let woken = woken.clone();
+            Arc::new(move || _ = woken.fetch_add(1, Ordering::Relaxed))
+        };
+        let wakes = || woken.swap(0, Ordering::Relaxed);
+        mailbox.add_wake(1, wake());
+        mailbox.extend_unbounded([0]);
+        assert_eq!(wakes(), 0, "its subscriber does not have the mailbox yet");
+        drain(&mailbox);
+        mailbox.push(1);
+        mailbox.push(2);
+        mailbox.push_unbounded(3);
+        assert_eq!(wakes(), 1);
+        drain(&mailbox);
+        mailbox.push_unbounded(4);
+        assert_eq!(wakes(), 1);
+        mailbox.note_gap(Gap { reason: GapReason::Reconnect, missed: None });
+        assert_eq!(wakes(), 1);
+        mailbox.add_wake(2, wake());
+        mailbox.push(5);
+        mailbox.push_unbounded(6);
+        assert_eq!(wakes(), 4, "any of them may be busy");
+        assert_eq!((mailbox.remove_wake(1), mailbox.remove_wake(3)), (1, 1));
+        mailbox.push(7);
+        assert_eq!(wakes(), 0);
+        mailbox.close_gracefully();
+        assert_eq!(mailbox.remove_wake(2), 0, "a closed mailbox wakes no one");
+    }
+
+    #[test]
+    fn a_gap_is_the_first_delivery_and_counts_as_one() {
+        let mailbox = Mailbox::new(1, Overflow::DropOldest);
+        (0..3).for_each(|n| _ = mailbox.push(n));
+        let mut out = Vec::new();
+        assert!(mailbox.take(0, &mut out) && out.is_empty());
+        assert!(mailbox.take(1, &mut out));
+        assert_eq!(out, [gap(2)]);
+        assert!(!mailbox.take(5, &mut out));
+        assert_eq!(out, [gap(2), Delivery::Item(2)]);
+    }
+
+    #[test]
+    fn reasons_and_buffers_are_checked_at_their_bounds() {
+        for reason in [GapReason::Overflow, GapReason::PublishFailed, GapReason::Trimmed, GapReason::Reconnect] {
+            assert_eq!(GapReason::parse(reason.as_str()), reason);
+        }
+        assert_eq!(GapReason::parse("of a later version"), GapReason::Reconnect);
+        assert!(check_buffer(1).is_ok() && check_buffer(MAX_BUFFER).is_ok());
+        assert!(check_buffer(0).is_err() && check_buffer(MAX_BUFFER + 1).is_err());
     }
 
     #[test]

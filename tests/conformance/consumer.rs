@@ -3,9 +3,11 @@
 #![allow(dead_code, reason = "a backend without a feed does not run these")]
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use nvent_native::error::Code;
 use nvent_native::op::BoxFuture;
 use nvent_native::store::consumer::{
@@ -34,6 +36,7 @@ macro_rules! consumer_conformance {
                 a_failed_event_is_delivered_again_and_holds_up_its_subject_only
                 an_event_that_fails_too_often_is_parked_and_the_next_one_is_delivered
                 parked_events_are_replayed_all_or_some
+                a_replay_that_is_requested_through_the_store_is_done_by_the_consumer_at_work
                 with_one_at_a_time_everything_is_in_the_order_of_the_feed
                 subjects_are_handled_concurrently_up_to_the_bound_and_each_in_order
                 a_second_consumer_of_a_name_stands_by_and_takes_over
@@ -281,6 +284,28 @@ pub(crate) async fn parked_events_are_replayed_all_or_some(store: Store) {
     assert_eq!(store.consumer_parked(name("c"), None, 10).await.unwrap(), []);
 }
 
+pub(crate) async fn a_replay_that_is_requested_through_the_store_is_done_by_the_consumer_at_work(store: Store) {
+    let recorder = Recorder::failing(&[(0, 1), (1, 1)]);
+    for n in 0..2 {
+        append(&store, "a", n).await;
+    }
+    let consumer = start(&store, "c", ConsumerOptions { attempts: 1, ..beginning() }, &recorder).await;
+    let parked = async || store.consumer_parked(name("c"), None, 10).await.unwrap();
+    until(async || parked().await.len() == 2).await;
+    let first = parked().await.remove(0).position;
+    assert_eq!(store.consumer_request_replay(name("c"), Some(vec![first])).await.unwrap(), 1);
+    until(async || parked().await.len() == 1).await;
+    assert_eq!(recorder.numbers(), [0, 1, 0]);
+    assert_eq!(store.consumer_request_replay(name("c"), None).await.unwrap(), 1);
+    until(async || parked().await.is_empty()).await;
+    assert_eq!(recorder.numbers(), [0, 1, 0, 1]);
+    assert_eq!(store.consumer_replays(name("c")).await.unwrap(), []);
+    assert_eq!(consumer.stats().parked, 0);
+    stop(consumer).await;
+    let unknown = store.consumer_request_replay(name("other"), None).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+}
+
 pub(crate) async fn with_one_at_a_time_everything_is_in_the_order_of_the_feed(store: Store) {
     let recorder = Recorder::failing(&[(3, 2), (7, 1)]);
     for n in 0..10 {
@@ -412,7 +437,11 @@ pub(crate) async fn a_closed_store_ends_its_consumers(store: Store) {
     let stands_by = start(&store, "c", beginning(), &recorder).await;
     append(&store, "a", 0).await;
     seen(&recorder, 1).await;
+    let (mut ended, mut ended_standby) = (pin!(at_work.ended()), pin!(stands_by.ended()));
+    assert!(ended.as_mut().now_or_never().is_none() && ended_standby.as_mut().now_or_never().is_none());
     store.close().await.unwrap();
+    within_deadline(ended).await;
+    within_deadline(ended_standby).await;
     within_deadline(at_work.ended()).await;
     within_deadline(stands_by.ended()).await;
     within_deadline(at_work.stop().into_future()).await.unwrap();

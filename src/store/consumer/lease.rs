@@ -125,3 +125,48 @@ impl Drop for Guard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn those_who_wait_get_a_name_in_their_order_and_closing_ends_every_lease() {
+        let leases = LocalLeases::default();
+        let first = leases.try_acquire("a").unwrap();
+        let waiting = || leases.acquire("a").into_future();
+        let (mut second, mut third, mut fourth) = (waiting(), waiting(), waiting());
+        assert!(leases.try_acquire("a").is_none() && (&mut second).now_or_never().is_none());
+        drop(first);
+        assert!((&mut third).now_or_never().is_none(), "it is behind the second");
+        let second = second.now_or_never().unwrap().unwrap();
+        drop(fourth.now_or_never());
+        drop(second);
+        let third = third.now_or_never().unwrap().unwrap();
+        fourth = waiting();
+        let other = leases.try_acquire("b").unwrap();
+        assert!(!third.is_lost() && !other.is_lost());
+        leases.close();
+        assert!(third.is_lost() && other.is_lost());
+        assert_eq!(fourth.now_or_never().unwrap().err().unwrap().code(), Code::Closed);
+        drop(third);
+        assert!(leases.try_acquire("a").is_some(), "nobody waits any more");
+    }
+
+    #[test]
+    fn the_holder_of_a_name_is_notified_of_replays_whoever_held_it_before() {
+        let leases = LocalLeases::default();
+        let first = leases.try_acquire("a").unwrap();
+        let second = leases.acquire("a").into_future();
+        drop(first);
+        let mut second = second.now_or_never().unwrap().unwrap();
+        assert!(!second.replays.has_changed().unwrap());
+        leases.notify_replay("a");
+        leases.notify_replay("other");
+        assert!(second.replays.has_changed().unwrap());
+        second.replays.mark_unchanged();
+    }
+}

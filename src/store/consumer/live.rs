@@ -180,7 +180,8 @@ impl FeedFollower for Live {
             }
             return false;
         }
-        (state.number, state.newest) = (appended.number, appended.number.max(state.newest));
+        // While it is open, no newer one is known.
+        (state.number, state.newest) = (appended.number, appended.number);
         let is_wanted = self.is_wanted(appended);
         let is_idle = !state.busy && state.waiting.end.is_none();
         let offered = match (is_idle, is_wanted) {
@@ -251,6 +252,8 @@ impl FeedFollower for Live {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::event::Event;
     use crate::store::consumer::Batch;
@@ -283,11 +286,14 @@ mod tests {
         (live, lost)
     }
 
+    fn offer_of(live: &Arc<Live>, number: u64, subject: &str, kind: &str) -> bool {
+        let event = Event::parse(&format!(r#"{{"type":"{kind}","id":"{number}-0","ts":1}}"#)).unwrap();
+        let (position, subject) = (number.into(), &subject.into());
+        live.clone().offer(&Appended { number, position, subject, event: &event, origin: Origin::Unknown })
+    }
+
     fn offer(live: &Arc<Live>, number: u64) -> bool {
-        let event = Event::parse(&format!(r#"{{"type":"t","id":"{number}-0","ts":1}}"#)).unwrap();
-        let appended =
-            Appended { number, position: number.into(), subject: &"s".into(), event: &event, origin: Origin::Unknown };
-        live.clone().offer(&appended)
+        offer_of(live, number, "s", "t")
     }
 
     fn reached(live: &Live) -> Option<Position> {
@@ -316,8 +322,9 @@ mod tests {
         let version = live.version();
         live.clone().notify(6);
         assert!(!live.open(5, version) && live.open(6, version));
+        let version = live.version();
         live.clone().interrupt();
-        assert!(!live.is_open());
+        assert!(!live.is_open() && !live.open(6, version), "numbers may have been given again during the read");
         assert!(live.open(2, live.version()), "a server that lost writes counts from an earlier number");
     }
 
@@ -341,6 +348,88 @@ mod tests {
         let taken = live.take(false).unwrap();
         assert_eq!((taken.reached, taken.page.records.len(), taken.page.end), (None, MAX_WAITING, Some(bound.into())));
         assert!(live.take(true).is_none() && !live.is_open());
+    }
+
+    /// Declines every event.
+    struct Declining;
+
+    impl ConsumerHandler for Declining {
+        fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
+            Handling.handle(batch)
+        }
+    }
+
+    #[test]
+    fn what_the_worker_has_taken_is_not_overtaken_by_an_append() {
+        let (_lost, receiver) = watch::channel(false);
+        let live = Live::new(Arc::new(Declining), Arc::default(), Default::default(), receiver);
+        assert!(live.open(0, live.version()));
+        live.set_busy(false);
+        assert!(live.take(true).is_none(), "there is nothing");
+        assert!(offer(&live, 1));
+        live.set_busy(false);
+        assert!(live.lock().busy, "one waits");
+        assert_eq!(live.take(false).unwrap().page.records.len(), 1);
+        assert!(live.lock().busy, "the worker has it under way");
+        live.set_busy(false);
+        assert!(!live.lock().busy);
+    }
+
+    #[test]
+    fn events_that_wait_are_bounded_in_bytes_until_the_worker_has_taken_them() {
+        let (live, _lost) = caught_up(0);
+        live.set_busy(true);
+        let large = "t".repeat(1 << 20);
+        assert!((1..=4).all(|number| offer_of(&live, number, "s", &large)));
+        assert!(!offer(&live, 5), "no more bytes can wait");
+        assert_eq!(live.take(false).unwrap().page.records.len(), 4);
+        assert!(live.open(5, live.version()) && offer(&live, 6));
+    }
+
+    #[test]
+    fn an_event_is_delivered_where_any_of_the_globs_matches_its_subject_and_any_its_type() {
+        let (_lost, receiver) = watch::channel(false);
+        let globs = |texts: [&str; 2]| texts.map(Glob::new).to_vec();
+        let filter = (globs(["a*", "b*"]), globs(["t1", "t2"]));
+        let stats = Arc::new(Mutex::new(ConsumerStats::default()));
+        let live = Live::new(Arc::new(Handling), stats.clone(), filter, receiver);
+        assert!(live.open(0, live.version()));
+        live.set_busy(false);
+        let delivered = |number: u64, subject: &str, kind: &str| {
+            let before = lock(&stats).delivered;
+            assert!(offer_of(&live, number, subject, kind), "what is excluded counts as handled");
+            lock(&stats).delivered - before
+        };
+        assert_eq!((delivered(1, "a1", "t1"), delivered(2, "b1", "t2")), (1, 1));
+        assert_eq!((delivered(3, "c1", "t1"), delivered(4, "a1", "t3")), (0, 0));
+        assert_eq!(reached(&live), Some(4.into()));
+    }
+
+    #[test]
+    fn the_worker_is_notified_where_it_has_to_read_the_feed() {
+        let is_notified = |live: &Live| live.changed().now_or_never().is_some();
+        let closes: [fn(&Arc<Live>); 3] =
+            [|live| _ = offer(live, 8), |live| live.clone().notify(2), |live| live.clone().interrupt()];
+        for close in closes {
+            let (live, _lost) = caught_up(0);
+            assert!(!is_notified(&live));
+            close(&live);
+            assert!(is_notified(&live));
+            close(&live);
+            assert!(!is_notified(&live), "it is closed already");
+        }
+    }
+
+    #[test]
+    fn nothing_is_taken_once_it_is_closed() {
+        let (live, _lost) = caught_up(0);
+        assert_eq!(live.passed(), 0);
+        assert!(offer(&live, 1) && offer(&live, 2));
+        assert_eq!(live.passed(), 2);
+        live.close();
+        assert!(!live.is_open() && !offer(&live, 3));
+        assert_eq!(reached(&live), Some(2.into()), "what was handled before");
+        assert_eq!(live.passed(), 0, "the worker knows of them");
     }
 
     #[test]

@@ -215,6 +215,24 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_ends_at_its_bound_and_the_partitions_behind_it_stay_ready() {
+        let mut partitions = Partitions::new(true);
+        partitions.push_page(page(1, &["a", "b", "b", "c", "c", "b"]));
+        assert_eq!(partitions.window(), 7, "each event, and the end of the page behind them");
+        assert_eq!(positions(&partitions.take(3, 3)), ["1", "2", "3"]);
+        assert_eq!((partitions.ready(), partitions.pending()), (1, 3));
+        assert_eq!(positions(&partitions.take(1, 2)), ["4", "5"]);
+        partitions.release(&"b".into());
+        assert_eq!(positions(&partitions.take(3, 3)), ["6"]);
+        for key in ["a", "b", "c"] {
+            partitions.release(&key.into());
+        }
+        assert!(partitions.is_empty() && partitions.partitions.is_empty(), "nothing is kept of a subject");
+        partitions.push_page(FeedPage { end: Some(20.into()), ..page(20, &["a"]) });
+        assert_eq!(partitions.window(), 8, "the end of the page is its event");
+    }
+
+    #[test]
     fn without_partitions_by_subject_all_events_are_in_order() {
         let mut partitions = Partitions::new(false);
         partitions.push_page(page(1, &["a", "b", "a"]));

@@ -84,3 +84,31 @@ pub struct ConsumerInfo {
     /// Number of its parked events.
     pub parked: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_empty_only_where_it_stores_nothing() {
+        let parked = ParkedEvent {
+            position: 1.into(),
+            subject: "s".into(),
+            event: "{}".into(),
+            attempts: 1,
+            reason: "fails".into(),
+            parked_at_ms: 1,
+        };
+        let empty = ConsumerChange::default;
+        assert!(empty().is_empty());
+        for change in [
+            ConsumerChange { position: Some(1.into()), ..empty() },
+            ConsumerChange { filter: Some(ConsumerFilter::default()), ..empty() },
+            ConsumerChange { missed_reported: 1, ..empty() },
+            ConsumerChange { park: vec![parked], ..empty() },
+            ConsumerChange { unpark: vec![1.into()], ..empty() },
+        ] {
+            assert!(!change.is_empty(), "{change:?}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What a consumer does on a store whose calls fail now and then.
+
+#[path = "support/name.rs"]
+mod name;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use name::name;
+use nvent_native::error::{Code, Error, Result};
+use nvent_native::event::{Event, NewEvent};
+use nvent_native::fanout::Mailbox;
+use nvent_native::health::Health;
+use nvent_native::json::{Filter, Json, Object};
+use nvent_native::name::{Collection, ConsumerName, DocId, EntryId, FieldPath, Key, Pattern, Subject};
+use nvent_native::op::{BoxFuture, Op};
+use nvent_native::store::consumer::{
+    Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions, RetryDelay, StartAt,
+};
+use nvent_native::store::{
+    Announce, ConsumerChange, ConsumerInfo, ConsumerState, DocQuery, EventQuery, Expected, FeedFollower, FeedPage,
+    FeedQuery, IndexEntry, IndexQuery, Lease, MemoryStore, ParkedEvent, Position, Stats, StoreBackend, Stored,
+    SubjectPage,
+};
+use nvent_native::time::{ManualClock, system_clock};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A store in memory of which the next calls of a method fail with these errors.
+struct Flaky {
+    inner: MemoryStore,
+    faults: Mutex<HashMap<&'static str, VecDeque<Error>>>,
+}
+
+impl Flaky {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { inner: MemoryStore::new(ManualClock::at(1_000)), faults: Mutex::default() })
+    }
+
+    /// Lets the next call of a method fail, after those that fail already.
+    fn fail(&self, method: &'static str, error: Error) {
+        self.faults.lock().unwrap().entry(method).or_default().push_back(error);
+    }
+
+    fn fault(&self, method: &'static str) -> Option<Error> {
+        self.faults.lock().unwrap().get_mut(method)?.pop_front()
+    }
+
+    /// Returns whether every fault has happened.
+    fn has_failed(&self) -> bool {
+        self.faults.lock().unwrap().values().all(VecDeque::is_empty)
+    }
+}
+
+/// Methods that call the store in memory, unless a fault is due.
+macro_rules! methods {
+    ($($method:ident($($argument:ident: $kind:ty),*) -> $value:ty;)*) => {
+        $(
+            fn $method(&self, $($argument: $kind),*) -> Op<$value> {
+                match self.fault(stringify!($method)) {
+                    Some(error) => Op::pending(async { Err(error) }),
+                    None => self.inner.$method($($argument),*),
+                }
+            }
+        )*
+    };
+}
+
+impl StoreBackend for Flaky {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+
+    fn feed_watch(&self) -> Result<watch::Receiver<u64>> {
+        self.inner.feed_watch()
+    }
+
+    fn feed_follow(&self, consumer: &ConsumerName, follower: Weak<dyn FeedFollower>) -> Result<()> {
+        self.inner.feed_follow(consumer, follower)
+    }
+
+    methods! {
+        open() -> ();
+        close() -> ();
+        health() -> Health;
+        append(subject: &Subject, event: NewEvent, expected: Option<Expected>, announce: Option<Announce>) -> Event;
+        read(subject: &Subject, query: EventQuery) -> Vec<Json>;
+        subscribe(pattern: &Pattern, mailbox: Arc<Mailbox<Stored>>) -> u64;
+        unsubscribe(id: u64) -> ();
+        delete_subject(subject: &Subject) -> bool;
+        subjects(pattern: &Pattern, cursor: Option<&str>) -> SubjectPage;
+        feed_read(query: FeedQuery) -> FeedPage;
+        feed_head() -> Option<Position>;
+        consumer_acquire(name: &ConsumerName) -> Lease;
+        consumer_try_acquire(name: &ConsumerName) -> Option<Lease>;
+        consumer_load(name: &ConsumerName) -> Option<ConsumerState>;
+        consumer_save(name: &ConsumerName, lease: &Lease, change: ConsumerChange) -> ();
+        consumer_list() -> Vec<ConsumerInfo>;
+        consumer_delete(name: &ConsumerName) -> bool;
+        consumer_parked(name: &ConsumerName, after: Option<Position>, limit: usize) -> Vec<ParkedEvent>;
+        consumer_request_replay(name: &ConsumerName, positions: Option<Vec<Position>>) -> u64;
+        consumer_replays(name: &ConsumerName) -> Vec<Position>;
+        kv_get(key: &Key) -> Option<Json>;
+        kv_set(key: &Key, value: Json, ttl_ms: Option<u64>) -> ();
+        kv_delete(key: &Key) -> ();
+        kv_clear(pattern: &Pattern) -> u64;
+        kv_increment(key: &Key, by: f64) -> serde_json::Number;
+        index_add(key: &Key, id: &EntryId, score: f64, metadata: Object) -> ();
+        index_get(key: &Key, id: &EntryId) -> Option<IndexEntry>;
+        index_read(key: &Key, query: IndexQuery) -> Vec<IndexEntry>;
+        index_count(key: &Key, filter: Filter) -> u64;
+        index_update(key: &Key, id: &EntryId, patch: Object, expected_version: Option<i64>) -> bool;
+        index_increment(key: &Key, id: &EntryId, field: &FieldPath, by: f64) -> serde_json::Number;
+        index_delete(key: &Key, id: &EntryId) -> bool;
+        doc_save(collection: &Collection, id: &DocId, doc: Json) -> ();
+        doc_get(collection: &Collection, id: &DocId) -> Option<Json>;
+        doc_list(collection: &Collection, query: DocQuery) -> Vec<(Arc<str>, Json)>;
+        doc_delete(collection: &Collection, id: &DocId) -> ();
+    }
+}
+
+/// Records the numbers of the events, and fails the given one so often.
+#[derive(Default)]
+struct Recorder {
+    seen: Mutex<Vec<u64>>,
+    failures: Mutex<(u64, u32)>,
+}
+
+impl Recorder {
+    fn seen(&self) -> Vec<u64> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn failing(n: u64, times: u32) -> Arc<Self> {
+        Arc::new(Self { failures: Mutex::new((n, times)), ..Self::default() })
+    }
+}
+
+struct Recording(Arc<Recorder>);
+
+impl ConsumerHandler for Recording {
+    fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
+        let mut outcome = BatchOutcome::default();
+        for event in &batch.events {
+            let n = nvent_native::json::parse_object("event", &event.event).unwrap()["n"].as_u64().unwrap();
+            self.0.seen.lock().unwrap().push(n);
+            let (failing, times) = &mut *self.0.failures.lock().unwrap();
+            if *failing == n && *times > 0 {
+                *times -= 1;
+                outcome.failure = Some("on purpose".into());
+                break;
+            }
+            outcome.handled += 1;
+        }
+        Box::pin(async { Ok(outcome) })
+    }
+}
+
+fn unavailable() -> Error {
+    Error::unavailable("away")
+}
+
+fn closed() -> Error {
+    Error::closed("the store")
+}
+
+fn options() -> ConsumerOptions {
+    let retry_delay = RetryDelay::Fixed { delay: Duration::from_millis(1) };
+    ConsumerOptions { from: StartAt::Beginning, attempts: 1, retry_delay, ..ConsumerOptions::default() }
+}
+
+fn starting(store: &Arc<Flaky>, options: ConsumerOptions, recorder: &Arc<Recorder>) -> Op<Consumer> {
+    let handler = Arc::new(Recording(recorder.clone()));
+    Consumer::start(store.clone(), name("c"), options, handler, system_clock(), &Handle::current())
+}
+
+async fn start(store: &Arc<Flaky>, recorder: &Arc<Recorder>) -> Consumer {
+    starting(store, options(), recorder).await.unwrap()
+}
+
+async fn append(store: &Flaky, n: u64) {
+    let event = NewEvent::parse(&format!(r#"{{"type":"t","n":{n}}}"#)).unwrap();
+    store.append(name("s"), event, None, None).await.unwrap();
+}
+
+async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(600), waiting).await.expect("it happens in the end");
+}
+
+async fn cursor(store: &Flaky) -> Option<Position> {
+    store.consumer_load(name("c")).await.unwrap().and_then(|state| state.position)
+}
+
+async fn until_all_is_stored(store: &Flaky) {
+    until(async || cursor(store).await == store.feed_head().await.unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_fails_with_the_error_of_the_store_and_can_be_repeated() {
+    let (store, recorder) = (Flaky::new(), Arc::default());
+    for method in ["open", "feed_head", "consumer_acquire", "consumer_load", "consumer_save"] {
+        store.fail(method, unavailable());
+        let error = starting(&store, options(), &recorder).await.err().expect(method);
+        assert_eq!((error.code(), store.has_failed()), (Code::Unavailable, true), "{method}");
+    }
+    let consumer = start(&store, &recorder).await;
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_feed_is_read_again_after_a_pause_where_that_failed() {
+    let (store, recorder) = (Flaky::new(), Arc::default());
+    append(&store, 0).await;
+    store.fail("feed_read", unavailable());
+    store.fail("feed_read", unavailable());
+    let started = Instant::now();
+    let consumer = start(&store, &recorder).await;
+    until_all_is_stored(&store).await;
+    assert_eq!(recorder.seen(), [0]);
+    assert!(started.elapsed() >= Duration::from_secs(2), "it does not ask all the time");
+    append(&store, 1).await;
+    until_all_is_stored(&store).await;
+    assert_eq!(recorder.seen(), [0, 1]);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_stored_is_stored_with_what_came_after_it() {
+    let (store, recorder) = (Flaky::new(), Recorder::failing(1, 1));
+    let consumer = start(&store, &recorder).await;
+    store.fail("consumer_save", unavailable());
+    store.fail("consumer_save", unavailable());
+    append(&store, 0).await;
+    append(&store, 1).await;
+    until(async || store.has_failed()).await;
+    append(&store, 2).await;
+    let failed = Instant::now();
+    until_all_is_stored(&store).await;
+    assert!(failed.elapsed() >= Duration::from_millis(900), "it does not ask all the time");
+    assert_eq!(recorder.seen(), [0, 1, 2], "nothing is delivered again");
+    assert_eq!(store.consumer_parked(name("c"), None, 10).await.unwrap().len(), 1);
+    // It is handled when it is replayed; that it is not parked any more cannot be stored at first.
+    let replay = consumer.replay(None);
+    until(async || recorder.seen().len() == 4).await;
+    store.fail("consumer_save", unavailable());
+    assert_eq!(replay.await.unwrap(), 1);
+    until(async || store.has_failed()).await;
+    until(async || store.consumer_parked(name("c"), None, 10).await.unwrap().is_empty()).await;
+    assert_eq!(consumer.stats().parked, 0);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_fails_to_store_and_the_next_consumer_delivers_again() {
+    let (store, recorder) = (Flaky::new(), Arc::default());
+    let consumer = start(&store, &recorder).await;
+    append(&store, 0).await;
+    until(async || recorder.seen() == [0]).await;
+    store.fail("consumer_save", unavailable());
+    consumer.stop().await.unwrap();
+    assert!(store.has_failed());
+    assert_eq!(cursor(&store).await, None);
+    let next = start(&store, &recorder).await;
+    until_all_is_stored(&store).await;
+    assert_eq!(recorder.seen(), [0, 0]);
+    next.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_whose_lease_was_lost_waits_for_it_again_and_goes_on_after_the_stored_cursor() {
+    let (store, recorder) = (Flaky::new(), Arc::default());
+    let consumer = start(&store, &recorder).await;
+    append(&store, 0).await;
+    until_all_is_stored(&store).await;
+    store.fail("consumer_save", Error::new(Code::Conflict, "the lease was lost"));
+    store.fail("consumer_acquire", unavailable());
+    store.fail("consumer_load", unavailable());
+    append(&store, 1).await;
+    let failed = Instant::now();
+    until(async || store.has_failed()).await;
+    append(&store, 2).await;
+    until_all_is_stored(&store).await;
+    assert!(failed.elapsed() >= Duration::from_secs(2), "a pause after each failure");
+    assert_eq!(recorder.seen(), [0, 1, 1, 2]);
+    assert!(consumer.stats().active);
+    store.fail("consumer_save", Error::new(Code::Conflict, "the lease was lost"));
+    store.fail("consumer_acquire", unavailable());
+    append(&store, 3).await;
+    until(async || store.has_failed()).await;
+    assert!(!consumer.stats().active);
+    let stopped = Instant::now();
+    consumer.stop().await.unwrap();
+    assert!(stopped.elapsed() < Duration::from_secs(1), "a stop ends the pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_closed_ends_the_consumer() {
+    for method in ["feed_read", "consumer_save"] {
+        let (store, recorder) = (Flaky::new(), Arc::default());
+        if method == "feed_read" {
+            store.fail(method, closed());
+        }
+        let consumer = start(&store, &recorder).await;
+        if method == "consumer_save" {
+            store.fail(method, closed());
+        }
+        append(&store, 0).await;
+        tokio::time::timeout(Duration::from_secs(600), consumer.ended()).await.expect(method);
+        assert!(store.has_failed() && !consumer.stats().active, "{method}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requested_replays_are_read_again_after_a_pause_where_that_failed() {
+    let (store, recorder) = (Flaky::new(), Recorder::failing(0, 1));
+    let consumer = start(&store, &recorder).await;
+    append(&store, 0).await;
+    until_all_is_stored(&store).await;
+    store.fail("consumer_replays", unavailable());
+    store.fail("consumer_parked", unavailable());
+    let requested = Instant::now();
+    assert_eq!(store.consumer_request_replay(name("c"), None).await.unwrap(), 1);
+    until(async || recorder.seen() == [0, 0]).await;
+    assert!(requested.elapsed() >= Duration::from_secs(2) && store.has_failed());
+    until(async || consumer.stats().parked == 0).await;
+    until(async || store.consumer_replays(name("c")).await.unwrap().is_empty()).await;
+    store.fail("consumer_parked", unavailable());
+    assert_eq!(consumer.replay(None).await.unwrap_err().code(), Code::Unavailable, "whoever waits gets the error");
+    assert_eq!(consumer.replay(None).await.unwrap(), 0);
+    consumer.stop().await.unwrap();
+}
