@@ -11,7 +11,7 @@ const sources = (dir: string, ending: string): string[] => readdirSync(join(root
 const read = (file: string): string => readFileSync(join(root, file), 'utf8')
 
 const LAYERS = [
-  ['error', 'sync', 'time', 'health', 'metrics', 'topic', 'name', 'json', 'event', 'op', 'wake', 'disk', 'fanout', 'backoff', 'latch', 'tls'],
+  ['error', 'sync', 'time', 'health', 'metrics', 'topic', 'name', 'json', 'event', 'op', 'panic', 'wake', 'disk', 'fanout', 'backoff', 'latch', 'tls'],
   ['redis', 'http'],
   ['store', 'stream', 'queue', 'bus'],
   ['wiring'],

@@ -52,6 +52,7 @@ pub mod name;
 #[cfg(feature = "node")]
 pub mod node;
 pub mod op;
+mod panic;
 pub mod queue;
 pub mod redis;
 pub mod store;

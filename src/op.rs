@@ -5,6 +5,7 @@
 //! cost more than the work), work done by another thread returns [`Op::Completion`], everything else [`Op::Pending`].
 
 use std::future::{Future, IntoFuture, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
@@ -59,7 +60,10 @@ impl<T: Send + 'static> Op<T> {
             Self::Ready(result) => Op::Ready(result.and_then(f)),
             Self::Completion(first) => {
                 let (completer, then) = completion(first.slot.on_dropped);
-                first.on_complete(move |result| completer.complete(result.and_then(f)));
+                first.on_complete(move |result| {
+                    // A panic of `f` drops the completer, which reports it. The completing thread completes others as well.
+                    _ = catch_unwind(AssertUnwindSafe(|| completer.complete(result.and_then(f))));
+                });
                 Op::Completion(then)
             }
             Self::Pending(future) => Op::pending(async move { future.await.and_then(f) }),
@@ -101,7 +105,7 @@ impl<T> Future for OpFuture<T> {
 }
 
 /// Creates a linked completer and completion. If the completer is dropped without completing, the completion resolves to
-/// `on_dropped()`.
+/// `on_dropped()`, or where a panic drops it to [`Error::panicked`].
 pub fn completion<T>(on_dropped: fn() -> Error) -> (Completer<T>, Completion<T>) {
     let slot = Arc::new(Slot { state: Mutex::new(State::Open), on_dropped });
     (Completer { slot: Some(slot.clone()) }, Completion { slot })
@@ -160,8 +164,18 @@ impl<T> Completer<T> {
 impl<T> Drop for Completer<T> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
-            slot.complete(Err((slot.on_dropped)()));
+            slot.complete(Err(dropped(slot.on_dropped)));
         }
+    }
+}
+
+/// Returns the error of an operation that is not completed any more: that of a panic, where one ends the work.
+fn dropped(on_dropped: fn() -> Error) -> Error {
+    let error = on_dropped();
+    match (std::thread::panicking(), error.is_maybe_applied()) {
+        (false, _) => error,
+        (true, false) => Error::panicked(),
+        (true, true) => Error::panicked().maybe_applied(),
     }
 }
 
@@ -234,6 +248,33 @@ mod tests {
         let (completer, late) = completion(on_dropped);
         completer.complete(Ok(2));
         assert_eq!(late.await.unwrap(), 2);
+    }
+
+    #[test]
+    fn a_panic_of_the_work_is_an_error_of_the_operation_and_what_it_maps_to_ends_no_thread() {
+        let panicking = |on_dropped| {
+            let (completer, op) = completion::<()>(on_dropped);
+            let work = move || {
+                let _completer = completer;
+                panic!("on purpose");
+            };
+            assert!(std::thread::spawn(work).join().is_err());
+            match op.into_op() {
+                Op::Ready(Err(error)) => (error.code(), error.is_maybe_applied()),
+                _ => panic!("it has not failed"),
+            }
+        };
+        assert_eq!(panicking(on_dropped), (Code::Internal, false));
+        assert_eq!(panicking(|| on_dropped().maybe_applied()), (Code::Internal, true));
+
+        let (completer, op) = completion(|| on_dropped().maybe_applied());
+        let Op::Completion(op) = Op::Completion(op).map(|(): ()| -> () { panic!("on purpose") }) else {
+            panic!("map changed the kind of operation")
+        };
+        std::thread::spawn(move || completer.complete(Ok(()))).join().unwrap();
+        assert!(
+            matches!(op.into_op(), Op::Ready(Err(error)) if error.code() == Code::Internal && error.is_maybe_applied())
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use nvent_native::fanout::{Delivery, Mailbox, Overflow};
 use nvent_native::json::{self, Json};
 use nvent_native::op::Op;
 use nvent_native::store::file::{Durability, FileStore, FileStoreOptions, Retention};
-use nvent_native::store::{EventQuery, IndexQuery, Maintenance, StoreBackend};
+use nvent_native::store::{Announce, EventQuery, IndexQuery, Maintenance, StoreBackend};
 use nvent_native::time::{ManualClock, SharedClock, system_clock};
 use tokio::runtime::Handle;
 
@@ -434,4 +434,25 @@ async fn what_is_deleted_on_the_callers_thread_is_removed_without_another_call()
     }
     until(async || stat(&store, "removedInBackground") == removed).await;
     store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_of_the_writers_thread_is_an_error_of_the_call_and_the_directory_can_be_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || FileStoreOptions { durability: Durability::Disk, ..FileStoreOptions::new(dir.path()) };
+    let open = || FileStore::new(options(), system_clock(), Handle::current());
+    let store = open();
+    let announce: Announce = Arc::new(|_, _| panic!("on purpose"));
+    let event = || NewEvent::parse(r#"{"type":"t"}"#).unwrap();
+    let error = store.append(name("s"), event(), None, Some(announce)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Internal, "{error}");
+    assert!(error.is_maybe_applied() && !error.is_retryable(), "{error}");
+    let refused = store.append(name("s"), event(), None, None).await.unwrap_err();
+    assert!(refused.message().contains("open it again"), "{refused}");
+    store.close().await.unwrap();
+
+    let again = open();
+    again.append(name("s"), event(), None, None).await.unwrap();
+    assert_eq!(again.read(name("s"), EventQuery::default()).await.unwrap().len(), 2);
+    again.close().await.unwrap();
 }

@@ -450,7 +450,7 @@ impl<'a> Session<'a> {
     fn on_reply(&mut self, value: Value) {
         let Some(Sent { call: Some(call), .. }) = self.sent.pop_front() else { return };
         let Value::ServerError(error) = value else {
-            // If the callback panics, its completer is dropped, which reports the operation as lost. The connection continues.
+            // If the callback panics, its completer is dropped, which reports that. The connection continues.
             _ = catch_unwind(AssertUnwindSafe(|| (call.on_reply)(Ok(value))));
             return;
         };

@@ -1,11 +1,10 @@
 //! A command to send, and what may be done with it when a connection breaks.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use ::redis::Cmd;
 
 use super::Script;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::panic;
 
 /// Builds a command when it is about to be sent.
 type Build = Box<dyn FnOnce() -> Result<Cmd> + Send>;
@@ -49,7 +48,7 @@ impl Request {
     /// Builds the command, if that was postponed. A panic of the builder becomes an error.
     pub(super) fn build(&mut self) -> Result<&Cmd> {
         if let Some(build) = self.build.take() {
-            self.cmd = catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(Error::panicked()))?;
+            self.cmd = panic::catch(build)?;
         }
         Ok(&self.cmd)
     }

@@ -46,6 +46,21 @@ async fn calls_take_effect_in_the_order_in_which_they_were_made() {
 }
 
 #[tokio::test]
+async fn a_panic_about_a_reply_is_an_error_of_its_call_and_the_connection_goes_on() {
+    let redis = TestRedis::start();
+    let store = store_on(connection_to(redis.port()));
+    let announce: nvent_native::store::Announce = Arc::new(|_, _| panic!("on purpose"));
+    let append = store.append(name("s"), event(r#"{"type":"t"}"#), None, Some(announce));
+    let next = store.append(name("s"), event(r#"{"type":"t"}"#), None, None);
+    let error = append.await.unwrap_err();
+    assert_eq!(error.code(), Code::Internal, "{error}");
+    assert!(error.is_maybe_applied() && !error.is_retryable(), "{error}");
+    next.await.unwrap();
+    assert_eq!(store.read(name("s"), EventQuery::default()).await.unwrap().len(), 2);
+    assert_eq!(store.stats().into_iter().find(|(name, _)| *name == "reconnects").unwrap().1, 0.0);
+}
+
+#[tokio::test]
 async fn appends_are_announced_in_the_order_of_storage_before_they_are_acknowledged() {
     let redis = TestRedis::start();
     let store = store_on(connection_to(redis.port()));

@@ -2,11 +2,9 @@
 //! that completes later.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use futures_util::FutureExt;
 use napi::bindgen_prelude::Either;
 
 use super::notifier::Notifier;
@@ -15,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::json::push_string;
 use crate::node::runtime;
 use crate::op::Op;
+use crate::panic;
 use crate::sync::lock;
 use crate::wake::{self, DeferredWakes, Wake as _};
 
@@ -146,7 +145,7 @@ fn throw(error: &Error) -> napi::Error {
 
 /// Runs synchronous work; a panic becomes an error.
 pub(in crate::node) fn guard<T>(work: impl FnOnce() -> Result<T>) -> napi::Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Error::panicked())).map_err(|error| throw(&error))
+    panic::catch(work).map_err(|error| throw(&error))
 }
 
 /// Starts an operation and replies with its JSON, at once or later.
@@ -201,9 +200,7 @@ fn reply_with<T: Send + 'static>(
             bridge.notifier.defer(wakes);
             let bridge = bridge.clone();
             completion.on_complete(move |result| {
-                let json =
-                    catch_unwind(AssertUnwindSafe(|| result.map(to_json))).unwrap_or_else(|_| Err(Error::panicked()));
-                bridge.operations.complete(op_id, json);
+                bridge.operations.complete(op_id, panic::catch(|| result.map(to_json)));
             });
             Ok(Some(Either::A(op_id)))
         }
@@ -211,8 +208,7 @@ fn reply_with<T: Send + 'static>(
             let op_id = bridge.operations.next_id();
             let bridge = bridge.clone();
             runtime().spawn(async move {
-                let result = async { future.await.map(to_json) };
-                let json = AssertUnwindSafe(result).catch_unwind().await.unwrap_or_else(|_| Err(Error::panicked()));
+                let json = panic::catch_async(async { future.await.map(to_json) }).await;
                 bridge.operations.complete(op_id, json);
             });
             Ok(Some(Either::A(op_id)))
