@@ -9,6 +9,7 @@ use std::time::Duration;
 use nvent_native::bus::Bus;
 use nvent_native::error::{Code, Error};
 use nvent_native::op::Op;
+use nvent_native::stream::{MemoryStream, StreamBackend, SubscribeSpec};
 use nvent_native::time::ManualClock;
 use nvent_native::wiring::Wiring;
 use nvent_native::wiring::channels::{ChannelDefinition, ChannelOptions};
@@ -393,6 +394,44 @@ async fn stop_delivers_what_was_received_before_it_and_nothing_after() {
     coordinator.idle().await;
     assert_eq!(stream.ids_on("store-sync:append:a"), ["1-0", "2-0", "4-0"]);
     coordinator.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_start_receives_waits_for_what_was_received_before_the_stop() {
+    let (stream, gate) = gated();
+    let bus = Bus::new();
+    let mut options = options();
+    options.channels.flow_events = false;
+    let coordinator = started(&bus, &stream, options).await;
+    announce(&bus, "a", event(1, "noted"));
+    stream.calls(1).await;
+    let stopping = coordinator.stop();
+    coordinator.start().await.unwrap();
+    announce(&bus, "a", event(2, "noted"));
+    let second = tokio::time::timeout(Duration::from_secs(1), stream.calls(2));
+    assert!(second.await.is_err(), "the first is under way");
+    gate.add_permits(2);
+    stopping.await.unwrap();
+    coordinator.idle().await;
+    assert_eq!(stream.ids_on("store-sync:append:a"), ["1-0", "2-0"]);
+    let before = tokio::time::Instant::now();
+    coordinator.stop().await.unwrap();
+    assert!(before.elapsed().is_zero(), "there is nothing to wait for");
+}
+
+#[tokio::test]
+async fn an_event_is_published_once_and_in_the_call_on_a_stream_that_takes_it_at_once() {
+    let (bus, stream) = (Bus::new(), Arc::new(MemoryStream::new(None, ManualClock::at(42))) as Arc<dyn StreamBackend>);
+    let (runtime, clock) = (Handle::current(), ManualClock::at(42));
+    let coordinator = StreamCoordinator::new(bus.clone(), Arc::new(stream.clone()), options(), runtime, clock).unwrap();
+    coordinator.start().await.unwrap();
+    let subscription = stream.subscribe("store-sync:append:a", SubscribeSpec::default(), None).await.unwrap();
+    for id in 1..=3 {
+        announce(&bus, "a", event(id, "noted"));
+        assert_eq!((subscription.mailbox.len() as u64, coordinator.stats().lag), (id, 0));
+    }
+    coordinator.stop().await.unwrap();
+    assert_eq!(subscription.mailbox.len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
