@@ -110,6 +110,22 @@ it('gives the coordinator the subject of runs, for stored events that come over 
   expect(await inbox.atLeast(1)).toEqual([['store-sync:append:own:r', 'own:r']])
 })
 
+it('counts nothing before its first start', () => {
+  expect(createWiringRegistry({ triggers: [], webhooks: [] }).stats()).toEqual({
+    streamCoordinator: { routed: {}, skipped: 0, failed: 0, lag: 0 },
+    flow: { persisted: 0, triggered: 0, completed: 0, failed: 0, retries: 0, lag: 0, lost: 0, errors: 0, recovered: 0 },
+    triggers: { triggers: 0, fired: 0, started: 0, failed: 0, depth: 0, waiting: 0, parked: 0 },
+    webhooks: { webhooks: 0, taken: 0, skipped: 0, attempts: 0, delivered: 0, failed: 0, parked: 0, running: 0 },
+  })
+})
+
+it('a coordinator that delivers at least once needs a store that lasts', async () => {
+  const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
+  later(() => shutdownAdapters({ store, stream }))
+  const wiring = createWiringRegistry({ store, stream, flow: false, streamCoordinator: { delivery: 'at-least-once' } })
+  await rejects(async () => wiring.start(), 'NVENT_INVALID', /^streamCoordinator\.delivery: "at-least-once" needs a file or Redis store/)
+})
+
 it('omits flow wiring where it is disabled', async () => {
   const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
   later(() => shutdownAdapters({ store, stream }))

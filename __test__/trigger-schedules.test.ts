@@ -67,6 +67,17 @@ it('follows a clock that is set, and fires no due time twice', async () => {
   await fired('2026-03-01T15:00', '2026-03-01T16:00')
 })
 
+it('a due time that was skipped by a clock set forward fires when the clock that was set back comes to it', async () => {
+  await start(hourly)
+  now += 5 * HOUR
+  await fired('2026-03-01T15:00')
+  now -= 5 * HOUR
+  await until('one that was skipped has fired', async () => {
+    now += 20_000
+    return (await due()).some(time => /T1[1-4]:00/.test(time))
+  }, 5 * HOUR)
+})
+
 it('lets due times pass while it is disabled', async () => {
   await start(hourly)
   await registry!.triggers!.disable('hourly')
@@ -79,6 +90,16 @@ it('lets due times pass while it is disabled', async () => {
   await registry!.triggers!.enable('hourly')
   now += HOUR
   await fired('2026-03-01T13:00')
+})
+
+it('does not fire for a time before it was enabled', async () => {
+  await start(hourly)
+  await registry!.triggers!.disable('hourly')
+  now += HOUR
+  await registry!.triggers!.enable('hourly')
+  await until('it was looked at', async () => await store.kv.get('nq:trigger-due:hourly') === Date.parse('2026-03-01T11:00:00Z'))
+  now += HOUR
+  await fired('2026-03-01T12:00')
 })
 
 it('knows the time zones and their changes of the clock', async () => {
