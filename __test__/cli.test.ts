@@ -217,7 +217,7 @@ describe('how it is called', () => {
 
   it('help, version, and the directory from the environment', async () => {
     expect(await nvent([])).toMatchObject({ code: 0, stdout: expect.stringContaining('usage: nvent-native <command>') })
-    expect(await nvent(['replay', '--help'])).toMatchObject({ code: 0, stdout: expect.stringContaining('nvent-native replay <consumer>') })
+    expect(await nvent(['replay', '--help'])).toMatchObject({ code: 0, stdout: expect.stringMatching(/nvent-native replay <consumer>[^]*\n {2}--all\s[^]*\n {2}--dir <path>\s(?![^]*undefined)/) })
     expect(await nvent(['--version'])).toMatchObject({ code: 0, stdout: `${JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version}\n` })
     expect((await nvent(['runs'], { env: { NVENT_DIR: data } })).rows).toHaveLength(4)
     expect((await nvent(['runs', '--dir', `${data}/store`])).rows).toHaveLength(4)
