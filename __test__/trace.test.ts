@@ -113,6 +113,9 @@ describe.each(STORES)('a store on %s', (_, make) => {
     expect(new Set(exporter.getFinishedSpans().map(span => span.spanContext().traceId))).toEqual(new Set([root!.spanContext().traceId]))
     const [step] = spans('step order pack')
     expect(step!.attributes).toEqual({ 'nvent.flow.name': 'order', 'nvent.flow.run.id': started.runId, 'nvent.flow.step': 'pack' })
+    const [start] = spans('start order')
+    expect(start!.attributes).toEqual({ 'nvent.flow.name': 'order', 'nvent.flow.run.id': started.runId })
+    expect([start!.kind, step!.kind]).toEqual([SpanKind.INTERNAL, SpanKind.INTERNAL])
     expect(spans('process order.pack')[0]!.attributes).toMatchObject({
       'messaging.operation.type': 'process', 'messaging.destination.name': 'order.pack', 'messaging.message.id': `${started.runId}__pack`, 'nvent.job.name': 'pack', 'nvent.job.attempt': 1,
     })
