@@ -440,7 +440,26 @@ mod tests {
     #[test]
     fn half_a_record_is_an_ingress_event() {
         assert!(matches!(parse_any(r#"{"type":"a","ts":5}"#).unwrap(), AnyEvent::New(_)));
-        assert!(matches!(parse_any(r#"{"type":"a","id":"1-0","ts":5}"#).unwrap(), AnyEvent::Stored(_)));
+        assert!(matches!(parse_any(r#"{"type":"a","id":"1-0"}"#).unwrap(), AnyEvent::New(_)));
+        assert!(matches!(parse_any(r#"{"type":"a","id":"1-0","ts":"5"}"#).unwrap(), AnyEvent::New(_)));
+        for ts in ["5", "-5", "0.5"] {
+            let stored = parse_any(&format!(r#"{{"type":"a","id":"1-0","ts":{ts}}}"#)).unwrap();
+            assert!(matches!(stored, AnyEvent::Stored(_)), "{ts}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_far_ahead_where_it_is_more_than_an_hour_later_than_the_clock() {
+        let id = |ms: u64| EventId { ms, seq: 0 };
+        assert!(!id(3_601_000).is_far_ahead_of(1_000) && id(3_601_001).is_far_ahead_of(1_000));
+        assert!(!id(0).is_far_ahead_of(1_000) && !id(u64::MAX).is_far_ahead_of(u64::MAX));
+    }
+
+    #[test]
+    fn an_event_that_is_nested_too_deeply_is_refused() {
+        let event = |levels: usize| format!(r#"{{"type":"a","x":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+        assert!(NewEvent::parse(&event(json::MAX_DEPTH - 1)).is_ok());
+        assert!(NewEvent::parse(&event(json::MAX_DEPTH)).is_err());
     }
 
     #[test]

@@ -476,6 +476,12 @@ mod tests {
     }
 
     #[test]
+    fn fresh_metadata_ends_with_a_version_of_its_own() {
+        let fresh = fresh_metadata(object(json!({"version": 9, "a.b": 1, "c": null}))).unwrap();
+        assert_eq!(&*to_json(&fresh), r#"{"a":{"b":1},"c":null,"version":0}"#);
+    }
+
+    #[test]
     fn nulls_inside_a_new_object_delete_as_well() {
         let mut target = Object::new();
         merge(&mut target, object(json!({"a": {"b": null, "c": [null]}})));
@@ -540,6 +546,8 @@ mod tests {
         let expand =
             |levels: usize| expand_dotted("metadata", Object::from_iter([("a.b".to_owned(), json!([deep(levels)]))]));
         assert!(expand(MAX_DEPTH - 3).is_ok());
+        let shallow_key = Object::from_iter([("a".to_owned(), json!([deep(MAX_DEPTH + 50)]))]);
+        assert!(expand_dotted("metadata", shallow_key).is_err());
         for levels in [MAX_DEPTH - 2, MAX_DEPTH - 1, MAX_DEPTH + 50] {
             assert_eq!(expand(levels).unwrap_err().code(), crate::error::Code::Invalid, "{levels}");
         }

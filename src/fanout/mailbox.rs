@@ -364,6 +364,13 @@ mod tests {
         out
     }
 
+    /// A future that has been polled and waits.
+    fn waiting<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
+        let mut future = Box::pin(future);
+        assert!(future.as_mut().now_or_never().is_none());
+        future
+    }
+
     fn gap(missed: u64) -> Delivery<u32> {
         Delivery::Gap(Gap { reason: GapReason::Overflow, missed: Some(missed) })
     }
@@ -445,6 +452,24 @@ mod tests {
             assert_eq!(mailbox.recv().await, Some(Delivery::Item(n)));
         }
         assert_eq!((mailbox.recv().await, mailbox.dropped()), (None, 0));
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_waits_gets_whatever_comes() {
+        let mailbox = Mailbox::new(2, Overflow::DropOldest);
+        let reconnect = Gap { reason: GapReason::Reconnect, missed: None };
+        let (push, push_unbounded, note) =
+            (|| _ = mailbox.push(1), || mailbox.push_unbounded(1), || mailbox.note_gap(reconnect));
+        let comings: [(&dyn Fn(), _); 3] =
+            [(&push, Delivery::Item(1)), (&push_unbounded, Delivery::Item(1)), (&note, Delivery::Gap(reconnect))];
+        for (come, expected) in comings {
+            let mut received = waiting(mailbox.recv());
+            come();
+            assert_eq!(received.as_mut().now_or_never(), Some(Some(expected)));
+        }
+        let mut received = waiting(mailbox.recv());
+        mailbox.close_gracefully();
+        assert_eq!(received.as_mut().now_or_never(), Some(None));
     }
 
     #[test]

@@ -367,12 +367,12 @@ mod tests {
         live.set_busy(false);
         assert!(live.take(true).is_none(), "there is nothing");
         assert!(offer(&live, 1));
-        live.set_busy(false);
-        assert!(live.lock().busy, "one waits");
         assert_eq!(live.take(false).unwrap().page.records.len(), 1);
         assert!(live.lock().busy, "the worker has it under way");
         live.set_busy(false);
-        assert!(!live.lock().busy);
+        assert!(!live.lock().busy && offer(&live, 2));
+        live.set_busy(false);
+        assert!(live.lock().busy, "one waits");
     }
 
     #[test]
@@ -417,6 +417,16 @@ mod tests {
             assert!(is_notified(&live));
             close(&live);
             assert!(!is_notified(&live), "it is closed already");
+        }
+    }
+
+    #[test]
+    fn the_worker_is_notified_of_the_first_event_that_is_passed_and_where_the_cursor_is_to_be_stored() {
+        let (live, _lost) = caught_up(0);
+        for number in 1..=MAX_UNSAVED as u64 + 1 {
+            assert!(offer(&live, number));
+            let is_notified = live.changed().now_or_never().is_some();
+            assert_eq!(is_notified, number == 1 || number == MAX_UNSAVED as u64, "{number}");
         }
     }
 

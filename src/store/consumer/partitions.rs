@@ -220,7 +220,7 @@ mod tests {
         partitions.push_page(page(1, &["a", "b", "b", "c", "c", "b"]));
         assert_eq!(partitions.window(), 7, "each event, and the end of the page behind them");
         assert_eq!(positions(&partitions.take(3, 3)), ["1", "2", "3"]);
-        assert_eq!((partitions.ready(), partitions.pending()), (1, 3));
+        assert_eq!((partitions.ready(), partitions.pending(), partitions.is_empty()), (1, 3, false));
         assert_eq!(positions(&partitions.take(1, 2)), ["4", "5"]);
         partitions.release(&"b".into());
         assert_eq!(positions(&partitions.take(3, 3)), ["6"]);
