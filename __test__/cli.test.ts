@@ -104,6 +104,26 @@ describe('on a directory that a server has open', () => {
     expect(rows.find(({ check }) => check === 'store lock').found).toContain(`process ${running.server.child.pid} has it open`)
     expect(await nvent(['doctor', '--dir', files.path('nowhere')])).toMatchObject({ code: 3 })
   })
+
+  it('on a terminal each list is a table, and says how to go on', async () => {
+    const shown = async (...args: string[]): Promise<string> => plain((await onTerminal(on(...args, '--no-color'), 160)).stdout)
+    expect(await shown('runs', '--limit', '1')).toMatch(/^run-stuck\s+order\s+running\s.*\n+for more: --offset 1\n/m)
+    expect(await shown('jobs')).toMatch(/^queue\s+active\s+waiting\s+paused\s+delayed\s+failed\s+completed\norder\.check\s+0\s+0\s+0\s+0\s+0\s+4\norder\.pay\s+1\s+0\s+0\s+0\s+1\s+2$/m)
+    expect(await shown('jobs', 'order.pay', '--status', 'failed')).toMatch(/^run-broken__pay\s+pay\s+failed\s+1\s+\d{4}-\d\d-\d\d .*\s\d+ ms\s+the card was declined$/m)
+    expect(await shown('jobs', 'order.pay', '--status', 'delayed')).toContain('no jobs')
+    expect(await shown('consumers')).toMatch(/^consumer\s+position\s+lag\s+parked\n(.*\n)*mailer\s+\S+\s+0\s+3$/m)
+    expect(await shown('parked')).toMatch(/^mailer\s+\S+\s+mails\s+mail\s+1\s+\d{4}.*no route to the mail server$/m)
+    expect(await shown('parked')).toContain('to deliver them again: nvent-native replay mailer <position> … or --all')
+    expect(await shown('events', 'nothing')).toContain('no events in nothing')
+    const run = await shown('run', 'run-broken')
+    expect(run).toMatch(/^run-broken {2}order {2}failed\nstarted .*, ended after .*\nerror {3}the card was declined\n/m)
+    expect(run).toMatch(/^Steps\nstep\s+status\s+attempts\s+took\s+error\ncheck\s+completed\s+1\s.*\npay\s+failed\s+1\s.*the card was declined$/m)
+    expect(run).toMatch(/^Jobs that are not done\n.*\norder\.pay\s+run-broken__pay\s+failed\s+1\s+the card was declined$/m)
+    expect(run).toMatch(/^Events\n\d\d:\d\d:\d\d\.\d{3}\s+flow\.start/m)
+    expect(await shown('run', 'run-ok')).toMatch(/^Parked events\n.*\n(mailer\s+\S+\s+mail\s+1\s+no route to the mail server\n){3}/m)
+    expect(await shown('verify')).toMatch(/^whole {2}.*nvent\.db {2}\(\d+ rows\)\nwhole {2}.*queue\.db$/m)
+    expect(await shown('doctor')).toMatch(/^warning\s+parked\s+3 events\n\s+what to do: `nvent-native parked` says why/m)
+  }, 60_000)
 })
 
 describe('on other directories', () => {
@@ -175,26 +195,6 @@ describe('on a terminal', () => {
     expect((await onTerminal(on('runs'), 140, { NO_COLOR: '1' })).stdout).not.toContain('\u001b[3')
     expect(plain((await onTerminal(on('runs', '--json'), 140)).stdout)).toMatch(/^\{"runId":"run-stuck"/)
   })
-
-  it('each list is a table, and says how to go on', async () => {
-    const shown = async (...args: string[]): Promise<string> => plain((await onTerminal(on(...args, '--no-color'), 160)).stdout)
-    expect(await shown('runs', '--limit', '1')).toMatch(/^run-stuck\s+order\s+running\s.*\n+for more: --offset 1\n/m)
-    expect(await shown('jobs')).toMatch(/^queue\s+active\s+waiting\s+paused\s+delayed\s+failed\s+completed\norder\.check\s+0\s+0\s+0\s+0\s+0\s+4\norder\.pay\s+1\s+0\s+0\s+0\s+1\s+2$/m)
-    expect(await shown('jobs', 'order.pay', '--status', 'failed')).toMatch(/^run-broken__pay\s+pay\s+failed\s+1\s+\d{4}-\d\d-\d\d .*\s\d+ ms\s+the card was declined$/m)
-    expect(await shown('jobs', 'order.pay', '--status', 'delayed')).toContain('no jobs')
-    expect(await shown('consumers')).toMatch(/^consumer\s+position\s+lag\s+parked\n(.*\n)*mailer\s+\S+\s+0\s+3$/m)
-    expect(await shown('parked')).toMatch(/^mailer\s+\S+\s+mails\s+mail\s+1\s+\d{4}.*no route to the mail server$/m)
-    expect(await shown('parked')).toContain('to deliver them again: nvent-native replay mailer <position> … or --all')
-    expect(await shown('events', 'nothing')).toContain('no events in nothing')
-    const run = await shown('run', 'run-broken')
-    expect(run).toMatch(/^run-broken {2}order {2}failed\nstarted .*, ended after .*\nerror {3}the card was declined\n/m)
-    expect(run).toMatch(/^Steps\nstep\s+status\s+attempts\s+took\s+error\ncheck\s+completed\s+1\s.*\npay\s+failed\s+1\s.*the card was declined$/m)
-    expect(run).toMatch(/^Jobs that are not done\n.*\norder\.pay\s+run-broken__pay\s+failed\s+1\s+the card was declined$/m)
-    expect(run).toMatch(/^Events\n\d\d:\d\d:\d\d\.\d{3}\s+flow\.start/m)
-    expect(await shown('run', 'run-ok')).toMatch(/^Parked events\n.*\n(mailer\s+\S+\s+mail\s+1\s+no route to the mail server\n){3}/m)
-    expect(await shown('verify')).toMatch(/^whole {2}.*nvent\.db {2}\(\d+ rows\)\nwhole {2}.*queue\.db$/m)
-    expect(await shown('doctor')).toMatch(/^warning\s+parked\s+3 events\n\s+what to do: `nvent-native parked` says why/m)
-  }, 60_000)
 
   it('text of events is shown, not obeyed', async () => {
     const { stdout } = await onTerminal(on('events', 'mails', '--no-color'), 140)
