@@ -17,7 +17,7 @@ export async function listJobs(at: Where, out: Output, args: { queue?: string, s
   if (args.queue === undefined && args.status === undefined) {
     if (out.json) return out.rows(counts)
     if (counts.length === 0) return out.line('no queues')
-    return out.table(['queue', ...STATES], counts.map(({ queue, counts }) => [queue, ...STATES.map(state => String(counts[state] ?? 0))]))
+    return out.table(['queue', ...STATES], counts.map(({ queue, counts }) => [queue, ...STATES.map(state => String(counts[state]))]))
   }
   if (args.queue !== undefined && !counts.some(({ queue }) => queue === args.queue)) {
     throw new NventError('NVENT_NOT_FOUND', `there is no queue ${JSON.stringify(args.queue)}; there are ${counts.map(({ queue }) => queue).join(', ') || 'none'}`)
