@@ -372,9 +372,36 @@ async fn after_a_restart_nothing_is_published_again_and_what_was_appended_meanwh
 }
 
 #[tokio::test]
+async fn a_stop_publishes_what_was_stored_before_it() {
+    let gate = Arc::new(Semaphore::new(0));
+    let stream = Recorder::new(true, {
+        let gate = gate.clone();
+        move |_, _| {
+            let gate = gate.clone();
+            Op::pending(async move {
+                drop(gate.acquire().await.unwrap());
+                Ok(())
+            })
+        }
+    });
+    let store = in_memory();
+    let coordinator = started(&store, &stream, options()).await;
+    drop(append(&store, "s", 0));
+    stream.calls(1).await;
+    for n in 1..5 {
+        drop(append(&store, "s", n));
+    }
+    let stopping = coordinator.stop();
+    gate.add_permits(1);
+    stopping.await.unwrap();
+    assert_eq!(numbers(&stream, "s"), [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
 async fn a_second_coordinator_works_under_a_name_of_its_own_that_is_deleted_when_it_stops() {
     let (store, streams) = (in_memory(), [Recorder::accepting(), Recorder::accepting()]);
     let first = started(&store, &streams[0], options()).await;
+    first.start().await.unwrap();
     let second = started(&store, &streams[1], options()).await;
     let names = async || {
         let listed = store.consumer_list().await.unwrap();
