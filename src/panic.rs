@@ -1,7 +1,7 @@
 //! Panics. A defect fails the call that it ends, with [`Code::Internal`](crate::error::Code::Internal), and the process goes on.
 //!
-//! Whoever runs a call's work for the boundary or for a connection runs it in here. Work of another thread is not: there the
-//! panic drops the call's completer, which reports it ([`completion`](crate::op::completion)).
+//! The boundary and the connections run the work of a call through [`catch`] or [`catch_async`]. On other threads the panic
+//! drops the completer of the call, which reports it ([`completion`](crate::op::completion)).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

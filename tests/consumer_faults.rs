@@ -336,7 +336,11 @@ async fn requested_replays_are_read_again_after_a_pause_where_that_failed() {
     until(async || consumer.stats().parked == 0).await;
     until(async || store.consumer_replays(name("c")).await.unwrap().is_empty()).await;
     store.fail("consumer_parked", unavailable());
-    assert_eq!(consumer.replay(None).await.unwrap_err().code(), Code::Unavailable, "whoever waits gets the error");
+    assert_eq!(
+        consumer.replay(None).await.unwrap_err().code(),
+        Code::Unavailable,
+        "the caller of replay gets the error"
+    );
     assert_eq!(consumer.replay(None).await.unwrap(), 0);
     consumer.stop().await.unwrap();
 }

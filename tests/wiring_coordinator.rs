@@ -46,22 +46,6 @@ fn row(name: &str, types: &[&str], topic: &str, kind: Option<&str>) -> ChannelDe
     ChannelDefinition { name: name.into(), types, topic: topic.into(), kind: kind.map(str::to_owned) }
 }
 
-/// Returns a stream that takes nothing until the semaphore has permits.
-fn gated() -> (Arc<Recorder>, Arc<Semaphore>) {
-    let gate = Arc::new(Semaphore::new(0));
-    let recorder = Recorder::new(true, {
-        let gate = gate.clone();
-        move |_, _| {
-            let gate = gate.clone();
-            Op::pending(async move {
-                gate.acquire().await.unwrap().forget();
-                Ok(())
-            })
-        }
-    });
-    (recorder, gate)
-}
-
 #[tokio::test]
 async fn each_channel_has_its_topics_types_and_data() {
     let (bus, stream) = (Bus::new(), Recorder::accepting());
@@ -274,7 +258,7 @@ async fn a_publish_that_never_answers_has_failed_in_the_end_and_holds_up_nothing
 
 #[tokio::test]
 async fn events_beyond_the_limit_are_counted_and_reported_as_gaps_before_the_next_message() {
-    let (stream, gate) = gated();
+    let (stream, gate) = Recorder::gated();
     let bus = Bus::new();
     let mut options = options();
     options.channels.flow_events = false;
@@ -375,7 +359,7 @@ async fn a_message_that_the_stream_refuses_fails_alone() {
 
 #[tokio::test]
 async fn stop_delivers_what_was_received_before_it_and_nothing_after() {
-    let (stream, gate) = gated();
+    let (stream, gate) = Recorder::gated();
     let bus = Bus::new();
     let coordinator = started(&bus, &stream, options()).await;
     announce(&bus, "a", event(1, "noted"));
@@ -398,7 +382,7 @@ async fn stop_delivers_what_was_received_before_it_and_nothing_after() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_start_receives_waits_for_what_was_received_before_the_stop() {
-    let (stream, gate) = gated();
+    let (stream, gate) = Recorder::gated();
     let bus = Bus::new();
     let mut options = options();
     options.channels.flow_events = false;

@@ -294,17 +294,7 @@ async fn appends_of_many_threads_arrive_in_the_order_of_their_subjects_however_t
 
 #[tokio::test]
 async fn more_than_can_wait_is_read_from_the_feed_when_the_stream_goes_on() {
-    let gate = Arc::new(Semaphore::new(0));
-    let stream = Recorder::new(true, {
-        let gate = gate.clone();
-        move |_, _| {
-            let gate = gate.clone();
-            Op::pending(async move {
-                drop(gate.acquire().await.unwrap());
-                Ok(())
-            })
-        }
-    });
+    let (stream, gate) = Recorder::gated();
     let store = in_memory();
     let coordinator = started(&store, &stream, options()).await;
     for n in 0..10_000 {
@@ -313,7 +303,7 @@ async fn more_than_can_wait_is_read_from_the_feed_when_the_stream_goes_on() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
-    gate.add_permits(1);
+    gate.add_permits(Semaphore::MAX_PERMITS);
     until(|| coordinator.stats().lag == 0).await;
     assert_eq!(numbers(&stream, "s"), (0..10_000).collect::<Vec<_>>());
 }
@@ -373,17 +363,7 @@ async fn after_a_restart_nothing_is_published_again_and_what_was_appended_meanwh
 
 #[tokio::test]
 async fn a_stop_publishes_what_was_stored_before_it() {
-    let gate = Arc::new(Semaphore::new(0));
-    let stream = Recorder::new(true, {
-        let gate = gate.clone();
-        move |_, _| {
-            let gate = gate.clone();
-            Op::pending(async move {
-                drop(gate.acquire().await.unwrap());
-                Ok(())
-            })
-        }
-    });
+    let (stream, gate) = Recorder::gated();
     let store = in_memory();
     let coordinator = started(&store, &stream, options()).await;
     drop(append(&store, "s", 0));
@@ -392,7 +372,7 @@ async fn a_stop_publishes_what_was_stored_before_it() {
         drop(append(&store, "s", n));
     }
     let stopping = coordinator.stop();
-    gate.add_permits(1);
+    gate.add_permits(Semaphore::MAX_PERMITS);
     stopping.await.unwrap();
     assert_eq!(numbers(&stream, "s"), [0, 1, 2, 3, 4]);
 }

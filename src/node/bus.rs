@@ -122,9 +122,9 @@ impl NativeBus {
         Self { bus, bridge: bridge.shared.clone(), handlers: None, interest: Arc::default() }
     }
 
-    /// Publishes an event from JavaScript to native listeners. Returns whether it is stored, or one of them stores it.
+    /// Publishes an event from JavaScript to native listeners.
     #[napi]
-    pub fn publish(&self, event: String, subject: Option<String>) -> napi::Result<bool> {
+    pub fn publish(&self, event: String, subject: Option<String>) -> napi::Result<()> {
         guard(|| {
             let subject =
                 subject.map(|subject| Subject::named("event subject", &subject).map(Arc::from)).transpose()?;
@@ -135,10 +135,15 @@ impl NativeBus {
             }
             FROM_JS.set(true);
             let _reset = Reset;
-            let is_taken = matches!(event, AnyEvent::Stored(_)) || self.bus.stores_new_events();
             self.bus.publish(&BusEvent { subject, event });
-            Ok(is_taken)
+            Ok(())
         })
+    }
+
+    /// Returns whether a native listener stores events that are not stored yet.
+    #[napi]
+    pub fn stores_new_events(&self) -> bool {
+        self.bus.stores_new_events()
     }
 
     /// Returns whether the bus has native listeners.

@@ -8,7 +8,7 @@ use nvent_native::op::Op;
 use nvent_native::stream::Message;
 use nvent_native::wiring::Publisher;
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// What a [`Recorder`] does with a publish: end at once, or later.
 pub(crate) type Answer = Box<dyn Fn(&Message, usize) -> Op<()> + Send + Sync>;
@@ -34,6 +34,22 @@ impl Recorder {
             keeps_order,
             called: Notify::new(),
         })
+    }
+
+    /// Returns one that accepts a publish for each permit of the semaphore, which has none at first.
+    pub(crate) fn gated() -> (Arc<Self>, Arc<Semaphore>) {
+        let gate = Arc::new(Semaphore::new(0));
+        let recorder = Self::new(true, {
+            let gate = gate.clone();
+            move |_, _| {
+                let gate = gate.clone();
+                Op::pending(async move {
+                    gate.acquire().await.unwrap().forget();
+                    Ok(())
+                })
+            }
+        });
+        (recorder, gate)
     }
 
     /// Accepts every message at once.

@@ -153,7 +153,7 @@ mod tests {
         assert!(third.is_lost() && other.is_lost());
         assert_eq!(fourth.now_or_never().unwrap().err().unwrap().code(), Code::Closed);
         drop(third);
-        assert!(leases.try_acquire("a").is_some(), "nobody waits any more");
+        assert!(leases.try_acquire("a").is_some(), "no other caller waits");
     }
 
     #[test]

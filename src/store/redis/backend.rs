@@ -10,7 +10,7 @@ use serde_json::Number;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::calls::{Calls, Counters, decimal, flag, ignore, number};
+use super::calls::{Calls, Counters, MAX_ROWS, decimal, flag, ignore, number};
 use super::claims::RedisClaims;
 use super::config::{RedisStoreOptions, Trim};
 use super::consumer::Consumers;
@@ -33,9 +33,6 @@ use crate::store::{
 use crate::sync::write;
 use crate::time::SharedClock;
 use crate::topic::Glob;
-
-/// Documents that a call asks for. The server answers nobody else meanwhile.
-const DOCUMENTS_PER_CALL: usize = 2_000;
 
 /// A store on a Redis server.
 pub struct RedisStore {
@@ -399,9 +396,8 @@ impl StoreBackend for RedisStore {
 
     fn doc_list(&self, collection: &Collection, query: DocQuery) -> Op<Vec<(Arc<str>, Json)>> {
         let scan = document("HSCAN", &self.keys, collection);
-        let page = move |cursor: &str| {
-            Request::read("list", scan.clone().arg(cursor).arg("COUNT").arg(DOCUMENTS_PER_CALL).take())
-        };
+        let page =
+            move |cursor: &str| Request::read("list", scan.clone().arg(cursor).arg("COUNT").arg(MAX_ROWS).take());
         let mut documents = BTreeMap::new();
         self.calls.read_pages(page("0"), move |value| {
             let mut reply = reply::list(value)?.into_iter();

@@ -13,6 +13,12 @@ use crate::op::{Completer, Op, completion};
 use crate::redis::client::unanswered;
 use crate::redis::{Client, Request, reply};
 
+/// The most entries or events that one call of a read examines. The server serves no other client during a call, which takes
+/// about 20 ms at most.
+pub(super) const MAX_SCANNED: usize = 10_000;
+/// The most entries, events or documents that one call of a read returns.
+pub(super) const MAX_ROWS: usize = 2_000;
+
 /// Counts calls.
 #[derive(Default)]
 pub(super) struct Counters {

@@ -8,7 +8,7 @@ use ::redis::Value;
 use serde_json::Number;
 
 use super::backend::RedisStore;
-use super::calls::{decimal, flag, ignore, number};
+use super::calls::{MAX_ROWS, MAX_SCANNED, decimal, flag, ignore, number};
 use super::keys::Keys;
 use super::page::{Fields, Page};
 use super::{metadata, scripts};
@@ -31,11 +31,6 @@ fn index_entries(value: Value) -> Result<Vec<IndexEntry>> {
         serde_json::from_str(&text).map_err(|e| Error::corrupt(format!("Redis sent unexpected entries: {e}")))?;
     rows.into_iter().map(|(id, score, Fields(fields))| index_entry(&id, &score, fields)).collect()
 }
-
-/// Entries that a call of the script looks at, and rows that it returns. The server answers nobody else meanwhile, which is
-/// some 20 ms.
-const MAX_ENTRIES_PER_CALL: usize = 10_000;
-const MAX_ROWS_PER_CALL: usize = 2_000;
 
 /// What a scan returns.
 #[derive(Clone, Copy)]
@@ -81,7 +76,7 @@ impl IndexScan {
             Wanted::Rows => "rows",
             Wanted::Count => "count",
         });
-        call.arg(MAX_ENTRIES_PER_CALL).arg(MAX_ROWS_PER_CALL);
+        call.arg(MAX_SCANNED).arg(MAX_ROWS);
         if let Some((score, id)) = &self.place {
             call.arg(score).arg(id);
         }

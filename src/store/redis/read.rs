@@ -5,7 +5,7 @@ use std::ops::ControlFlow::{Break, Continue};
 use ::redis::{Value, cmd};
 
 use super::backend::RedisStore;
-use super::calls::decimal;
+use super::calls::{MAX_ROWS, MAX_SCANNED, decimal};
 use super::{record, scripts, text};
 use crate::error::Result;
 use crate::event::EventId;
@@ -14,10 +14,6 @@ use crate::name::Subject;
 use crate::op::Op;
 use crate::redis::{Request, reply};
 use crate::store::EventQuery;
-
-/// Events that a call looks at, and that it returns. The server answers nobody else meanwhile, which is some 20 ms.
-const MAX_EVENTS_PER_CALL: usize = 10_000;
-const MAX_ROWS_PER_CALL: usize = 2_000;
 
 /// A read of a subject by one call after the other.
 struct EventScan {
@@ -53,12 +49,12 @@ impl EventScan {
                 true => cmd("XREVRANGE").arg(&self.subject).arg(&self.last).arg(&self.first).take(),
                 false => cmd("XRANGE").arg(&self.subject).arg(&self.first).arg(&self.last).take(),
             };
-            return Request::read("read", range.arg("COUNT").arg(limit.min(MAX_ROWS_PER_CALL)).take());
+            return Request::read("read", range.arg("COUNT").arg(limit.min(MAX_ROWS)).take());
         }
         let bound = |bound: Option<f64>| bound.map_or_else(String::new, decimal);
         let mut call = scripts::READ.call(&[&self.subject]);
         call.arg(&self.first).arg(&self.last).arg(limit).arg(if self.query.descending { "desc" } else { "asc" });
-        call.arg(MAX_EVENTS_PER_CALL).arg(MAX_ROWS_PER_CALL).arg(bound(self.query.from)).arg(bound(self.query.to));
+        call.arg(MAX_SCANNED).arg(MAX_ROWS).arg(bound(self.query.from)).arg(bound(self.query.to));
         for kind in self.query.types.iter().flatten() {
             // As this store writes it, and as other writers do.
             call.arg(&*text::to_text(&to_json(kind))).arg(kind);
@@ -75,7 +71,7 @@ impl EventScan {
             let id = reply.next().map(reply::text).transpose()?.filter(|id| !id.is_empty());
             stopped_at = id.map(|id| id.parse()).transpose()?;
         } else {
-            let asked = self.left().min(MAX_ROWS_PER_CALL);
+            let asked = self.left().min(MAX_ROWS);
             let (last, events) = record::records(reply)?;
             stopped_at = last.filter(|_| events.len() == asked);
             self.found.extend(events);
