@@ -19,6 +19,7 @@ it.each<[what: string, trigger: any, message: RegExp]>([
   ['a time zone of an event', { id: 'a', on: { event: 'x', timezone: 'UTC' }, start: 'mail' }, /on\.timezone: only goes with schedule/],
   ['a flow of a webhook', { id: 'a', on: { webhook: { secret: 'x' }, flow: 'mail' }, start: 'mail' }, /on\.flow: only goes with event/],
   ['undefined in a filter', { id: 'a', on: { event: 'x', filter: { 'data.a': undefined } }, start: 'mail' }, /on\.filter\.data\.a: undefined/],
+  ['a filter of a Map', { id: 'a', on: { event: 'x', filter: new Map([['data.a', 1]]) }, start: 'mail' }, /on\.filter: expected the fields/],
   ['no event', { id: 'a', on: { event: [] }, start: 'mail' }, /on\.event: expected at least one/],
   ['a bad pattern', { id: 'a', on: { schedule: '61 * * * *' }, start: 'mail' }, /triggers\[0\]\.on\.schedule: "61 \* \* \* \*" is no cron pattern/],
   ['three fields', { id: 'a', on: { schedule: '* * *' }, start: 'mail' }, /on\.schedule: .* has 3 fields/],

@@ -17,6 +17,44 @@ export function fields(what: string, value: object): Array<[name: string, value:
   }
 }
 
+/**
+ * Returns the fields of a filter. Throws NVENT_INVALID for what JSON leaves out (undefined, a function, a symbol, the entries of a
+ * Map), because the rest selects more than was meant, in the end everything.
+ */
+export function filterFields(what: string, filter: object): Array<[field: string, value: unknown]> {
+  const found = fields(what, filter)
+  if (found.length === 0 && !isPlain(filter)) throw invalid(`${what}: expected the fields to select by as properties of an object`)
+  for (const [field, value] of found) {
+    for (const wanted of isArray(value) ? [...value] : [value]) {
+      if (hasJson(wanted)) continue
+      const given = wanted === undefined ? 'undefined' : `${describe(wanted)} has no JSON and`
+      throw invalid(`${what}.${field}: ${given} would select every value; leave the field out, or use null for what is without it`)
+    }
+  }
+  return found
+}
+
+function hasJson(value: unknown): boolean {
+  try {
+    return JSON.stringify(value) !== undefined
+  }
+  catch {
+    // What keeps it from having any is reported where the JSON is made.
+    return true
+  }
+}
+
+/** Returns whether an object is of no class, in whichever realm. */
+function isPlain(value: object): boolean {
+  try {
+    const prototype: unknown = Object.getPrototypeOf(value)
+    return prototype === null || Object.getPrototypeOf(prototype) === null
+  }
+  catch {
+    return false
+  }
+}
+
 /** Returns a string that UTF-8 can carry, or throws NVENT_INVALID. The core checks whether it is empty or too long. */
 export function text(what: string, value: unknown): string {
   if (typeof value !== 'string') throw invalid(`${what}: expected a non-empty string, got ${describe(value)}`)

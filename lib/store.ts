@@ -1,11 +1,11 @@
 import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { BusLink, getEventBus } from './bus'
-import { callback, fields, finite, isArray, json, jsonObject, jsonPatch, object, options, text } from './check'
+import { callback, filterFields, finite, json, jsonObject, jsonPatch, object, options, text } from './check'
 import { NventConsumer, readFeed, readParked, requestReplay } from './consumer'
 import { debug } from './debug'
 import { disposable } from './dispose'
-import { invalid, NventError } from './errors'
+import { NventError } from './errors'
 import { iterateEvents, iterateFeed } from './iterate'
 import type { Iteration } from './iterate'
 import { plainEvent } from './plain'
@@ -22,17 +22,8 @@ import { Warnings } from './warn'
 /** How long `close` waits for the handlers of consumers, in ms. */
 const CONSUMER_STOP_TIMEOUT = 10_000
 
-/**
- * Refuses undefined in a filter: JSON would leave the field out, and a filter without it selects everything. To select what has
- * no such field, the value is null.
- */
-function checkFilter(filter: unknown): void {
-  if (typeof filter !== 'object' || filter === null) return
-  for (const [field, value] of fields('options.filter', filter)) {
-    if (value === undefined || (isArray(value) && value.includes(undefined))) {
-      throw invalid(`options.filter.${field}: undefined would select every value; leave the field out, or use null for entries without it`)
-    }
-  }
+function checkFilter(filter: object | null | undefined): void {
+  if (filter) filterFields('options.filter', filter)
 }
 
 /** Returns what counts of a cursor of documents. */

@@ -49,15 +49,25 @@ export function badInput(context: StoreContext): void {
     for (const value of noObjects) await rejects(call(value), 'NVENT_INVALID', new RegExp(argument))
   })
 
-  it('refuses undefined in a filter, which would select everything', async () => {
+  it('refuses what JSON leaves out of a filter, which would select everything', async () => {
     const { store } = context
     await store.index.add('k', 'id', 1, { owner: 'a' })
     await store.save('c', 'id', { owner: 'a' })
-    for (const owner of [undefined, ['b', undefined]]) {
-      await rejects(store.index.read('k', { filter: { status: 'x', owner } }), 'NVENT_INVALID', /filter\.owner/)
-      await rejects(store.list('c', { filter: { owner } }), 'NVENT_INVALID', /filter\.owner/)
+    const refuses = async (filter: any, message: RegExp) => {
+      await rejects(store.index.read('k', { filter }), 'NVENT_INVALID', message)
+      await rejects(store.index.count('k', { filter }), 'NVENT_INVALID', message)
+      await rejects(store.list('c', { filter }), 'NVENT_INVALID', message)
+    }
+    for (const owner of [undefined, () => 'b', Symbol('b'), { toJSON: () => undefined }]) {
+      await refuses({ status: 'x', owner }, /filter\.owner/)
+      await refuses({ owner: ['b', owner] }, /filter\.owner/)
+    }
+    await refuses({ owner: Array(1) }, /filter\.owner/)
+    for (const filter of [new Map([['owner', 'b']]), new URLSearchParams('owner=b'), Object.create({ owner: 'b' })]) {
+      await refuses(filter, /filter: expected the fields/)
     }
     expect(await store.index.read('k', { filter: { owner: null } })).toEqual([])
+    for (const filter of [{}, Object.create(null)]) expect(await store.index.read('k', { filter })).toHaveLength(1)
   })
 
   it('refuses names with more dots than metadata can be deep, and nothing is stored', async () => {

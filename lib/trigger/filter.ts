@@ -1,17 +1,12 @@
-import { invalid } from '../errors'
+import { filterFields } from '../check'
 
 /** Equality per field with the rules of `index.read`: dotted paths, an array for "one of", null for a field that is not there. */
 export class Filter {
   private readonly fields: Array<[path: string, wanted: unknown]>
 
-  /** Reads a filter. `what` names it in messages. Throws NVENT_INVALID where a field is undefined. */
-  constructor(what: string, filter: Record<string, unknown>) {
-    this.fields = Object.entries(filter)
-    for (const [field, wanted] of this.fields) {
-      if (wanted === undefined || (Array.isArray(wanted) && wanted.includes(undefined))) {
-        throw invalid(`${what}.${field}: undefined would match every event; leave the field out, or use null for events without it`)
-      }
-    }
+  /** Reads a filter. `what` names it in messages. Throws NVENT_INVALID where it would match more than was meant. */
+  constructor(what: string, filter: object) {
+    this.fields = filterFields(what, filter)
   }
 
   matches(object: object): boolean {
