@@ -41,6 +41,12 @@ it('survives fifty worker threads that are terminated in mid-flight, and keeps n
   expect(growth, 'MB after the tenth thread').toBeLessThan(60)
 }, 120_000)
 
+it('keeps nothing of the workers of a name that is registered 100,000 times, as hot reload does', async () => {
+  const exit = await run('registers-workers-again.mjs')
+  expect({ ...exit, stdout: '' }).toEqual({ code: 0, signal: null, stdout: '', stderr: '' })
+  expect(Number(exit.stdout), 'bytes, of which 300 for each would be 30 million').toBeLessThan(20_000_000)
+}, 120_000)
+
 it('goes on after the thread that loaded it first has ended', async () => {
   expect(await run('first-thread-ends.mjs', dir)).toEqual({ code: 0, signal: null, stdout: '3\n', stderr: '' })
 })
