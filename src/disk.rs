@@ -67,6 +67,24 @@ pub(crate) fn sync_entry(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Fails with [`Code::Corrupt`] if a database is missing or empty and its log is not: SQLite would delete the log, and with it what
+/// was committed.
+pub(crate) fn check_log(dir: &Path, database: &str) -> Result<()> {
+    // What SQLite writes before the first entry.
+    const LOG_HEADER: u64 = 32;
+    let log = dir.join(format!("{database}-wal"));
+    let length = |path: &Path| path.metadata().map_or(0, |meta| meta.len());
+    let path = dir.join(database);
+    if length(&path) > 0 || length(&log) <= LOG_HEADER {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "{} is missing or empty, but {} has what was written last: restore {database}, or delete the log too to begin without data",
+        path.display(),
+        log.display(),
+    )))
+}
+
 /// Renames a file. Fails if there is a file of the new name.
 pub(crate) fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
     match std::fs::hard_link(from, to) {
@@ -144,6 +162,13 @@ impl DirLock {
     pub(crate) fn take(dir: &Path, name: &str) -> Result<Self> {
         let path = dir.join(name);
         let failed = |e: &std::io::Error| failed("use the lock file", &path, e);
+        // It is written to: a link would lead to another file.
+        if path.is_symlink() {
+            return Err(Error::io(format!(
+                "{}: is a symbolic link, and a lock must be a file: delete it",
+                path.display()
+            )));
+        }
         let mut file = private_file().open(&path).map_err(|e| failed(&e))?;
         match file.try_lock() {
             Ok(()) => {}

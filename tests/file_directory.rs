@@ -58,6 +58,43 @@ async fn writes_fail_at_once_when_the_directory_was_deleted_under_an_open_store(
     }
 }
 
+#[tokio::test]
+async fn a_log_whose_database_is_lost_is_kept() {
+    for lost in ["missing", "empty"] {
+        let base = tempfile::tempdir().unwrap();
+        let (from, dir) = (base.path().join("running"), base.path().join("data"));
+        let store = open(&from);
+        append(&store).await.unwrap();
+        // As a process that was killed leaves it.
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::copy(from.join("nvent.db-wal"), dir.join("nvent.db-wal")).unwrap();
+        if lost == "empty" {
+            std::fs::write(dir.join("nvent.db"), "").unwrap();
+        }
+        let again = open(&dir);
+        for _ in 0..2 {
+            let error = again.append(name("s"), event(), None, None).await.unwrap_err();
+            assert!(error.code() == Code::Corrupt && error.message().contains("restore nvent.db"), "{lost}: {error}");
+        }
+        std::fs::copy(from.join("nvent.db"), dir.join("nvent.db")).unwrap();
+        assert_eq!(again.read(name("s"), EventQuery::default()).await.unwrap().len(), 1, "{lost}");
+        again.close().await.unwrap();
+        store.close().await.unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_lock_file_that_is_a_link_is_not_followed() {
+    let base = tempfile::tempdir().unwrap();
+    let (dir, other) = (base.path().join("data"), base.path().join("other"));
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(&other, "text").unwrap();
+    std::os::unix::fs::symlink(&other, dir.join("nvent.lock")).unwrap();
+    assert_eq!(append(&open(&dir)).await, Err(Code::Io));
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "text");
+}
+
 /// Runs as a second process on a directory: not a test of its own.
 #[tokio::test]
 async fn second_process() {

@@ -179,6 +179,23 @@ async fn a_file_that_is_no_database_is_an_error_and_opening_can_be_tried_again()
 }
 
 #[tokio::test]
+async fn a_log_whose_database_is_lost_is_kept() {
+    let (base, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
+    let (from, dir) = (base.path().join("running"), base.path().join("data"));
+    let queue = open(&from, clock.clone());
+    queue.enqueue("q", job("x", json!({}))).await.unwrap();
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::copy(from.join("queue.db-wal"), dir.join("queue.db-wal")).unwrap();
+    let again = open(&dir, clock);
+    for _ in 0..2 {
+        let error = again.enqueue("q", job("y", json!({}))).await.unwrap_err();
+        assert!(error.code() == Code::Corrupt && error.message().contains("restore queue.db"), "{error}");
+    }
+    std::fs::copy(from.join("queue.db"), dir.join("queue.db")).unwrap();
+    assert!(again.job("q", "x").await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_step_that_cannot_be_stored_is_an_error_and_stops_the_queue() {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
     let queue = open(dir.path(), clock.clone());

@@ -69,6 +69,7 @@ impl SqliteStorage {
         let dir = disk::prepare_dir(dir)?;
         let lock = DirLock::take(&dir, "queue.lock")?;
         let path: Arc<Path> = dir.join(DB_FILE).into();
+        disk::check_log(&dir, DB_FILE)?;
         // SQLite would create it readable by everyone; its WAL takes the permissions over from here.
         disk::private_file().open(&path).map_err(|e| disk::failed("open the database", &path, &e))?;
         #[cfg(unix)]

@@ -59,6 +59,9 @@ impl WriterState {
     pub(super) fn open(shared: &Shared) -> Result<Self> {
         let is_written = !shared.is_read_only();
         let lock = is_written.then(|| DirLock::take(&shared.dir, LOCK_FILE)).transpose()?;
+        if is_written {
+            disk::check_log(&shared.dir, DB_FILE)?;
+        }
         #[cfg(unix)]
         let data_lock = is_written.then(|| DirLock::take_data(&shared.dir, DB_FILE)).transpose()?;
         let mut conn = if is_written { schema::open_writer(&shared.dir) } else { schema::open_to_read(&shared.dir) }?;
