@@ -120,11 +120,13 @@ export function inspector(app: () => Built) {
       await go(`#/runs/order/${id}`)
       await page.waitForSelector('.detail[data-status=failed]')
       expect(await page.textContent('.failure')).toContain('The card was declined')
-      const bars = (step: string, kind: string) => page.locator(`[data-track=${step}] [data-bar=${kind}]`).count()
-      expect(await bars('charge', 'failed')).toBe(3)
-      expect(await bars('charge', 'waiting')).toBeGreaterThanOrEqual(2)
-      expect(await bars('reserve', 'completed')).toBe(1)
-      expect(await bars('ship', 'completed')).toBe(0)
+      /** Waits until the track of a step has as many bars of a kind. */
+      const bars = (step: string, kind: string, count: number) =>
+        page.waitForFunction(([selector, count]) => document.querySelectorAll(selector).length === count, [`[data-track=${step}] [data-bar=${kind}]`, count] as const)
+      await bars('charge', 'failed', 3)
+      await page.locator('[data-track=charge] [data-bar=waiting]').nth(1).waitFor()
+      await bars('reserve', 'completed', 1)
+      await bars('ship', 'completed', 0)
 
       const state = (step: string) => page.locator(`.state [data-step=${step}]`).getAttribute('data-state')
       await page.waitForSelector('.state [data-step=charge][data-state=failed]')
@@ -141,14 +143,14 @@ export function inspector(app: () => Built) {
 
       await page.click('[data-act=retry]')
       await page.waitForSelector('.detail[data-status=completed]')
-      expect(await bars('charge', 'completed')).toBe(1)
-      expect(await bars('notify', 'completed')).toBe(1)
+      await bars('charge', 'completed', 1)
+      await bars('notify', 'completed', 1)
       await page.waitForSelector('.state [data-step=notify][data-state=completed]')
       await page.waitForSelector(`.list [data-run="${id}"][data-status=completed]`)
     }, 90_000)
 
     test('a run under way is cancelled', async () => {
-      const [id] = await server.post<string[]>('/api/orders', { count: 1 })
+      const [id] = await server.post<string[]>('/api/orders', { count: 1, card: 'slow' })
       await go(`#/runs/order/${id}`)
       await page.click('[data-act=cancel]')
       await page.waitForSelector('.detail[data-status=canceled]')

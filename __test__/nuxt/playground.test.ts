@@ -43,7 +43,7 @@ describe('the playground in a browser', () => {
     })
     await page.click('[data-start=one]')
     await page.waitForSelector('.run[data-status=completed]')
-    expect(await page.locator('.run .lamps .done').count()).toBe(5)
+    await waitForNumber(page, '.run .lamps .done', 5)
     const lit = await page.evaluate(() => [...(window as unknown as { lit: Set<string> }).lit])
     expect(lit.toSorted()).toEqual(['charge', 'notify', 'reserve', 'ship', 'validate'])
     await page.waitForFunction(() => document.querySelector('[data-total=completed]')?.textContent === '1')
@@ -70,7 +70,7 @@ describe('the playground in a browser', () => {
     await page.keyboard.press('Space')
     await page.waitForSelector('.timeline .step')
     await page.keyboard.press('Space')
-    expect(await page.locator('.timeline').count()).toBe(0)
+    await waitForNumber(page, '.timeline', 0)
     await page.locator('#many').focus()
     for (let i = 0; i < 3; i++) await page.keyboard.press('ArrowLeft')
     expect(await page.textContent('[data-start=many]')).toBe('Start 70')
@@ -82,20 +82,20 @@ describe('the playground in a browser', () => {
     await page.locator('.run[data-status=failed] .head').click()
     await page.waitForSelector('.timeline[data-status=failed]')
     expect(await page.textContent('.timeline .error')).toBe('The card was declined')
-    expect(await page.locator('.timeline .step b.step-failed').count()).toBe(3)
-    expect(await page.locator('.timeline .step b.step-completed').count()).toBe(2)
+    await waitForNumber(page, '.timeline .step b.step-failed', 3)
+    await waitForNumber(page, '.timeline .step b.step-completed', 2)
     await page.locator('.timeline summary').click()
     await page.locator('.timeline ol button').last().click()
     expect(await page.textContent('.timeline pre')).toContain('flow.failed')
     await page.click('[data-act=retry]')
     await page.waitForSelector('.timeline[data-status=completed]')
-    expect(await page.locator('.timeline .step b.step-completed').count()).toBe(5)
+    await waitForNumber(page, '.timeline .step b.step-completed', 5)
     await page.locator('.run[aria-expanded=true], .head[aria-expanded=true]').click()
     await completed(page, 4)
   }, 60_000)
 
   test('a run is cancelled', async () => {
-    await page.click('[data-start=one]')
+    await page.click('[data-start=slow]')
     await page.locator('.run[data-status=running] .head').click()
     await page.click('[data-act=cancel]')
     await page.waitForSelector('.run[data-status=canceled]')
@@ -132,8 +132,8 @@ describe('the playground in a browser', () => {
     expect(all).toHaveLength(105)
     // The page has ended right by itself, also the run that is open.
     await page.waitForSelector('.timeline[data-status=completed]')
-    await page.waitForFunction(() => document.querySelectorAll('.timeline .step b.step-completed').length === 5)
-    await page.waitForFunction(() => document.querySelectorAll('.run[data-status=completed]').length === 20)
+    await waitForNumber(page, '.timeline .step b.step-completed', 5)
+    await waitForNumber(page, '.run[data-status=completed]', 20)
     for (const { id, status } of all) {
       if (status === 'canceled') continue
       const events = await server.get<{ type: string, step?: string }[]>(`/api/runs/${id}`)
@@ -166,5 +166,8 @@ describe('the playground in a browser', () => {
   }
 
   const runs = (page: Page) => page.locator('.run').evaluateAll(list => list.map(run => [run.getAttribute('data-run'), run.getAttribute('data-status')]))
-  const completed = (page: Page, count: number) => page.waitForFunction(count => document.querySelectorAll('.run[data-status=completed]').length === count, count)
+  /** Waits until as many elements match. */
+  const waitForNumber = (page: Page, selector: string, count: number) =>
+    page.waitForFunction(([selector, count]) => document.querySelectorAll(selector).length === count, [selector, count] as const)
+  const completed = (page: Page, count: number) => waitForNumber(page, '.run[data-status=completed]', count)
 })

@@ -3,8 +3,8 @@ export const FLOW = 'order'
 export const STEPS = ['validate', 'charge', 'reserve', 'ship', 'notify'] as const
 export type Step = typeof STEPS[number]
 
-/** An order, as it comes in. The bank declines the first three attempts on a card that is `declined`. */
-export interface Order { card?: 'declined' }
+/** An order, as it comes in. The bank declines the first three attempts on a card that is `declined`, and takes a minute for one that is `slow`. */
+export interface Order { card?: 'declined' | 'slow' }
 
 export type RunStatus = 'running' | 'completed' | 'failed' | 'canceled'
 export type StepState = 'waiting' | 'active' | 'retrying' | 'done' | 'failed'

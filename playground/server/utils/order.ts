@@ -8,7 +8,8 @@ export const subjectOf = (runId: string) => `nq:flow:${runId}`
 /** Charging and reserving run side by side; shipping waits for both. */
 export const order = defineFlow<Order>(FLOW, {
   validate: step(250, { emits: ['order.valid'] }),
-  charge: step(700, { subscribes: ['order.valid'], emits: ['order.paid'] }, ({ card }, { runId, attempt }) => {
+  charge: step(700, { subscribes: ['order.valid'], emits: ['order.paid'] }, async ({ card }, { runId, attempt, signal }) => {
+    if (card === 'slow') await pause(60_000, undefined, { signal })
     if (card === 'declined' && attempt <= 3) throw new Error('The card was declined')
     if (attempt === 1 && luck(runId, 'card') < 0.12) throw new Error('The bank did not answer')
   }),
@@ -18,7 +19,7 @@ export const order = defineFlow<Order>(FLOW, {
 })
 
 /** A step that takes about `ms`, plus or minus half, does its work and emits. */
-function step(ms: number, options: Omit<StepOptions, 'run'>, work?: (order: Order, step: StepContext) => void): StepOptions {
+function step(ms: number, options: Omit<StepOptions, 'run'>, work?: (order: Order, step: StepContext) => Promise<void>): StepOptions {
   return {
     queue: 'orders',
     concurrency: 64,
@@ -28,7 +29,7 @@ function step(ms: number, options: Omit<StepOptions, 'run'>, work?: (order: Orde
     async run(input, context) {
       const order: Order = options.subscribes ? Object.assign({}, ...Object.values(input)) : input
       await pause(ms * (0.5 + luck(context.runId, context.step)), undefined, { signal: context.signal })
-      work?.(order, context)
+      await work?.(order, context)
       for (const name of options.emits ?? []) await context.emit(name, { ...order, sentAt: preciseNow() })
     },
   }
