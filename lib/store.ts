@@ -9,6 +9,7 @@ import { NventError } from './errors'
 import { iterateEvents, iterateFeed } from './iterate'
 import type { Iteration } from './iterate'
 import { plainEvent } from './plain'
+import type { PlainEvent } from './plain'
 import { registerWeakly } from './metrics/registry'
 import { STORE } from './metrics/tables'
 import { addon, bridge, callAndTake, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
@@ -49,9 +50,13 @@ function announceOn(option: EventBus | null | undefined): BusLink | undefined {
 /** What an append returns: the record, or only what the caller does not have. The ts is the time in the id where it is left out. */
 type Stored = string | [id: string, ts: number] | EventRecord
 
-function recordOf(stored: Stored, event: Record<string, unknown> | undefined): EventRecord {
-  if (typeof stored === 'string') return { id: stored, ts: Number.parseInt(stored, 10), ...event } as EventRecord
-  return Array.isArray(stored) ? { id: stored[0], ts: stored[1], ...event } as EventRecord : stored
+/** Completes the copy of an event. Without one the whole record is there. */
+function recordOf(stored: Stored, event: PlainEvent | undefined): EventRecord {
+  if (event === undefined || typeof stored === 'object' && !Array.isArray(stored)) return stored as EventRecord
+  const [id, ts] = typeof stored === 'string' ? [stored, Number.parseInt(stored, 10)] : stored
+  event.id = id
+  event.ts = ts
+  return event as unknown as EventRecord
 }
 
 /** A store of any backend: both surfaces, over one native store. */

@@ -132,31 +132,34 @@ impl StoreBackend for MemoryStore {
         let started = Instant::now();
         let stored = self.run(&self.counters.appends, |state| {
             let now = self.clock.now_ms();
-            let last = state.subjects.get(subject.as_str()).and_then(|log| log.events.last()).map(|row| row.id);
+            let floor = state.floor_of(subject);
+            let log = state.subjects.get_mut(subject.as_str());
+            let last = log.as_ref().and_then(|log| log.events.last()).map(|row| row.id);
             if let Some(expected) = expected {
                 expected.check(subject, last)?;
             }
-            let id = EventId::next(last.max(state.floor_of(subject)), now);
+            let id = EventId::next(last.max(floor), now);
             let event = event.persist(id, now);
-            if !state.subjects.contains_key(subject.as_str()) {
-                let name: Arc<str> = subject.into();
-                state.subjects.insert(name.clone(), Log { name, events: Vec::new() });
-            }
+            let log = match log {
+                Some(log) => log,
+                None => {
+                    let name: Arc<str> = subject.into();
+                    state.subjects.entry(name.clone()).or_insert(Log { name, events: Vec::new() })
+                }
+            };
             state.newest += 1;
             let number = state.newest;
-            if let Some(log) = state.subjects.get_mut(subject.as_str()) {
-                log.events.push(Row { id, ts: now, number, event: event.clone() });
-                state.feed.push(FeedRow { number, subject: log.name.clone(), event: Some(event.clone()) });
-                // Under the lock, so that subscribers receive a subject's events in their order. None of these block.
-                self.subscribers.for_each_match(subject, |subscriber| {
-                    // The log has all of them in memory anyway.
-                    subscriber.mailbox.push_unbounded(Stored { subject: log.name.clone(), event: event.clone() });
-                });
-                if let Some(announce) = announce {
-                    announce(&log.name, &event);
-                }
-                self.signal.append(number, &log.name, &event, |_| {});
+            log.events.push(Row { id, ts: now, number, event: event.clone() });
+            state.feed.push(FeedRow { number, subject: log.name.clone(), event: Some(event.clone()) });
+            // Under the lock, so that subscribers receive a subject's events in their order. None of these block.
+            self.subscribers.for_each_match(subject, |subscriber| {
+                // The log has all of them in memory anyway.
+                subscriber.mailbox.push_unbounded(Stored { subject: log.name.clone(), event: event.clone() });
+            });
+            if let Some(announce) = announce {
+                announce(&log.name, &event);
             }
+            self.signal.append(number, &log.name, &event, |_| {});
             Ok(event)
         });
         if let Op::Ready(Ok(_)) = stored {
