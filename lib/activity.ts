@@ -124,7 +124,13 @@ export async function runTracked<T>(handler: () => T | PromiseLike<T>, run?: str
     activity.users -= 1
     if (run !== undefined && activity.users === 0) ofRuns.delete(run)
   }
-  const [outcome] = await Promise.allSettled([context.run(activity, async () => handler())])
+  let outcome: PromiseSettledResult<T>
+  try {
+    outcome = { status: 'fulfilled', value: await context.run(activity, handler) }
+  }
+  catch (reason) {
+    outcome = { status: 'rejected', reason }
+  }
   const stored = storeCallsSoFar()
   if (!stored && !activity.hasCalled) {
     leave()

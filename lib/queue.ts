@@ -1,4 +1,3 @@
-import { setImmediate as turn } from 'node:timers/promises'
 import { runTracked } from './activity'
 import { callback, fields, isArray, json, jsonObject, object, options, text } from './check'
 import { debug } from './debug'
@@ -108,8 +107,8 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   private readonly counters = { enqueued: 0, started: 0, completed: 0, failed: 0 }
   /** Keeps the process alive while a worker with `keepAlive` is registered. */
   private keepAlive: NodeJS.Timeout | undefined
-  /** Resolves when every enqueue made so far has settled. */
-  private enqueued: Promise<unknown> = Promise.resolve()
+  /** Resolves when every enqueue made so far has settled. undefined: all have. */
+  private enqueued: Promise<void> | undefined
 
   /** @internal */
   protected constructor(private readonly backend: 'memory' | 'file', given: QueueOptions) {
@@ -138,8 +137,13 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   private add(queue: string, job: NewJob, traceparent?: string): string | Promise<string> {
     const id = call<string>(() => this.native.enqueue(text('queue', queue), newJob(job, traceparent)))
     this.counters.enqueued += 1
-    // Without the values, which would keep each other alive.
-    if (id instanceof Promise) this.enqueued = Promise.allSettled([this.enqueued, id]).then(() => {})
+    if (id instanceof Promise) {
+      // Without the values, which would keep each other alive.
+      const all: Promise<void> = Promise.allSettled([this.enqueued, id]).then(() => {
+        if (this.enqueued === all) this.enqueued = undefined
+      })
+      this.enqueued = all
+    }
     return id
   }
 
@@ -224,7 +228,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     const end = this.subscribe(
       () => this.native.registerWorker(text('queue', queue), text('jobName', jobName), settings),
       // Not awaited: the queue bounds the number of jobs that run at a time.
-      ({ token, job }: { token: number, job: Job }) => void this.run(queue, token, job, handler),
+      ({ token, job }: { token: number, job: Job }) => this.begin(() => void this.run(queue, token, job, handler)),
     )
     // The queue has taken back what the worker before had not started.
     this.workers.get(key)?.()
@@ -262,14 +266,17 @@ export abstract class NventQueueAdapter implements QueueAdapter {
     this.endMetrics()
   }
 
+  /** Begins a job in a later turn: the enqueuer continues first. nvent creates the run of a flow only after it has enqueued its first step. */
+  private begin(run: () => void): void {
+    if (this.enqueued) void this.enqueued.then(() => setImmediate(run))
+    else setImmediate(run)
+  }
+
   /** Runs a handler and commits its outcome. */
   private async run(queue: string, token: number, job: Job, handler: (job: any, ctx: any) => Promise<any>): Promise<void> {
     const progress = async (value: unknown): Promise<void> => {
       await call(() => this.native.progress(token, json('progress', value)))
     }
-    // The enqueuer continues first: nvent creates the run of a flow only after it has enqueued the first step.
-    await this.enqueued
-    await turn()
     if (!this.native.startAttempt(token)) return
     this.counters.started += 1
     const attempt = new Attempt()
@@ -280,7 +287,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
         return attempt.signal
       },
     }
-    const { outcome, answered } = await runTracked(async () => maybeInSpan(
+    const { outcome, answered } = await runTracked(() => maybeInSpan(
       () => attemptSpan(queue, job),
       async () => json('result', await handler(job, context) ?? null),
     ), runOf(job))
