@@ -47,8 +47,8 @@ export class NventEventBus implements NativeEventBus {
     // Earlier announcements are dispatched first.
     flushBuses()
     const handlers = this.dispatch(event)
-    if (forNative !== undefined) callSync(() => this.native.publish(forNative, subjectOf(event)))
-    if (handlers === 0 && !('id' in event) && typeof event.runId === 'string' && !this.native.storesNewEvents()) {
+    const isStored = forNative !== undefined && callSync(() => this.native.publish(forNative, subjectOf(event)))
+    if (handlers === 0 && !isStored && !('id' in event) && typeof event.runId === 'string') {
       warnLimited('NVENT_EVENT_LOST', `an event of type ${JSON.stringify(event.type)} of run ${JSON.stringify(event.runId)} was published on a bus where no flow wiring stores it`)
     }
   }

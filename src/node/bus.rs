@@ -122,9 +122,9 @@ impl NativeBus {
         Self { bus, bridge: bridge.shared.clone(), handlers: None, interest: Arc::default() }
     }
 
-    /// Publishes an event from JavaScript to native listeners.
+    /// Publishes an event from JavaScript to native listeners. Returns whether one of them stores events that are not stored yet.
     #[napi]
-    pub fn publish(&self, event: String, subject: Option<String>) -> napi::Result<()> {
+    pub fn publish(&self, event: String, subject: Option<String>) -> napi::Result<bool> {
         guard(|| {
             let subject =
                 subject.map(|subject| Subject::named("event subject", &subject).map(Arc::from)).transpose()?;
@@ -136,14 +136,8 @@ impl NativeBus {
             FROM_JS.set(true);
             let _reset = Reset;
             self.bus.publish(&BusEvent { subject, event });
-            Ok(())
+            Ok(self.bus.stores_new_events())
         })
-    }
-
-    /// Returns whether a native listener stores events that are not stored yet.
-    #[napi]
-    pub fn stores_new_events(&self) -> bool {
-        self.bus.stores_new_events()
     }
 
     /// Returns whether the bus has native listeners.
