@@ -12,7 +12,7 @@ const BOTH = 'JSON both ways'
 
 const LIVE_WHY = 'a live reference is a pointer: nothing is copied, and changing the returned object changes the store'
 const TEXT_WHY = 'objects cross into the store as JSON text, so JSON.stringify is paid, which costs about what the whole operation costs on a shared object'
-const APPEND_WHY = `${TEXT_WHY}; the rest is a copy of the event for the caller, the crossing, and finding its type, run and flow in the text`
+const APPEND_WHY = `${TEXT_WHY}; by the profile nearly half is the native call (two texts that cross, finding type, run and flow, the log and the feed, and what napi does for every call), a fifth JSON.stringify, an eighth the copy for the caller`
 const PARSE_WHY = `${LIVE_WHY}; what is returned here is parsed from JSON text, see the floor`
 
 const bothWays = n => oneByOne(n, async i => JSON.parse(JSON.stringify(event(i))))
