@@ -1683,7 +1683,7 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     private readonly counters;
     /** Keeps the process alive while a worker with `keepAlive` is registered. */
     private keepAlive;
-    /** Resolves when every enqueue made so far has settled. */
+    /** Resolves when every enqueue made so far has settled. undefined: all have. */
     private enqueued;
     init(): Promise<void>;
     enqueue<Data = any>(queue: string, job: NewJob<Data>): Promise<string>;
@@ -1711,6 +1711,8 @@ declare abstract class NventQueueAdapter implements QueueAdapter {
     /** Calls {@link QueueAdapter.close}. */
     [Symbol.asyncDispose](): Promise<void>;
     close(): Promise<void>;
+    /** Begins a job in a later turn: the enqueuer continues first. nvent creates the run of a flow only after it has enqueued its first step. */
+    private begin;
     /** Runs a handler and commits its outcome. */
     private run;
     /** Aborts the signals of attempts that are to be given up. */

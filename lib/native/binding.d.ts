@@ -46,10 +46,8 @@ export declare class Bridge {
 export declare class NativeBus {
   /** Creates a bus without listeners. */
   constructor(bridge: Bridge)
-  /** Publishes an event from JavaScript to native listeners. */
-  publish(event: string, subject?: string | undefined | null): void
-  /** Returns whether a native listener stores events that are not stored yet. */
-  storesNewEvents(): boolean
+  /** Publishes an event from JavaScript to native listeners. Returns whether one of them stores events that are not stored yet. */
+  publish(event: string, subject?: string | undefined | null): boolean
   /** Returns whether the bus has native listeners. */
   hasListeners(): boolean
   /** Starts to deliver the announcements of native stores. Returns the id of the subscription. */
