@@ -12,7 +12,7 @@ import { plainEvent } from './plain'
 import type { PlainEvent } from './plain'
 import { registerWeakly } from './metrics/registry'
 import { STORE } from './metrics/tables'
-import { addon, bridge, callAndTake, flushBuses, healthOf, callSync, offDelivery, onDelivery, storeCall as call } from './native'
+import { addon, bridge, callAndTake, flushBuses, healthOf, callSync, offDelivery, onDelivery, promised, storeCall as call, storeWrite as write } from './native'
 import type { NativeStore } from './native'
 import * as tables from './options/store.js'
 import { inSpan, messaging, traceparentOf, tracing, withTraceparent } from './trace'
@@ -102,7 +102,7 @@ export abstract class NventStoreAdapter implements StoreAdapter {
       return complete(stored)
     }
     this.stream = {
-      append: async <Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions) => {
+      append: <Type extends string>(subject: string, event: NewEvent<Type>, opts?: AppendOptions) => promised(() => {
         const { expectedLastId } = options('options', opts, tables.appendOptions)
         const expected = expectedLastId === null ? '' : expectedLastId
         const traced = tracing()
@@ -113,22 +113,18 @@ export abstract class NventStoreAdapter implements StoreAdapter {
           span.setAttribute('messaging.message.id', record.id)
           return record
         })
-      },
-      read: async (subject, opts) => call<EventRecord[]>(() => native.read(text('subject', subject), readOptions(opts))),
+      }),
+      read: (subject, opts) => call<EventRecord[]>(() => native.read(text('subject', subject), readOptions(opts))),
       subscribe: async (subject, onEvent) => this.listen(subject, onEvent),
       iterate: (subject, opts) => iterateEvents(this.loops, subject, opts, (glob, wake) => this.listen(glob, wake), opts => this.stream.read(subject, opts)),
-      delete: async subject => call<boolean>(() => native.deleteSubject(text('subject', subject))),
+      delete: subject => call<boolean>(() => native.deleteSubject(text('subject', subject))),
     }
     this.kv = {
-      get: async <T>(key: string) => call<T | null>(() => native.kvGet(text('key', key))),
-      set: async (key, value, ttl) => {
-        await call(() => native.kvSet(text('key', key), json('value', value), present(ttl) ? finite('ttl', ttl) : undefined))
-      },
-      delete: async (key) => {
-        await call(() => native.kvDelete(text('key', key)))
-      },
-      clear: async pattern => call<number>(() => native.kvClear(text('pattern', pattern))),
-      increment: async (key, by = 1) => call<number>(() => native.kvIncrement(text('key', key), finite('by', by))),
+      get: <T>(key: string) => call<T | null>(() => native.kvGet(text('key', key))),
+      set: (key, value, ttl) => write(() => native.kvSet(text('key', key), json('value', value), present(ttl) ? finite('ttl', ttl) : undefined)),
+      delete: key => write(() => native.kvDelete(text('key', key))),
+      clear: pattern => call<number>(() => native.kvClear(text('pattern', pattern))),
+      increment: (key, by = 1) => call<number>(() => native.kvIncrement(text('key', key), finite('by', by))),
     }
     this.feed = {
       read: async opts => readFeed(native, opts),
@@ -136,34 +132,31 @@ export abstract class NventStoreAdapter implements StoreAdapter {
       head: async () => call<string | null>(() => native.feedHead()),
     }
     this.index = {
-      add: async (key, id, score, metadata) => {
-        const meta = present(metadata) ? jsonObject('metadata', metadata) : undefined
-        await call(() => native.indexAdd(text('key', key), text('id', id), finite('score', score), meta))
-      },
-      get: async (key, id) => call<IndexEntry | null>(() => native.indexGet(text('key', key), text('id', id))),
-      read: async (key, opts) => {
+      add: (key, id, score, metadata) => write(() =>
+        native.indexAdd(text('key', key), text('id', id), finite('score', score), present(metadata) ? jsonObject('metadata', metadata) : undefined)),
+      get: (key, id) => call<IndexEntry | null>(() => native.indexGet(text('key', key), text('id', id))),
+      read: (key, opts) => call<IndexEntry[]>(() => {
         const { cursor, ...given } = options('options', opts, tables.indexReadOptions)
         checkFilter(given.filter)
         const after = cursor && { id: cursor.id, score: cursor.score }
-        return call<IndexEntry[]>(() => native.indexRead(text('key', key), present(opts) ? json('options', { ...given, cursor: after }) : undefined))
-      },
-      count: async (key, opts) => {
+        return native.indexRead(text('key', key), present(opts) ? json('options', { ...given, cursor: after }) : undefined)
+      }),
+      count: (key, opts) => call<number>(() => {
         const given = options('options', opts, tables.indexCountOptions)
         checkFilter(given.filter)
-        return call<number>(() => native.indexCount(text('key', key), present(opts) ? json('options', given) : undefined))
-      },
-      update: async (key, id, metadata, opts) => {
+        return native.indexCount(text('key', key), present(opts) ? json('options', given) : undefined)
+      }),
+      update: (key, id, metadata, opts) => call<boolean>(() => {
         const { expectedVersion } = options('options', opts, tables.indexUpdateOptions)
-        const patch = jsonPatch('metadata', metadata)
-        return call<boolean>(() => native.indexUpdate(text('key', key), text('id', id), patch, expectedVersion))
-      },
+        return native.indexUpdate(text('key', key), text('id', id), jsonPatch('metadata', metadata), expectedVersion)
+      }),
       updateWithRetry: async (key, id, metadata) => {
         if (await this.index.update(key, id, metadata)) return
         throw new NventError('NVENT_NOT_FOUND', `Entry not found: ${JSON.stringify(id)} in index ${JSON.stringify(key)}`)
       },
-      increment: async (key, id, field, by = 1) =>
+      increment: (key, id, field, by = 1) =>
         call<number>(() => native.indexIncrement(text('key', key), text('id', id), text('field', field), finite('by', by))),
-      delete: async (key, id) => call<boolean>(() => native.indexDelete(text('key', key), text('id', id))),
+      delete: (key, id) => call<boolean>(() => native.indexDelete(text('key', key), text('id', id))),
     }
   }
 
