@@ -5,7 +5,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { RedisStoreAdapter } from 'nvent-native'
+import { createEventBus, createWiringRegistry, defineFlow, MemoryQueueAdapter, MemoryStreamAdapter, RedisStoreAdapter, startFlow } from 'nvent-native'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { RedisServer } from './support/redis'
 import { until } from './support/until'
@@ -139,3 +139,32 @@ it('a run whose start was acknowledged ends, also where the process is killed at
   await until('every run has ended', async () => (await Promise.all(runs.map(typesOf))).every(types => types.includes('flow.completed')), 60_000)
   await successor.stop()
 }, 120_000)
+
+it.each([
+  ['its only step had ended', ['step.started', 'step.completed'], 'completed'],
+  ['it had been cancelled', ['flow.cancel'], 'canceled'],
+])('a start that is repeated continues a run whose processes were killed before it was in the index: %s', async (_what, types, status) => {
+  const flow = defineFlow('repeated', { only: { run: () => {} } })
+  const bus = createEventBus()
+  const [queue, stream] = [new MemoryQueueAdapter(), new MemoryStreamAdapter()]
+  const own = new RedisStoreAdapter({ connection: redis.connection, bus })
+  const registry = createWiringRegistry({ store: own, queue, stream, bus, flow: { flows: [flow] } })
+  await registry.start()
+  try {
+    const runId = `repeated-${status}`
+    await store.append(`nq:flow:${runId}`, { type: 'flow.start', runId, flowName: flow.id, data: { input: {} } })
+    for (const type of types) {
+      const step = type.startsWith('step.') ? { stepName: 'only', attempt: 1 } : {}
+      await store.append(`nq:flow:${runId}`, { type, runId, flowName: flow.id, ...step, data: {} })
+    }
+    const run = await startFlow(flow, {}, { runId })
+    expect(run.created).toBe(false)
+    expect((await run.result()).status).toBe(status)
+    const { metadata } = (await store.index.get('nq:flows:repeated', runId))!
+    expect(metadata.status).toBe(status)
+  }
+  finally {
+    await registry.stop()
+    await Promise.all([queue.close(), stream.shutdown(), own.close()])
+  }
+})

@@ -223,6 +223,7 @@ function flowWiringOf(
       subjects: templates,
       keepState,
       claimEntry: async (flow, runId) => call<boolean>(() => created.claimEntry(flow, runId)),
+      takeUp: (flow, runId) => callSync(() => created.takeUp(flow, runId)),
     })
     return created
   })

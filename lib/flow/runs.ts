@@ -84,6 +84,8 @@ async function indexed(located: Located, runId: string): Promise<void> {
       const start = await resumeStart(located, runtime.subject(flow.id, runId), runId, await runtime.claimEntry(flow.id, runId))
       // It was deleted.
       if (!start) return
+      // Its processes may have been killed after the entry step, or the run, had ended in the log: no job leads to it then.
+      runtime.takeUp(flow.id, runId)
     }
     await delay(pause)
     waited += pause

@@ -27,6 +27,8 @@ export interface RuntimeParts {
   keepState?: number
   /** Claims the entry step of a run for this process. Resolves with false where another process has it. */
   claimEntry?: (flow: string, runId: string) => Promise<boolean>
+  /** Has flow wiring continue a run that is stored and perhaps known to no process. */
+  takeUp?: (flow: string, runId: string) => void
 }
 
 const key = Symbol.for('nvent-native.flow-runtimes')
@@ -42,6 +44,7 @@ export class FlowRuntime {
   readonly queue: QueueAdapter
   readonly subjects: Subjects
   readonly claimEntry: (flow: string, runId: string) => Promise<boolean>
+  readonly takeUp: (flow: string, runId: string) => void
   private readonly flows: Map<string, FlowDefinition>
   private readonly stream: StreamAdapter | undefined
   private readonly state: StateWiring
@@ -50,8 +53,9 @@ export class FlowRuntime {
   private readonly attempts = new Map<string, Set<{ controller: AbortController, settled: Promise<void> }>>()
   private cancellations: Promise<SubscriptionHandle> | undefined
 
-  constructor({ flows, store, queue, stream, subjects, keepState = DEFAULT_KEEP_STATE_MS, claimEntry = async () => true }: RuntimeParts) {
+  constructor({ flows, store, queue, stream, subjects, keepState = DEFAULT_KEEP_STATE_MS, claimEntry = async () => true, takeUp = () => {} }: RuntimeParts) {
     this.claimEntry = claimEntry
+    this.takeUp = takeUp
     this.store = store
     this.queue = queue
     this.stream = stream

@@ -115,6 +115,8 @@ export declare class NativeFlowWiring {
   jobFailed(queue: string, jobId: string, name: string, reason?: string | undefined | null): void
   /** Claims the entry step of a run that is about to be started. Resolves with false where another process has it. */
   claimEntry(flow: string, runId: string): Reply
+  /** Continues a run that is stored and perhaps known to no process. */
+  takeUp(flow: string, runId: string): void
   /** Starts, and recovers the runs that the index has as running. */
   start(): Reply
   /** Drains pending work within a timeout. */

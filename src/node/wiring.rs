@@ -361,6 +361,15 @@ impl NativeFlowWiring {
         )
     }
 
+    /// Continues a run that is stored and perhaps known to no process.
+    #[napi]
+    pub fn take_up(&self, flow: String, run_id: String) -> napi::Result<()> {
+        guard(|| {
+            self.wiring.take_up(&flow, &run_id);
+            Ok(())
+        })
+    }
+
     /// Starts, and recovers the runs that the index has as running.
     #[napi]
     pub fn start(&self) -> napi::Result<Reply> {

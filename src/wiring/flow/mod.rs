@@ -268,6 +268,14 @@ impl FlowWiring {
         }
     }
 
+    /// Continues a run that is stored, where no process may know of it: those that worked on it were killed before they had
+    /// written its index entry, which recovery starts from.
+    pub fn take_up(&self, flow: &str, run_id: &str) {
+        if self.core.flows().contains_key(flow) {
+            self.core.signal_reconcile(run_id, &flow.into());
+        }
+    }
+
     /// Returns the counters.
     pub fn stats(&self) -> FlowStats {
         self.core.stats()

@@ -107,7 +107,8 @@ impl Core {
         Ok(())
     }
 
-    fn signal_reconcile(self: &Arc<Self>, run_id: &str, flow: &Arc<str>) {
+    /// Has a run compared with its jobs and continued by its log, whether the index knows it or not.
+    pub(super) fn signal_reconcile(self: &Arc<Self>, run_id: &str, flow: &Arc<str>) {
         if let Some(subject) = self.subjects.run(run_id, Some(flow)) {
             self.signal(&subject, run_id.into(), Signal::Reconcile(flow.clone()));
         }
