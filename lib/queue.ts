@@ -1,4 +1,4 @@
-import { runTracked } from './activity'
+import { runTracked, untracked } from './activity'
 import { callback, fields, isArray, json, jsonObject, object, options, text } from './check'
 import { debug } from './debug'
 import { invalid, messageOf } from './errors'
@@ -37,12 +37,13 @@ function jobOptions(what: string, value: unknown): unknown {
 /** What Infinity means in the options of a job that take it. */
 const INFINITE_JOB_OPTIONS = { attempts: MAX_COUNT, timeout: 0, removeOnComplete: false, removeOnFail: false, count: undefined, age: undefined }
 
-/** Refuses numbers that JSON turns into null. Returns the options with Infinity replaced where it has a meaning. */
+/** Refuses what JSON turns into null or leaves out. Returns the options with Infinity replaced where it has a meaning. */
 function finiteNumbers(path: string, value: unknown, infinite: Record<string, unknown>, isRoot = true): unknown {
   if (typeof value !== 'object' || value === null) return value
   let own: Record<string, unknown> | undefined
   for (const [key, field] of fields(path, value)) {
     let replaced: unknown = field
+    if (typeof field === 'function' || typeof field === 'symbol') throw invalid(`${path}.${key}: a ${typeof field} is no value of an option`)
     if (typeof field === 'number' && !Number.isFinite(field)) {
       if (field !== Infinity || !Object.hasOwn(infinite, key)) throw invalid(`${path}.${key}: expected a finite number, got ${field}`)
       replaced = infinite[key]
@@ -73,6 +74,7 @@ class Attempt {
 /** Serialises a job. Its attempts continue the trace, unless its options have one. */
 function newJob(job: NewJob, traceparent?: string): string {
   const opts = Object.fromEntries(fields('job', object('job', job)))['opts']
+  if (opts !== undefined && opts !== null) object('job.opts', opts)
   let own: any = finiteNumbers('job.opts', jobOptions('job.opts', opts), INFINITE_JOB_OPTIONS)
   if (traceparent !== undefined && (own === undefined || typeof own === 'object')) own = { traceparent, ...own }
   return jsonObject('job', own === opts ? job : { ...job, opts: own })
@@ -92,8 +94,13 @@ function runOf({ data }: Job): string | undefined {
   return typeof id === 'string' ? id : undefined
 }
 
+/** Marks queues of this package, in whichever copy of it. `drain` of an application's own may mean another thing: BullMQ's removes jobs. */
+export const DRAINS = Symbol.for('nvent-native.drains')
+
 /** The queue adapter of every backend. */
 export abstract class NventQueueAdapter implements QueueAdapter {
+  /** @internal */
+  readonly [DRAINS] = true
   /** @internal */
   readonly native: NativeQueue
   private readonly subscriptions = new Set<number>()
@@ -246,7 +253,13 @@ export abstract class NventQueueAdapter implements QueueAdapter {
    * @internal
    */
   async drain(): Promise<void> {
-    await call(() => this.native.drain(CLOSE_TIMEOUT))
+    try {
+      await untracked(() => call(() => this.native.drain(CLOSE_TIMEOUT)))
+    }
+    catch (error) {
+      // The application has closed it.
+      if ((error as { code?: string }).code !== 'NVENT_CLOSED') throw error
+    }
   }
 
   /** Calls {@link QueueAdapter.close}. */
@@ -255,7 +268,7 @@ export abstract class NventQueueAdapter implements QueueAdapter {
   }
 
   async close(): Promise<void> {
-    await call(() => this.native.close(CLOSE_TIMEOUT))
+    await untracked(() => call(() => this.native.close(CLOSE_TIMEOUT)))
     debug('the %s queue is closed', this.backend)
     clearInterval(this.keepAlive)
     for (const id of this.subscriptions) {

@@ -45,6 +45,10 @@ impl Calendar {
         if !(pattern.starts_with('@') || (5..=6).contains(&fields)) {
             return Err(invalid(format!("has {fields} fields: expected five, or six with seconds first")));
         }
+        // The parser skips it: an item was forgotten, or a list has a space in it and is read as two fields.
+        if pattern.split_whitespace().flat_map(|field| field.split(',')).any(str::is_empty) {
+            return Err(invalid("has a list with an empty item".into()));
+        }
         let cron = Cron::from_str(pattern).map_err(|e| invalid(format!("is no cron pattern: {e}")))?;
         let zone = match repeat.tz.as_deref() {
             None => TimeZone::system(),
@@ -264,6 +268,9 @@ mod tests {
         };
         assert!(error("* * *", None).contains("has 3 fields"));
         assert!(error("61 * * * *", None).contains("no cron pattern"));
+        for pattern in ["1, 2 * * * *", "1,,2 * * * *", ",1 * * * *", "0 0 * * 1,"] {
+            assert!(error(pattern, None).contains("empty item"), "{pattern}");
+        }
         assert!(error("* * * * *", Some("Mars/Olympus")).contains("repeat.tz"));
         assert!(error("0 0 30 2 *", None).contains("0 0 30 2 *"));
     }
