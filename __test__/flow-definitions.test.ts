@@ -27,6 +27,9 @@ test('steps that only wait for each other are refused', () => {
 
 test('options of steps are checked', () => {
   refused({ a: {} }, /steps\.a\.run/)
+  refused({ a: { run, backoff: { type: 'fixed', dely: 1 } } }, /steps\.a\.backoff\.dely: unknown option; did you mean "delay"/)
+  refused({ a: { run, backoff: { type: 'linear', delay: 1 } } }, /steps\.a\.backoff\.type/)
+  refused({ a: { run, queue: '' } }, /steps\.a\.queue: expected a non-empty string/)
   refused({ a: { run, subscribe: ['x'] } }, /steps\.a\.subscribe: unknown option; did you mean "subscribes"/)
   refused({ a: { run, attempts: 0 } }, /steps\.a\.attempts/)
   refused({ a: { run, timeout: Infinity } }, /steps\.a\.timeout/)

@@ -1,7 +1,8 @@
 /** One table of options, one wording of what is wrong: whatever takes options, and wherever they are. */
 import {
-  createAdapters, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, FileQueueAdapter, FileStoreAdapter,
-  MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter,
+  createAdapters, createFlowWiring, createStreamCoordinator, createTriggerWiring, createWebhookWiring, createWiringRegistry, defineFlow, FileQueueAdapter,
+  FileStoreAdapter, handleWebhook, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, NventError, RedisStoreAdapter, RedisStreamAdapter, startFlow,
+  streamRun,
 } from 'nvent-native'
 import { expect, it } from 'vitest'
 
@@ -35,6 +36,12 @@ it.each<[string, (options: any) => unknown]>([
   expect(await messageOf(() => call({ unknwon: 1 }))).toMatch(/^unknwon: unknown option \(known: \w+/)
 })
 
+const unreadable: any = {
+  get a() {
+    throw new Error('a getter throws')
+  },
+}
+
 it.each<[() => unknown, string]>([
   [() => new (FileStoreAdapter as any)(), 'dataDir: required'],
   [() => new FileStoreAdapter({ dataDir: '' }), 'dataDir: expected a non-empty string, got ""'],
@@ -52,6 +59,16 @@ it.each<[() => unknown, string]>([
   [() => new RedisStoreAdapter({ connection: { sentinels: [{ host: 'h' }] } }), 'connection: sentinels and name belong together: give both, or none'],
   [() => new RedisStoreAdapter({ connection: { port: 70_000 } }), 'connection.port: expected a whole number from 1 to 65535, got 70000'],
   [() => createStreamCoordinator({ channels: [{ name: 'a', types: ['*'] } as any] }), 'channels[0].topic: required'],
+  [() => createStreamCoordinator({ channels: [{ name: 'a', topic: 'b', types: Array(1) } as any] }), 'channels[0].types[0]: expected a string, got null'],
+  [() => createStreamCoordinator({ consumer: '' }), 'consumer: expected a non-empty string, got ""'],
+  [() => createFlowWiring({ store: new MemoryStoreAdapter(), flows: (() => 5) as any }).start(), 'flows: expected an array of flows, got a number'],
+  [() => createFlowWiring({ store: {} as any }).start(), 'store: is no store adapter, it has no append'],
+  [() => createAdapters(unreadable), 'config: cannot be read (a getter throws)'],
+  [() => defineFlow('f', unreadable), 'steps: cannot be read (a getter throws)'],
+  [() => createWebhookWiring({ webhooks: [{ name: 'a', types: '*', url: 'https://h', headers: unreadable }] }), 'webhooks[0].headers: cannot be read (a getter throws)'],
+  [() => streamRun('r', {} as any), 'request: expected a Request'],
+  [() => handleWebhook('t', null as any), 'request: expected an object, got null'],
+  [() => startFlow(defineFlow('f', { a: { run: () => {} } }), {}, { runId: '' }), 'options.runId: expected a non-empty string, got ""'],
   [() => createWiringRegistry({ streamCoordinator: { channels: [{ name: 'a', topic: 'b', types: 'c' } as any] } }), 'streamCoordinator.channels[0].types: expected an array, got "c"'],
   [() => createWiringRegistry({ flow: true as any }), 'flow: expected false or an object, got true'],
   [() => createWiringRegistry({ wirings: [{ start: () => {} } as any] }), 'wirings[0].stop: expected a function, got undefined'],

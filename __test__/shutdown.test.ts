@@ -89,6 +89,45 @@ it('ends the adapters of a wiring that are not current', async () => {
   await rejects(store.read('s'), 'NVENT_CLOSED')
 })
 
+it('calls no drain of a queue of the application, which may remove jobs', async () => {
+  const calls: string[] = []
+  const queue: any = Object.fromEntries(['init', 'enqueue', 'getJob', 'getJobs', 'on', 'registerWorker', 'startProcessingQueue', 'drain', 'close'].map(name => [name, async () => {
+    calls.push(name)
+  }]))
+  await createAdapters({ store: { adapter: 'memory' }, queue })
+  await shutdown()
+  expect(calls).toEqual(['init', 'close'])
+})
+
+it('resolves where the application has closed the queue', async () => {
+  const { queue, store } = await createAdapters({ connections: { file: { dataDir } } })
+  const wiring = createWiringRegistry({ flow: { flows: [FLOW] } })
+  await wiring.start()
+  await queue.close()
+  await shutdown()
+  await rejects(store.read('s'), 'NVENT_CLOSED')
+})
+
+it('a handler that shuts down is not waited for until its own shutdown has ended', async () => {
+  const { queue } = await createAdapters({ connections: { file: { dataDir } } })
+  const [ended, warnings] = [gate(), [] as Error[]]
+  const onWarning = (warning: Error): void => void warnings.push(warning)
+  process.on('warning', onWarning)
+  let ending: Promise<void> | undefined
+  queue.registerWorker('q', 'a', async () => {
+    ending = shutdown()
+    ended.open()
+  })
+  await queue.enqueue('q', { name: 'a', data: {}, opts: { jobId: 'x' } })
+  await ended.opened
+  await ending
+  await turn()
+  process.off('warning', onWarning)
+  expect(warnings).toEqual([])
+  const again = await createAdapters({ connections: { file: { dataDir } } })
+  expect((await again.queue.getJob('q', 'x'))!.state).toBe('completed')
+})
+
 it('leaves the adapters of a wiring alone that could not start', async () => {
   const store = new MemoryStoreAdapter()
   await rejects(createFlowWiring({ store, flows: () => [{ id: '', steps: {} }] }).start() as Promise<void>, 'NVENT_INVALID')

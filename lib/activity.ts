@@ -97,6 +97,9 @@ export function beginCall(isStoreCall: boolean): TrackedCall | undefined {
   }
 }
 
+/** Makes a call that no handler waits for: one that itself waits for the handlers, such as the end of their queue. */
+export const untracked = <T>(work: () => T): T => context.exit(work)
+
 /** Resolves when every store call made so far is answered; undefined where none is under way. */
 function storeCallsSoFar(): Promise<void> | undefined {
   if (oldest === newest && newest.pending === 0) return undefined

@@ -127,6 +127,12 @@ function problemsIn<T, D extends keyof T>(at: string, value: unknown, schema: Sc
   }
 }
 
+/** Throws NVENT_INVALID for what is no Request. Those of other realms and implementations are. */
+export function request(what: string, value: unknown): void {
+  const { headers, url } = object(what, value) as Partial<Request>
+  if (typeof headers?.get !== 'function' || typeof url !== 'string') throw invalid(`${what}: expected a Request`)
+}
+
 /** Returns what a map has under a name. Throws NVENT_NOT_FOUND with the nearest name. */
 export function named<T>(kind: string, what: string, name: string, known: ReadonlyMap<string, T>): T {
   const found = known.get(text(what, name))

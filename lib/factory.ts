@@ -1,8 +1,8 @@
-import { object, options } from './check'
+import { fields, object, options } from './check'
 import { invalid, NventError } from './errors'
 import { adapterOptions, adaptersOptions, currentAdapters, inConfiguration } from './options/adapters.js'
 import type { AdapterOptions } from './options/adapters.js'
-import { FileQueueAdapter, MemoryQueueAdapter } from './queue'
+import { DRAINS, FileQueueAdapter, MemoryQueueAdapter } from './queue'
 import { RedisStoreAdapter, RedisStreamAdapter } from './redis'
 import { FileStoreAdapter, MemoryStoreAdapter } from './store'
 import { running } from './running'
@@ -27,7 +27,7 @@ export function createAdapters<
 >(config?: AdaptersConfig<Store, Stream, Queue>): Promise<Adapters<Stores[Store], Streams[Stream], Queues[Queue]>>
 export function createAdapters(config: AdaptersInput): Promise<Adapters>
 export async function createAdapters(config: AdaptersInput = {}): Promise<Adapters> {
-  const { store, stream, queue, ...rest } = object('config', config) as AdaptersInput
+  const { store, stream, queue, ...rest } = Object.fromEntries(fields('config', object('config', config))) as AdaptersInput
   const own = { store: given('store', store), stream: given('stream', stream), queue: given('queue', queue) }
   const sections = Object.fromEntries(Object.entries({ store, stream, queue }).filter(([kind]) => !own[kind as keyof Adapters]))
   const made = adapterOptions(options('', { ...rest, ...sections }, adaptersOptions))
@@ -149,12 +149,12 @@ async function end(ending: Ending): Promise<void> {
   const all = <T>(items: Iterable<T>, work: (item: T) => unknown): Promise<unknown> =>
     Promise.all(Array.from(items, item => attempt(() => work(item))))
   // A foreign queue closes when its jobs have ended. An adapter may have nothing to close.
-  await all(ending.queue, (queue: any) => queue.drain ? queue.drain() : queue.close?.())
+  await all(ending.queue, (queue: any) => queue[DRAINS] ? queue.drain() : queue.close?.())
   for (const wiring of [...running].reverse()) {
     const isUsed = KINDS.some(kind => wiring[kind] !== undefined && ending[kind].has(wiring[kind] as never))
     if (isUsed) await attempt(() => wiring.stop())
   }
-  await all(ending.queue, (queue: any) => queue.drain && queue.close?.())
+  await all(ending.queue, (queue: any) => queue[DRAINS] && queue.close())
   await all(ending.stream, stream => stream.shutdown?.())
   await all(ending.store, store => store.close?.())
   if (failures.length > 0) throw failures[0]

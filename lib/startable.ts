@@ -1,7 +1,9 @@
+import { isArray } from './check'
 import { invalid } from './errors'
 import { currentAdapter } from './factory'
+import { describe } from './options/check.js'
 import { Turns } from './turns'
-import type { StoreAdapter } from './types'
+import type { FlowDefinition, StoreAdapter } from './types'
 
 /** What starts and stops: one after the other, however it is called. */
 export abstract class Startable {
@@ -32,6 +34,13 @@ export function consumableStore(given: StoreAdapter | undefined, what: string): 
 
 /** Returns what was given, or what the function given returns. */
 export const resolved = <T>(given: T | (() => T)): T => typeof given === 'function' ? (given as () => T)() : given
+
+/** Returns the flows that were given, or that the function given returns. */
+export function resolvedFlows(given: FlowDefinition[] | (() => FlowDefinition[]) | undefined): FlowDefinition[] {
+  const flows = resolved(given) ?? []
+  if (!isArray(flows)) throw invalid(`flows: expected an array of flows, got ${describe(flows)}`)
+  return flows
+}
 
 /** Stops all of them, then rejects with the first failure. */
 export async function stopAll(parts: Iterable<{ stop: () => Promise<void> }>): Promise<void> {

@@ -302,9 +302,8 @@ export abstract class NventStoreAdapter implements StoreAdapter {
 
 /** A store in memory. Nothing outlives it. */
 export class MemoryStoreAdapter extends NventStoreAdapter {
-  constructor(opts: StoreOptions = {}) {
-    options('', opts, tables.storeOptions)
-    super('memory', opts, bus => addon.NativeStore.memory(bridge, bus))
+  constructor(opts?: StoreOptions) {
+    super('memory', options('', opts, tables.storeOptions), bus => addon.NativeStore.memory(bridge, bus))
   }
 }
 

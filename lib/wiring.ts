@@ -20,9 +20,10 @@ import { MemoryStoreAdapter, NventStoreAdapter } from './store'
 import { NventStreamAdapter } from './stream'
 import { triggerWiringOf } from './trigger/wiring'
 import { webhookWiringOf } from './webhook/wiring'
+import { resolvedFlows } from './startable'
 import { Turns } from './turns'
 import type {
-  CoordinatorStats, EventBus, EventRecord, FlowDefinition, FlowStats, FlowWiring, FlowWiringOptions, QueueAdapter, StoreAdapter,
+  CoordinatorStats, EventBus, EventRecord, FlowStats, FlowWiring, FlowWiringOptions, QueueAdapter, StoreAdapter,
   StreamAdapter, StreamCoordinator, StreamCoordinatorOptions, StreamCoordinatorParts, Wiring, WiringRegistry, WiringRegistryOptions,
 } from './types'
 
@@ -202,13 +203,14 @@ function flowWiringOf(
     const used: StoreAdapter = store ?? currentAdapter('store')
     const jobs: QueueAdapter | undefined = queue ?? currentAdapter('queue', false)
     uses({ store: used, queue: jobs })
+    if (typeof (used.stream?.append ?? used.append) !== 'function') throw invalid('store: is no store adapter, it has no append')
     const [native, target] = used instanceof NventStoreAdapter ? [used.native, 0] as const : [null, register(storePort(used))] as const
     const [nativeJobs, queueTarget] = jobs instanceof NventQueueAdapter ? [jobs.native, 0] as const : [null, jobs ? register(queuePort(jobs)) : 0] as const
     const linked = link(bus ?? getEventBus())
     const created = new addon.NativeFlowWiring(
       bridge, linked.bus.native, native, target, nativeJobs, queueTarget, JSON.stringify(templates),
     )
-    const defined: FlowDefinition[] = typeof flows === 'function' ? flows() : flows ?? []
+    const defined = resolvedFlows(flows)
     created.setFlows(json('flows', defined.map(nativeDefinition)))
     if (jobs && !nativeJobs && typeof jobs.on === 'function') {
       for (const name of JSON.parse(created.queues()) as string[]) {

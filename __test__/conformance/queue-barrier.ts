@@ -54,15 +54,12 @@ export function barrier(context: QueueContext): void {
   it('lets the next job start while an ended one waits for its store calls', async () => {
     const { add, work, collect } = context
     const [completed, begun, busy, go] = [collect('completed'), new Inbox(), new Inbox(), gate()]
-    // Its close is a call that is not answered before `go`.
-    const other = context.another()
-    other.registerWorker('elsewhere', 'a', async job => busy.take(job.id) ?? go.opened)
-    other.startProcessingQueue('elsewhere')
-    await other.enqueue('elsewhere', { name: 'a', data: 1 })
+    // Its stop is a call that is not answered before `go`.
+    const consumer = await store.consume('c', async ({ id }) => busy.take(id) ?? go.opened, { from: 'beginning' })
     await busy.atLeast(1)
     work((job) => {
       begun.take(job.id)
-      if (job.id === 'first') void other.close()
+      if (job.id === 'first') void consumer.stop()
     })
     await add({ jobId: 'first' }, { jobId: 'second' })
     await begun.atLeast(2)

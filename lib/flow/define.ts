@@ -1,4 +1,4 @@
-import { object, options, text } from '../check'
+import { fields, object, options, text } from '../check'
 import { invalid } from '../errors'
 import { stepOptions } from '../options/wiring.js'
 import type { Flow, FlowDefinition, StepOptions } from '../types'
@@ -14,7 +14,7 @@ const JOB_OPTIONS = ['attempts', 'backoff', 'timeout'] as const
  */
 export function defineFlow<Input = any>(id: string, steps: Record<string, StepOptions>): Flow<Input> {
   if (text('id', id) === '') throw invalid('id: expected a non-empty string')
-  const names = Object.keys(object('steps', steps))
+  const names = fields('steps', object('steps', steps)).map(([name]) => name)
   for (const name of names) checkStep(name, steps[name])
   const at = `flow ${JSON.stringify(id)}`
   const entries = names.filter(name => !steps[name]!.subscribes?.length)

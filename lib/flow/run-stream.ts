@@ -1,4 +1,4 @@
-import { options, text } from '../check'
+import { options, request as checkRequest, text } from '../check'
 import { currentAdapter } from '../factory'
 import { runStreamOptions } from '../options/wiring.js'
 import type { EventRecord, EventSubscription, RunStreamOptions, StoreAdapter } from '../types'
@@ -69,6 +69,7 @@ function subjectOf(runId: string): string {
 
 export async function streamRun(runId: string, request: Request, opts?: RunStreamOptions): Promise<Response> {
   text('runId', runId)
+  checkRequest('request', request)
   const { store = currentAdapter('store'), subject = subjectOf(runId) } = options('options', opts, runStreamOptions)
   const lastId = request.headers.get('last-event-id') ?? new URL(request.url).searchParams.get('lastEventId') ?? undefined
   if (lastId !== undefined && lastId !== '' && !EVENT_ID.test(lastId)) {

@@ -67,7 +67,8 @@ function check(path: string, value: unknown, node: Option | AnySchema, found: Pr
     case 'list':
       if (!isArray(value)) return unexpected()
       if (rule.filled && value.length === 0) return wrong('expected at least one')
-      value.forEach((item, i) => check(`${path}[${i}]`, item ?? null, rule.items!, found))
+      // Holes too, which forEach leaves out.
+      for (const [i, item] of value.entries()) check(`${path}[${i}]`, item ?? null, rule.items!, found)
       return
     case 'object':
       if (!isObject(value)) return unexpected()

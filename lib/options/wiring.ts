@@ -5,6 +5,7 @@ import type { WebhookDefinition, WebhookDeliveryState, WebhookWiringOptions } fr
 import type { ChannelDefinition, StreamCoordinatorOptions, StreamCoordinatorParts, WiringRegistryOptions } from '../types/wiring'
 import { but, callback, duration, either, flag, group, list, object, off, oneOf, oneOrMany, required, signal, text, whole, withDefault } from './schema.js'
 import type { Option, Schema } from './schema.js'
+import { jobOptions } from './queue.js'
 import { bus } from './store.js'
 
 const store = object<any>()
@@ -23,7 +24,7 @@ export const coordinatorOptions: Schema<StreamCoordinatorOptions> = {
   flowEventTypes: list(text()),
   instanceId: text(),
   delivery: oneOf(['at-least-once', 'at-most-once']),
-  consumer: text(),
+  consumer: filled,
 }
 
 export const coordinatorParts: Schema<StreamCoordinatorParts> = { ...coordinatorOptions, bus, stream, store }
@@ -64,10 +65,9 @@ export const webhookWiringOptions: Schema<WebhookWiringOptions> = {
 export const stepOptions: Schema<StepOptions> = {
   subscribes: list(filled),
   emits: list(filled),
-  queue: text(),
+  queue: filled,
   attempts: whole(1),
-  // The core checks it with the other options of the step's jobs.
-  backoff: either(duration(), object<any>()),
+  backoff: jobOptions.backoff as Option<any, 'optional'>,
   timeout: whole(1),
   concurrency: whole(1),
   run: required(callback<StepOptions['run']>()),
@@ -120,7 +120,7 @@ export const deliveriesOptions: Schema<{ state?: WebhookDeliveryState, limit?: n
   state: oneOf(['pending', 'delivered', 'failed']), limit: withDefault(100, whole(0, 10_000)),
 }
 export const fireOptions: Schema<{ idempotencyKey?: string }> = { idempotencyKey: text() }
-export const startFlowOptions: Schema<{ runId?: string }> = { runId: text() }
+export const startFlowOptions: Schema<{ runId?: string }> = { runId: filled }
 export const resultOptions: Schema<{ signal?: AbortSignal, timeout?: number }> = { signal: signal(), timeout: duration(-Number.MAX_VALUE) }
 export const runStateOptions: Schema<RunStateOptions> = { store, subject: text(), until: text() }
 export const runStreamOptions: Schema<RunStreamOptions> = { store, stream: object<any>(), subject: text() }

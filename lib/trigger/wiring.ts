@@ -8,7 +8,7 @@ import { TRIGGERS } from '../metrics/tables'
 import { fireOptions, triggerWiringOptions } from '../options/wiring.js'
 import { running } from '../running'
 import type { Running } from '../running'
-import { consumableStore, resolved, Startable, stopAll } from '../startable'
+import { consumableStore, resolved, resolvedFlows, Startable, stopAll } from '../startable'
 import type {
   ListedTrigger, ParkedConsumerEvent, StoreAdapter, TriggerStats, TriggerWiring, TriggerWiringOptions,
 } from '../types'
@@ -121,7 +121,7 @@ class Triggers extends Startable implements TriggerWiring {
     const { opts, subjects, counters } = this
     const store = consumableStore(opts.store, 'triggers')
     const queue = opts.queue ?? currentAdapter('queue', false)
-    const flows = resolved(opts.flows)
+    const flows = resolvedFlows(opts.flows)
     const triggers = triggersOf('triggers', resolved(opts.triggers), flows)
     Object.assign(counters, { fired: 0, started: 0, failed: 0, depth: 0 })
     const starts = new Starts({ store, queue, flows, subjects, counters })

@@ -1,4 +1,4 @@
-import { object, options, text } from '../check'
+import { fields, object, options, text } from '../check'
 import { invalid, messageOf, NventError } from '../errors'
 import { addon, callSync } from '../native'
 import { webhookDefinition } from '../options/wiring.js'
@@ -33,7 +33,7 @@ export class Webhook {
     this.filter = filter === undefined ? undefined : new Filter(`${at}.filter`, filter)
     this.url = url
     this.secrets = [secret ?? []].flat()
-    this.headers = Object.entries(headers ?? {}).map(([name, value]) => [name, text(`${at}.headers.${name}`, value)])
+    this.headers = fields(`${at}.headers`, headers ?? {}).map(([name, value]) => [name, text(`${at}.headers.${name}`, value)])
     this.body = body
     this.timeout = timeout
     this.attempts = attempts

@@ -1,4 +1,4 @@
-import { text } from '../check'
+import { request as checkRequest, text } from '../check'
 import { addon, callSync } from '../native'
 import { triggerWirings } from '../trigger/wiring'
 
@@ -19,6 +19,7 @@ const reply = (status: number): Response => new Response(null, { status })
  */
 export async function handleWebhook(trigger: string, request: Request): Promise<Response> {
   text('trigger', trigger)
+  checkRequest('request', request)
   if (request.method !== 'POST') return new Response(null, { status: 405, headers: { allow: 'POST' } })
   const active = [...triggerWirings].map(wiring => wiring.webhook(trigger)).find(found => found !== undefined)
   if (!active) return reply(404)
