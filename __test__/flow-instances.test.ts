@@ -93,6 +93,16 @@ it('each step runs in one process, whenever the second is started', async () => 
   }
 }, 120_000)
 
+it('a run that two processes start at the same time is started by one of them', async () => {
+  for (let round = 0; round < ROUNDS; round++) {
+    const [prefix, log] = [`both${round}`, await newLog(`both${round}`)]
+    const instances = ['g', 'h'].map(name => start(name, log, 'none', prefix, RUNS))
+    await Promise.all(instances.map(instance => instance.has(`ended ${RUNS}`)))
+    await Promise.all(instances.map(instance => instance.stop()))
+    expect((await attempts(log)).toSorted()).toEqual(all(prefix))
+  }
+}, 120_000)
+
 it('runs of a process that is killed are ended by another, and not again when it is back', async () => {
   const log = await newLog('killed')
   const first = start('c', log, 'left', 'killed', RUNS)
