@@ -1,5 +1,8 @@
 import { EventEmitter } from 'node:events'
-import { createEventBus, createStreamCoordinator, MemoryStoreAdapter, MemoryStreamAdapter } from 'nvent-native'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { createEventBus, createStreamCoordinator, FileStoreAdapter, MemoryStoreAdapter, MemoryStreamAdapter } from 'nvent-native'
 import type { EventBus, StreamAdapter, StreamCoordinatorOptions, StreamEvent } from 'nvent-native'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { gate, Inbox, rejects, until } from './support/until'
@@ -173,6 +176,22 @@ describe('with JavaScript objects', () => {
     expect(own.published.items[0]).toEqual(['store-sync:append:nq:flow:r1', {
       type: 'store.append', data: { subject: 'nq:flow:r1', event: events[0] }, timestamp: expect.any(Number), metadata: { instanceId: 'me' },
     }])
+  })
+
+  it.each([
+    { reaches: 'the subscribers of every process', shared: true, times: [1, 0] },
+    { reaches: 'its own subscribers', shared: false, times: [1, 1] },
+  ])('on a store that several use, gets every event once where it reaches $reaches', async ({ shared, times }) => {
+    const dataDir = await mkdtemp(path.join(tmpdir(), 'nvent-coordinator-'))
+    const [files, published] = [new FileStoreAdapter({ bus, dataDir }), [new Inbox(), new Inbox()]]
+    for (const { take } of published) {
+      await coordinate({ store: files, enableFlowEvents: false, stream: { shared, publish: async (_topic, { data }) => take(data.event.type) } as StreamAdapter })
+    }
+    for (const type of ['a', 'b', 'c']) await files.append('s', { type })
+    for (const wiring of started.splice(0)) await wiring.stop()
+    expect(published.map(({ items }) => items)).toEqual(times.map(count => ['a', 'b', 'c'].slice(0, 3 * count)))
+    await files.close()
+    await rm(dataDir, { recursive: true })
   })
 
   it('fails no append because a stream fails, and counts what failed', async () => {
