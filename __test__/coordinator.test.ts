@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { createEventBus, createStreamCoordinator, FileStoreAdapter, MemoryStoreAdapter, MemoryStreamAdapter } from 'nvent-native'
-import type { EventBus, StreamAdapter, StreamCoordinatorOptions, StreamEvent } from 'nvent-native'
+import type { EventBus, StreamAdapter, StreamCoordinatorParts, StreamEvent } from 'nvent-native'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { gate, Inbox, rejects, until } from './support/until'
 
@@ -26,7 +26,7 @@ afterEach(async () => {
   await stream.shutdown()
 })
 
-async function coordinate(opts: StreamCoordinatorOptions & { bus?: EventBus, stream?: StreamAdapter } = {}): Promise<ReturnType<typeof createStreamCoordinator>> {
+async function coordinate(opts: StreamCoordinatorParts = {}): Promise<ReturnType<typeof createStreamCoordinator>> {
   const coordinator = createStreamCoordinator({ bus, stream, ...opts })
   started.push(coordinator)
   await coordinator.start()
