@@ -94,6 +94,19 @@ describe.each(Object.keys(backends))('streamRun on %s', (name) => {
     await store.close()
   })
 
+  test('follows a run whose id would be a glob', async () => {
+    const { store, runId: id } = open()
+    const [runId, subject] = [`${id}[1]`, `nq:flow:${id}[1]`]
+    await append(store, subject, 0)
+    const client = await Client.open(store, runId)
+    await until('what is stored', () => client.events.length === 1)
+    await append(store, subject, 1)
+    await store.append(subject, { type: 'flow.completed', runId })
+    await until('what comes', () => client.events.length === 3)
+    await client.ended
+    await store.close()
+  })
+
   test('goes on after Last-Event-ID with no hole and no duplicate, while events are appended', async () => {
     const { store, runId, subject } = open()
     const total = 600

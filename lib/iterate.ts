@@ -1,5 +1,6 @@
 import { callback, options, text } from './check'
 import { NventError } from './errors'
+import { literal } from './glob'
 import { feedIterateOptions, iterateOptions } from './options/store.js'
 import type { EventIterateOptions, EventReadOptions, EventRecord, Feed, FeedEntry, FeedIterateOptions, SubscriptionHandle } from './types'
 
@@ -157,9 +158,6 @@ function follow<T>(
     },
   })
 }
-
-/** Returns a glob that matches a name and nothing else. */
-const literal = (name: string): string => name.replace(/[*?[\\]/g, '\\$&')
 
 /** Iterates over the events of a subject. */
 export function iterateEvents(

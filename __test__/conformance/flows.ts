@@ -49,6 +49,18 @@ export function flowSuite(name: string, open: (bus: ReturnType<typeof createEven
       await until('the condition', async () => (await env.store.index.get('nq:flows:order', run.runId))?.metadata.status === 'completed')
     })
 
+    test.each(['order[1]', 'order*', '\\?'])('a run %s, whose id would be a glob, resolves with its end', async (runId) => {
+      const { opened, open } = gate()
+      const held = defineFlow('held', { only: { run: () => opened } })
+      await using env = await running([held])
+      const run = await startFlow(held, {}, { runId })
+      const result = run.result({ timeout: 30_000 })
+      // It subscribes to the log, and looks at it, before these are answered.
+      for (let n = 0; n < 3; n++) await logOf(env.store, runId)
+      open()
+      expect(await result).toEqual({ status: 'completed' })
+    })
+
     test('a start under a known run id starts nothing, and its result is that of the run', async () => {
       await using env = await running([order])
       const first = await startFlow(order, { items: 1 }, { runId: 'known' })

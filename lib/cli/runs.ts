@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { literal } from '../glob'
 import { callSync, storeCall } from '../native'
 import type { EventRecord } from '../types'
 import { iso, lasting, local } from './output'
@@ -152,7 +153,7 @@ async function printEvents(out: Output, events: EventRecord[]): Promise<void> {
 /** Yields what is appended to a subject after an id. */
 async function follow(source: Source, subject: string, after: string | undefined, on: (events: EventRecord[]) => Promise<boolean>): Promise<void> {
   let [last, wake] = [after, (): void => {}]
-  const subscription = source.kind === 'redis' ? await source.store.subscribe(subject, () => wake()) : undefined
+  const subscription = source.kind === 'redis' ? await source.store.subscribe(literal(subject), () => wake()) : undefined
   try {
     for (;;) {
       const woken = new Promise<void>(resolve => wake = resolve)

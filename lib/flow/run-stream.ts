@@ -1,5 +1,6 @@
 import { options, request as checkRequest, text } from '../check'
 import { currentAdapter } from '../factory'
+import { literal } from '../glob'
 import { runStreamOptions } from '../options/wiring.js'
 import type { EventRecord, EventSubscription, RunStreamOptions, StoreAdapter } from '../types'
 import { END_TYPES, runtimes, TERMINAL_TYPES } from './runtime'
@@ -24,7 +25,7 @@ class Watch {
   private readonly subscription: Promise<EventSubscription>
 
   private constructor(private readonly store: StoreAdapter, private readonly subject: string) {
-    this.subscription = store.stream.subscribe(subject, () => {
+    this.subscription = store.stream.subscribe(literal(subject), () => {
       for (const wake of this.wakers) wake()
     })
   }

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { options, text } from '../check'
 import { invalid, NventError } from '../errors'
 import { currentAdapter } from '../factory'
+import { literal } from '../glob'
 import { resultOptions, startFlowOptions } from '../options/wiring.js'
 import type { EventRecord, Flow, FlowDefinition, FlowRun, RunEnd, StoreAdapter } from '../types'
 import { NventStoreAdapter } from '../store'
@@ -162,7 +163,7 @@ async function resultOf(store: StoreAdapter, subject: string, opts?: { signal?: 
   }
   const interesting = (event: EventRecord): boolean => TERMINAL_TYPES.includes(event.type) || event.type === 'stream.gap'
   // First subscribed, then read, so that the end is in one of the two.
-  const subscription = store.stream.subscribe(subject, event => interesting(event) ? look().catch(reject) : undefined)
+  const subscription = store.stream.subscribe(literal(subject), event => interesting(event) ? look().catch(reject) : undefined)
   try {
     await Promise.race([ended, subscription])
     await Promise.race([ended, look()])

@@ -19,9 +19,6 @@ export const CAUSE_TYPE = 'trigger.requested'
 /** Returns the key of a value of a trigger. */
 export const valueKey = (what: 'state' | 'due' | 'windows', trigger: string): string => `nq:trigger-${what}:${trigger}`
 
-/** Escapes a text for a glob. */
-export const literal = (text: string): string => text.replace(/[*?[\]\\]/g, '\\$&')
-
 function hash(parts: string[]): string {
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32)
 }

@@ -1,0 +1,57 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { build } from 'esbuild'
+import { createApp, createRouter, send, setResponseStatus, toNodeListener, type EventHandler } from 'h3'
+
+const RUNTIME = fileURLToPath(new URL('../../dist/nuxt/runtime/', import.meta.url))
+
+/**
+ * Bundles a file of the module's runtime as Nitro does and resolves with what it exports. `modules` is the source of those that
+ * the build of an app generates, by name; `dev` is whether it is the development server's.
+ */
+export async function bundled<T = any>(file: string, modules: Record<string, string>, dev = false): Promise<T> {
+  const { outputFiles: [output] } = await build({
+    entryPoints: [join(RUNTIME, file)], bundle: true, write: false, format: 'esm', platform: 'node', logLevel: 'error',
+    define: { 'import.meta.dev': String(dev), 'import.meta.prerender': 'false' },
+    plugins: [{
+      name: 'modules of an app',
+      setup(build) {
+        build.onResolve({ filter: /^#/ }, ({ path }) => ({ path, namespace: 'generated' }))
+        build.onLoad({ filter: /./, namespace: 'generated' }, ({ path }) => ({ contents: modules[path], resolveDir: RUNTIME }))
+        build.onResolve({ filter: /^(h3|nvent-native\/native)$/ }, ({ path }) => ({ path: import.meta.resolve(path), external: true }))
+      },
+    }],
+  })
+  const dir = await mkdtemp(join(tmpdir(), 'nvent-bundled-'))
+  try {
+    await writeFile(join(dir, 'bundle.mjs'), output!.contents)
+    return await import(pathToFileURL(join(dir, 'bundle.mjs')).href)
+  }
+  finally {
+    await rm(dir, { recursive: true })
+  }
+}
+
+/** Serves handlers by their routes, errors as JSON, each request on a connection of its own. Resolves with the address, and what ends it. */
+export async function serve(routes: Record<string, EventHandler>) {
+  const router = createRouter()
+  for (const [route, handler] of Object.entries(routes)) router.use(route, handler)
+  const app = createApp({
+    onRequest: event => void event.node.res.setHeader('connection', 'close'),
+    onError: async (error, event) => {
+      setResponseStatus(event, error.statusCode, error.statusMessage)
+      await send(event, JSON.stringify(error.toJSON()), 'application/json')
+    },
+  })
+  const server = createServer(toNodeListener(app.use(router))).listen(0, '127.0.0.1')
+  await new Promise(resolve => server.once('listening', resolve))
+  const stop = () => {
+    server.closeAllConnections()
+    return new Promise(resolve => server.close(resolve))
+  }
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, stop }
+}

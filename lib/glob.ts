@@ -1,0 +1,2 @@
+/** Returns a glob that matches a name and nothing else. */
+export const literal = (name: string): string => name.replace(/[*?[\]\\]/g, '\\$&')
