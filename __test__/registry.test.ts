@@ -3,7 +3,7 @@ import {
 } from 'nvent-native'
 import type { QueueAdapter, StreamAdapter, Wiring } from 'nvent-native'
 import { afterEach, describe, expect, it } from 'vitest'
-import { Inbox, rejects, until } from './support/until'
+import { gate, Inbox, rejects, until } from './support/until'
 
 const stops: Array<() => unknown> = []
 const later = (stop: () => unknown): void => void stops.unshift(stop)
@@ -181,6 +181,45 @@ it('stops what it has started when a later one fails, and can be started again',
   await wiring.start()
   await wiring.stop()
   expect(calls).toEqual(['start', 'stop', 'start', 'stop'])
+})
+
+it('starts again only once a stop that is under way has ended', async () => {
+  const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
+  later(() => shutdownAdapters({ store, stream }))
+  const calls: string[] = []
+  const { opened, open } = gate()
+  const wiring = createWiringRegistry({
+    store, stream, flow: false,
+    wirings: [{
+      start: () => void calls.push('start'),
+      stop: async () => {
+        await opened
+        calls.push('stopped')
+      },
+    }],
+  })
+  later(() => wiring.stop())
+  await wiring.start()
+  const changes = [wiring.stop(), wiring.start()]
+  open()
+  await Promise.all(changes)
+  expect(calls).toEqual(['start', 'stopped', 'start'])
+})
+
+it('stops the others where one cannot be stopped, and rejects with its error', async () => {
+  const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
+  later(() => shutdownAdapters({ store, stream }))
+  const calls: string[] = []
+  const wiring = createWiringRegistry({
+    store, stream, flow: false,
+    wirings: [
+      { start: () => {}, stop: () => void calls.push('stop') },
+      { start: () => {}, stop: () => { throw new Error('not today') } },
+    ],
+  })
+  await wiring.start()
+  await expect(Promise.resolve(wiring.stop())).rejects.toThrow('not today')
+  expect(calls).toEqual(['stop'])
 })
 
 it.each<[string, any, RegExp]>([

@@ -167,7 +167,12 @@ export function consumers(context: StoreContext): void {
       await numbers(store, 1, 2)
       const [signal] = await started.atLeast(1)
       let ended = false
-      const ending = (end === 'stop' ? consumer.stop() : end === 'abort' ? (controller.abort(), consumer.stop()) : store.close()).then(() => ended = true)
+      if (end === 'abort') {
+        // Without a call of `stop`.
+        controller.abort()
+        await until('the signal is aborted', () => signal!.aborted)
+      }
+      const ending = (end === 'close' ? store.close() : consumer.stop()).then(() => ended = true)
       await until('the signal is aborted', () => signal!.aborted)
       expect(ended).toBe(false)
       open()
