@@ -48,14 +48,6 @@ pub struct Glob {
     automaton: OnceLock<Box<Automaton>>,
 }
 
-impl PartialEq for Glob {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for Glob {}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Literal,
@@ -75,11 +67,6 @@ impl Glob {
             Shape::General
         };
         Self { text: pattern.into(), shape, automaton: OnceLock::new() }
-    }
-
-    /// Returns the pattern as it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
     }
 
     /// Returns what every matching topic begins with.
@@ -129,7 +116,7 @@ fn matches(pattern: &[u8], text: &[u8], mut budget: usize) -> Option<bool> {
     let mut retry: Option<(usize, usize)> = None;
     loop {
         if t == text.len() {
-            return Some(pattern[p..].iter().all(|&b| b == b'*') || text.is_empty() && pattern.is_empty());
+            return Some(pattern[p..].iter().all(|&b| b == b'*'));
         }
         let steps = if pattern.get(p) == Some(&b'[') { (pattern.len() - p).min(MAX_CLASS_STEPS) } else { 1 };
         budget = budget.checked_sub(steps)?;
@@ -166,8 +153,7 @@ fn match_one(pattern: &[u8], mut p: usize, byte: u8) -> Option<usize> {
             }
             let mut found = false;
             loop {
-                let rest = &pattern[p.min(pattern.len())..];
-                match rest {
+                match &pattern[p..] {
                     // An unclosed class ends with the pattern.
                     [] => break,
                     [b'\\', escaped, ..] => {
@@ -216,17 +202,13 @@ fn tokens(pattern: &[u8]) -> Vec<Token> {
             p += 1;
             continue;
         }
+        // Where no byte matches, nothing matches the whole, whatever follows.
         let (mut set, mut next) = ([false; 256], p + 1);
         for byte in 0..=u8::MAX {
             if let Some(after) = match_one(pattern, p, byte) {
                 set[usize::from(byte)] = true;
                 next = after;
             }
-        }
-        if !set.contains(&true) {
-            // Nothing can match here, so nothing matches what follows.
-            tokens.push(Token::Byte(Box::new(set)));
-            return tokens;
         }
         tokens.push(Token::Byte(Box::new(set)));
         p = next;
@@ -349,6 +331,11 @@ mod tests {
             ("[abc", "d", false),
             ("a\\", "a\\", true),
             ("[\\]]", "]", true),
+            ("[\\]a]b", "ab", true),
+            ("[^e]", "^", true),
+            ("[a-c-e]", "d", false),
+            ("[a-c-e]", "-", true),
+            ("[]*", "x", false),
             ("**", "x", true),
             ("?", "é", false),
             ("??", "é", true),
@@ -389,6 +376,19 @@ mod tests {
             let found = Automaton::new(&tokens(pattern.as_bytes())).matches(topic.as_bytes());
             proptest::prop_assert_eq!(Some(found), matches(pattern.as_bytes(), topic.as_bytes(), usize::MAX));
         });
+    }
+
+    #[test]
+    fn an_automaton_knows_every_byte_and_keeps_the_stars_of_each_word() {
+        let found = |pattern: &str, topic: &str| Automaton::new(&tokens(pattern.as_bytes())).matches(topic.as_bytes());
+        assert!(found("?", "\0") && found("??", "é") && !found("?", "é"));
+        for length in [62, 63, 64, 65, 130] {
+            let a = "a".repeat(length);
+            let pattern = format!("{a}*b*c");
+            for (rest, expected) in [("xxbxxc", true), ("bc", true), ("xxbxxd", false), ("xxc", false)] {
+                assert_eq!(found(&pattern, &format!("{a}{rest}")), expected, "{length} and {rest}");
+            }
+        }
     }
 
     #[test]
