@@ -150,6 +150,7 @@ mod tests {
     fn patterns_have_five_fields_or_six_with_seconds_first() {
         assert_eq!(next("*/5 * * * *", "UTC", "2026-01-01T00:02:00Z"), "2026-01-01T00:05:00Z");
         assert_eq!(next("*/10 * * * * *", "UTC", "2026-01-01T00:00:01Z"), "2026-01-01T00:00:10Z");
+        assert_eq!(next("@daily", "UTC", "2026-01-01T00:00:01Z"), "2026-01-02T00:00:00Z");
     }
 
     #[test]
@@ -229,7 +230,12 @@ mod tests {
         }
         assert_eq!(next("*/40 * * * *", "Europe/Berlin", "2026-03-29T00:40:00Z"), "2026-03-29T01:00:00Z");
         assert_eq!(next("0 0-23 * * *", "Europe/Berlin", "2026-10-25T00:00:00Z"), "2026-10-25T01:00:00Z");
+        // A pattern without an hour of the day is none for every hour: what is skipped runs.
+        for pattern in ["30 1-23 * * *", "30 0-22 * * *"] {
+            assert_eq!(next(pattern, "Europe/Berlin", "2026-03-29T00:30:00Z"), "2026-03-29T01:00:00Z", "{pattern}");
+        }
         // Half an hour is repeated, and skipped, on Lord Howe Island.
+        assert_eq!(next("0 * * * *", "Australia/Lord_Howe", "2026-10-03T15:15:00Z"), "2026-10-03T16:00:00Z");
         assert_eq!(next("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T12:00:00Z"), "2026-04-04T14:45:00Z");
         assert_eq!(next("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T12:00:00Z"), "2026-10-03T15:30:00Z");
     }
@@ -266,7 +272,9 @@ mod tests {
             let repeat = Repeat { pattern: pattern.into(), tz: tz.map(Into::into), limit: None };
             Calendar::new(&repeat).unwrap_err().message().to_owned()
         };
-        assert!(error("* * *", None).contains("has 3 fields"));
+        for (pattern, count) in [("* * *", 3), ("* * * *", 4), ("* * * * * * *", 7)] {
+            assert!(error(pattern, None).contains(&format!("has {count} fields")), "{pattern}");
+        }
         assert!(error("61 * * * *", None).contains("no cron pattern"));
         for pattern in ["1, 2 * * * *", "1,,2 * * * *", ",1 * * * *", "0 0 * * 1,"] {
             assert!(error(pattern, None).contains("empty item"), "{pattern}");

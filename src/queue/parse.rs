@@ -294,6 +294,7 @@ mod tests {
             message(r#"{"removeOnFail": {"age": "1h"}}"#).starts_with("job.opts.removeOnFail.age: expected seconds")
         );
         assert!(message(r#"{"removeOnFail": {"cont": 1}}"#).contains(r#"did you mean "count"?"#));
+        assert!(message(r#"{"backoff": {"type": "fixed", "jiter": 1}}"#).contains(r#"did you mean "jitter"?"#));
         assert!(
             message(r#"{"backoff": {"type": "fixed", "jitter": 2}}"#).starts_with("job.opts.backoff.jitter: expected")
         );
@@ -313,6 +314,8 @@ mod tests {
     fn nulls_are_absent_and_a_number_is_a_fixed_backoff() {
         let options = JobOptions::parse("opts", r#"{"jobId":null,"timeout":null,"backoff":250.5}"#).unwrap();
         assert_eq!(options, JobOptions { backoff: Some(Backoff::fixed(251)), ..JobOptions::default() });
+        let options = JobOptions::parse("opts", r#"{"backoff":{"type":"fixed","delay":null}}"#).unwrap();
+        assert_eq!(options.backoff, Some(Backoff::fixed(0)));
     }
 
     #[test]
@@ -341,5 +344,64 @@ mod tests {
         assert!(message(r#"{"repeat":{"pattern":"* * *"}}"#).starts_with("opts.repeat.pattern: "));
         assert!(message(r#"{"cron":"* * * * *","repeat":{"tz":"Mars"}}"#).starts_with("opts.repeat.tz: "));
         assert!(parse(r#"{"repeat":{"patern":"* * * * *"}}"#).unwrap_err().message().contains("opts.repeat.patern"));
+    }
+
+    #[test]
+    fn numbers_texts_and_flags_are_bounded() {
+        let accepted = |json: String| JobOptions::parse("opts", &json);
+        for (option, largest, too_large) in [
+            ("attempts", "4294967295", "4294967296"),
+            ("priority", "0", "0.5"),
+            ("delay", "316224000000", "316224000001"),
+            ("removeOnComplete", r#"{"age":316224000}"#, r#"{"age":316224001}"#),
+            ("lifo", "false", "0"),
+            ("jobId", r#""x""#, r#""""#),
+        ] {
+            accepted(format!("{{{option:?}:{largest}}}")).unwrap();
+            let error = accepted(format!("{{{option:?}:{too_large}}}")).unwrap_err();
+            assert!(error.message().starts_with(&format!("opts.{option}")), "{error}");
+        }
+        assert_eq!(accepted(r#"{"lifo":false}"#.into()).unwrap().lifo, Some(false));
+        assert_eq!(accepted(r#"{"removeOnFail":false}"#.into()).unwrap().remove_on_fail, Some(Keep::default()));
+        let context = |length| JobOptions::parse("opts", &format!(r#"{{"traceparent":"{}"}}"#, "0".repeat(length)));
+        assert_eq!(context(MAX_TRACEPARENT_BYTES).unwrap().traceparent.unwrap().len(), MAX_TRACEPARENT_BYTES);
+        assert!(context(MAX_TRACEPARENT_BYTES + 1).unwrap_err().message().starts_with("opts.traceparent: is longer"));
+        let deep = |field: &str| format!(r#"{{"name":"a",{field:?}:{}1{}}}"#, "[".repeat(600), "]".repeat(600));
+        assert!(NewJob::parse("job", &deep("data")).unwrap_err().message().contains("nested deeper"));
+        assert!(NewJob::parse("job", r#"{"name":""}"#).unwrap_err().message().starts_with("job.name: "));
+    }
+
+    #[test]
+    fn a_worker_has_the_options_that_are_given() {
+        let parse = |json: &str| WorkerOptions::parse("opts", json);
+        let options = parse(r#"{"concurrency":3,"autorun":false,"abandonAfter":5,"other":1}"#).unwrap();
+        assert_eq!((options.concurrency, options.autorun, options.abandon_after), (3, false, 5));
+        let (options, defaults) = (parse(r#"{"autorun":null}"#).unwrap(), WorkerOptions::default());
+        assert_eq!((options.concurrency, options.autorun), (defaults.concurrency, defaults.autorun));
+        assert_eq!(options.abandon_after, defaults.abandon_after);
+        for bad in [r#"{"concurrency":0}"#, r#"{"autorun":1}"#, r#"{"abandonAfter":-1}"#] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_schedule_has_one_pattern() {
+        let parse = |json: &str| ScheduleOptions::parse("opts", json);
+        let (a, b) = ("* * * * *", "0 * * * *");
+        for json in [
+            format!(r#"{{"cron":"{a}","repeat":{{"pattern":"{a}"}}}}"#),
+            format!(r#"{{"repeat":{{"pattern":"{a}"}},"cron":"{a}"}}"#),
+        ] {
+            assert_eq!(&*parse(&json).unwrap().repeat.unwrap().pattern, a);
+        }
+        for json in [
+            format!(r#"{{"cron":"{a}","repeat":{{"pattern":"{b}"}}}}"#),
+            format!(r#"{{"repeat":{{"pattern":"{a}"}},"cron":"{b}"}}"#),
+        ] {
+            assert!(parse(&json).unwrap_err().message().contains("cron and repeat.pattern differ"), "{json}");
+        }
+        assert_eq!(parse(r#"{"delay":null,"cron":null,"repeat":null}"#).unwrap(), ScheduleOptions::default());
+        assert!(parse(r#"{"repeat":1}"#).unwrap_err().message().starts_with("opts.repeat: expected"));
+        assert!(parse(r#"{"crom":"x"}"#).unwrap_err().message().contains(r#"did you mean "cron"?"#));
     }
 }

@@ -107,8 +107,7 @@ impl Engine {
         // The ids of its jobs begin with it.
         check_name("the id of the schedule", &job_id(&id, u64::MAX))?;
         self.ensure(queue)?;
-        let unchanged =
-            self.schedules.get(&id).map(|(old, _)| old).filter(|old| old.repeat == repeat && old.queue == *queue);
+        let unchanged = self.schedules.get(&id).map(|(old, _)| old).filter(|old| old.repeat == repeat);
         let (fired, next) = match unchanged {
             Some(old) => (old.fired, old.next),
             None => {
@@ -140,17 +139,14 @@ impl Engine {
         let (given, name) = (new.options.job_id.take(), new.name.clone());
         let base = given.clone().unwrap_or_else(|| Schedule::derived_id(queue, &name, repeat));
         let is_own = |other: &Schedule| other.queue == *queue && (given.is_some() || other.name == name);
+        let of = |id: &Arc<str>| self.schedules.get(id).map(|(schedule, _)| schedule);
         let mut candidates = vec![base.clone(), format!("{base}@{queue}").into()];
-        // What is there already under a later candidate is replaced, also where an earlier one is free.
-        if let Some(own) = candidates.iter().find(|id| self.schedules.get(*id).is_some_and(|(other, _)| is_own(other)))
-        {
-            return own.clone();
-        }
-        while candidates.last().is_some_and(|id| self.schedules.contains_key(id)) {
+        while candidates.last().and_then(of).is_some_and(|other| !is_own(other)) {
             candidates.push(format!("{base}@{queue}~{}", candidates.len()).into());
         }
-        let free = candidates.iter().find(|id| !self.schedules.contains_key(*id));
-        free.cloned().unwrap_or(base)
+        // What is there already under a later candidate is replaced, also where an earlier one is free.
+        let own = candidates.iter().find(|id| of(id).is_some_and(is_own));
+        own.or_else(|| candidates.iter().find(|id| of(id).is_none())).cloned().unwrap_or(base)
     }
 
     /// Enqueues one job for all times that have passed, and computes the next time.

@@ -204,6 +204,8 @@ macro_rules! queue_conformance {
                 a_schedule_ends_at_its_limit
                 scheduling_again_is_one_schedule
                 a_schedule_with_a_delay_is_one_job
+                a_schedule_whose_jobs_would_have_too_long_an_id_is_refused
+                a_delayed_job_that_is_due_is_queued_behind_what_waits
                 timers_go_off_by_themselves
                 nothing_runs_while_nothing_is_due
                 schedules_of_several_queues_never_collide

@@ -35,9 +35,12 @@ pub(crate) async fn a_schedule_ends_at_its_limit(env: Env) {
     let worker = TestWorker::on(&queue, "q", &["a"], 100).await;
     let when = ScheduleOptions::parse("opts", r#"{"cron":"*/10 * * * * *","repeat":{"limit":2}}"#).unwrap();
     queue.schedule("q", job("a", json!({})), when).await.unwrap();
-    for left in [1, 0, 0] {
+    let fired =
+        async || queue.scheduled("q").await.unwrap().iter().map(|one| field(one, "repeatCount")).collect::<Vec<_>>();
+    assert_eq!(fired().await, [0]);
+    for expected in [&[1][..], &[], &[]] {
         env.advance(&queue, 10_000).await;
-        assert_eq!(queue.scheduled("q").await.unwrap().len(), left);
+        assert_eq!(fired().await, expected);
     }
     assert_eq!(worker.ids().len(), 2);
 }
@@ -56,10 +59,28 @@ pub(crate) async fn scheduling_again_is_one_schedule(env: Env) {
     assert!(queue.remove_scheduled(&derived).await.unwrap());
     env.advance(&queue, 30_000).await;
     assert_eq!(worker.ids().len(), 1);
-    let hourly = ScheduleOptions::parse("opts", r#"{"cron":"0 * * * *","repeat":{"tz":"UTC"}}"#).unwrap();
-    queue.schedule("q", named(), hourly).await.unwrap();
+    // Again the same has fired as often as before.
+    queue.schedule("q", named(), every_minute()).await.unwrap();
+    assert_eq!(field(&queue.scheduled("q").await.unwrap()[0], "repeatCount"), 1);
+    let hourly = || ScheduleOptions::parse("opts", r#"{"cron":"0 * * * *","repeat":{"tz":"UTC","limit":9}}"#).unwrap();
+    queue.schedule("q", named(), hourly()).await.unwrap();
+    // Its id is what makes it the same, not the name of its jobs.
+    queue.schedule("q", job("b", json!({"jobId": "nightly"})), hourly()).await.unwrap();
     let scheduled = queue.scheduled("q").await.unwrap();
-    assert_eq!((scheduled.len(), field(&scheduled[0], "nextRun")), (1, json!(NEW_YEAR + 3_600_000)));
+    assert_eq!(scheduled.len(), 1);
+    let expected = json!({
+        "id": "nightly", "jobName": "b", "queueName": "q", "pattern": "0 * * * *", "cron": "0 * * * *",
+        "nextRun": NEW_YEAR + 3_600_000, "repeatCount": 0, "tz": "UTC", "limit": 9,
+    });
+    assert_eq!(serde_json::from_str::<Value>(&scheduled[0]).unwrap(), expected);
+}
+
+pub(crate) async fn a_schedule_whose_jobs_would_have_too_long_an_id_is_refused(env: Env) {
+    let queue = env.open();
+    let error = queue.schedule("q", job("a", json!({"jobId": "x".repeat(8_180)})), every_minute()).await.unwrap_err();
+    assert!(error.code() == Code::Invalid && error.message().starts_with("the id of the schedule"), "{error}");
+    assert!(queue.scheduled("q").await.unwrap().is_empty());
+    queue.schedule("q", job("a", json!({"jobId": "x".repeat(8_170)})), every_minute()).await.unwrap();
 }
 
 pub(crate) async fn a_schedule_with_a_delay_is_one_job(env: Env) {
@@ -67,6 +88,16 @@ pub(crate) async fn a_schedule_with_a_delay_is_one_job(env: Env) {
     let when = ScheduleOptions::parse("opts", r#"{"delay":1000}"#).unwrap();
     let id = queue.schedule("q", job("a", json!({"jobId": "x"})), when).await.unwrap();
     assert_eq!((&*id, state(&queue, "q", "x").await.as_deref()), ("x", Some("delayed")));
+}
+
+pub(crate) async fn a_delayed_job_that_is_due_is_queued_behind_what_waits(env: Env) {
+    let queue = env.open();
+    queue.enqueue("q", job("a", json!({"jobId": "delayed", "delay": 1_000}))).await.unwrap();
+    queue.enqueue("q", job("a", json!({"jobId": "first"}))).await.unwrap();
+    env.advance(&queue, 1_000).await;
+    queue.enqueue("q", job("a", json!({"jobId": "last"}))).await.unwrap();
+    let worker = TestWorker::on(&queue, "q", &["a"], 100).await;
+    assert_eq!(worker.ids(), ["first", "delayed", "last"]);
 }
 
 pub(crate) async fn timers_go_off_by_themselves(env: Env) {
@@ -189,6 +220,16 @@ pub(crate) async fn schedules_of_several_queues_never_collide(env: Env) {
     assert_eq!(queue.schedule("two", nightly(), every_minute()).await.unwrap(), second);
     assert_eq!(queue.schedule("a", job("b:c", json!({})), every_minute()).await.unwrap(), b);
     assert_eq!(queue.scheduled("two").await.unwrap().len(), 1);
+    // Others have what would have been its ids.
+    for id in ["x", "x@two"] {
+        queue.schedule("one", job("m", json!({"jobId": id})), every_minute()).await.unwrap();
+    }
+    let x = || queue.schedule("two", job("m", json!({"jobId": "x"})), every_minute());
+    let third = x().await.unwrap();
+    assert!(!["x", "x@two"].contains(&&*third), "{third}");
+    assert_eq!(x().await.unwrap(), third);
+    assert_eq!((queue.scheduled("one").await.unwrap().len(), queue.scheduled("two").await.unwrap().len()), (2, 2));
+    assert!(queue.remove_scheduled(&third).await.unwrap());
     let workers = (TestWorker::on(&queue, "a", &["b:c"], 9).await, TestWorker::on(&queue, "two", &["n"], 9).await);
     env.advance(&queue, 60_000).await;
     assert_eq!((workers.0.ids().len(), workers.1.ids().len()), (1, 1));
