@@ -149,7 +149,9 @@ async fn rows_that_cannot_work_are_refused_by_name() {
     for (rows, expected) in [
         (vec![row("flow", &["*"], "x", None)], "channels[0].name"),
         (vec![row("a", &["*"], "x", None), row("a", &["*"], "y", None)], "channels[1].name"),
+        (vec![row("", &["*"], "x", None)], "a non-empty name other than the built-in store-sync, flow, client"),
         (vec![row("a", &[], "x", None)], "channels[0].types"),
+        (vec![row("a", &["b", ""], "x", None)], "channels[0].types[1]"),
         (vec![row("a", &["*"], "x:{run", None)], "channels[0].topic"),
         (vec![row("a", &["*"], "x", Some(""))], "channels[0].type"),
     ] {

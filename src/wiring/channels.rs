@@ -14,6 +14,7 @@ use crate::event::{AnyEvent, Event};
 use crate::json::push_string;
 use crate::stream::Message;
 use crate::topic::Glob;
+use crate::wiring::run_status::RunStatusTracker;
 use crate::wiring::template::Template;
 
 /// Options of the channels.
@@ -443,54 +444,105 @@ impl<'a> EventView<'a> {
     }
 }
 
-/// Runs that [`RunStatusTracker`] keeps at least; it keeps fewer than twice as many.
-const MAX_RUNS: usize = 10_000;
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
 
-/// Changes of a run that it keeps, so that an event that is routed again changes the same.
-const MAX_CHANGES: usize = 8;
+    use super::*;
 
-/// The last published statuses of each run, so that only changes are published. An evicted run is published again.
-#[derive(Default)]
-pub struct RunStatusTracker {
-    recent: HashMap<Box<str>, Changes>,
-    older: HashMap<Box<str>, Changes>,
-}
+    fn event(subject: Option<&str>, json: Value) -> BusEvent {
+        BusEvent { subject: subject.map(Into::into), event: AnyEvent::Stored(Event::parse(&json.to_string()).unwrap()) }
+    }
 
-/// The newest statuses of a run, each with the id of the event that changed it.
-type Changes = Vec<(Box<str>, &'static str)>;
+    fn router(change: impl FnOnce(&mut ChannelOptions)) -> Router {
+        let mut options = ChannelOptions { client_messages: true, ..ChannelOptions::new("me") };
+        change(&mut options);
+        Router::new(&options).unwrap()
+    }
 
-impl RunStatusTracker {
-    /// Returns the status that this event changes the run to, if it changes it. The first terminal status is final
-    /// unless a failed run is retried; a stalled run with a new step event is running again.
-    fn change(&mut self, run_id: &str, kind: &str, event_id: &str) -> Option<&'static str> {
-        let changes = self.recent.get(run_id).or_else(|| self.older.get(run_id));
-        // It is routed again.
-        if let Some((_, status)) = changes.into_iter().flatten().find(|(id, _)| **id == *event_id) {
-            return Some(status);
+    #[test]
+    fn a_message_of_the_feed_has_its_position_and_the_instance_that_appended_the_event() {
+        let router = router(|options| (options.flow_events, options.client_messages) = (false, false));
+        let event = event(Some("s"), json!({ "id": "1-0", "ts": 1, "type": "t" }));
+        let (me, other) = ("me".into(), "other".into());
+        for (appended_by, instance, on_behalf_of) in
+            [(None, "me", None), (Some(&me), "me", None), (Some(&other), "other", Some(&other))]
+        {
+            let at = FeedEvent { event: &event, position: "p", appended_by };
+            let (routed, _) = router.route_at(&at, &mut RunStatusTracker::default(), 7, |_, _| false);
+            let message: Value = serde_json::from_str(routed[0].message.json()).unwrap();
+            assert_eq!(message["metadata"], json!({ "instanceId": instance, "eventId": "1-0", "position": "p" }));
+            assert_eq!(routed[0].message.instance(), on_behalf_of);
         }
-        let last = changes.and_then(|changes| changes.last()).map(|(_, status)| *status);
-        let status = match (kind, last) {
-            ("flow.retry", None | Some("failed")) => "running",
-            (_, Some("completed" | "failed" | "canceled")) => return None,
-            ("flow.start", _) => "running",
-            ("flow.completed", _) => "completed",
-            ("flow.failed", _) => "failed",
-            ("flow.cancel", _) => "canceled",
-            ("flow.stalled", _) => "stalled",
-            (kind, Some("stalled")) if kind == "emit" || kind.starts_with("step.") => "running",
-            _ => return None,
+    }
+
+    #[test]
+    fn the_topics_of_an_event_are_those_that_it_would_be_published_on() {
+        let router = router(|_| {});
+        let topics = |kind: &str| {
+            router.topics(&event(Some("nq:r1"), json!({ "id": "1-0", "ts": 1, "type": kind, "flowName": "order" })))
         };
-        if last == Some(status) {
-            return None;
+        let (append, client) = ("store-sync:append:nq:r1", "client:flow:r1");
+        assert_eq!(topics("step.completed"), [append, client]);
+        let (flow, trigger, ui) = ("flow:event:r1", "flow:trigger:order", "client:ui:flow:order");
+        assert_eq!(topics("flow.completed"), [append, flow, trigger, client, ui]);
+        assert!(router.topic_globs().is_sorted());
+        let globs = with_rows(&["x:{runId}", "x:{type}"]).topic_globs();
+        assert_eq!(globs.iter().filter(|glob| ***glob == *"x:*").count(), 1);
+    }
+
+    fn with_rows(topics: &[&str]) -> Router {
+        router(|options| {
+            let row = |topic: &&str| ChannelDefinition {
+                name: format!("on {topic}"),
+                types: vec!["*".into()],
+                topic: (*topic).into(),
+                kind: None,
+            };
+            options.channels = topics.iter().map(row).collect();
+        })
+    }
+
+    #[test]
+    fn a_topic_has_fields_of_the_event_at_any_depth() {
+        let event = event(
+            Some("s"),
+            json!({
+                "id": "1-0", "ts": 1, "type": "paid", "flowName": "f", "n": -5, "flag": true, "a.b": "dotted",
+                "order": { "id": "o", "by": { "name": "n" } },
+            }),
+        );
+        let topic = |template: &str| {
+            let topics = with_rows(&[template]).topics(&event);
+            topics.into_iter().find_map(|topic| topic.strip_prefix("x:").map(str::to_owned))
+        };
+        for (field, expected) in [
+            ("type", "paid"),
+            ("flowName", "f"),
+            ("subject", "s"),
+            ("n", "-5"),
+            ("a.b", "dotted"),
+            ("order.id", "o"),
+            ("order.by.name", "n"),
+        ] {
+            assert_eq!(topic(&format!("x:{{{field}}}")).as_deref(), Some(expected), "{field}");
         }
-        if self.recent.len() >= MAX_RUNS {
-            self.older = std::mem::take(&mut self.recent);
+        for field in ["flag", "order", "order.by", "order.id.x", "order.none", "none"] {
+            assert_eq!(topic(&format!("x:{{{field}}}")), None, "{field}");
         }
-        let changes = self.recent.entry(run_id.into()).or_insert_with(|| self.older.remove(run_id).unwrap_or_default());
-        if changes.len() == MAX_CHANGES {
-            changes.remove(0);
-        }
-        changes.push((event_id.into(), status));
-        Some(status)
+    }
+
+    #[test]
+    fn an_event_without_a_subject_belongs_to_that_of_its_run() {
+        let router = router(|options| options.run_subject = "nq:{flowName}:{runId}".into());
+        let run = json!({ "id": "1-0", "ts": 1, "type": "t", "runId": "r", "flowName": "f" });
+        assert_eq!(router.partition(&event(Some("s"), run.clone())).as_deref(), Some("s"));
+        assert_eq!(router.partition(&event(None, run)).as_deref(), Some("nq:f:r"));
+        // A subject that ends with a colon names no run.
+        let no_run = event(Some("flows:"), json!({ "id": "1-0", "ts": 1, "type": "emit", "flowName": "f" }));
+        let (routed, _) = router.route(&no_run, &mut RunStatusTracker::default(), 7);
+        let trigger = routed.iter().find(|routed| **routed.message.topic() == *"flow:trigger:f").unwrap();
+        let message: Value = serde_json::from_str(trigger.message.json()).unwrap();
+        assert_eq!(message["data"].get("runId"), None);
     }
 }

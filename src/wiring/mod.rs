@@ -14,6 +14,7 @@ use crate::stream::{Message, StreamBackend};
 pub mod channels;
 pub mod coordinator;
 pub mod flow;
+pub mod run_status;
 pub mod template;
 
 /// The default subject of a run.

@@ -136,6 +136,8 @@ mod tests {
         };
         assert_eq!(extract("nq:flow:{runId}:log").as_deref(), Some("r:1"));
         assert_eq!(extract("nq:{runId}").as_deref(), Some("flow:r:1:log"));
+        assert_eq!(extract("{runId}:log").as_deref(), Some("nq:flow:r:1"));
+        assert_eq!(extract("{runId}").as_deref(), Some("nq:flow:r:1:log"));
         assert_eq!((extract("x:{runId}"), extract("nq:flow:r:1:log{runId}"), extract("{a}:{b}")), (None, None, None));
     }
 

@@ -24,9 +24,10 @@ use crate::store::consumer::{
 use crate::store::{Appended, ConsumerInfo, Lease, Origin, Position, StoreBackend};
 use crate::sync::lock;
 use crate::time::SharedClock;
-use crate::wiring::channels::{FeedEvent, Router, RunStatusTracker};
+use crate::wiring::channels::{FeedEvent, Router};
 use crate::wiring::coordinator::publishing::{Channels, Item, outcome};
 use crate::wiring::coordinator::{CoordinatorOptions, CoordinatorStats};
+use crate::wiring::run_status::RunStatusTracker;
 use crate::wiring::{Publisher, Wiring};
 
 /// The default name of the consumer.

@@ -28,7 +28,8 @@ use crate::fanout::{Mailbox, Overflow};
 use crate::op::Op;
 use crate::sync::lock;
 use crate::time::SharedClock;
-use crate::wiring::channels::{ChannelOptions, Router, RunStatusTracker};
+use crate::wiring::channels::{ChannelOptions, Router};
+use crate::wiring::run_status::RunStatusTracker;
 use crate::wiring::{Publisher, Wiring};
 
 pub use feed::{CONSUMER, FeedCoordinator};

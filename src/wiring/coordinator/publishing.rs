@@ -25,8 +25,9 @@ use crate::stream::{BLOCK_TIMEOUT, Message};
 use crate::sync::lock;
 use crate::time::SharedClock;
 use crate::wiring::Publisher;
-use crate::wiring::channels::{Routed, Router, RunStatusTracker};
+use crate::wiring::channels::{Routed, Router};
 use crate::wiring::coordinator::CoordinatorStats;
+use crate::wiring::run_status::RunStatusTracker;
 
 /// Attempts to publish a message.
 pub const MAX_ATTEMPTS: u32 = 5;

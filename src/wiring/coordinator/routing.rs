@@ -18,8 +18,8 @@ use crate::bus::BusEvent;
 use crate::fanout::{Delivery, Mailbox};
 use crate::op::Op;
 use crate::sync::lock;
-use crate::wiring::channels::RunStatusTracker;
 use crate::wiring::coordinator::publishing::{Channels, Item};
+use crate::wiring::run_status::RunStatusTracker;
 
 /// Limit of events taken from the queue that are waiting in partitions or being published.
 const MAX_IN_FLIGHT: usize = 256;
