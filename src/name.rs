@@ -119,6 +119,7 @@ pub fn is_near(a: &str, b: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::MAX_NAME_BYTES;
 
     #[test]
     fn a_misspelt_name_is_answered_with_the_nearest_one() {
@@ -136,6 +137,9 @@ mod tests {
         assert_eq!(&**Subject::new("orders").unwrap(), "orders");
         let message = |result: Result<&Key>| result.unwrap_err().to_string();
         assert!(message(Key::new("")).starts_with("key: "));
-        assert!(message(Key::named("options.key", &"x".repeat(9_000))).starts_with("options.key: "));
+        assert!(FieldPath::new(&["x"; 600].join(".")).is_err() && FieldPath::new(&["x"; 100].join(".")).is_ok());
+        assert!(Key::new(&"x".repeat(MAX_NAME_BYTES)).is_ok());
+        let longer = "x".repeat(MAX_NAME_BYTES + 1);
+        assert!(message(Key::named("options.key", &longer)).starts_with("options.key: "));
     }
 }

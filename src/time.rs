@@ -70,3 +70,20 @@ impl Clock for ManualClock {
         self.monotonic.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_of_the_machine_shows_milliseconds_since_1970() {
+        let clock = system_clock();
+        let (before, seconds) = (clock.monotonic_ms(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+        assert!(clock.now_ms().abs_diff(seconds * 1_000) < 3_600_000);
+        assert!(clock.monotonic_ms() >= before);
+        let clock = ManualClock::at(5);
+        clock.advance(2);
+        clock.set(1);
+        assert_eq!((clock.now_ms(), clock.monotonic_ms()), (1, 2));
+    }
+}

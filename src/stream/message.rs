@@ -89,3 +89,24 @@ impl Message {
         &self.0.json
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_an_object_whose_type_is_a_text() {
+        let message = Message::parse("t", " {\"type\":\"a\"} ").unwrap();
+        assert_eq!((&**message.json(), message.kind(), &**message.topic()), (r#"{"type":"a"}"#, Some("a"), "t"));
+        assert_eq!(Message::parse("t", r#"{"type":1}"#).unwrap().kind(), None);
+        assert_eq!(message.instance(), None);
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(600), "]".repeat(600));
+        for (bad, expected) in
+            [("[]", "expected an object"), ("{", "not usable as JSON"), (deep.as_str(), "nested deeper")]
+        {
+            assert!(Message::parse("t", bad).unwrap_err().message().contains(expected), "{expected}");
+        }
+        let other = Message::on_behalf_of(Some("other".into()), "t", "a", "{}".into());
+        assert_eq!(other.instance().map(|instance| &**instance), Some("other"));
+    }
+}

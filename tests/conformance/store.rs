@@ -40,6 +40,7 @@ macro_rules! store_conformance {
                 an_update_merges_deeply_and_counts_the_version
                 two_hundred_simultaneous_updates_of_an_entry_all_happen
                 entries_come_by_score_then_by_id_filtered_before_the_page_is_cut
+                the_subjects_of_a_glob_are_listed_each_once_in_pages
                 a_missing_entry_is_reported
                 what_fails_is_counted
                 documents_are_filtered_sorted_and_paged
@@ -412,6 +413,35 @@ pub(crate) async fn entries_come_by_score_then_by_id_filtered_before_the_page_is
     assert_eq!(page(&store, 0, 1, json!({"x.y": 2.5, "status": "b"})).await, ["b"]);
     assert!(page(&store, 9, 5, json!({})).await.is_empty());
     assert!(page(&store, 0, 0, json!({})).await.is_empty());
+    let count = async |filter| store.index_count(name("i"), Filter::new(object(filter))).await.unwrap();
+    assert_eq!(count(json!({})).await, 5);
+    assert_eq!((count(json!({"status": ["a", "b"]})).await, count(json!({"x.y": 2.5, "status": "b"})).await), (4, 1));
+    assert_eq!(store.index_count(name("other"), Filter::default()).await.unwrap(), 0);
+}
+
+pub(crate) async fn the_subjects_of_a_glob_are_listed_each_once_in_pages(store: Store) {
+    // More than one page has.
+    let names: Vec<String> = (0..1_200).map(|n| format!("listed:{n:04}")).collect();
+    let appends: Vec<_> = names.iter().map(|subject| store.append(name(subject), numbered(0), None, None)).collect();
+    for append in appends {
+        append.await.unwrap();
+    }
+    append(&store, "other", 0).await;
+    let (mut listed, mut cursor, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = store.subjects(name("listed:*"), cursor.as_deref()).await.unwrap();
+        listed.extend(page.subjects.iter().map(ToString::to_string));
+        pages += 1;
+        cursor = page.cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    listed.sort_unstable();
+    assert_eq!(listed, names);
+    assert!(pages > 1);
+    let page = store.subjects(name("oth*"), None).await.unwrap();
+    assert_eq!(page.subjects.iter().map(|subject| &**subject).collect::<Vec<_>>(), ["other"]);
 }
 
 pub(crate) async fn what_fails_is_counted(store: Store) {
@@ -495,6 +525,8 @@ pub(crate) async fn after_closing_every_call_says_so(store: Store) {
     closed(store.index_get(name("i"), name("e"))).await;
     closed(store.index_read(name("i"), IndexQuery { after: None, offset: 0, limit: 1, filter: Filter::default() }))
         .await;
+    closed(store.index_count(name("i"), Filter::default())).await;
+    closed(store.subjects(name("*"), None)).await;
     closed(store.index_update(name("i"), name("e"), object(json!({})), None)).await;
     closed(store.index_increment(name("i"), name("e"), name("n"), 1.0)).await;
     closed(store.index_delete(name("i"), name("e"))).await;

@@ -499,3 +499,51 @@ impl StoreBackend for MemoryStore {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+    use crate::time::ManualClock;
+
+    #[tokio::test]
+    async fn what_is_gone_takes_no_memory() {
+        let clock = ManualClock::at(1_000);
+        let store = MemoryStore::new(clock.clone());
+        let (key, id, collection) = (Key::new("k").unwrap(), EntryId::new("e").unwrap(), Collection::new("c").unwrap());
+        store.kv_set(key, "1".into(), Some(10)).await.unwrap();
+        clock.advance(10);
+        store.kv_set(Key::new("other").unwrap(), "1".into(), None).await.unwrap();
+        store.index_add(key, id, 1.0, Object::new()).await.unwrap();
+        assert!(store.index_delete(key, id).await.unwrap());
+        let doc = DocId::new("d").unwrap();
+        store.doc_save(collection, doc, "{}".into()).await.unwrap();
+        store.doc_delete(collection, doc).await.unwrap();
+        let state = lock(&store.state);
+        assert_eq!((state.kv.len(), state.expiries.len(), state.indexes.len(), state.docs.len()), (1, 0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn calls_are_counted_by_their_kind() {
+        let store = MemoryStore::new(ManualClock::at(1_000));
+        let (subject, key) = (Subject::new("s").unwrap(), Key::new("k").unwrap());
+        store.append(subject, NewEvent::parse(r#"{"type":"t"}"#).unwrap(), None, None).await.unwrap();
+        store.kv_set(key, "1".into(), None).await.unwrap();
+        store.kv_get(key).await.unwrap();
+        let counts = store.stats().into_iter().take(4).collect::<Vec<_>>();
+        assert_eq!(counts, [("appends", 1.0), ("reads", 1.0), ("writes", 1.0), ("errors", 0.0)]);
+        assert_eq!(store.name(), "memory");
+    }
+
+    #[tokio::test]
+    async fn closing_ends_every_lease_and_no_name_is_given_after_it() {
+        let store = MemoryStore::new(ManualClock::at(1_000));
+        let name = ConsumerName::new("c").unwrap();
+        let lease = store.consumer_try_acquire(name).await.unwrap().unwrap();
+        assert!(store.consumer_try_acquire(name).await.unwrap().is_none() && !lease.is_lost());
+        store.close().await.unwrap();
+        assert!(lease.is_lost());
+        assert_eq!(store.consumer_acquire(name).await.err().unwrap().code(), Code::Closed);
+        assert_eq!(store.consumer_try_acquire(name).await.err().unwrap().code(), Code::Closed);
+    }
+}

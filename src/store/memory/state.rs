@@ -124,3 +124,40 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::NewEvent;
+
+    #[test]
+    fn an_id_that_was_far_ahead_raises_those_of_its_own_subject_only() {
+        let mut state = State::default();
+        let id = |ms| EventId { ms, seq: 0 };
+        let (now, ahead) = (1_000, 1_000_000_000);
+        for ms in [ahead, ahead + 1, ahead] {
+            state.raise_floor("far".into(), id(ms), now);
+        }
+        assert_eq!((state.floor_of("far"), state.floor_of("other")), (Some(id(ahead + 1)), None));
+        for ms in [now, now + 1, now] {
+            state.raise_floor("near".into(), id(ms), now);
+        }
+        assert_eq!((state.floor_of("far"), state.floor_of("other")), (Some(id(ahead + 1)), Some(id(now + 1))));
+    }
+
+    #[test]
+    fn deleted_events_are_removed_from_the_feed_when_they_are_most_of_it() {
+        let mut state = State::default();
+        let subject: Arc<str> = "s".into();
+        for number in 1..=10 {
+            let event = NewEvent::parse(r#"{"type":"t"}"#).unwrap().persist(EventId { ms: number, seq: 0 }, number);
+            state.feed.push(FeedRow { number, subject: subject.clone(), event: Some(event) });
+        }
+        // One that is not there counts as none.
+        state.delete_from_feed([1, 2, 3, 4, 5, 11].into_iter());
+        assert_eq!((state.feed.len(), state.deleted), (10, 5));
+        state.delete_from_feed([10].into_iter());
+        assert_eq!(state.feed.iter().map(|row| row.number).collect::<Vec<_>>(), [6, 7, 8, 9]);
+        assert_eq!(state.deleted, 0);
+    }
+}

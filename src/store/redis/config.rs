@@ -81,3 +81,22 @@ impl Default for RedisStoreOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_trimmed_as_the_options_say() {
+        let trim = |json: &str| serde_json::from_str::<RedisStoreOptions>(json).map(|options| options.trim);
+        for json in ["{}", r#"{"streams":{}}"#, r#"{"streams":{"trim":{"maxLen":null,"approx":null}}}"#] {
+            assert_eq!(trim(json).unwrap(), Trim { max_len: Some(10_000), approx: true }, "{json}");
+        }
+        let given = trim(r#"{"streams":{"trim":{"maxLen":0,"approx":false}}}"#).unwrap();
+        assert_eq!(given, Trim { max_len: Some(0), approx: false });
+        assert_eq!(trim(r#"{"streams":{"trim":{"maxLen":1e15}}}"#).unwrap().max_len, Some(1_000_000_000_000_000));
+        for bad in ["-1", "1.5", "2e15", "\"many\""] {
+            assert!(trim(&format!(r#"{{"streams":{{"trim":{{"maxLen":{bad}}}}}}}"#)).is_err(), "{bad}");
+        }
+    }
+}

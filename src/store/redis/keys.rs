@@ -121,3 +121,49 @@ impl Keys {
         format!("{}:~appended", self.prefix)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_key_of_the_store_is_another_or_a_name_of_a_caller() {
+        let keys = Keys::new("p");
+        let all = [
+            keys.deleted("x"),
+            keys.documents("x"),
+            keys.kv(),
+            keys.feed(),
+            keys.feed_state(),
+            keys.adopted(),
+            keys.claims("x"),
+            keys.holders(),
+            keys.consumers(),
+            keys.lease("x"),
+            keys.parked_positions("x"),
+            keys.replays("x"),
+            keys.parked_events("x"),
+            keys.appended(),
+        ];
+        assert_eq!(BTreeSet::from_iter(&all).len(), all.len());
+        for key in &all {
+            assert!(keys.check("key", key).unwrap_err().message().contains("p:~"), "{key}");
+        }
+        for name in ["p", "p:x", "p~", "~kv", "x:p:~kv", ":~p"] {
+            keys.check("key", name).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_key_of_an_index_does_not_look_like_that_of_an_entry() {
+        let keys = Keys::new("p");
+        for name in ["a:meta:b", "a:meta", "p:~kv"] {
+            assert!(keys.check_index(name).is_err(), "{name}");
+        }
+        for name in ["a", "a:metadata", "meta:a", "a:met"] {
+            keys.check_index(name).unwrap();
+        }
+    }
+}

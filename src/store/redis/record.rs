@@ -82,3 +82,51 @@ pub(super) fn records(value: Value) -> Result<(Option<EventId>, Vec<Json>)> {
     let records = reply::list(value)?.into_iter().map(record).collect::<Result<_>>()?;
     Ok((last, records))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn record(fields: &[(&str, &str)]) -> Value {
+        let fields: Vec<_> = fields.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        serde_json::from_str(&to_json(EventId { ms: 7, seq: 1 }, &fields)).unwrap()
+    }
+
+    #[test]
+    fn an_entry_of_another_writer_has_its_texts_and_the_time_of_its_id() {
+        assert_eq!(
+            record(&[("type", "12"), ("runId", "34"), ("n", "5"), ("data", r#"{"a":1}"#), ("id", "x")]),
+            json!({ "id": "7-1", "ts": 7, "type": "12", "runId": "34", "n": 5, "data": { "a": 1 } })
+        );
+        assert_eq!(record(&[("n", "5")]), json!({ "id": "7-1", "ts": 7, "type": "unknown", "n": 5 }));
+        for (ts, expected) in
+            [("5.5", json!(5.5)), ("soon", json!(7)), ("inf", json!(7)), ("007", json!(7)), ("[]", json!(7))]
+        {
+            assert_eq!(record(&[("type", "t"), ("ts", ts)])["ts"], expected, "{ts}");
+        }
+    }
+
+    #[test]
+    fn an_entry_of_a_native_writer_is_the_record_that_was_written() {
+        let event = NewEvent::parse(r#"{"type":"t","runId":"34","n":5,"flowName":null}"#).unwrap();
+        let fields = fields(&event, 9).unwrap();
+        let fields: Vec<_> = fields.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        assert_eq!(fields, [("ts", "9"), ("type", "t"), ("runId", "\"34\""), ("n", "5"), ("flowName", "null")]);
+        assert_eq!(
+            record(&fields),
+            json!({ "id": "7-1", "ts": 9, "type": "t", "runId": "34", "n": 5, "flowName": null })
+        );
+    }
+
+    #[test]
+    fn a_record_has_as_many_fields_as_one_command_takes() {
+        let of = |count: usize| {
+            let more: String = (1..count).map(|n| format!(",\"f{n}\":1")).collect();
+            fields(&NewEvent::parse(&format!("{{\"type\":\"t\"{more}}}")).unwrap(), 1)
+        };
+        assert_eq!(of(MAX_FIELDS).unwrap().len(), MAX_FIELDS + 1);
+        assert!(of(MAX_FIELDS + 1).unwrap_err().message().contains("3501 top-level fields"));
+    }
+}

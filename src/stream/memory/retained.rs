@@ -77,3 +77,66 @@ impl RetainedTopics {
         self.topics.values().map(VecDeque::len).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(topics: &mut RetainedTopics, topic: &str, n: usize, now_ms: u64) {
+        topics.push(&Message::new(topic, "t", n.to_string().into()), now_ms);
+    }
+
+    fn matching(topics: &RetainedTopics, pattern: &str, now_ms: u64) -> Vec<usize> {
+        topics.matching(pattern, now_ms).iter().map(|message| message.json().parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_newest_messages_of_each_topic_are_retained_in_the_order_of_their_publication() {
+        let mut topics = RetainedTopics::new(Retain { max_events: Some(2), max_age_ms: None });
+        for (n, topic) in ["a", "b", "a", "a", "b"].into_iter().enumerate() {
+            push(&mut topics, topic, n, 0);
+        }
+        assert_eq!((matching(&topics, "a", 0), matching(&topics, "*", 0)), (vec![2, 3], vec![1, 2, 3, 4]));
+        assert_eq!(topics.len(), 4);
+        let mut last = RetainedTopics::new(Retain { max_events: Some(0), max_age_ms: None });
+        (0..3).for_each(|n| push(&mut last, "a", n, 0));
+        assert_eq!(matching(&last, "a", 0), [2], "the last is always retained");
+    }
+
+    #[test]
+    fn messages_are_retained_only_so_long_and_expired_topics_are_removed() {
+        let mut topics = RetainedTopics::new(Retain { max_events: None, max_age_ms: Some(10) });
+        for (n, now_ms) in [(0, 100), (1, 105)] {
+            push(&mut topics, "a", n, now_ms);
+        }
+        assert_eq!((matching(&topics, "a", 110), matching(&topics, "a", 111)), (vec![0, 1], vec![1]));
+        push(&mut topics, "a", 2, 110);
+        assert_eq!(topics.len(), 3);
+        push(&mut topics, "a", 3, 111);
+        assert_eq!(topics.len(), 3, "the first is removed");
+        for topic in ["b", "c"] {
+            push(&mut topics, topic, 0, 115);
+        }
+        push(&mut topics, "d", 0, 121);
+        assert_eq!((topics.len(), topics.topics.contains_key("a")), (6, true));
+        // Two at a time.
+        push(&mut topics, "d", 1, 200);
+        assert!(!topics.topics.contains_key("a") && !topics.topics.contains_key("b"));
+        assert!(topics.topics.contains_key("c"));
+        push(&mut topics, "d", 2, 200);
+        assert_eq!((topics.len(), topics.by_last_message.len()), (2, 1));
+    }
+
+    #[test]
+    fn beyond_the_limit_the_topic_without_a_message_for_the_longest_time_is_removed() {
+        let mut topics = RetainedTopics::new(Retain::default());
+        for n in 0..MAX_RETAINED_TOPICS {
+            push(&mut topics, &n.to_string(), n, 0);
+        }
+        push(&mut topics, "0", 0, 0);
+        assert_eq!(topics.topics.len(), MAX_RETAINED_TOPICS);
+        push(&mut topics, "one more", 0, 0);
+        assert_eq!(topics.topics.len(), MAX_RETAINED_TOPICS);
+        assert!(topics.topics.contains_key("0") && !topics.topics.contains_key("1"));
+    }
+}
