@@ -108,6 +108,7 @@ pub(crate) fn private_file() -> OpenOptions {
 /// Which file a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileId {
+    is_empty: bool,
     #[cfg(unix)]
     device: u64,
     #[cfg(unix)]
@@ -121,14 +122,23 @@ impl FileId {
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;
-            Ok(Self { device: meta.dev(), inode: meta.ino() })
+            Ok(Self { is_empty: meta.len() == 0, device: meta.dev(), inode: meta.ino() })
         }
         #[cfg(not(unix))]
         {
             // An open file cannot be deleted or replaced there.
-            let _ = meta;
-            Ok(Self {})
+            Ok(Self { is_empty: meta.len() == 0 })
         }
+    }
+
+    /// Returns whether a path still leads to this file, and it has not been emptied since the last look.
+    pub(crate) fn is_still_at(&mut self, path: &Path) -> bool {
+        let Ok(now) = Self::of(path) else { return false };
+        let is_same = now == Self { is_empty: now.is_empty, ..*self } && (self.is_empty || !now.is_empty);
+        if is_same {
+            *self = now;
+        }
+        is_same
     }
 }
 

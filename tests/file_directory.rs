@@ -49,13 +49,30 @@ async fn writes_fail_at_once_when_the_directory_was_deleted_under_an_open_store(
             assert_eq!(append(&store).await, Err(Code::Io), "what is in no file is not acknowledged");
         }
         let error = store.kv_set(name("k"), "1".into(), None).await.unwrap_err();
-        assert!(error.message().contains("deleted or replaced"), "{error}");
+        assert!(error.message().contains("deleted, replaced or emptied"), "{error}");
         assert!(!store.health().await.unwrap().ok);
         store.close().await.unwrap();
         let again = open(&dir);
         append(&again).await.unwrap();
         again.close().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn writes_fail_at_once_when_the_database_was_emptied_under_an_open_store() {
+    let base = tempfile::tempdir().unwrap();
+    let store = open(base.path());
+    append(&store).await.unwrap();
+    // The log goes into the database.
+    store.close().await.unwrap();
+    let store = open(base.path());
+    append(&store).await.unwrap();
+    std::fs::write(base.path().join("nvent.db"), "").unwrap();
+    for _ in 0..20 {
+        assert_eq!(append(&store).await, Err(Code::Io), "what cannot be read again is not acknowledged");
+    }
+    assert!(!store.health().await.unwrap().ok);
+    store.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -293,6 +310,6 @@ async fn a_clear_in_a_deleted_directory_says_that_it_did_nothing() {
     let error = store.kv_clear(name("*")).await.unwrap_err();
     assert_eq!(error.code(), Code::Io);
     assert!(!error.is_maybe_applied(), "{error}");
-    assert!(error.message().contains("deleted or replaced"), "{error}");
+    assert!(error.message().contains("deleted, replaced or emptied"), "{error}");
     store.close().await.unwrap();
 }

@@ -405,7 +405,7 @@ async fn nothing_is_acknowledged_once_the_directory_was_deleted_under_an_open_qu
     for n in 0..20 {
         let error = queue.enqueue("q", job(&n.to_string(), json!({}))).await.unwrap_err();
         assert_eq!(error.code(), Code::Io);
-        assert!(error.message().contains("deleted or replaced"), "{error}");
+        assert!(error.message().contains("deleted, replaced or emptied"), "{error}");
     }
     assert_eq!(queue.counts("q").await.unwrap_err().code(), Code::Io);
     queue.close(CLOSE_TIMEOUT).await.unwrap();
@@ -413,6 +413,22 @@ async fn nothing_is_acknowledged_once_the_directory_was_deleted_under_an_open_qu
     let again = open(&dir, clock);
     again.enqueue("q", job("second", json!({}))).await.unwrap();
     again.close(CLOSE_TIMEOUT).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_once_the_database_was_emptied_under_an_open_queue() {
+    let (base, clock) = (TempDir::new().unwrap(), ManualClock::at(0));
+    let queue = open(base.path(), clock.clone());
+    queue.enqueue("q", job("first", json!({}))).await.unwrap();
+    // The log goes into the database.
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
+    let queue = open(base.path(), clock);
+    queue.enqueue("q", job("second", json!({}))).await.unwrap();
+    std::fs::write(base.path().join("queue.db"), "").unwrap();
+    for n in 0..20 {
+        assert_eq!(queue.enqueue("q", job(&n.to_string(), json!({}))).await.unwrap_err().code(), Code::Io);
+    }
+    queue.close(CLOSE_TIMEOUT).await.unwrap();
 }
 
 /// Runs as a second process on a directory: not a test of its own.

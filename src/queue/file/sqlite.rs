@@ -393,10 +393,10 @@ impl JobStorage for SqliteStorage {
 
     fn commit(&mut self) -> Result<()> {
         if self.in_step {
-            // What is committed would be in no file that can be found.
-            if self.file.is_some_and(|file| FileId::of(&self.path).ok() != Some(file)) {
+            // What is committed would be in no file that can be read.
+            if self.file.as_mut().is_some_and(|file| !file.is_still_at(&self.path)) {
                 return Err(Error::io(format!(
-                    "{}: the database was deleted or replaced while it was open",
+                    "{}: the database was deleted, replaced or emptied while it was open",
                     self.path.display()
                 )));
             }

@@ -229,8 +229,8 @@ impl FileStore {
             return Some(job);
         }
         let Ok(mut writer) = store.writer.try_lock() else { return Some(job) };
-        let Some(writer) = writer.as_mut().filter(|writer| writer.is_quick()) else { return Some(job) };
-        if !store.queue.try_claim_inline(footprint) {
+        let Some(writer) = writer.as_mut() else { return Some(job) };
+        if !writer.is_quick() || !store.queue.try_claim_inline(footprint) {
             return Some(job);
         }
         let job = writer.run_now(store, job);

@@ -70,7 +70,7 @@ pub(super) fn no_json(table: &str, row: &str, why: &Error) -> Error {
 /// Returns the error for writes to a database that is no longer in its directory.
 pub(super) fn replaced(path: &Path) -> Error {
     Error::io(format!(
-        "{}: the database was deleted or replaced while it was open: close the store, restore the file, and open it again",
+        "{}: the database was deleted, replaced or emptied while it was open: close the store, restore the file, and open it again",
         path.display()
     ))
 }

@@ -141,7 +141,7 @@ impl WriterState {
     }
 
     /// Returns whether a commit would neither sync anything nor be refused.
-    pub(super) fn is_quick(&self) -> bool {
+    pub(super) fn is_quick(&mut self) -> bool {
         if self.was_replaced() {
             return false;
         }
@@ -216,9 +216,9 @@ impl WriterState {
         self.commit(shared, false, body)
     }
 
-    /// Returns whether the database was deleted or replaced: what is written would be in no file that can be found.
-    fn was_replaced(&self) -> bool {
-        FileId::of(&self.path).ok() != Some(self.file)
+    /// Returns whether the database was deleted, replaced or emptied: what is written would be in no file that can be read.
+    fn was_replaced(&mut self) -> bool {
+        !self.file.is_still_at(&self.path)
     }
 
     fn begin(&mut self, shared: &Shared, durable: bool) -> Result<()> {
