@@ -35,6 +35,7 @@ export function filterFields(what: string, filter: object): Array<[field: string
 }
 
 function hasJson(value: unknown): boolean {
+  if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return true
   try {
     return JSON.stringify(value) !== undefined
   }
