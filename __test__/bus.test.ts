@@ -152,6 +152,29 @@ it('has two buses know nothing of each other, and one that is everybody\'s', () 
   expect(getEventBus()).toBe(getEventBus())
 })
 
+it('stores on one bus of the application announce each event there once, while any of them is open', async () => {
+  const handlers = new Map<string, Array<(event: any) => void>>()
+  const published: string[] = []
+  const own = {
+    publish: (event: any) => void published.push(event.type),
+    onType: (type: string, handler: (event: any) => void) => {
+      handlers.set(type, [...handlers.get(type) ?? [], handler])
+      return () => void handlers.delete(type)
+    },
+  }
+  const [first, second] = [new MemoryStoreAdapter({ bus: own as any }), new MemoryStoreAdapter({ bus: own as any })]
+  await first.append('s', { type: 'a' })
+  await second.append('s', { type: 'b' })
+  await first.close()
+  await second.append('s', { type: 'c' })
+  await second.close()
+  const third = new MemoryStoreAdapter({ bus: own as any })
+  await third.append('s', { type: 'd' })
+  await third.close()
+  await until('the last', () => published.includes('d'))
+  expect([published, handlers.size]).toEqual([['a', 'b', 'c', 'd'], 0])
+})
+
 it('refuses what is no event and no handler', async () => {
   for (const event of [undefined, null, 1, 'a', {}, { type: '' }, { type: 5 }] as any[]) await rejects(() => bus.publish(event), 'NVENT_INVALID', /event/)
   for (const handler of [undefined, null, {}] as any[]) {

@@ -1,5 +1,8 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import {
-  createAdapters, createEventBus, createWiringRegistry, getEventBus, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdownAdapters, useStoreAdapter, useStreamAdapter,
+  createAdapters, createEventBus, createStreamCoordinator, createWiringRegistry, FileStoreAdapter, getEventBus, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdownAdapters, useStoreAdapter, useStreamAdapter,
 } from 'nvent-native'
 import type { QueueAdapter, StreamAdapter, Wiring } from 'nvent-native'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -110,6 +113,29 @@ it('gives the coordinator the subject of runs, for stored events that come over 
   expect(await inbox.atLeast(1)).toEqual([['store-sync:append:own:r', 'own:r']])
 })
 
+it('what ends finds the current adapters until it has ended, then there are none', async () => {
+  const adapters = await createAdapters({ store: { adapter: 'memory' }, stream: { adapter: 'memory' }, queue: { adapter: 'memory' } })
+  const { opened, open } = gate()
+  const stored: string[] = []
+  const store = async (type: string): Promise<void> => void stored.push((await useStoreAdapter().append('s', { type })).type)
+  const wiring = createWiringRegistry({ wirings: [{ start: () => {}, stop: () => store('stopped') }] })
+  await wiring.start()
+  const begun = new Inbox()
+  adapters.queue.registerWorker('q', 'job', async (job) => {
+    begun.take(job)
+    await opened
+    await store('job')
+  })
+  adapters.queue.startProcessingQueue('q')
+  await adapters.queue.enqueue('q', { name: 'job', data: 1 })
+  await begun.atLeast(1)
+  const ending = shutdownAdapters()
+  open()
+  await ending
+  expect(stored).toEqual(['job', 'stopped'])
+  await rejects(async () => useStoreAdapter(), 'NVENT_NOT_FOUND')
+})
+
 it('counts nothing before its first start', () => {
   expect(createWiringRegistry({ triggers: [], webhooks: [] }).stats()).toEqual({
     streamCoordinator: { routed: {}, skipped: 0, failed: 0, lag: 0 },
@@ -181,6 +207,38 @@ it('stops what it has started when a later one fails, and can be started again',
   await wiring.start()
   await wiring.stop()
   expect(calls).toEqual(['start', 'stop', 'start', 'stop'])
+})
+
+it('fails to start only once what it had started is stopped', async () => {
+  const [store, stream] = [new MemoryStoreAdapter(), new MemoryStreamAdapter()]
+  later(() => shutdownAdapters({ store, stream }))
+  const calls: string[] = []
+  const wiring = createWiringRegistry({
+    store, stream, flow: false,
+    wirings: [
+      {
+        start: () => {},
+        stop: async () => {
+          await new Promise(resolve => setImmediate(resolve))
+          calls.push('stopped')
+        },
+      },
+      { start: () => { throw new Error('not today') }, stop: () => {} },
+    ],
+  })
+  await expect(Promise.resolve(wiring.start())).rejects.toThrow('not today')
+  expect(calls).toEqual(['stopped'])
+})
+
+it('a coordinator whose store cannot be opened fails to start', async () => {
+  const dir = await mkdtemp(path.join(tmpdir(), 'nvent-registry-'))
+  later(() => rm(dir, { recursive: true }))
+  await writeFile(path.join(dir, 'file'), '')
+  const [store, stream] = [new FileStoreAdapter({ dataDir: path.join(dir, 'file') }), new MemoryStreamAdapter()]
+  later(() => shutdownAdapters({ store, stream }))
+  const coordinator = createStreamCoordinator({ store, stream, delivery: 'at-least-once' })
+  later(() => coordinator.stop())
+  await rejects(async () => coordinator.start(), 'NVENT_IO')
 })
 
 it('starts again only once a stop that is under way has ended', async () => {

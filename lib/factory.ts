@@ -134,9 +134,6 @@ type Ending = { [K in keyof Adapters]: Set<Adapters[K]> }
  * streams and stores close. What fails is reported when everything has ended.
  */
 async function end(ending: Ending): Promise<void> {
-  for (const kind of KINDS) {
-    if (current[kind] !== undefined && ending[kind].has(current[kind] as never)) delete current[kind]
-  }
   const failures: unknown[] = []
   const attempt = async (work: () => unknown): Promise<void> => {
     try {
@@ -153,6 +150,10 @@ async function end(ending: Ending): Promise<void> {
   for (const wiring of [...running].reverse()) {
     const isUsed = KINDS.some(kind => wiring[kind] !== undefined && ending[kind].has(wiring[kind] as never))
     if (isUsed) await attempt(() => wiring.stop())
+  }
+  // Until here jobs and wirings that end find them. Others may be current by now.
+  for (const kind of KINDS) {
+    if (current[kind] !== undefined && ending[kind].has(current[kind] as never)) delete current[kind]
   }
   await all(ending.queue, (queue: any) => queue[DRAINS] && queue.close())
   await all(ending.stream, stream => stream.shutdown?.())

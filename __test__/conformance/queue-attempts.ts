@@ -102,6 +102,25 @@ export function attempts(context: QueueContext): void {
     expect(signal!.reason.message).toMatch(/removed/)
   })
 
+  it('a signal that a handler first reads after its job was removed is aborted', async () => {
+    const { queue, add, work } = context
+    const begun = new Inbox<{ readonly signal: AbortSignal }>()
+    const { opened, open } = gate()
+    work((_job, attempt) => {
+      begun.take(attempt)
+      return opened
+    }, 2)
+    await add({ jobId: 'x' })
+    await begun.atLeast(1)
+    await add({ jobId: 'y' })
+    const [unread, read] = await begun.atLeast(2)
+    const { signal } = read!
+    for (const id of ['x', 'y']) await queue.removeJob('q', id)
+    await until('the signal that was read', () => signal.aborted)
+    expect([unread!.signal.aborted, unread!.signal.reason.name]).toEqual([true, 'AbortError'])
+    open()
+  })
+
   it('ignores what a handler returns after its timeout', async () => {
     const { queue, add, work, collect, roundTrip } = context
     const [failed, completed] = [collect('failed'), collect('completed')]

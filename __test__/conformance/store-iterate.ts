@@ -110,6 +110,11 @@ export function iteration(context: StoreContext): void {
     await store.close()
     for (const next of waiting) expect(await next).toEqual({ done: true, value: undefined })
     await rejects(store.feed.iterate().next(), 'NVENT_CLOSED')
+    // What fails after the end is no error of the loop.
+    const controller = new AbortController()
+    const ended = store.feed.iterate({ signal: controller.signal }).next()
+    controller.abort()
+    await expect(ended).rejects.toMatchObject({ name: 'AbortError' })
     await rejects(() => context.store.stream.iterate('s', { limit: 1 } as object), 'NVENT_INVALID', /options\.limit/)
     await rejects(() => context.store.feed.iterate({ signal: {} as AbortSignal }), 'NVENT_INVALID', /options\.signal/)
     await rejects(context.store.feed.iterate({ after: 'no position' }).next(), 'NVENT_INVALID')

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import type { StreamAdapter } from 'nvent-native'
-import { gate, Inbox, until } from '../support/until'
+import { gate, Inbox, rejects, until } from '../support/until'
 import type { StreamContext } from './stream'
 import { data, send } from './stream-delivery'
 
@@ -146,6 +146,22 @@ export function shared(context: StreamContext): void {
     expect(await stream.getSubscriptionCount('t')).toBe(0)
   })
 
+  it('counts by topic, and what overflowed also when its subscriptions are gone', async () => {
+    const { stream } = context
+    const { opened, open } = gate()
+    const [other, all] = [new Inbox(), new Inbox()]
+    const busy = await stream.subscribe('t', () => opened, { shared: true, buffer: 1 })
+    for (const { take } of [other, other]) await stream.subscribe('other', take, { shared: true })
+    expect([await stream.getSubscriptionCount('t'), await stream.getSubscriptionCount('other'), stream.stats().subscriptions]).toEqual([1, 2, 3])
+    await stream.subscribe('t', all.take)
+    await send(stream, 't', 4)
+    await all.atLeast(4)
+    await until('two did not fit', () => stream.stats().dropped === 2)
+    await busy.unsubscribe()
+    expect(stream.stats().dropped).toBe(2)
+    open()
+  })
+
   it('ends with the stream', async () => {
     const stream = context.another()
     const inbox = new Inbox()
@@ -153,5 +169,6 @@ export function shared(context: StreamContext): void {
     await stream.shutdown()
     await handle.unsubscribe()
     expect(inbox.items).toEqual([])
+    await rejects(stream.subscribe('t', inbox.take, { shared: true }), 'NVENT_CLOSED')
   })
 }
