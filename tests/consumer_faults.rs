@@ -25,13 +25,19 @@ use nvent_native::store::{
 };
 use nvent_native::time::{ManualClock, system_clock};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 /// A store in memory of which the next calls of a method fail with these errors.
 struct Flaky {
     inner: MemoryStore,
-    faults: Mutex<HashMap<&'static str, VecDeque<Error>>>,
+    faults: Mutex<HashMap<&'static str, VecDeque<Fault>>>,
+}
+
+/// An error, and what it waits for.
+struct Fault {
+    error: Error,
+    released: Option<oneshot::Receiver<()>>,
 }
 
 impl Flaky {
@@ -41,14 +47,25 @@ impl Flaky {
 
     /// Lets the next call of a method fail, after those that fail already.
     fn fail(&self, method: &'static str, error: Error) {
-        self.faults.lock().unwrap().entry(method).or_default().push_back(error);
+        self.add(method, Fault { error, released: None });
     }
 
-    fn fault(&self, method: &'static str) -> Option<Error> {
+    /// Lets the next call of a method fail when what is returned is dropped.
+    fn fail_later(&self, method: &'static str, error: Error) -> oneshot::Sender<()> {
+        let (release, released) = oneshot::channel();
+        self.add(method, Fault { error, released: Some(released) });
+        release
+    }
+
+    fn add(&self, method: &'static str, fault: Fault) {
+        self.faults.lock().unwrap().entry(method).or_default().push_back(fault);
+    }
+
+    fn fault(&self, method: &'static str) -> Option<Fault> {
         self.faults.lock().unwrap().get_mut(method)?.pop_front()
     }
 
-    /// Returns whether every fault has happened.
+    /// Returns whether every call that fails has been made.
     fn has_failed(&self) -> bool {
         self.faults.lock().unwrap().values().all(VecDeque::is_empty)
     }
@@ -60,7 +77,12 @@ macro_rules! methods {
         $(
             fn $method(&self, $($argument: $kind),*) -> Op<$value> {
                 match self.fault(stringify!($method)) {
-                    Some(error) => Op::pending(async { Err(error) }),
+                    Some(Fault { error, released }) => Op::pending(async {
+                        if let Some(released) = released {
+                            _ = released.await;
+                        }
+                        Err(error)
+                    }),
                     None => self.inner.$method($($argument),*),
                 }
             }
@@ -125,11 +147,11 @@ impl StoreBackend for Flaky {
     }
 }
 
-/// Records the numbers of the events, and fails the given one so often.
+/// Records the numbers of the events, and fails those given so often.
 #[derive(Default)]
 struct Recorder {
     seen: Mutex<Vec<u64>>,
-    failures: Mutex<(u64, u32)>,
+    failures: Mutex<HashMap<u64, u32>>,
 }
 
 impl Recorder {
@@ -138,8 +160,17 @@ impl Recorder {
     }
 
     fn failing(n: u64, times: u32) -> Arc<Self> {
-        Arc::new(Self { failures: Mutex::new((n, times)), ..Self::default() })
+        Self::failing_all([(n, times)])
     }
+
+    fn failing_all<const N: usize>(failures: [(u64, u32); N]) -> Arc<Self> {
+        Arc::new(Self { failures: Mutex::new(failures.into()), ..Self::default() })
+    }
+}
+
+/// Returns the number of an event.
+fn number(event: &Json) -> u64 {
+    nvent_native::json::parse_object("event", event).unwrap()["n"].as_u64().unwrap()
 }
 
 struct Recording(Arc<Recorder>);
@@ -148,10 +179,9 @@ impl ConsumerHandler for Recording {
     fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
         let mut outcome = BatchOutcome::default();
         for event in &batch.events {
-            let n = nvent_native::json::parse_object("event", &event.event).unwrap()["n"].as_u64().unwrap();
+            let n = number(&event.event);
             self.0.seen.lock().unwrap().push(n);
-            let (failing, times) = &mut *self.0.failures.lock().unwrap();
-            if *failing == n && *times > 0 {
+            if let Some(times) = self.0.failures.lock().unwrap().get_mut(&n).filter(|times| **times > 0) {
                 *times -= 1;
                 outcome.failure = Some("on purpose".into());
                 break;
@@ -185,8 +215,12 @@ async fn start(store: &Arc<Flaky>, recorder: &Arc<Recorder>) -> Consumer {
 }
 
 async fn append(store: &Flaky, n: u64) {
+    append_to(store, "s", n).await;
+}
+
+async fn append_to(store: &Flaky, subject: &str, n: u64) {
     let event = NewEvent::parse(&format!(r#"{{"type":"t","n":{n}}}"#)).unwrap();
-    store.append(name("s"), event, None, None).await.unwrap();
+    store.append(name(subject), event, None, None).await.unwrap();
 }
 
 async fn until(mut is_so: impl AsyncFnMut() -> bool) {
@@ -343,4 +377,150 @@ async fn requested_replays_are_read_again_after_a_pause_where_that_failed() {
     );
     assert_eq!(consumer.replay(None).await.unwrap(), 0);
     consumer.stop().await.unwrap();
+}
+
+/// Returns the numbers of the parked events.
+async fn parked(store: &Flaky) -> Vec<u64> {
+    let parked = store.consumer_parked(name("c"), None, 10).await.unwrap();
+    parked.iter().map(|event| number(&event.event)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_while_a_change_fails_to_be_stored_is_stored_with_it() {
+    let (store, recorder) = (Flaky::new(), Recorder::failing_all([(0, 2), (1, 3), (2, 2)]));
+    let retry_delay = RetryDelay::Fixed { delay: Duration::from_secs(5) };
+    let consumer =
+        starting(&store, ConsumerOptions { attempts: 2, retry_delay, ..options() }, &recorder).await.unwrap();
+    append(&store, 0).await;
+    until_all_is_stored(&store).await;
+    let release = store.fail_later("consumer_save", unavailable());
+    append(&store, 1).await;
+    // One of its deliveries is left for the replay.
+    until(async || store.has_failed()).await;
+    append(&store, 2).await;
+    until(async || consumer.stats().parked == 3).await;
+    drop(release);
+    until_all_is_stored(&store).await;
+    assert_eq!(parked(&store).await, [0, 1, 2]);
+    // 0 is handled, which cannot be stored until 1, which fails once more, and 2 are.
+    let release = store.fail_later("consumer_save", unavailable());
+    let replay = consumer.replay(None);
+    until(async || store.has_failed()).await;
+    assert_eq!((replay.await.unwrap(), parked(&store).await), (3, vec![0, 1, 2]));
+    drop(release);
+    until(async || parked(&store).await.is_empty()).await;
+    assert_eq!(recorder.seen(), [0, 0, 1, 1, 2, 2, 0, 1, 1, 2]);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_stores_what_has_changed_before_it_or_fails_without_losing_it() {
+    let (store, recorder) = (Flaky::new(), Recorder::failing_all([(0, 1), (1, 1)]));
+    let consumer = start(&store, &recorder).await;
+    let release = store.fail_later("consumer_save", unavailable());
+    append(&store, 0).await;
+    until(async || store.has_failed()).await;
+    append(&store, 1).await;
+    until(async || consumer.stats().parked == 2).await;
+    // The change under way fails, and the replay with it.
+    let replay = consumer.replay(None).into_future();
+    tokio::pin!(replay);
+    assert!(tokio::time::timeout(Duration::from_secs(10), &mut replay).await.is_err());
+    drop(release);
+    assert_eq!(replay.await.unwrap_err().code(), Code::Unavailable);
+    // What has changed meanwhile is stored at once, as what the store knows is replayed.
+    assert_eq!(consumer.replay(None).await.unwrap(), 2);
+    until(async || parked(&store).await.is_empty()).await;
+    until_all_is_stored(&store).await;
+    assert_eq!(recorder.seen(), [0, 1, 0, 1]);
+    consumer.stop().await.unwrap();
+}
+
+/// Handles each event at once, but 1, which it works at until it is to stop, and a second longer.
+#[derive(Default)]
+struct Patient(Arc<Mutex<Vec<&'static str>>>);
+
+impl ConsumerHandler for Patient {
+    fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
+        let log = self.0.clone();
+        Box::pin(async move {
+            let Batch { events, mut stopping, .. } = batch;
+            let mut outcome = BatchOutcome::default();
+            for event in events {
+                if number(&event.event) == 1 {
+                    log.lock().unwrap().push("begins");
+                    stopping.wait_for(|stopping| *stopping).await.unwrap();
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    log.lock().unwrap().push("ends");
+                    break;
+                }
+                outcome.handled += 1;
+            }
+            Ok(outcome)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_at_work_when_the_lease_is_lost_is_to_stop_and_is_waited_for() {
+    let (store, handler) = (Flaky::new(), Arc::new(Patient::default()));
+    let (clock, runtime) = (system_clock(), Handle::current());
+    let consumer =
+        Consumer::start(store.clone(), name("c"), options(), handler.clone(), clock, &runtime).await.unwrap();
+    store.fail("consumer_save", Error::new(Code::Conflict, "the lease was lost"));
+    append(&store, 0).await;
+    append(&store, 1).await;
+    let log = || handler.0.lock().unwrap().clone();
+    until(async || log().len() >= 3).await;
+    assert_eq!((log(), store.has_failed()), (vec!["begins", "ends", "begins"], true));
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_behind_a_failed_event_waits_for_it_in_its_subject_and_in_no_other() {
+    let (store, recorder) = (Flaky::new(), Recorder::failing(1, 1));
+    for (subject, n) in [("a", 1), ("a", 2), ("b", 3), ("c", 4)] {
+        append_to(&store, subject, n).await;
+    }
+    let retry_delay = RetryDelay::Fixed { delay: Duration::from_secs(5) };
+    let options = ConsumerOptions { attempts: 2, retry_delay, concurrency: 2, ..options() };
+    let started = Instant::now();
+    let consumer = starting(&store, options, &recorder).await.unwrap();
+    until(async || recorder.seen().len() == 3).await;
+    append_to(&store, "a", 5).await;
+    until_all_is_stored(&store).await;
+    assert!(started.elapsed() >= Duration::from_secs(5), "a pause before the next delivery");
+    let seen = recorder.seen();
+    let of = |wanted: &[u64]| seen.iter().copied().filter(|n| wanted.contains(n)).collect::<Vec<_>>();
+    assert_eq!((of(&[1, 2, 5]), of(&[3, 4]).len()), (vec![1, 1, 2, 5], 2));
+    assert_eq!(seen[3..], [1, 2, 5], "the other subjects do not wait");
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_the_pause_before_an_event_is_delivered_again() {
+    let (store, recorder) = (Flaky::new(), Recorder::failing(0, 1));
+    let retry_delay = RetryDelay::Fixed { delay: Duration::from_secs(60) };
+    let consumer =
+        starting(&store, ConsumerOptions { attempts: 2, retry_delay, ..options() }, &recorder).await.unwrap();
+    append(&store, 0).await;
+    until(async || consumer.stats().failed == 1).await;
+    let stopped = Instant::now();
+    consumer.stop().await.unwrap();
+    assert!(stopped.elapsed() < Duration::from_secs(1));
+    assert_eq!((recorder.seen(), cursor(&store).await), (vec![0], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_was_requested_while_no_consumer_worked_is_done_by_the_next() {
+    let (store, recorder) = (Flaky::new(), Recorder::failing(0, 1));
+    let consumer = start(&store, &recorder).await;
+    append(&store, 0).await;
+    until_all_is_stored(&store).await;
+    consumer.stop().await.unwrap();
+    assert_eq!(store.consumer_request_replay(name("c"), None).await.unwrap(), 1);
+    let next = start(&store, &recorder).await;
+    until(async || parked(&store).await.is_empty()).await;
+    assert_eq!(recorder.seen(), [0, 0]);
+    next.stop().await.unwrap();
 }

@@ -122,3 +122,57 @@ impl QueueState {
         waiting && self.active < concurrency
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanout::Overflow;
+
+    fn options(concurrency: usize, autorun: bool) -> WorkerOptions {
+        WorkerOptions { concurrency, autorun, ..WorkerOptions::default() }
+    }
+
+    fn mailbox() -> Arc<Mailbox<JobDelivery>> {
+        Arc::new(Mailbox::new(1, Overflow::DropOldest))
+    }
+
+    #[test]
+    fn the_newest_worker_that_runs_gets_a_job_and_each_owner_starts_its_own() {
+        let mut queue = QueueState::new("memory", "q".into());
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let id = |queue: &QueueState, name: &str| queue.worker(name).map(|worker| worker.id);
+        let (first, replaced) = queue.register(1, &a, options(2, true), false, mailbox());
+        assert!(replaced.is_none());
+        let (second, _) = queue.register(2, &a, options(5, false), true, mailbox());
+        let (other, _) = queue.register(1, &b, options(9, true), false, mailbox());
+        assert_eq!((id(&queue, "a"), id(&queue, "b"), id(&queue, "c")), (Some(first), Some(other), None));
+        queue.start(2);
+        assert_eq!(id(&queue, "a"), Some(first), "it was registered to wait for a resume");
+        queue.clear_hold(1);
+        assert_eq!(id(&queue, "a"), Some(first), "a resume by another owner");
+        queue.clear_hold(2);
+        assert_eq!(id(&queue, "a"), Some(second));
+        assert_eq!(queue.names(), [a.clone(), a.clone(), b.clone()]);
+        // A worker is replaced by one of its owner and name alone.
+        let (again, replaced) = queue.register(1, &a, options(7, true), false, mailbox());
+        assert_eq!((replaced.unwrap().id, queue.workers.len()), (first, 3));
+        assert_eq!(queue.workers[0].concurrency, 2, "that of the one it replaces");
+        queue.remove_worker(second);
+        assert_eq!(id(&queue, "a"), Some(again));
+        assert!(queue.remove_owner(2) && !queue.remove_owner(2) && !queue.remove_owner(3));
+        assert_eq!((queue.names().len(), id(&queue, "b")), (2, Some(other)));
+        assert!(queue.remove_owner(1));
+        assert_eq!((queue.names().len(), id(&queue, "b")), (0, None));
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_the_start_of_its_queue_gets_nothing_before() {
+        let mut queue = QueueState::new("memory", "q".into());
+        let name: Arc<str> = "a".into();
+        queue.register(1, &name, options(1, true), true, mailbox());
+        queue.clear_hold(1);
+        assert!(queue.names().is_empty(), "nothing was held");
+        queue.start(1);
+        assert_eq!(queue.names(), [name]);
+    }
+}

@@ -299,6 +299,21 @@ mod tests {
             assert_eq!(error.code(), Code::Invalid);
             assert!(!error.message().contains("hunter"), "{error}");
         }
+        let sentinels = || ConnectionFields {
+            sentinels: Some(vec![SentinelAddress { host: "s".into(), port: 1 }]),
+            name: Some("primary".into()),
+            ..Default::default()
+        };
+        assert_eq!(merged(sentinels()).unwrap().sentinels.unwrap().addresses, [("s".to_owned(), 1)]);
+        for contradiction in [
+            ConnectionFields { url: Some("redis://h".into()), ..sentinels() },
+            ConnectionFields { host: Some("h".into()), ..sentinels() },
+            ConnectionFields { port: Some(1), ..sentinels() },
+            ConnectionFields { name: None, ..sentinels() },
+            ConnectionFields { sentinels: None, ..sentinels() },
+        ] {
+            assert_eq!(merged(contradiction).unwrap_err().code(), Code::Invalid);
+        }
         assert!(
             merged(ConnectionFields { db: Some(3), tls: Some(Tls::Enabled(true)), ..url("rediss://h/3") })
                 .unwrap()

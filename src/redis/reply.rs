@@ -44,9 +44,7 @@ fn cause(error: &ServerError) -> (&str, &str) {
         return (code, details);
     };
     while let Some((_, inner)) = rest.1.strip_prefix("@user_script:").and_then(|line| line.split_once(": ")) {
-        // The second mark has a blank before its line number.
-        rest.1 =
-            inner.split_once(": ").filter(|(n, _)| n.bytes().all(|b| b.is_ascii_digit())).map_or(inner, |(_, i)| i);
+        rest.1 = inner;
     }
     let inner = rest.1.trim_start_matches('-');
     match inner.split_once(' ') {
@@ -172,6 +170,14 @@ mod tests {
             ("OOM command not allowed when used memory > 'maxmemory'.", Code::Unavailable, true),
             ("ERR max number of clients reached", Code::Unavailable, true),
             ("MISCONF Redis is configured to save RDB snapshots", Code::Unavailable, true),
+            ("NOREPLICAS Not enough good replicas to write.", Code::Unavailable, true),
+            ("BUSY Redis is busy running a script.", Code::Unavailable, true),
+            ("UNBLOCKED force unblock from blocking operation", Code::Unavailable, true),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Code::Unavailable, true),
+            ("DENIED Redis is running in protected mode", Code::Unavailable, false),
+            ("CLUSTERDOWN The cluster is down", Code::Unavailable, false),
+            ("CROSSSLOT Keys in request don't hash to the same slot", Code::Unavailable, false),
+            ("ASK 3999 127.0.0.1:6381", Code::Unavailable, false),
             ("NOAUTH Authentication required.", Code::Unavailable, false),
             ("WRONGPASS invalid username-password pair", Code::Unavailable, false),
             ("NOPERM User x has no permissions", Code::Unavailable, false),
@@ -205,6 +211,23 @@ mod tests {
             let error = wrapped(text);
             assert_eq!((error.code(), error.is_retryable()), (code, retryable), "{text}: {error}");
         }
+        // The code and the text of the cause are what the message has, and what decisions depend on.
+        for (text, code, says) in [
+            ("-BUSYGROUP Consumer Group name exists", "BUSYGROUP", "BUSYGROUP Consumer Group name exists"),
+            ("NVENT_OTHER a b", "NVENT_OTHER", "NVENT_OTHER a b"),
+            ("Unknown Redis command", "ERR", "ERR Unknown Redis command"),
+            ("x: 1: lost", "ERR", "ERR x: 1: lost"),
+            ("7: lost", "ERR", "ERR 7: lost"),
+            ("E x", "ERR", "ERR E x"),
+        ] {
+            let error = wrapped(text);
+            assert_eq!(server_code(&error), Some(code), "{text}");
+            assert!(error.message().contains(&format!("replied {says} (")), "{text}: {error}");
+        }
+        let unmarked = error("ERR Error running script (call to f_0123): @user_script:12: a: b");
+        assert!(unmarked.message().contains("replied ERR a: b ("), "{unmarked}");
+        let other = error("WRONGTYPE Error running script (call to f_0): @user_script:1: OOM x");
+        assert_eq!(other.code(), Code::Type);
     }
 
     #[test]

@@ -418,3 +418,45 @@ pub(super) async fn outcome(op: Op<()>) -> Result<()> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::{MemoryStream, StreamBackend};
+    use crate::time::ManualClock;
+    use crate::wiring::channels::ChannelOptions;
+
+    #[test]
+    fn gaps_are_kept_for_so_many_topics_each_with_its_worst_reason_and_the_sum() {
+        let clock = ManualClock::at(1);
+        let router = Router::new(&ChannelOptions::new("me")).unwrap();
+        let stream: Arc<dyn StreamBackend> = Arc::new(MemoryStream::new(None, clock.clone()));
+        let channels = Channels::new(router, Arc::new(stream), clock, 2);
+        let unavailable = || Error::unavailable("away");
+        let gap = |topic: &str, reason, count| channels.gap_item(topic, PendingGap { reason, count });
+        channels.record_gap("a".into(), GapReason::Overflow, 1);
+        // A gap that could not be published is kept as it was, however it failed.
+        channels.record_failure(&gap("a", GapReason::PublishFailed, 2), &unavailable());
+        channels.record_failure(&gap("b", GapReason::PublishFailed, 1), &Error::invalid("no"));
+        channels.record_gap("b".into(), GapReason::Overflow, 3);
+        channels.record_gap("c".into(), GapReason::Overflow, 1);
+        assert_eq!(channels.stats().failed, 0);
+        assert!(channels.take_due_gaps().is_none() && !channels.lock_gaps().is_empty());
+        channels.gaps_due.store(true, Ordering::Relaxed);
+        let mut gaps: Vec<_> =
+            channels.lock_gaps().iter().map(|(t, gap)| (t.to_string(), gap.reason, gap.count)).collect();
+        gaps.sort_by(|a, b| a.0.cmp(&b.0));
+        let worst = GapReason::Overflow.max(GapReason::PublishFailed);
+        assert_eq!(gaps, [("a".into(), worst, 3), ("b".into(), worst, 4)]);
+        assert_eq!(channels.take_due_gaps().unwrap().len(), 2);
+        assert!(channels.lock_gaps().is_empty());
+        // Of a message, what may not have arrived is a gap, and what was refused is not.
+        let item = |topic: &str| Item { payload: Payload::Event(0), ..gap(topic, GapReason::Overflow, 1) };
+        channels.record_failure(&item("a"), &unavailable());
+        channels.record_failure(&item("b"), &Error::invalid("no"));
+        channels.record_failure(&item("c"), &Error::invalid("may be").maybe_applied());
+        let gaps = channels.lock_gaps();
+        assert_eq!((gaps.len(), gaps["a"].reason, gaps["c"].count), (2, GapReason::PublishFailed, 1));
+        assert_eq!(channels.stats().failed, 3);
+    }
+}

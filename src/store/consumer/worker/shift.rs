@@ -497,8 +497,7 @@ impl<'w> Shift<'w> {
         let later = std::mem::replace(&mut self.change, earlier);
         self.change.position = later.position.or(self.change.position.take());
         self.change.missed_reported += later.missed_reported;
-        let unparked: HashSet<Position> = later.unpark.iter().cloned().collect();
-        self.change.park.retain(|event| !unparked.contains(&event.position));
+        // None of them is in both: a replay begins when every earlier change is stored.
         self.change.park.extend(later.park);
         self.change.unpark.extend(later.unpark);
         self.save_at = Some(Instant::now() + STORE_RETRY_DELAY);
