@@ -122,3 +122,23 @@ impl ClaimCell {
         self.claim.compare_exchange(Claim::Open as u8, claim as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_claimed_once_and_a_cancellation_wakes_who_waits_for_it() {
+        let claim = ClaimCell::default();
+        assert!(claim.is_open() && claim.start() && !claim.is_open());
+        assert!(!claim.start() && !claim.revoke(), "its handler was called");
+        let revoked = ClaimCell::default();
+        assert!(revoked.revoke() && !revoked.start());
+        let mut waiting = Box::pin(claim.cancelled.notified());
+        assert!((&mut waiting).now_or_never().is_none() && !claim.is_cancelled.load(Ordering::Acquire));
+        claim.cancel();
+        assert!(claim.is_cancelled.load(Ordering::Acquire) && waiting.now_or_never().is_some());
+    }
+}

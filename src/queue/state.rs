@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(id(&queue, "a"), Some(again));
         assert!(queue.remove_owner(2) && !queue.remove_owner(2) && !queue.remove_owner(3));
         assert_eq!((queue.names().len(), id(&queue, "b")), (2, Some(other)));
-        assert!(queue.remove_owner(1));
+        assert!(queue.remove_owner(1) && queue.workers.is_empty());
         assert_eq!((queue.names().len(), id(&queue, "b")), (0, None));
     }
 

@@ -313,4 +313,58 @@ mod tests {
         signal.notify(4);
         assert_eq!(*signal.subscribe().borrow(), 4, "without receivers as well");
     }
+
+    /// Takes what it is offered, or not, and notes what it is called with.
+    #[derive(Default)]
+    struct Noting {
+        takes: bool,
+        calls: std::sync::Mutex<Vec<(&'static str, u64)>>,
+    }
+
+    impl FeedFollower for Noting {
+        fn offer(self: Arc<Self>, appended: &Appended<'_>) -> bool {
+            self.calls.lock().unwrap().push(("offer", appended.number));
+            self.takes
+        }
+
+        fn notify(self: Arc<Self>, newest: u64) {
+            self.calls.lock().unwrap().push(("notify", newest));
+        }
+
+        fn interrupt(self: Arc<Self>) {
+            self.calls.lock().unwrap().push(("interrupt", 0));
+        }
+    }
+
+    #[test]
+    fn every_follower_that_is_not_dropped_is_offered_and_notified() {
+        let signal = FeedSignal::new(0);
+        let event = Event::parse(r#"{"type":"t","id":"1-0","ts":1}"#).unwrap();
+        let taken = |number| {
+            let mut taken = Vec::new();
+            signal.append(number, &"s".into(), &event, |consumer| taken.push(consumer.to_string()));
+            taken
+        };
+        assert!(signal.followers().is_empty() && taken(1).is_empty());
+        let [one, two] = [true, false].map(|takes| Arc::new(Noting { takes, ..Noting::default() }));
+        let weak = |one: &Arc<Noting>| Arc::downgrade(&(one.clone() as Arc<dyn FeedFollower>));
+        signal.followers().add("one", weak(&one));
+        signal.followers().add("two", weak(&two));
+        assert!(!signal.followers().is_empty());
+        assert_eq!(taken(2), ["one"]);
+        signal.followers().interrupt();
+        let expected = [("offer", 2), ("notify", 2), ("interrupt", 0)];
+        assert_eq!(
+            (&*one.calls.lock().unwrap(), &*two.calls.lock().unwrap()),
+            (&expected.to_vec(), &expected.to_vec())
+        );
+        drop(one);
+        signal.followers().add("three", weak(&two));
+        assert_eq!(read(&signal.followers().0).len(), 2, "one that was dropped is not kept");
+        wake::coalesce_wakes(|| {
+            assert!(taken(3).is_empty());
+            assert_eq!(two.calls.lock().unwrap()[3..], [("offer", 3), ("offer", 3)], "notified once, at the end");
+        });
+        assert_eq!(two.calls.lock().unwrap()[5..], [("notify", 3), ("notify", 3)]);
+    }
 }

@@ -278,3 +278,77 @@ impl StreamBackend for MemoryStream {
         self.lock().members.values().filter(|member| *member.topic == *topic).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::fanout::Overflow;
+    use crate::time::ManualClock;
+
+    fn publish(stream: &MemoryStream, topic: &str) -> Op<()> {
+        stream.publish(Message::new(topic, "t", "{}".into()))
+    }
+
+    fn stat(stream: &MemoryStream, wanted: &str) -> f64 {
+        stream.stats().into_iter().find(|(name, _)| *name == wanted).unwrap().1
+    }
+
+    fn subscribe(stream: &MemoryStream, spec: SubscribeSpec) -> Subscription {
+        stream.subscribe("a", spec, None).into_future().now_or_never().unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_message_that_no_subscriber_receives_need_not_be_made_and_is_counted() {
+        let clock = ManualClock::at(1);
+        let stream = MemoryStream::new(None, clock.clone());
+        assert!(stream.skip("a"));
+        assert_eq!(stat(&stream, "published"), 1.0);
+        subscribe(&stream, SubscribeSpec::default());
+        assert!(!stream.skip("a") && stream.skip("b"));
+        assert_eq!(stat(&stream, "published"), 2.0);
+        assert!(!MemoryStream::new(Some(Retain::default()), clock).skip("a"), "what is retained is made");
+        drop(stream.close());
+        assert!(!stream.skip("b"), "the publish fails");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_publish_waits_for_room_where_it_is_to_and_for_so_long() {
+        let stream = MemoryStream::new(None, ManualClock::at(1));
+        let spec = SubscribeSpec { buffer: 1, overflow: Overflow::Block, ..SubscribeSpec::default() };
+        let subscription = subscribe(&stream, spec);
+        assert!(matches!(publish(&stream, "a"), Op::Ready(Ok(()))));
+        let mut waiting = publish(&stream, "a").into_future();
+        assert!((&mut waiting).now_or_never().is_none());
+        while !subscription.mailbox.is_empty() {
+            subscription.mailbox.take(1, &mut Vec::new());
+        }
+        waiting.await.unwrap();
+        let started = tokio::time::Instant::now();
+        drop(publish(&stream, "a"));
+        publish(&stream, "a").await.unwrap();
+        assert_eq!(started.elapsed(), BLOCK_TIMEOUT);
+    }
+
+    #[test]
+    fn a_group_ends_with_its_last_member_and_what_was_dropped_stays_counted() {
+        let stream = MemoryStream::new(None, ManualClock::at(1));
+        let spec = || SubscribeSpec { buffer: 1, group: Some("g".into()), ..SubscribeSpec::default() };
+        let (first, second) = (subscribe(&stream, spec()), subscribe(&stream, spec()));
+        for _ in 0..3 {
+            assert!(matches!(publish(&stream, "a"), Op::Ready(Ok(()))));
+        }
+        let numbers = || ["dropped", "waiting", "subscriptions"].map(|name| stat(&stream, name));
+        assert_eq!(numbers(), [2.0, 1.0, 2.0]);
+        drop(stream.unsubscribe(first.id));
+        assert!(!stream.skip("a"));
+        assert_eq!(numbers(), [2.0, 1.0, 1.0]);
+        drop(stream.unsubscribe(second.id));
+        assert!(stream.skip("a") && stream.lock().groups.is_empty());
+        assert_eq!(numbers(), [2.0, 0.0, 0.0]);
+        // A group of the same name begins anew.
+        let third = subscribe(&stream, spec());
+        assert!(third.mailbox.is_empty());
+    }
+}
