@@ -214,7 +214,10 @@ it('jobs are counted by state, and the gauges of a closed queue are gone', async
   expect([attempts('completed'), attempts('failed'), attempts('timed_out')]).toEqual([3, 1, 0])
   expect(count('nvent_queue_job_wait_seconds', { queue: strange })).toBe(4)
   expect(count('nvent_queue_job_run_seconds', { queue: strange, job: 'n' })).toBe(4)
+  const workers = (): number => value('nvent_queue_workers', { backend: 'file' }) ?? 0
+  const before = workers()
   await queue.close()
+  expect(workers()).toBe(before - 1)
 })
 
 it('the number of series has a bound, whatever the names', async () => {

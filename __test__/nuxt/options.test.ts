@@ -213,6 +213,7 @@ test.each([
   [{ url: 'redis://user:pass@host:7000/1' }, { db: 3 }, { host: 'host', port: 7000, username: 'user', password: 'pass', db: 3 }],
   [{ url: 'rediss://host' }, { password: 'p' }, { host: 'host', password: 'p', tls: true }],
   [{ host: 'a', password: 'p', db: 2 }, { url: 'redis://b:7000/4' }, { url: 'redis://b:7000/4', password: 'p' }],
+  [{ host: 'a', port: 7000 }, { url: 'redis://b' }, { url: 'redis://b' }],
   [{ url: 'redis://a' }, {}, { url: 'redis://a' }],
   [{}, { host: 'b' }, { host: 'b' }],
 ])('the connection %j with an adapter\'s own %j', (shared, own, merged) => {

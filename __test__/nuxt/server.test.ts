@@ -62,9 +62,14 @@ describe('without nvent', () => {
     const hooks = await server(memory, {
       options: { coordinator: { enableStoreSync: false } },
       listen: (hooks) => {
-        hooks.hook('nvent:wiring', (given: any) => {
+        hooks.hook('nvent:wiring', async (given: any) => {
           options = { ...given }
-          given.wirings = [{ start: stored('wiring'), stop: stored('wiring stopped') }]
+          await turn()
+          const start = async () => {
+            for (let n = 0; n < 5; n++) await turn()
+            await stored('wiring')()
+          }
+          given.wirings = [{ start, stop: stored('wiring stopped') }]
         })
         hooks.hook('nvent:adapters:ready', async (given: any) => {
           context = given

@@ -1,0 +1,109 @@
+/** What the module adds to an app, as Nuxt prepares it: nothing is built. */
+import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { loadNuxt } from 'nuxt/kit'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { checkPreset } from '../../dist/nuxt/presets.js'
+
+const NVENT = fileURLToPath(new URL('./fixtures/nvent/module.mjs', import.meta.url))
+const MODULE = fileURLToPath(new URL('../../dist/nuxt/module.js', import.meta.url))
+let dir: string
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'nvent-module-'))
+  await writeFile(join(dir, 'decides.ts'), 'export default () => true')
+  await symlink(fileURLToPath(new URL('../../node_modules', import.meta.url)), join(dir, 'node_modules'))
+})
+afterAll(() => rm(dir, { recursive: true }))
+
+/** Returns what the server of an app would be built from. */
+const prepared = async (config: object, dev = false) => {
+  let nitro: any
+  const tabs: any[] = []
+  const nuxt = await loadNuxt({
+    cwd: dir, dev, ready: false, defaults: { telemetry: false } as object,
+    overrides: { modules: [MODULE], ...config, hooks: { 'nitro:init': (made: any) => void (nitro = made) } } as object,
+  })
+  try {
+    await nuxt.ready()
+    await nuxt.callHook('devtools:customTabs' as never, tabs as never)
+    const { plugins, virtual, imports } = nitro.options
+    return {
+      plugin: plugins[0].split('/').at(-1), tabs, virtual,
+      routes: nuxt.options.serverHandlers.flatMap(({ route, method }) => route?.match(/_nvent|own/) ? [`${method ?? 'all'} ${route}`] : []),
+      composables: imports.imports.flatMap(({ name, from }: any) => from.endsWith('/runtime/composables') ? [name] : []),
+      config: nuxt.options.runtimeConfig as any,
+    }
+  }
+  finally {
+    await nuxt.close()
+  }
+}
+
+test('by itself it opens the adapters, and mounts nothing', async () => {
+  const { plugin, routes, config, virtual, tabs, composables } = await prepared({ nvent: { store: { adapter: 'memory' } }, nventStoreRedis: { prefix: 'shop' } })
+  expect([plugin, routes, tabs]).toEqual(['standalone', [], []])
+  expect(composables).toEqual(['useStoreAdapter', 'useStreamAdapter', 'useQueueAdapter', 'getEventBus'])
+  expect(config.nvent).toEqual({ store: { adapter: 'memory' } })
+  expect(config.nventNative).toMatchObject({ section: { store: { adapter: 'memory' } }, packages: { nventStoreRedis: { prefix: 'shop' } }, withNvent: false })
+  expect([virtual['#nvent-native/triggers'], virtual['#nvent-native/webhooks']]).toEqual(['export const triggers = undefined', 'export const webhooks = undefined'])
+})
+
+test('each option mounts its routes, with the files that decide', async () => {
+  const [file, decides] = [join(dir, 'decides.ts'), `export { default as authorize } from ${JSON.stringify(join(dir, 'decides.ts'))}`]
+  const { routes, config, virtual, tabs } = await prepared({
+    app: { baseURL: '/base/' },
+    nventNative: { realtime: { path: '/own/', authorize: file }, metrics: true, inspector: true, triggers: file, webhooks: file, openTimeout: 5 },
+  })
+  expect(routes).toEqual(['get /own/runs/:runId/events', 'get /own/metrics', 'all /own/webhooks/:trigger', 'all /own/inspector', 'all /own/inspector/**'])
+  expect(config.public.nventNative).toEqual({ realtime: '/own' })
+  expect(config.nventNative.options.openTimeout).toBe(5)
+  expect(tabs).toMatchObject([{ name: 'nvent', view: { type: 'iframe', src: '/base/own/inspector' } }])
+  expect(virtual).toMatchObject({
+    '#nvent-native/realtime': `${decides}\nexport const runSubject = undefined`,
+    // Metrics are decided on by the file for runs where they have none; the inspector is not.
+    '#nvent-native/metrics': decides,
+    '#nvent-native/inspector': expect.stringMatching(/^export const authorize = undefined\nexport const path = "\/own\/inspector"\nexport const prefix = undefined\n/),
+    '#nvent-native/triggers': `export { default as triggers } from ${JSON.stringify(file)}`,
+    '#nvent-native/webhooks': `export { default as webhooks } from ${JSON.stringify(file)}`,
+  })
+})
+
+test('metrics and the inspector have files of their own that decide, and none decides without one', async () => {
+  const [file, decides] = [join(dir, 'decides.ts'), `export { default as authorize } from ${JSON.stringify(join(dir, 'decides.ts'))}`]
+  const { virtual, routes } = await prepared({ nventNative: { realtime: {}, metrics: { authorize: file }, inspector: { authorize: file } } })
+  expect(routes).toEqual(['get /_nvent/runs/:runId/events', 'get /_nvent/metrics', 'all /_nvent/inspector', 'all /_nvent/inspector/**'])
+  expect(virtual['#nvent-native/realtime']).toContain('export const authorize = undefined')
+  expect([virtual['#nvent-native/metrics'], virtual['#nvent-native/inspector'].split('\n')[0]]).toEqual([decides, decides])
+})
+
+test('beside nvent, wherever it is in the list, it registers adapters, and reads the subjects of nvent', async () => {
+  for (const modules of [[NVENT, MODULE], [MODULE, NVENT]]) {
+    const { plugin, config, composables, virtual } = await prepared({ modules, nvent: { store: { prefix: 'shop' } }, nventNative: { realtime: {}, inspector: true } })
+    expect([plugin, composables, config.nventNative.withNvent]).toEqual(['with-nvent', [], true])
+    expect(virtual['#nvent-native/realtime']).toContain('export const runSubject = "shop:flow:run:{runId}"')
+    expect(virtual['#nvent-native/inspector']).toContain('export const prefix = "shop"')
+    expect(virtual).not.toHaveProperty('#nvent-native/webhooks')
+  }
+})
+
+test.each([
+  [{ nventNative: { realtime: { path: 'own' } } }, 'nventNative.realtime.path is "own": it must begin with "/"'],
+  [{ nventNative: { realtime: { authorize: './none' } } }, 'nventNative.realtime.authorize is "./none": there is no such file'],
+  [{ nventNative: { metrics: { authorize: './none' } } }, 'nventNative.metrics.authorize is "./none": there is no such file'],
+  [{ nventNative: { inspector: { authorize: './none' } } }, 'nventNative.inspector.authorize is "./none": there is no such file'],
+  [{ nventNative: { triggers: './none' } }, 'nventNative.triggers is "./none": there is no such file'],
+  [{ nventNative: { webhooks: './none' } }, 'nventNative.webhooks is "./none": there is no such file'],
+  [{ nventNative: { durabilty: 'os' } }, 'nventNative.durabilty: unknown option; did you mean "durability"?'],
+  [{ nvent: { store: { adapter: 'redis', redis: { url: 'redis://h/1', db: 2 } } } }, 'nvent.store.redis.db: contradicts'],
+  [{ nvent: { stream: { adapter: 'redis', retain: { maxLen: 5 } } } }, 'nvent.stream.retain.topics: required'],
+  [{ nvent: { wiring: { flow: { flows: [{ id: 'a.b', steps: { a: () => 1 } }] } } } }, 'nvent.wiring.flow.flows.0.steps.a is a function'],
+])('%j fails where the app is prepared', async (config, message) => {
+  await expect(prepared(config)).rejects.toThrow(message)
+})
+
+test.each(['cloudflare-pages', 'vercel-edge', 'netlify-edge', 'deno-deploy', 'winterjs', 'service-worker'])('the preset %s, which has no Node, is refused', (preset) => {
+  expect(() => checkPreset({ preset, node: true }, { section: {} } as never)).toThrow(`cannot run on the Nitro preset '${preset}'`)
+  expect(() => checkPreset({ preset, node: true, static: true }, { section: {} } as never)).not.toThrow()
+})
