@@ -31,7 +31,7 @@ const prepared = async (config: object, dev = false) => {
     const { plugins, virtual, imports } = nitro.options
     return {
       plugin: plugins[0].split('/').at(-1), tabs, virtual,
-      routes: nuxt.options.serverHandlers.flatMap(({ route, method }) => route?.match(/_nvent|own/) ? [`${method ?? 'all'} ${route}`] : []),
+      routes: nuxt.options.serverHandlers.flatMap(({ route, method }: { route?: string, method?: string }) => route?.match(/_nvent|own/) ? [`${method ?? 'all'} ${route}`] : []),
       composables: imports.imports.flatMap(({ name, from }: any) => from.endsWith('/runtime/composables') ? [name] : []),
       config: nuxt.options.runtimeConfig as any,
     }

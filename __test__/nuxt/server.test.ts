@@ -199,6 +199,7 @@ describe('beside nvent', () => {
     const request = hooks.callHook('request').then(() => requested = true)
     hooks.hook('nvent:adapters:ready', async () => {
       await enqueued
+      for (let n = 0; n < 50; n++) await turn()
       expect([calls, requested]).toEqual([['enqueued'], false])
       work('manual', { autorun: false })
     })
