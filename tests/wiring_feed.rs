@@ -498,6 +498,8 @@ impl Publisher for Printing {
 #[tokio::test]
 async fn child() {
     let Some(dir) = std::env::var_os(DIR) else { return };
+    // Where tests run one at a time, the name of this one stands before the first line.
+    say(format_args!(""));
     let store: Arc<dyn StoreBackend> =
         Arc::new(FileStore::new(FileStoreOptions::new(Path::new(&dir)), system_clock(), Handle::current()));
     let _coordinator = started(&store, &Arc::new(Printing), options()).await;
