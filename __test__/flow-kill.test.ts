@@ -52,4 +52,4 @@ it('ends a run without a log whose processes were killed while its first step ra
   finally {
     await rm(dataDir, { recursive: true, force: true })
   }
-})
+}, 120_000)

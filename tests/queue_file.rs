@@ -426,7 +426,9 @@ async fn nothing_is_acknowledged_once_the_database_was_emptied_under_an_open_que
     queue.enqueue("q", job("second", json!({}))).await.unwrap();
     std::fs::write(base.path().join("queue.db"), "").unwrap();
     for n in 0..20 {
-        assert_eq!(queue.enqueue("q", job(&n.to_string(), json!({}))).await.unwrap_err().code(), Code::Io);
+        // Corrupt where something read the file first.
+        let error = queue.enqueue("q", job(&n.to_string(), json!({}))).await.unwrap_err();
+        assert!(matches!(error.code(), Code::Io | Code::Corrupt), "{error}");
     }
     queue.close(CLOSE_TIMEOUT).await.unwrap();
 }

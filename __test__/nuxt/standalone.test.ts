@@ -60,6 +60,7 @@ describe('an app without nvent, configured as the architecture document prints i
 
   test('names the cause while another process holds the directory, and opens by itself once that has ended', async () => {
     const second = await built.start({ NUXT_NVENT_NATIVE_OPEN_TIMEOUT: '100' })
+    await eventually(async () => second.output.includes('cannot open the adapters yet'), 'the failure')
     await expect(second.get('/api/state?runId=one')).rejects.toThrow(/503 .*the adapters are not open yet: .*uses this data directory/s)
     expect(second.output.match(/cannot open the adapters yet: .*NVENT_LOCKED.*Trying again/g)).toHaveLength(1)
     await server.stop()

@@ -23,6 +23,11 @@ export class Startup {
   private readonly settled = new Promise<void>(resolve => this.settle = resolve)
   private readonly aborted = new AbortController()
 
+  /** Whether the adapters are being opened. */
+  get isOpening(): boolean {
+    return this.state === 'opening'
+  }
+
   /** Makes every request wait for {@link Startup.wait}. `openTimeout` is in ms. */
   constructor(nitroApp: NitroApp, public openTimeout: number = OPEN_TIMEOUT) {
     nitroApp.hooks.hook('request', () => this.state === 'opening' ? this.wait() : undefined)

@@ -427,21 +427,24 @@ pub(crate) async fn the_subjects_of_a_glob_are_listed_each_once_in_pages(store: 
         append.await.unwrap();
     }
     append(&store, "other", 0).await;
-    let (mut listed, mut cursor, mut pages) = (Vec::new(), None, 0);
-    loop {
-        let page = store.subjects(name("listed:*"), cursor.as_deref()).await.unwrap();
-        listed.extend(page.subjects.iter().map(ToString::to_string));
-        pages += 1;
-        cursor = page.cursor;
-        if cursor.is_none() {
-            break;
+    let list = async |glob| {
+        let (mut listed, mut cursor, mut pages) = (Vec::new(), None, 0);
+        loop {
+            // A page may be empty although others follow: Redis looks at so many keys for each.
+            let page = store.subjects(name(glob), cursor.as_deref()).await.unwrap();
+            listed.extend(page.subjects.iter().map(ToString::to_string));
+            pages += 1;
+            cursor = page.cursor;
+            if cursor.is_none() {
+                listed.sort_unstable();
+                return (listed, pages);
+            }
         }
-    }
-    listed.sort_unstable();
+    };
+    let (listed, pages) = list("listed:*").await;
     assert_eq!(listed, names);
     assert!(pages > 1);
-    let page = store.subjects(name("oth*"), None).await.unwrap();
-    assert_eq!(page.subjects.iter().map(|subject| &**subject).collect::<Vec<_>>(), ["other"]);
+    assert_eq!(list("oth*").await.0, ["other"]);
 }
 
 pub(crate) async fn what_fails_is_counted(store: Store) {
