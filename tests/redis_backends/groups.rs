@@ -155,6 +155,26 @@ async fn a_delivery_that_is_dropped_without_an_acknowledgement_is_delivered_agai
 }
 
 #[tokio::test]
+async fn messages_are_delivered_although_what_was_trimmed_before_them_cannot_be_read() {
+    let redis = TestRedis::start();
+    // A key of another program: SET has made it a string.
+    redis.raw(&["SET", "nvent:~trimmed:t", "theirs"]);
+    // Long enough that nothing is claimed meanwhile, which would deliver it as well.
+    let groups = GroupOptions { claim_idle_after: Duration::from_secs(600), ..Default::default() };
+    let (connection, retain) = (connection_to(redis.port()), Some(retain("t", 100, None)));
+    let stream =
+        RedisStream::new(RedisStreamOptions { connection, retain, groups, ..Default::default() }, Handle::current());
+    let subscription = stream.subscribe("t", in_group("g"), None).await.unwrap();
+    for n in 0..5 {
+        stream.publish(message("t", n)).await.unwrap();
+        let delivery =
+            tokio::time::timeout(Duration::from_secs(10), item(&subscription.mailbox)).await.expect("it is delivered");
+        assert_eq!(data(&delivery), n);
+        acknowledge(&delivery, true);
+    }
+}
+
+#[tokio::test]
 async fn a_group_on_a_pattern_needs_every_matching_topic_retained() {
     let redis = TestRedis::start();
     let stream = stream_on(connection_to(redis.port()), retain("job:?", 100, None));

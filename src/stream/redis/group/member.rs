@@ -156,18 +156,26 @@ impl<'a> Member<'a> {
             Err(error) => return Err(error),
         };
         let prefix = self.group.shared.keys.retained_prefix();
+        let mut unreported = Ok(());
         for stream in streams {
             let mut parts = reply::list(stream)?.into_iter();
             let (Some(key), Some(entries)) = (parts.next(), parts.next()) else { continue };
             let key = reply::text(key)?;
             let topic: Arc<str> = key.strip_prefix(&prefix).unwrap_or(&key).into();
             let entries = reply::list(entries)?;
-            self.report_trimmed(&topic, &entries).await?;
+            // The entries are this member's: they are delivered whether or not that fails. What was trimmed is reported later then.
+            match self.report_trimmed(&topic, &entries).await {
+                Ok(()) => {}
+                Err(error) if error.is_retryable() => unreported = Err(error),
+                Err(error) => {
+                    tracing::warn!(code = %error.code(), topic = &*topic, "messages that were trimmed cannot be reported: {error}");
+                }
+            }
             for entry in entries {
                 self.group.deliver(&topic, entry)?;
             }
         }
-        Ok(())
+        unreported
     }
 
     /// Reports what was trimmed before these entries. Only if their numbers do not follow the last one that this member
