@@ -80,6 +80,11 @@ it.each<[() => unknown, string]>([
   expect(await messageOf(call)).toBe(message)
 })
 
+it.each([MemoryStoreAdapter, MemoryStreamAdapter, MemoryQueueAdapter])('null is no options: %o', async (Adapter) => {
+  const adapter: any = new Adapter(null as any)
+  await (adapter.close ?? adapter.shutdown).call(adapter)
+})
+
 it('no message shows a secret', async () => {
   const secrets = { url: ['hunter2'], password: { of: 'hunter2' }, username: ['hunter2'], sentinelPassword: { of: 'hunter2' } }
   for (const [option, value] of Object.entries(secrets)) {

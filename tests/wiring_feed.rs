@@ -1,6 +1,8 @@
 //! The coordinator that follows a feed: it publishes in the append where nothing is under way and from the feed otherwise,
 //! loses nothing and keeps the order of each subject.
 
+#[path = "wiring_support/feed.rs"]
+mod feed;
 #[path = "support/name.rs"]
 mod name;
 #[path = "wiring_support/stream.rs"]
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use feed::{options, started};
 use name::name;
 use nvent_native::error::Error;
 use nvent_native::event::{Event, EventId, NewEvent};
@@ -24,8 +27,7 @@ use nvent_native::store::file::{FileStore, FileStoreOptions, Retention};
 use nvent_native::store::{EventQuery, FeedQuery, MemoryStore, StoreBackend};
 use nvent_native::stream::{MemoryStream, Message, StreamBackend, SubscribeSpec};
 use nvent_native::time::{ManualClock, system_clock};
-use nvent_native::wiring::channels::ChannelOptions;
-use nvent_native::wiring::coordinator::{CONSUMER, CoordinatorOptions, FeedCoordinator};
+use nvent_native::wiring::coordinator::CONSUMER;
 use nvent_native::wiring::{Publisher, Wiring};
 use serde_json::json;
 use support::Recorder;
@@ -33,21 +35,6 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 const START: u64 = 1_767_225_600_000;
-
-fn options() -> CoordinatorOptions {
-    CoordinatorOptions::new(ChannelOptions { flow_events: false, ..ChannelOptions::new("me") })
-}
-
-async fn started(
-    store: &Arc<dyn StoreBackend>,
-    stream: &Arc<impl Publisher>,
-    options: CoordinatorOptions,
-) -> FeedCoordinator {
-    let (runtime, clock) = (Handle::current(), system_clock());
-    let coordinator = FeedCoordinator::new(store.clone(), stream.clone(), CONSUMER, options, runtime, clock).unwrap();
-    coordinator.start().await.unwrap();
-    coordinator
-}
 
 fn in_memory() -> Arc<dyn StoreBackend> {
     Arc::new(MemoryStore::new(ManualClock::at(START)))

@@ -1,5 +1,7 @@
 //! Where a coordinator that follows a feed begins, and what its start does on a store whose calls fail.
 
+#[path = "wiring_support/feed.rs"]
+mod feed;
 #[path = "support/flaky.rs"]
 #[allow(dead_code, reason = "shared with the tests of consumers")]
 mod flaky;
@@ -12,6 +14,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use feed::{options, started};
 use flaky::Flaky;
 use name::name;
 use nvent_native::error::{Code, Error};
@@ -20,25 +23,9 @@ use nvent_native::op::Op;
 use nvent_native::store::{ConsumerChange, MemoryStore, StoreBackend};
 use nvent_native::time::{ManualClock, system_clock};
 use nvent_native::wiring::Wiring;
-use nvent_native::wiring::channels::ChannelOptions;
-use nvent_native::wiring::coordinator::{CONSUMER, CoordinatorOptions, FeedCoordinator};
+use nvent_native::wiring::coordinator::{CONSUMER, FeedCoordinator};
 use support::Recorder;
 use tokio::runtime::Handle;
-
-fn options() -> CoordinatorOptions {
-    CoordinatorOptions::new(ChannelOptions { flow_events: false, ..ChannelOptions::new("me") })
-}
-
-async fn started(
-    store: &Arc<dyn StoreBackend>,
-    stream: &Arc<Recorder>,
-    options: CoordinatorOptions,
-) -> FeedCoordinator {
-    let (runtime, clock) = (Handle::current(), system_clock());
-    let coordinator = FeedCoordinator::new(store.clone(), stream.clone(), CONSUMER, options, runtime, clock).unwrap();
-    coordinator.start().await.unwrap();
-    coordinator
-}
 
 fn in_memory() -> Arc<dyn StoreBackend> {
     Arc::new(MemoryStore::new(ManualClock::at(1_000)))

@@ -10,13 +10,16 @@ import { createApp, createRouter, send, setResponseStatus, toNodeListener, type 
 const RUNTIME = fileURLToPath(new URL('../../dist/nuxt/runtime/', import.meta.url))
 
 /**
- * Bundles a file of the module's runtime as Nitro does and resolves with what it exports. `modules` is the source of those that
+ * Bundles a file of the module's runtime, or the named exports of several, as Nitro does and resolves with what it exports. `modules` is the source of those that
  * the build of an app generates, by name; `dev` is whether it is the development server's,
  * `prerender` whether it renders routes during the build.
  */
-export async function bundled<T = any>(file: string, modules: Record<string, string>, dev = false, prerender = false): Promise<T> {
+export async function bundled<T = any>(file: string | string[], modules: Record<string, string>, dev = false, prerender = false): Promise<T> {
   const { outputFiles: [output] } = await build({
-    entryPoints: [join(RUNTIME, file)], bundle: true, write: false, format: 'esm', platform: 'node', logLevel: 'error',
+    ...typeof file === 'string'
+      ? { entryPoints: [join(RUNTIME, file)] }
+      : { stdin: { contents: file.map(name => `export * from './${name}'`).join('\n'), resolveDir: RUNTIME } },
+    bundle: true, write: false, format: 'esm', platform: 'node', logLevel: 'error',
     define: { 'import.meta.dev': String(dev), 'import.meta.prerender': String(prerender) },
     plugins: [{
       name: 'modules of an app',

@@ -103,6 +103,14 @@ describe('without nvent', () => {
     }
   })
 
+  test('an adapter that is asked for before the first attempt to open has ended is answered 503', async () => {
+    const { Startup, useStoreAdapter } = await bundled(['startup.js', 'composables.js'], {})
+    const startup = Startup.current = new Startup({ hooks: nitroHooks() })
+    expect(useStoreAdapter).toThrow(expect.objectContaining({ code: 'NVENT_UNAVAILABLE', statusCode: 503, retryable: true }))
+    startup.ready()
+    expect(useStoreAdapter).toThrow(expect.objectContaining({ code: 'NVENT_NOT_FOUND' }))
+  })
+
   test('where the application fails when the adapters are open, these are closed, and requests go on', async () => {
     let context: any
     const hooks = await server(memory, {

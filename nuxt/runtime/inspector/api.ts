@@ -4,6 +4,7 @@ import { useQueueAdapter, useStoreAdapter } from '#imports'
 import type { H3Event } from 'h3'
 import { cancelFlow, listFlows, NventError, retryRun, runState, streamRun } from 'nvent-native/native'
 import type { EventRecord, IndexEntry, JobState, ListedFlow } from 'nvent-native/native'
+import { literal } from '../../../lib/glob.js'
 import { sendEvents } from '../sse.js'
 import { followHead } from './head.js'
 
@@ -245,6 +246,3 @@ function requiredText(name: string, value: unknown): string {
   if (typeof value !== 'string' || value === '') throw new NventError('NVENT_INVALID', `${name}: expected a text`)
   return value
 }
-
-/** Escapes what has a meaning in a glob. */
-const literal = (text: string) => text.replace(/[*?[\]\\]/g, '\\$&')
