@@ -14,10 +14,13 @@ export async function overflowing(stream: StreamAdapter, opts: Parameters<Stream
   }, opts)
   const arrived = new Inbox()
   await stream.subscribe('t', arrived.take)
+  const { dropped } = stream.stats()
   await stream.publish('t', { type: 'x', data: 'first' })
   await inbox.atLeast(1)
   await send(stream, 't', count)
   await arrived.atLeast(count + 1)
+  // What the other subscription has may not be here yet.
+  await until('what is too much is dropped', () => stream.stats().dropped - dropped >= count - opts!.buffer!)
   open()
   await inbox.atLeast(expected)
   await stream.publish('t', { type: 'x', data: 'last' })
