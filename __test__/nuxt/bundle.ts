@@ -10,9 +10,9 @@ import { createApp, createRouter, send, setResponseStatus, toNodeListener, type 
 const RUNTIME = fileURLToPath(new URL('../../dist/nuxt/runtime/', import.meta.url))
 
 /**
- * Bundles a file of the module's runtime, or the named exports of several, as Nitro does and resolves with what it exports. `modules` is the source of those that
- * the build of an app generates, by name; `dev` is whether it is the development server's,
- * `prerender` whether it renders routes during the build.
+ * Bundles a file of the module's runtime, or several, as Nitro does and resolves with what they export. `modules` is the
+ * source of those that the build of an app generates, by name; `dev` is whether it is the development server's, `prerender`
+ * whether it renders routes during the build.
  */
 export async function bundled<T = any>(file: string | string[], modules: Record<string, string>, dev = false, prerender = false): Promise<T> {
   const { outputFiles: [output] } = await build({
