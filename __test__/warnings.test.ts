@@ -47,6 +47,29 @@ describe('a warning says', () => {
     await again.stop()
   })
 
+  it('nothing of an outage where a replica refuses a write, as the call says why', async () => {
+    const primary = await RedisServer.start()
+    const server = await RedisServer.start()
+    const store = new RedisStoreAdapter({ bus: null, connection: server.connection })
+    const seen: string[] = []
+    const onWarning = (one: any): void => void (/connection to Redis/.test(one.message) && seen.push(one.message))
+    process.on('warning', onWarning)
+    await server.cli('replicaof', '127.0.0.1', String(primary.port))
+    for (let n = 0; n < 3; n++) {
+      await expect(store.append('s', { type: 'x' })).rejects.toMatchObject({ code: 'NVENT_UNAVAILABLE', retryable: true, message: expect.stringContaining('READONLY') })
+    }
+    await server.cli('replicaof', 'no', 'one')
+    await store.append('s', { type: 'x' })
+    // Warnings arrive in their order, so that of a real outage comes after all others.
+    const lost = warning(/connection to Redis is lost/)
+    await server.stop()
+    await lost
+    expect(seen).toHaveLength(1)
+    process.off('warning', onWarning)
+    await store.close()
+    await primary.stop()
+  })
+
   it('that a job has failed for good, once it has no attempt left', async () => {
     const queue = new MemoryQueueAdapter()
     const seen: string[] = []

@@ -257,10 +257,17 @@ impl Driver {
             }
             let end = Session::new(&mut self, socket).serve().await;
             self.shared.connected.store(false, Ordering::Relaxed);
-            if let Err(error) = end {
-                tracing::warn!(code = %error.code(), "the connection to Redis is lost: {error}");
-                self.record_error(error);
-                lost_at = Some(Instant::now());
+            match end {
+                SessionEnd::Closed => {}
+                SessionEnd::Replica(error) => {
+                    tracing::debug!("connecting again, as the server is a replica");
+                    self.record_error(error);
+                }
+                SessionEnd::Lost(error) => {
+                    tracing::warn!(code = %error.code(), "the connection to Redis is lost: {error}");
+                    self.record_error(error);
+                    lost_at = Some(Instant::now());
+                }
             }
             if self.is_closing() {
                 break;
@@ -358,6 +365,16 @@ impl Driver {
     }
 }
 
+/// Why a connection is used no longer.
+enum SessionEnd {
+    /// The client closes.
+    Closed,
+    /// A replica refused a write. The call has failed with the reason, so that this is no outage: the next connection may
+    /// reach the new primary.
+    Replica(Error),
+    Lost(Error),
+}
+
 /// One connection and the commands that are in flight on it.
 struct Session<'a> {
     driver: &'a mut Driver,
@@ -378,24 +395,29 @@ impl<'a> Session<'a> {
         Self { driver, connection, sent: VecDeque::new(), draining: None }
     }
 
-    /// Serves calls until the connection breaks (an error) or the client closes.
-    async fn serve(mut self) -> Result<()> {
+    /// Serves calls until the connection breaks, a replica has answered or the client closes.
+    async fn serve(mut self) -> SessionEnd {
         for script in self.driver.scripts.clone() {
             self.send_own(&script.load());
         }
         while let Some(call) = self.driver.waiting.pop_front() {
             self.send(call);
         }
-        let error = match self.exchange().await {
+        let end = match self.exchange().await {
             Ok(()) if self.driver.is_closing() => {
                 self.connection.quit().await;
-                return Ok(());
+                return SessionEnd::Closed;
             }
-            Ok(()) => self.draining.take().unwrap_or_else(|| connection_closed(&self.driver.config.address())),
-            Err(error) => error,
+            Ok(()) => match self.draining.take() {
+                Some(error) => SessionEnd::Replica(error),
+                None => SessionEnd::Lost(connection_closed(&self.driver.config.address())),
+            },
+            Err(error) => SessionEnd::Lost(error),
         };
-        self.requeue_or_fail(&error);
-        Err(error)
+        if let SessionEnd::Replica(error) | SessionEnd::Lost(error) = &end {
+            self.requeue_or_fail(error);
+        }
+        end
     }
 
     /// Exchanges commands and replies until nothing is in flight and the connection shall end, or until it breaks.
