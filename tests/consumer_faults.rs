@@ -18,8 +18,9 @@ use nvent_native::op::{BoxFuture, Op};
 use nvent_native::store::consumer::{
     Batch, BatchOutcome, Consumer, ConsumerHandler, ConsumerOptions, RetryDelay, StartAt,
 };
-use nvent_native::store::{Position, StoreBackend};
-use nvent_native::time::system_clock;
+use nvent_native::store::file::{FileStore, FileStoreOptions, Retention};
+use nvent_native::store::{ConsumerChange, Position, StoreBackend};
+use nvent_native::time::{ManualClock, system_clock};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 #[derive(Default)]
 struct Recorder {
     seen: Mutex<Vec<u64>>,
+    missed: Mutex<Vec<u64>>,
     failures: Mutex<HashMap<u64, u32>>,
 }
 
@@ -54,6 +56,7 @@ struct Recording(Arc<Recorder>);
 impl ConsumerHandler for Recording {
     fn handle(&self, batch: Batch) -> BoxFuture<BatchOutcome> {
         let mut outcome = BatchOutcome::default();
+        self.0.missed.lock().unwrap().extend(batch.missed);
         for event in &batch.events {
             let n = number(&event.event);
             self.0.seen.lock().unwrap().push(n);
@@ -409,4 +412,42 @@ async fn a_replay_that_was_requested_while_no_consumer_worked_is_done_by_the_nex
     until(async || parked(&store).await.is_empty()).await;
     assert_eq!(recorder.seen(), [0, 0]);
     next.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_gap_is_reported_and_counted_once_also_where_it_could_not_be_stored_at_first() {
+    const KEPT: u64 = 10;
+    let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(1_767_225_600_000));
+    let retention = Retention { max_events_per_subject: Some(KEPT), ..Retention::default() };
+    let options = FileStoreOptions { retention, ..FileStoreOptions::new(dir.path()) };
+    let file = Arc::new(FileStore::new(options, clock.clone(), Handle::current()));
+    let (store, recorder) = (Flaky::around(file.clone()), Arc::default());
+    let missed = async || file.consumer_load(name("c")).await.unwrap().unwrap().missed;
+    let lease = file.consumer_acquire(name("c")).await.unwrap();
+    file.consumer_save(name("c"), &lease, ConsumerChange::default()).await.unwrap();
+    drop(lease);
+    for n in 0..50 {
+        append(&store, n).await;
+    }
+    until(async || {
+        clock.advance(60_000);
+        // The writer removes in the background of what it writes.
+        file.kv_clear(name("none")).await.unwrap();
+        missed().await == 50 - KEPT
+    })
+    .await;
+    let read = store.fail_later("feed_read", unavailable());
+    let consumer = start(&store, &recorder).await;
+    // What would store the gap, and what tries it again.
+    store.fail("consumer_save", unavailable());
+    store.fail("consumer_save", unavailable());
+    drop(read);
+    until_all_is_stored(&store).await;
+    assert!(store.has_failed());
+    append(&store, 50).await;
+    until_all_is_stored(&store).await;
+    consumer.stop().await.unwrap();
+    assert_eq!(recorder.seen(), (50 - KEPT..=50).collect::<Vec<_>>());
+    assert_eq!(*recorder.missed.lock().unwrap(), [50 - KEPT]);
+    assert_eq!(missed().await, 0, "what was reported is missed no longer");
 }

@@ -255,6 +255,8 @@ async fn a_changed_row_is_never_passed_off_as_what_was_stored() {
     );
     let problems = store.verify().await.unwrap().problems;
     assert_eq!(problems.len(), 3, "{problems:?}");
+    let sums = problems.iter().filter(|problem| problem.contains("does not match its checksum")).count();
+    assert_eq!(sums, 2, "the third is a column beside its record: {problems:?}");
     store.close().await.unwrap();
 }
 

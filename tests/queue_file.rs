@@ -139,6 +139,25 @@ async fn adapters_on_one_directory_share_it_and_the_newest_gets_the_jobs() {
 }
 
 #[tokio::test]
+async fn a_listener_ends_with_its_adapter_and_not_with_the_others_of_the_directory() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_000));
+    let (closed, dropped, left) =
+        (open(dir.path(), clock.clone()), open(dir.path(), clock.clone()), open(dir.path(), clock.clone()));
+    let listen = async |queue: &Queue| {
+        let mailbox = Arc::new(Mailbox::new(10, Overflow::DropOldest));
+        queue.on("q", EventKind::Waiting, mailbox.clone()).await.unwrap();
+        mailbox
+    };
+    let (of_closed, of_dropped, of_left) = (listen(&closed).await, listen(&dropped).await, listen(&left).await);
+    closed.close(CLOSE_TIMEOUT).await.unwrap();
+    drop(dropped);
+    left.enqueue("q", job("a", json!({}))).await.unwrap();
+    assert!(matches!(of_left.recv().await, Some(Delivery::Item(_))), "the one that is notified last");
+    assert!(of_closed.is_empty() && of_dropped.is_empty());
+    left.close(CLOSE_TIMEOUT).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_adapter_opens_while_the_last_one_still_closes() {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::at(1_767_225_600_000));
     for round in 0..20 {

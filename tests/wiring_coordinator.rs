@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use support::{Recorder, announce, publish};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 fn options() -> CoordinatorOptions {
     CoordinatorOptions::new(ChannelOptions::new("me"))
@@ -301,11 +302,14 @@ async fn an_outage_is_waited_out_and_the_order_is_kept() {
     let mut options = options();
     options.channels.flow_events = false;
     let coordinator = started(&bus, &stream, options).await;
+    let before = Instant::now();
     (0..5).for_each(|id| announce(&bus, "a", event(id, "noted")));
     coordinator.idle().await;
     assert_eq!(stream.ids_on("store-sync:append:a"), ["0-0", "1-0", "2-0", "3-0", "4-0"]);
     let stats = coordinator.stats();
     assert_eq!((stats.failed, stats.retries), (0, 7));
+    // Of 100 ms, then 200 and 400, and 100 of the second batch, each at least the half.
+    assert!(before.elapsed() >= Duration::from_millis(400), "{:?}", before.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

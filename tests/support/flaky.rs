@@ -18,9 +18,9 @@ use nvent_native::store::{
 use nvent_native::time::ManualClock;
 use tokio::sync::{oneshot, watch};
 
-/// A store in memory of which the next calls of a method fail with these errors.
+/// A store of which the next calls of a method fail with these errors.
 pub(crate) struct Flaky {
-    inner: MemoryStore,
+    inner: Arc<dyn StoreBackend>,
     faults: Mutex<HashMap<&'static str, VecDeque<Fault>>>,
 }
 
@@ -31,8 +31,13 @@ struct Fault {
 }
 
 impl Flaky {
+    /// Wraps a store in memory.
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { inner: MemoryStore::new(ManualClock::at(1_000)), faults: Mutex::default() })
+        Self::around(Arc::new(MemoryStore::new(ManualClock::at(1_000))))
+    }
+
+    pub(crate) fn around(inner: Arc<dyn StoreBackend>) -> Arc<Self> {
+        Arc::new(Self { inner, faults: Mutex::default() })
     }
 
     /// Lets the next call of a method fail, after those that fail already.
@@ -61,7 +66,7 @@ impl Flaky {
     }
 }
 
-/// Methods that call the store in memory, unless a fault is due.
+/// Methods that call the store, unless a fault is due.
 macro_rules! methods {
     ($($method:ident($($argument:ident: $kind:ty),*) -> $value:ty;)*) => {
         $(

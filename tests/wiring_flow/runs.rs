@@ -224,6 +224,23 @@ async fn a_failure_ends_the_run_once_no_retry_has_followed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_that_replaces_another_is_waited_for_from_its_own_time_on() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let process = Process::plain(&ledger, &jobs).await;
+    process.start_run("r1");
+    process.emit_event("r1", "step.failed", Some("check"), json!({ "error": "no stock" }));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    process.emit_event("r1", "step.failed", Some("check"), json!({ "error": "no answer" }));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(status(&ledger, "r1"), json!("running"), "the delay of the first is over, that of the second is not");
+    process.wiring.idle().await;
+    assert_eq!(
+        ledger.events("nq:flow:r1").pop().unwrap()["data"],
+        json!({ "stepName": "check", "error": "no answer" })
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_that_says_it_is_final_ends_the_run_at_once() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());
     let process = Process::plain(&ledger, &jobs).await;
