@@ -46,9 +46,9 @@ function attempt<T>(read: () => T): T | undefined {
   }
 }
 
-/** Returns a thrown value as text. Never throws. */
+/** Returns a thrown value as text, which has a form in UTF-8. Never throws. */
 export function messageOf(error: unknown): string {
-  return attempt(() => String(error instanceof Error ? error.message : error)) ?? 'a value without a message was thrown'
+  return attempt(() => String(error instanceof Error ? error.message : error).toWellFormed()) ?? 'a value without a message was thrown'
 }
 
 /** Returns a thrown value as text, with its stack where it has one. Never throws. */
@@ -59,20 +59,28 @@ export function stackOf(error: unknown): string {
 /** Errors of the program rather than of a connection: to try again does not help. */
 const DEFECTS = [TypeError, RangeError, ReferenceError, SyntaxError]
 
+/** Whether an error of each code is retryable where it does not say so. */
+const CODES: Record<ErrorCode, boolean> = {
+  NVENT_INVALID: false, NVENT_TYPE: false, NVENT_NOT_FOUND: false, NVENT_CONFLICT: false, NVENT_CLOSED: false, NVENT_LOCKED: true,
+  NVENT_CORRUPT: false, NVENT_UNAVAILABLE: true, NVENT_IO: false, NVENT_INTERNAL: false,
+}
+
 /**
- * Returns a thrown value as JSON for native code. An error of this package keeps its code, a defect of the program is
+ * Returns a thrown value as JSON for native code. An error with a code of this package keeps it, a defect of the program is
  * NVENT_INVALID, and everything else counts as an outage, which is tried again. Never throws.
  */
 export function describeError(error: unknown): string {
-  const code = attempt(() => (error as { code?: unknown }).code)
-  const own = typeof code === 'string' && code.startsWith('NVENT_')
+  const given = attempt(() => (error as { code?: unknown }).code)
+  const own = typeof given === 'string' && Object.hasOwn(CODES, given) ? given as ErrorCode : undefined
   const isDefect = attempt(() => DEFECTS.some(kind => error instanceof kind)) ?? false
-  const flag = (name: 'retryable' | 'maybeApplied'): boolean => own && attempt(() => (error as NventError)[name]) === true
+  const code = own ?? (isDefect ? 'NVENT_INVALID' : 'NVENT_UNAVAILABLE')
+  const flag = (name: 'retryable' | 'maybeApplied'): unknown => own && attempt(() => (error as NventError)[name])
+  const retryable = flag('retryable')
   return JSON.stringify({
-    code: own ? code : isDefect ? 'NVENT_INVALID' : 'NVENT_UNAVAILABLE',
+    code,
     message: messageOf(error),
-    retryable: own ? flag('retryable') : !isDefect,
-    maybeApplied: flag('maybeApplied'),
+    retryable: typeof retryable === 'boolean' ? retryable : CODES[code],
+    maybeApplied: flag('maybeApplied') === true,
   })
 }
 

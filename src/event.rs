@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::de::Error as _;
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -106,6 +106,64 @@ fn text_of(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     let raw = raw?.get();
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { serde_json::from_str(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
+/// Returns JSON in which each half of a surrogate pair, which has no UTF-8, is replaced by U+FFFD, so that it can be parsed.
+/// JavaScript writes them as escapes. What is stored and passed on keeps them.
+pub fn parseable(json: &str) -> Cow<'_, str> {
+    let (low, high) = (0xDC00..=0xDFFF, 0xD800..=0xDBFF);
+    let (mut out, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(found) = json.get(at..).and_then(|rest| rest.find('\\')) {
+        at += found;
+        at += match (escaped_unit(json, at), escaped_unit(json, at + UNIT_LEN)) {
+            (Some(first), Some(second)) if high.contains(&first) && low.contains(&second) => 2 * UNIT_LEN,
+            (Some(half), _) if high.contains(&half) || low.contains(&half) => {
+                out.push_str(&json[copied..at]);
+                out.push_str("\\ufffd");
+                copied = at + UNIT_LEN;
+                UNIT_LEN
+            }
+            // The character after a backslash is no backslash that begins an escape.
+            _ => 2,
+        };
+    }
+    if copied == 0 {
+        return Cow::Borrowed(json);
+    }
+    out.push_str(&json[copied..]);
+    Cow::Owned(out)
+}
+
+/// The length of a code unit as an escape.
+const UNIT_LEN: usize = 6;
+
+/// Returns the code unit that JSON has as an escape at a place.
+fn escaped_unit(json: &str, at: usize) -> Option<u16> {
+    let digits = json.get(at..at + UNIT_LEN)?.strip_prefix("\\u")?;
+    digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
+}
+
+/// Returns the fields of an event in their order, each value as raw JSON.
+pub fn fields(event: &str) -> Result<Vec<(String, &RawValue)>> {
+    struct Fields;
+    impl<'de> Visitor<'de> for Fields {
+        type Value = Vec<(String, &'de RawValue)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields = Vec::new();
+            while let Some(field) = map.next_entry()? {
+                fields.push(field);
+            }
+            Ok(fields)
+        }
+    }
+    serde_json::Deserializer::from_str(event)
+        .deserialize_map(Fields)
+        .map_err(|e| Error::invalid(format!("event: not usable as JSON: {e}")))
 }
 
 /// A part of an event's text: the value of a header field that is a string. An event has a few million of them in memory,
@@ -229,10 +287,16 @@ impl NewEvent {
 
     /// Reads an event that has an id or a ts, and leaves both out.
     fn without_id(text: &str) -> Result<Self> {
-        let mut object = json::parse_object("event", text)?;
-        object.shift_remove("id");
-        object.shift_remove("ts");
-        match parse_any(&json::to_json(&object))? {
+        let fields = fields(text)?;
+        let mut body = String::with_capacity(text.len());
+        for (name, value) in fields.iter().filter(|(name, _)| !["id", "ts"].contains(&name.as_str())) {
+            body.push(if body.is_empty() { '{' } else { ',' });
+            json::push_string(&mut body, name);
+            body.push(':');
+            body.push_str(value.get());
+        }
+        body.push('}');
+        match parse_any(&body)? {
             AnyEvent::New(event) => Ok(event),
             AnyEvent::Stored(_) => Err(Error::internal("an event without id and ts was read as a stored one")),
         }
@@ -309,6 +373,12 @@ impl Event {
     /// Returns the flow it belongs to.
     pub fn flow_name(&self) -> Option<&str> {
         self.0.fields.flow_name(&self.0.json)
+    }
+
+    /// Returns when it was stored, in ms of Unix time. None where the record has no number.
+    pub fn ts(&self) -> Option<f64> {
+        let fields = fields(self.json()).unwrap_or_default();
+        fields.iter().find(|(name, _)| name == "ts").and_then(|(_, ts)| ts.get().parse().ok())
     }
 
     /// Returns the whole record as JSON text.
@@ -392,6 +462,32 @@ mod tests {
         assert_eq!((first.to_string(), second.to_string()), ("1000-0".into(), "1000-1".into()));
         assert!(EventId::next(Some(second), 1_001) > second);
         assert!(EventId::next(Some(EventId { ms: 5, seq: u64::MAX }), 5) > EventId { ms: 5, seq: u64::MAX });
+    }
+
+    #[test]
+    fn halves_of_surrogate_pairs_are_replaced_to_be_parsed() {
+        for (json, expected) in [
+            (r#""plain é""#, r#""plain é""#),
+            (r#""\ud83d\ude00 \u00e9 \\ud800 \"""#, r#""\ud83d\ude00 \u00e9 \\ud800 \"""#),
+            (r#""a\ud800b\uDFFF""#, r#""a\ufffdb\ufffd""#),
+            (r#""\ud800\ud83d\ude00é\ud800""#, r#""\ufffd\ud83d\ude00é\ufffd""#),
+            (r#""\ud800\\\udc00""#, r#""\ufffd\\\ufffd""#),
+            // No JSON: left to the parser.
+            (r"\u12", r"\u12"),
+            (r"é\", r"é\"),
+            (r"\é", r"\é"),
+        ] {
+            assert_eq!(parseable(json), expected);
+        }
+        assert!(serde_json::from_str::<String>(&parseable(r#""x\ud800""#)).is_ok());
+    }
+
+    #[test]
+    fn an_event_loses_its_id_and_nothing_else() {
+        let event = r#"{ "id":"1-0", "type":"a", "n":1e400, "data":{ "id":7, "half":"x\udc00" }, "ts":5 }"#;
+        let expected = r#"{"type":"a","n":1e400,"data":{ "id":7, "half":"x\udc00" }}"#;
+        assert_eq!(&**NewEvent::parse(event).unwrap().json(), expected);
+        assert_eq!(&**NewEvent::parse(r#"{"id":"1-0","type":"a"}"#).unwrap().json(), r#"{"type":"a"}"#);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use napi_derive::napi;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::bus::Bus;
 use crate::error::{Error, Result};
@@ -43,7 +44,7 @@ impl JsObject {
         Op::pending(async move { result.await.map(drop) })
     }
 
-    /// Calls a method and parses its result.
+    /// Calls a method and parses its result. The call fails if it is not answered in time.
     fn call<T: Send + 'static>(
         &self,
         method: &'static str,
@@ -51,7 +52,7 @@ impl JsObject {
         read: impl FnOnce(&str) -> Result<T> + Send + 'static,
     ) -> Op<T> {
         let result = self.bridge.call(self.target, method, format!("[{}]", args.join(",")), Returns::Value);
-        Op::pending(async move { read(&result.await?) })
+        flow::answered(method, Op::pending(async move { read(&result.await?) }))
     }
 }
 
@@ -63,8 +64,17 @@ fn text(value: &str) -> String {
 
 /// Parses the result of a JavaScript method, which may be anything.
 fn result<T: DeserializeOwned>(method: &'static str, text: &str) -> Result<T> {
-    serde_json::from_value(parse("result", text)?)
-        .map_err(|e| Error::invalid(format!("{method}() of the JavaScript object returned an unexpected value: {e}")))
+    serde_json::from_value(parse("result", text)?).map_err(|e| unexpected(method, &e))
+}
+
+/// Parses the rows that a JavaScript method returned. They stay as they came, so that each can be read, or fail, alone.
+fn rows<'a>(method: &'static str, text: &'a str) -> Result<Vec<&'a RawValue>> {
+    json::check_depth("result", text)?;
+    serde_json::from_str(text).map_err(|e| unexpected(method, &e))
+}
+
+fn unexpected(method: &'static str, error: &serde_json::Error) -> Error {
+    Error::invalid(format!("{method}() of the JavaScript object returned an unexpected value: {error}"))
 }
 
 impl Publisher for JsObject {
@@ -81,13 +91,14 @@ impl Publisher for JsObject {
     }
 }
 
-#[derive(Deserialize)]
-struct Entry {
+/// An entry of an index. One that has no usable id keeps its place in the page.
+#[derive(Deserialize, Default)]
+struct Entry<'a> {
     id: String,
     #[serde(default)]
     score: f64,
-    #[serde(default)]
-    metadata: Option<Object>,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
 }
 
 impl FlowStore for JsObject {
@@ -98,13 +109,14 @@ impl FlowStore for JsObject {
 
     fn read(&self, subject: &str, after: Option<&str>) -> Op<Vec<Json>> {
         let opts = json!({ "after": after }).to_string();
-        self.call("read", &[&text(subject), &opts], |rows| {
-            Ok(result::<Vec<serde_json::Value>>("read", rows)?.iter().map(to_json).collect())
+        self.call("read", &[&text(subject), &opts], |records| {
+            Ok(rows("read", records)?.into_iter().map(|record| record.get().into()).collect())
         })
     }
 
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
-        self.run("indexAdd", &[&text(key), &text(id), &score.to_string(), &to_json(&metadata)])
+        let args = [&*text(key), &text(id), &score.to_string(), &to_json(&metadata)];
+        flow::answered("indexAdd", self.run("indexAdd", &args))
     }
 
     fn index_update(&self, key: &str, id: &str, patch: Object) -> Op<bool> {
@@ -114,13 +126,14 @@ impl FlowStore for JsObject {
     fn index_read(&self, key: &str, query: IndexQuery) -> Op<Vec<IndexEntry>> {
         let filter: serde_json::Map<_, _> = query.filter.fields().map(|(k, v)| (k.to_owned(), v.clone())).collect();
         let opts = json!({ "offset": query.offset, "limit": query.limit, "filter": filter }).to_string();
-        self.call("indexRead", &[&text(key), &opts], |rows| {
-            Ok(result::<Vec<Entry>>("indexRead", rows)?
+        self.call("indexRead", &[&text(key), &opts], |entries| {
+            Ok(rows("indexRead", entries)?
                 .into_iter()
+                .map(|entry| serde_json::from_str::<Entry<'_>>(entry.get()).unwrap_or_default())
                 .map(|entry| IndexEntry {
                     id: entry.id.into(),
                     score: entry.score,
-                    metadata: to_json(&entry.metadata.unwrap_or_default()),
+                    metadata: entry.metadata.map_or("{}", RawValue::get).into(),
                 })
                 .collect())
         })
@@ -139,8 +152,7 @@ impl FlowQueue for JsObject {
 
     fn ended_jobs(&self, queue: &str, limit: u64) -> Op<Vec<FlowJob>> {
         self.call("endedJobs", &[&text(queue), &limit.to_string()], |jobs| {
-            let jobs = result::<Vec<serde_json::Value>>("getJobs", jobs)?;
-            Ok(jobs.iter().filter_map(|job| FlowJob::parse(&to_json(job)).ok()).collect())
+            Ok(rows("getJobs", jobs)?.into_iter().filter_map(|job| FlowJob::parse(job.get()).ok()).collect())
         })
     }
 }

@@ -72,6 +72,27 @@ async fn an_append_without_an_answer_is_not_repeated() {
     assert_eq!(published, stored);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_of_a_store_of_ones_own_that_is_never_answered_is_repeated_and_an_append_looked_up() {
+    let (ledger, jobs) = (Ledger::new(), Jobs::new());
+    let calls = Mutex::new(HashMap::<String, usize>::new());
+    let process = Process::faulty(&ledger, &jobs, move |what| {
+        let mut calls = calls.lock().unwrap();
+        let n = calls.entry(what.to_owned()).or_default();
+        *n += 1;
+        if *n % 2 == 1 { Fault::Unanswered } else { Fault::No }
+    })
+    .await;
+    process.start_run("r1");
+    ["check", "pay", "pack", "ship"].iter().for_each(|step| process.work("r1", step));
+    process.wiring.idle().await;
+    let kinds = ledger.kinds("nq:flow:r1");
+    assert_eq!((kinds.len(), count(&kinds, "flow.start"), count(&kinds, "flow.completed")), (13, 1, 1), "{kinds:?}");
+    let stats = process.wiring.stats();
+    assert!(stats.retries > 0 && stats.lost == 0 && stats.errors == 0, "{stats:?}");
+    assert_eq!(status(&ledger, "r1"), "completed");
+}
+
 #[tokio::test]
 async fn what_the_store_refuses_is_counted_as_lost_and_the_rest_goes_on() {
     let (ledger, jobs) = (Ledger::new(), Jobs::new());

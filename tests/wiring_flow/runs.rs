@@ -282,6 +282,8 @@ async fn a_flow_that_is_defined_later_takes_up_its_runs() {
 struct Foreign {
     log: Mutex<Vec<Event>>,
     index: Mutex<Option<Object>>,
+    /// What every page of an index is. None: it cannot be read.
+    page: Option<Vec<IndexEntry>>,
 }
 
 impl FlowStore for Foreign {
@@ -308,8 +310,19 @@ impl FlowStore for Foreign {
     }
 
     fn index_read(&self, _key: &str, _query: IndexQuery) -> Op<Vec<IndexEntry>> {
-        Op::err(Error::invalid("no such method"))
+        Op::Ready(self.page.clone().ok_or_else(|| Error::invalid("no such method")))
     }
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_notice_of_an_offset_ends_recovery_all_the_same() {
+    let entry = |id: String| IndexEntry { id: id.into(), score: 1.0, metadata: "{}".into() };
+    // More than a page, and one that has no id.
+    let page = (0..12_000).map(|n| entry(format!("r{n}"))).chain([entry(String::new())]).collect();
+    let (store, jobs) = (Arc::new(Foreign { page: Some(page), ..Foreign::default() }), Jobs::new());
+    let process = Process::start(Bus::new(), store, &jobs, false, FlowOptions::default()).await;
+    process.wiring.idle().await;
+    assert_eq!(process.wiring.stats().errors, 0);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use nvent_native::json::{Json, Object, parse_object};
 use nvent_native::op::Op;
 use nvent_native::store::{Announce, EventQuery, IndexEntry, IndexQuery, MemoryStore, StoreBackend};
 use nvent_native::time::ManualClock;
-use nvent_native::wiring::flow::{BackendFlowStore, FlowQueue, FlowStore};
+use nvent_native::wiring::flow::{BackendFlowStore, FlowQueue, FlowStore, answered};
 use serde_json::Value;
 
 /// What a fault does with a call.
@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// The call never ends.
     Hang,
+    /// The call of an application's own store succeeds, and is never answered.
+    Unanswered,
 }
 
 type Faults = Box<dyn Fn(&str) -> Fault + Send + Sync>;
@@ -101,6 +103,10 @@ impl View {
                 Op::err(Error::unavailable("no answer").maybe_applied())
             }
             Fault::Hang => Op::pending(std::future::pending()),
+            Fault::Unanswered => {
+                drop(work(&self.silent));
+                answered("call", Op::pending(std::future::pending()))
+            }
         }
     }
 }

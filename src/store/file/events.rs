@@ -59,10 +59,7 @@ pub(super) fn import(tx: &mut Tx<'_>, subject: &str, event: &Event) -> Result<bo
         }
         None => add_subject(tx, subject)?,
     };
-    let ts: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(event.json()).map_err(|e| Error::invalid(format!("event: {e}")))?;
-    let ts = ts.get("ts").and_then(serde_json::Value::as_f64).unwrap_or_default();
-    insert(tx, (subject, row), id, ts as i64, event)?;
+    insert(tx, (subject, row), id, event.ts().unwrap_or_default() as i64, event)?;
     Ok(true)
 }
 

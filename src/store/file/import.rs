@@ -16,7 +16,7 @@ use super::schema::checksum;
 use super::view::{from_sql, to_sql};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::event::{EventId, NewEvent};
+use crate::event::{EventId, NewEvent, parseable};
 use crate::json::{self, Object};
 
 /// The folders of nvent's file adapter, and the endings of their files.
@@ -179,7 +179,7 @@ fn begin_subject(conn: &Connection, name: &str) -> rusqlite::Result<(i64, Option
 
 /// Returns the time, the fields, and the event without the id of nvent (`<ms>-<random>`, which has no order).
 fn parse_event(line: &str) -> Result<(u64, Object, NewEvent)> {
-    let object = json::parse_object("event", line)?;
+    let object = json::parse_object("event", &parseable(line))?;
     let ts = object.get("ts").and_then(Value::as_f64).filter(|ts| *ts >= 0.0);
     let ts = ts.ok_or_else(|| Error::invalid("event.ts: expected a number"))?;
     Ok((ts as u64, object, NewEvent::parse(line)?))

@@ -11,7 +11,6 @@ use super::backend::RedisStore;
 use super::{record, scripts};
 use crate::error::Error;
 use crate::event::{Event, EventId, NewEvent};
-use crate::json;
 use crate::name::Subject;
 use crate::op::Op;
 use crate::redis::{Request, reply};
@@ -107,8 +106,7 @@ impl RedisStore {
         }
         let import = || {
             let id: EventId = event.id().parse()?;
-            let ts: json::Object = json::parse_object("event", event.json())?;
-            let ts = ts.get("ts").and_then(serde_json::Value::as_u64).unwrap_or(id.ms);
+            let ts = event.ts().map_or(id.ms, |ts| ts as u64);
             let (keys, new) = (&self.keys, NewEvent::parse(event.json())?);
             let mut call = scripts::IMPORT.call(&[subject, &keys.feed(), &keys.feed_state()]);
             call.arg(id.to_string()).arg(self.feed_max_len).arg(keys.appended()).arg(new.kind());

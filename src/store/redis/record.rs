@@ -4,7 +4,7 @@ use ::redis::Value;
 
 use super::text;
 use crate::error::{Error, Result};
-use crate::event::{EventId, NewEvent};
+use crate::event::{self, EventId, NewEvent};
 use crate::json::{Json, push_string};
 use crate::redis::reply;
 
@@ -16,7 +16,7 @@ const TEXT_FIELDS: [&str; 6] = ["runId", "flowName", "flowId", "stepName", "step
 
 /// Returns the fields and texts of a new event, `ts` first.
 pub(super) fn fields(event: &NewEvent, ts: u64) -> Result<Vec<(String, String)>> {
-    let raw = text::fields(event.json())?;
+    let raw = event::fields(event.json())?;
     if raw.len() > MAX_FIELDS {
         return Err(Error::invalid(format!(
             "event: {} top-level fields are more than the {MAX_FIELDS} that Redis can take: put them into data",

@@ -5,12 +5,9 @@
 //! This makes the encoding unambiguous without tags.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
-use crate::error::{Error, Result};
 use crate::json::{check_depth, push_string};
 
 /// Converts a JSON value to text.
@@ -45,29 +42,6 @@ pub(super) fn is_json(text: &str) -> bool {
     matches!(begins, Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n'))
         && check_depth("value", text).is_ok()
         && serde_json::from_str::<IgnoredAny>(text).is_ok()
-}
-
-/// Returns the fields of a JSON object in their order, each value as raw JSON.
-pub(super) fn fields(json: &str) -> Result<Vec<(String, &RawValue)>> {
-    struct Fields;
-    impl<'de> Visitor<'de> for Fields {
-        type Value = Vec<(String, &'de RawValue)>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut fields = Vec::new();
-            while let Some(field) = map.next_entry()? {
-                fields.push(field);
-            }
-            Ok(fields)
-        }
-    }
-    serde_json::Deserializer::from_str(json)
-        .deserialize_map(Fields)
-        .map_err(|e| Error::invalid(format!("event: not usable as JSON: {e}")))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::backoff::RetryBackoff;
 use crate::error::{Code, Error, Result};
-use crate::event::{Event, NewEvent};
+use crate::event::{Event, NewEvent, parseable};
 use crate::json::parse_object;
 use crate::store::Claim;
 use crate::wiring::flow::FlowQueue;
@@ -71,9 +71,9 @@ impl Core {
     async fn find(&self, subject: &str, run: &Run, event: &NewEvent, known: &[String]) -> Result<Option<Event>> {
         let after = run.state.last_id().cloned();
         let records = self.attempt(|| self.store.read(subject, after.as_deref())).await?;
-        let expected = parse_object("event", event.json())?;
+        let expected = parse_object("event", &parseable(event.json()))?;
         let is_match = |text: &str| {
-            let mut found = parse_object("event", text).unwrap_or_default();
+            let mut found = parse_object("event", &parseable(text)).unwrap_or_default();
             let is_new = found.shift_remove("id").is_some_and(|id| !known.iter().any(|known| id == **known));
             found.shift_remove("ts");
             is_new && found == expected

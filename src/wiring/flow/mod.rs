@@ -45,7 +45,7 @@ mod runner;
 mod runs;
 mod shared;
 
-pub use ports::{BackendFlowStore, FlowJob, FlowQueue, FlowStore, JobEnd};
+pub use ports::{BackendFlowStore, FlowJob, FlowQueue, FlowStore, JobEnd, answered};
 
 use definition::{Flows, parse_flows};
 use runs::{Admission, Runs, Signal};

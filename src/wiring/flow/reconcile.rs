@@ -65,13 +65,14 @@ impl Core {
             let query = IndexQuery { after: None, offset, limit: PAGE_LIMIT, filter: running.clone() };
             let page = self.attempt(|| self.store.index_read(&key, query.clone())).await?;
             offset += page.len();
-            let is_last = page.len() < PAGE_LIMIT;
+            let (is_last, known) = (page.len() < PAGE_LIMIT, found.len());
             for entry in page {
-                if found.insert(entry.id.to_string()) {
+                if found.insert(entry.id.to_string()) && !entry.id.is_empty() {
                     self.signal_reconcile(&entry.id, &flow);
                 }
             }
-            if is_last {
+            // A store that takes no notice of the offset returns the same page again and again.
+            if is_last || found.len() == known {
                 break;
             }
         }

@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 use crate::error::{Error, Result};
-use crate::event::EventId;
+use crate::event::{EventId, parseable};
 use crate::json::{self, Json, Object};
 use crate::wiring::flow::definition::{FlowDefinition, check_emit};
 
@@ -159,6 +159,11 @@ fn text(raw: Option<&RawValue>) -> Option<String> {
     serde_json::from_str(raw?.get()).ok().filter(|text: &String| !text.is_empty())
 }
 
+/// Returns a text that is only shown.
+fn message(raw: Option<&RawValue>) -> Option<Box<str>> {
+    serde_json::from_str(&parseable(raw?.get())).ok().filter(|text: &String| !text.is_empty()).map(Into::into)
+}
+
 impl RunState {
     /// Folds the next record of the run's subject. A record that is not later than the last one changes nothing.
     ///
@@ -195,8 +200,7 @@ impl RunState {
             self.last_activity = Some(record.ts.clone());
         }
         let data: Data<'_> = record.data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
-        let mut end =
-            |status| self.end = Some(End { status, at: record.ts.clone(), error: text(data.error).map(Into::into) });
+        let mut end = |status| self.end = Some(End { status, at: record.ts.clone(), error: message(data.error) });
         match record.kind.as_ref() {
             "flow.start" => {
                 self.has_start = true;
@@ -263,11 +267,9 @@ impl RunState {
             "step.started" | "step.retry" => StepState::Active,
             "step.failed" => match data.will_retry.map(RawValue::get) {
                 Some("true") => StepState::Active,
-                said => StepState::Failed {
-                    event: id.into(),
-                    error: text(data.error).map(Into::into),
-                    certain: said == Some("false"),
-                },
+                said => {
+                    StepState::Failed { event: id.into(), error: message(data.error), certain: said == Some("false") }
+                }
             },
             _ => return,
         };

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{RunState, StepState};
 use crate::error::{Error, Result};
+use crate::event::parseable;
 use crate::json::Object;
 use crate::wiring::flow::definition::{FlowDefinition, parse_flows};
 
@@ -31,7 +32,7 @@ impl RunState {
             };
             steps.insert(name.to_string(), state);
         }
-        let value = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+        let value = |text: &str| serde_json::from_str::<Value>(&parseable(text)).unwrap_or_default();
         let emits = self.emits.iter().map(|(name, emit)| {
             let payload = emit.payload.as_deref().map(value);
             (name.to_string(), json!({ "ts": emit.ts, "payload": payload }))
