@@ -181,6 +181,24 @@ export function jobs(context: QueueContext): void {
     expect(await state('x')).toBeUndefined()
   })
 
+  it('does not call the handler of a job that was removed before', async () => {
+    const { queue, add, work, collect } = context
+    const [completed, late, removed] = [collect('completed'), new Inbox(), new Set<string>()]
+    work((job) => {
+      if (removed.has(job.id)) late.take(job.id)
+    })
+    for (let n = 0; n < 50; n++) {
+      // It is handed out by then, and its handler is called in a later turn.
+      await add({ jobId: `x${n}` })
+      if (await queue.removeJob('q', `x${n}`)) removed.add(`x${n}`)
+    }
+    await add({ jobId: 'last' })
+    await until('the last one is done', () => completed.items.some(event => event.jobId === 'last'))
+    expect([removed.size > 0, late.items]).toEqual([true, []])
+    expect(queue.stats()).toMatchObject({ running: 0 })
+    expect(await queue.getJobCounts('q')).toMatchObject({ active: 0, waiting: 0 })
+  })
+
   it('publishes each change with its fields', async () => {
     const { queue, add, work, collect } = context
     const [waiting, active, progress, completed, failed] = (['waiting', 'active', 'progress', 'completed', 'failed'] as const).map(collect) as [Inbox, Inbox, Inbox, Inbox, Inbox]

@@ -127,8 +127,13 @@ impl Engine {
         let Some(job) = self.db()?.find(key, id)? else { return Ok(false) };
         if let Some((token, active)) = self.active.iter_mut().find(|(_, active)| active.job.seq == job.seq) {
             active.phase = AttemptPhase::Over;
-            let token = *token;
-            self.cancel(token, CancelReason::Removed);
+            let (token, is_revoked) = (*token, active.claim.revoke());
+            if is_revoked {
+                // Its handler will not be called.
+                self.release(token)?;
+            } else {
+                self.cancel(token, CancelReason::Removed);
+            }
         }
         self.delete(index, &job, job.state)?;
         Ok(true)
