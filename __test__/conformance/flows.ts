@@ -252,6 +252,52 @@ export function flowSuite(name: string, open: (bus: ReturnType<typeof createEven
       expect(await logOf(env.store, 'done')).toEqual(['flow.start', 'step.started only', 'step.completed only', 'flow.completed'])
     })
 
+    test('a job of a run without a log does nothing, except the entry step, which may come before the start', async () => {
+      const calls: string[] = []
+      const note = (_: unknown, { step }: StepContext): void => void calls.push(step)
+      const flow = defineFlow('gone', { first: { run: note }, second: { subscribes: ['step:first'], run: note } })
+      await using env = await running([flow])
+      const runs = async (step: string): Promise<void> => {
+        await env.queue.enqueue(`gone.${step}`, { name: step, data: { flowId: 'r', flowName: 'gone', input: {} }, opts: { jobId: `r-${step}` } })
+        await until('the job has ended', async () => (await env.queue.getJob(`gone.${step}`, `r-${step}`))?.state === 'completed')
+      }
+      await runs('second')
+      expect([calls, await logOf(env.store, 'r')]).toEqual([[], []])
+      await runs('first')
+      expect(calls[0]).toBe('first')
+    })
+
+    test('a step that goes on when its run was deleted elsewhere stores nothing more', async () => {
+      const { opened, open: release } = gate()
+      const { flow, begun, aborted } = pair(opened)
+      await using env = await running([flow])
+      await startFlow(flow, {}, { runId: 'deleted' })
+      await until('both are at work', () => begun.length === 2)
+      await cancelFlow(flow, 'deleted')
+      await until('both are aborted', () => aborted.length === 2)
+      await until('the run has ended', async () => (await env.store.index.get('nq:flows:pair', 'deleted'))?.metadata.status === 'canceled')
+      await env.store.stream.delete('nq:flow:deleted')
+      await env.store.index.delete('nq:flows:pair', 'deleted')
+      release()
+      for (const step of ['left', 'right']) await until('its job has ended', async () => (await env.queue.getJob(`pair.${step}`, `deleted__${step}`))?.state === 'failed')
+      expect(await logOf(env.store, 'deleted')).toEqual([])
+    })
+
+    test('a log without a start is no run: it can be started', async () => {
+      await using env = await running([order])
+      await env.store.append('nq:flow:noted', { type: 'log', runId: 'noted', flowName: 'order', data: { message: 'before' } })
+      const run = await startFlow(order, { items: 1 }, { runId: 'noted' })
+      expect(run.created).toBe(true)
+      expect(await run.result({ timeout: 30_000 })).toEqual({ status: 'completed' })
+      expect((await logOf(env.store, 'noted')).slice(0, 2)).toEqual(['log', 'flow.start'])
+      expect((await startFlow(order, { items: 1 }, { runId: 'noted' })).created).toBe(false)
+      // What retention has left of a run is one.
+      await env.store.append('nq:flow:trimmed', { type: 'flow.completed', runId: 'trimmed', flowName: 'order', data: {} })
+      await env.store.index.add('nq:flows:order', 'trimmed', 1, { status: 'completed' })
+      expect((await startFlow(order, { items: 1 }, { runId: 'trimmed' })).created).toBe(false)
+      expect(await logOf(env.store, 'trimmed')).toEqual(['flow.completed'])
+    })
+
     test('a deleted run leaves nothing and its id can be used again', async () => {
       const flow = defineFlow('deleted', { only: { run: async (_, { state }) => state.set('k', 1) } })
       await using env = await running([flow])

@@ -5,7 +5,7 @@ import { invalid, NventError } from '../errors'
 import { currentAdapter } from '../factory'
 import { literal } from '../glob'
 import { resultOptions, startFlowOptions } from '../options/wiring.js'
-import type { EventRecord, Flow, FlowDefinition, FlowRun, RunEnd, StoreAdapter } from '../types'
+import type { EventRecord, Flow, FlowDefinition, FlowRun, NewEvent, RunEnd, StoreAdapter } from '../types'
 import { NventStoreAdapter } from '../store'
 import { jobOptionsOf, queueOf } from './define'
 import { END_TYPES, FlowRuntime, runtimes, TERMINAL_TYPES } from './runtime'
@@ -101,14 +101,33 @@ async function start(located: Located, runId: string, input: unknown, fields: ob
   const claim = runtime.claimEntry(flow.id, runId)
   // Reported where it is awaited; where the append fails before, that is.
   claim.catch(() => {})
-  const created = await runtime.store.stream.append(subject, event, { expectedLastId: null }).catch((error) => {
-    if (error?.code === 'NVENT_CONFLICT') return undefined
-    throw error
-  })
+  const created = await appendStart(located, subject, runId, event)
   const isClaimed = await claim
   if (!created) return { created: false, start: await resumeStart(located, subject, runId, isClaimed) }
   if (isClaimed) await enqueueEntry(located, runId, input, created.traceparent)
   return { created: true }
+}
+
+/**
+ * Appends the start of a run, unless there is the run. A log without a start whose run is not in the index is that of no run: the
+ * application, or what was late when a run of this id was deleted, has written it.
+ */
+async function appendStart({ flow, runtime }: Located, subject: string, runId: string, event: NewEvent): Promise<EventRecord | undefined> {
+  const { store } = runtime
+  let expectedLastId: string | null = null
+  for (let conflicts = 0; ; conflicts++) {
+    try {
+      return await store.stream.append(subject, event, { expectedLastId })
+    }
+    catch (error) {
+      if ((error as { code?: string } | undefined)?.code !== 'NVENT_CONFLICT') throw error
+      if (conflicts >= MAX_CONFLICTS) throw error
+    }
+    const [start] = await store.stream.read(subject, { types: ['flow.start'], limit: 1 })
+    if (start || await store.index.get(runtime.runIndex(flow.id), runId)) return
+    const [last] = await store.stream.read(subject, { order: 'desc', limit: 1 })
+    expectedLastId = last?.id ?? null
+  }
 }
 
 async function enqueueEntry({ flow, runtime }: Located, runId: string, input: unknown, traceparent?: string): Promise<void> {

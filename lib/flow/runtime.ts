@@ -125,6 +125,11 @@ export class FlowRuntime {
     await Promise.all([...this.attempts.get(runId) ?? []].map(({ settled }) => settled))
   }
 
+  /** Resolves with whether a run has no log: it was deleted. */
+  private async isEmpty(subject: string, signal?: AbortSignal): Promise<boolean> {
+    return (await whileRetryable(() => this.store.stream.read(subject, { limit: 1 }), signal)).length === 0
+  }
+
   private withHandlers(): Flow[] {
     return [...this.flows.values()].filter(isFlow)
   }
@@ -167,8 +172,11 @@ export class FlowRuntime {
   private async runStep(flow: Flow, name: string, step: StepOptions, job: StepJob, signal: AbortSignal): Promise<void> {
     const { flowId: runId, input } = job.data
     const subject = this.subject(flow.id, runId)
-    const types = [...END_TYPES, 'step.started', 'step.completed']
+    const isEntry = name === flow.entry?.step
+    const types = [...END_TYPES, 'step.started', 'step.completed', ...isEntry ? ['flow.start'] : []]
     const past = await whileRetryable(() => this.store.stream.read(subject, { types }), signal)
+    // An entry step may have been enqueued by the application, before the start is stored.
+    if (past.length === 0 && await this.isEmpty(subject, signal) && !(isEntry && await this.queue.getJob(queueOf(flow, name), job.id))) return
     const end = past.findLast(event => END_TYPES.includes(event.type))
     const own = past.filter(event => event.stepName === name)
     // A job that runs again after a crash, or whose run was cancelled meanwhile.
@@ -177,6 +185,8 @@ export class FlowRuntime {
     const base = { runId, flowName: flow.id, stepName: name, stepId: `${runId}__${name}__attempt-${attempt}`, attempt }
     let last = past.at(-1)?.id
     const publish = async (type: string, data: unknown): Promise<void> => {
+      // What is appended to the log of a run that was deleted would be there when its id is used again.
+      if (signal.aborted && await this.isEmpty(subject)) throw new Error('the run was deleted')
       last = (await appendOnce(this.store, subject, { type, ...base, data }, last, signal)).id
     }
     await publish('step.started', {})
