@@ -1,5 +1,5 @@
-import { MemoryStreamAdapter } from 'nvent-native'
-import { it } from 'vitest'
+import { isStreamGap, MemoryStreamAdapter } from 'nvent-native'
+import { expect, it } from 'vitest'
 import { streamConformance } from './conformance/stream'
 import { Inbox, rejects, until } from './support/until'
 
@@ -26,4 +26,8 @@ it('refuses options that it does not know, and limits that are none', async () =
   for (const options of [{ retan: {} }, { retain: { maxEvent: 1 } }, { retain: { maxEvents: 0 } }, { retain: { maxAgeMs: -1 } }, { retain: 5 }] as any[]) {
     await rejects(() => new MemoryStreamAdapter(options), 'NVENT_INVALID', /retain/)
   }
+})
+
+it.each([undefined, null, 'stream.gap', 5])('%j is no gap', (value) => {
+  expect(isStreamGap(value as any)).toBe(false)
 })

@@ -80,7 +80,7 @@ it.each<[() => unknown, string]>([
   expect(await messageOf(call)).toBe(message)
 })
 
-it.each([MemoryStoreAdapter, MemoryStreamAdapter, MemoryQueueAdapter])('null is no options: %o', async (Adapter) => {
+it.each([MemoryStoreAdapter, MemoryStreamAdapter, MemoryQueueAdapter, RedisStoreAdapter, RedisStreamAdapter])('null is no options: %o', async (Adapter) => {
   const adapter: any = new Adapter(null as any)
   await (adapter.close ?? adapter.shutdown).call(adapter)
 })

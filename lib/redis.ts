@@ -13,8 +13,8 @@ export class RedisStoreAdapter extends NventStoreAdapter {
   override readonly isShared = true
 
   constructor(opts: RedisStoreOptions = {}) {
-    const { bus: _, ...own } = options('', opts, redisStoreOptions)
-    super('redis', opts, bus => addon.NativeStore.redis(bridge, bus, JSON.stringify(own)))
+    const { bus: announced, ...own } = options('', opts, redisStoreOptions)
+    super('redis', announced === undefined ? {} : { bus: announced }, bus => addon.NativeStore.redis(bridge, bus, JSON.stringify(own)))
     this.native.setInstance(INSTANCE)
   }
 }

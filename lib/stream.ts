@@ -188,7 +188,7 @@ export abstract class NventStreamAdapter implements StreamAdapter {
 }
 
 /** Returns whether a message is a gap: some before it may be missing. */
-export const isStreamGap = (event: { type: string }): event is StreamGap => event.type === 'stream.gap'
+export const isStreamGap = (event: { type: string }): event is StreamGap => (event as { type?: unknown } | null | undefined)?.type === 'stream.gap'
 
 /** A stream in memory: a broker inside the process, one per adapter. */
 export class MemoryStreamAdapter extends NventStreamAdapter {
