@@ -33,6 +33,13 @@ export function shared(context: StreamContext): void {
   const isFrozen = (value: unknown): boolean =>
     typeof value !== 'object' || value === null || (Object.isFrozen(value) && Object.values(value).every(isFrozen))
 
+  it('leaves nothing behind of a subscription with shared that is refused', async () => {
+    const { stream } = context
+    const refused = [1, 2].map(() => stream.subscribe('t'.repeat(1_000_000), () => {}, { shared: true }))
+    for (const subscription of refused) await rejects(subscription, 'NVENT_INVALID')
+    expect(stream.stats().subscriptions).toBe(0)
+  })
+
   it('gives one frozen object to all with shared, and others their own', async () => {
     const { stream } = context
     const [first, second, filtered, own] = [new Inbox(), new Inbox(), new Inbox(), new Inbox()]
