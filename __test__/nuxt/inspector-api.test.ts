@@ -1,6 +1,6 @@
 /** What the inspector's page asks for, each answer as a whole. */
 import { createAdapters, createWiringRegistry, defineFlow, shutdownAdapters, startFlow, type Adapters, type Consumer, type WiringRegistry } from 'nvent-native'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { until } from '../support/until.js'
 import { bundled, serve } from './bundle.js'
 
@@ -134,6 +134,33 @@ describe('runs', () => {
     ])
   })
 
+  test('a number of runs is counted once for all who ask within two seconds, and again where that failed', async () => {
+    const { url, stop } = await served(false, 'async () => true')
+    const { index } = adapters.store
+    const { count } = index
+    const counts = () => fetch(`${url}/_nvent/inspector/api/counts`)
+    let calls = 0
+    vi.useFakeTimers({ toFake: ['Date'] })
+    try {
+      index.count = async () => { throw new Error('away') }
+      expect((await counts()).ok).toBe(false)
+      index.count = (...args) => (calls++, count.apply(index, args))
+      const answers = [await (await counts()).json(), await (await counts()).json()]
+      expect(answers[0].map(({ flow, total }: any) => [flow, total])).toEqual([['order', 3], ['other', 1]])
+      expect(answers[1].map(({ total }: any) => total)).toEqual([3, 1])
+      const [flows, statuses] = [2, 4]
+      expect(calls).toBe(flows * (1 + statuses))
+      vi.setSystemTime(Date.now() + 2_001)
+      await counts()
+      expect(calls).toBe(2 * flows * (1 + statuses))
+    }
+    finally {
+      vi.useRealTimers()
+      index.count = count
+      await stop()
+    }
+  })
+
   test('pages over all flows or one, newest first, without what the wiring keeps for itself', async () => {
     const first = await query('runs', { limit: 3 })
     expect(ids(first.runs)).toEqual(['b1', 'a3', 'a2'])
@@ -176,6 +203,17 @@ describe('runs', () => {
       await adapters.store.index.add('nq:flows:other', `lots-${n}`, n, { startedAt: n })
     }
     expect(await query('search', { q: 'lots-' })).toHaveLength(50)
+  })
+
+  test('are found on any page of the subjects that begin so', async () => {
+    const { store } = adapters
+    await Promise.all(Array.from({ length: 2_500 }, (_, n) => store.append(`nq:flow:many-${n}`, { type: 'x' })))
+    const { cursor } = await store.subjects('nq:flow:many-*')
+    const [subject] = (await store.subjects('nq:flow:many-*', cursor)).subjects
+    const id = subject!.slice('nq:flow:'.length)
+    await store.index.add('nq:flows:order', id, 0, { status: 'completed' })
+    expect(ids(await query('search', { q: 'many-' }))).toEqual([id])
+    await store.index.delete('nq:flows:order', id)
   })
 
   test('one with its steps, and none that is not there', async () => {
