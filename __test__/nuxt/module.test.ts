@@ -3,8 +3,8 @@ import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { loadNuxt } from 'nuxt/kit'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { loadNuxt, logger } from 'nuxt/kit'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { checkPreset } from '../../dist/nuxt/presets.js'
 
 const NVENT = fileURLToPath(new URL('./fixtures/nvent/module.mjs', import.meta.url))
@@ -106,4 +106,22 @@ test.each([
 test.each(['cloudflare-pages', 'vercel-edge', 'netlify-edge', 'deno-deploy', 'winterjs', 'service-worker'])('the preset %s, which has no Node, is refused', (preset) => {
   expect(() => checkPreset({ preset, node: true }, { section: {} } as never)).toThrow(`cannot run on the Nitro preset '${preset}'`)
   expect(() => checkPreset({ preset, node: true, static: true }, { section: {} } as never)).not.toThrow()
+})
+
+test('a preset without Node is refused whatever its name, and what renders during the build or in development is not', () => {
+  expect(() => checkPreset({ preset: 'own', node: false }, { section: {} } as never)).toThrow('cannot run on the Nitro preset \'own\'')
+  for (const preset of ['nitro-dev', 'nitro-prerender']) expect(() => checkPreset({ preset, node: false }, { section: {} } as never)).not.toThrow()
+})
+
+test.each([
+  ['vercel', {}, 'nvent.store.adapter and nvent.queue.adapter is'],
+  ['aws-lambda', { store: { adapter: 'redis' } }, ' and nvent.queue.adapter is'],
+  ['netlify', { store: { adapter: 'file' }, queue: { adapter: 'own' } }, ' and nvent.store.adapter is'],
+  ['vercel', { store: { adapter: 'memory' }, queue: { adapter: 'memory' } }, undefined],
+  ['node-server', {}, undefined],
+])('the preset %s with %j warns of files that end with their instance', (preset, section, named) => {
+  const warn = vi.fn()
+  logger.mockTypes(type => type === 'warn' ? warn : () => {})
+  checkPreset({ preset, node: true }, { section } as never)
+  expect(warn.mock.calls).toEqual(named === undefined ? [] : [[expect.stringContaining(`${named} 'file'`)]])
 })

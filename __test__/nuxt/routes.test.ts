@@ -23,7 +23,7 @@ const served = async (routes: Parameters<typeof serve>[0]) => {
 beforeAll(async () => {
   adapters = await createAdapters({ store: { adapter: 'memory' }, queue: { adapter: 'memory' }, stream: { adapter: 'memory' } })
   const flow = defineFlow('count', { only: { run: () => 1 } })
-  wiring = createWiringRegistry({ flow: { flows: [flow] }, triggers: [{ id: 'by mail', on: { webhook: { secret: `whsec_${KEY}` } }, start: 'count' }] })
+  wiring = createWiringRegistry({ flow: { flows: [flow] }, triggers: [{ id: 'by mail, 5%', on: { webhook: { secret: `whsec_${KEY}` } }, start: 'count' }] })
   await wiring.start()
 })
 afterAll(async () => {
@@ -49,8 +49,10 @@ test('a run is followed where the file that decides says true of it, by its deco
   expect([response.status, response.headers.get('content-type')]).toEqual([200, 'text/event-stream; charset=utf-8'])
   expect(await idsOf(response)).toEqual(ids)
   expect(await idsOf(await fetch(path, { headers: { 'last-event-id': ids[0]! } }))).toEqual([ids[1]])
+  expect((await fetch(path, { headers: { 'last-event-id': 'none' } })).status).toBe(400)
   expect((await fetch(path, { headers: { 'x-user': 'any text' } })).status).toBe(403)
   expect((await fetch(`${url}/runs/other/events`)).status).toBe(403)
+  expect((await fetch(`${url}/runs/%zz/events`)).status).toBe(400)
 })
 
 test('beside nvent a run is read from the subject of nvent', async () => {
@@ -98,10 +100,10 @@ test('a signed request fires the trigger of its decoded name, with its body', as
   const signature = `v1,${createHmac('sha256', Buffer.from(KEY, 'base64')).update(`m1.${at}.${body}`).digest('base64')}`
   const headers = { 'content-type': 'application/json', 'webhook-id': 'm1', 'webhook-timestamp': at, 'webhook-signature': signature }
   const send = async (trigger: string) => (await fetch(`${url}/webhooks/${trigger}`, { method: 'POST', body, headers })).status
-  expect([await send('other'), await send('by%20mail')]).toEqual([404, 202])
+  expect([await send('other'), await send('by%zz'), await send('by%20mail%2C%205%25')]).toEqual([404, 400, 202])
   const run = await until('the run', async () => {
     const [run] = await adapters.store.index.read('nq:flows:count')
     return run
   })
-  expect((await adapters.store.stream.read(`nq:flow:${run.id}`))[0]).toMatchObject({ type: 'flow.start', data: { input: { n: 1 } }, trigger: { id: 'by mail' } })
+  expect((await adapters.store.stream.read(`nq:flow:${run.id}`))[0]).toMatchObject({ type: 'flow.start', data: { input: { n: 1 } }, trigger: { id: 'by mail, 5%' } })
 })

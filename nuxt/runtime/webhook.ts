@@ -1,5 +1,6 @@
 /** `POST {path}/webhooks/{trigger}`: fires a trigger by a signed request. */
-import { defineEventHandler, getRouterParam, toWebRequest } from 'h3'
+import { defineEventHandler, toWebRequest } from 'h3'
 import { handleWebhook } from 'nvent-native/native'
+import { pathParameter } from './parameter.js'
 
-export default defineEventHandler(event => handleWebhook(decodeURIComponent(getRouterParam(event, 'trigger')!), toWebRequest(event)))
+export default defineEventHandler(event => handleWebhook(pathParameter(event, 'trigger'), toWebRequest(event)))
