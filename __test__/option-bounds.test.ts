@@ -22,18 +22,18 @@ const tables = Object.entries({ ...queue, ...store, ...stream, ...wiring })
   .filter(([, table]) => typeof table === 'object' && !isOption(table as any) && Object.values(table).every(node => isOption(node as any) || typeof node === 'object'))
 const numbers = tables.flatMap(([name, table]) => numbersOf(table as AnySchema, name))
 
-it('each has its bounds', () => {
+it('each has its bounds, and its default where that is decided in TypeScript', () => {
   const shown = (value: number): string => Math.abs(value) >= Number.MAX_SAFE_INTEGER ? 'any' : String(value)
-  expect(numbers.map(([path, { rule }]) => `${path} ${rule.whole ? 'whole ' : ''}${shown(rule.min!)} to ${shown(rule.max!)}${rule.endless ? ' or Infinity' : ''}`).sort())
+  expect(numbers.map(([path, { rule }]) => `${path} ${rule.whole ? 'whole ' : ''}${shown(rule.min!)} to ${shown(rule.max!)}${rule.endless ? ' or Infinity' : ''}${rule.default === undefined ? '' : `, else ${rule.default}`}`).sort())
     .toMatchInlineSnapshot(`
       [
-        "consumeOptions.attempts whole 1 to 1000000",
+        "consumeOptions.attempts whole 1 to 1000000, else 5",
         "consumeOptions.backoff whole 0 to 86400000",
         "consumeOptions.backoff.delay whole 0 to 86400000",
         "consumeOptions.backoff.maxDelay whole 0 to 86400000",
-        "consumeOptions.concurrency whole 1 to 10000",
-        "deliveriesOptions.limit whole 0 to 10000",
-        "feedReadOptions.limit whole 0 to any",
+        "consumeOptions.concurrency whole 1 to 10000, else 1",
+        "deliveriesOptions.limit whole 0 to 10000, else 100",
+        "feedReadOptions.limit whole 0 to any, else 1000",
         "fileQueueOptions.defaultJobOptions.attempts whole 1 to 4294967295 or Infinity",
         "fileQueueOptions.defaultJobOptions.backoff 0 to 316224000000",
         "fileQueueOptions.defaultJobOptions.backoff.delay 0 to 316224000000",
@@ -64,13 +64,13 @@ it('each has its bounds', () => {
         "jobOptions.removeOnFail.count whole 0 to 4294967295 or Infinity",
         "jobOptions.timeout 0 to 316224000000 or Infinity",
         "jobQuery.limit whole 0 to any",
-        "jobQuery.offset whole 0 to any",
+        "jobQuery.offset whole 0 to any, else 0",
         "listOptions.limit whole 0 to any",
         "listOptions.offset whole 0 to any",
         "memoryStreamOptions.retain.maxAgeMs whole 1 to any",
         "memoryStreamOptions.retain.maxEvents whole 1 to any",
         "messagesOptions.buffer whole 1 to 10000000",
-        "parkedOptions.limit whole 0 to any",
+        "parkedOptions.limit whole 0 to any, else 100",
         "queueOptions.defaultJobOptions.attempts whole 1 to 4294967295 or Infinity",
         "queueOptions.defaultJobOptions.backoff 0 to 316224000000",
         "queueOptions.defaultJobOptions.backoff.delay 0 to 316224000000",
@@ -110,8 +110,8 @@ it('each has its bounds', () => {
         "triggerDefinition.debounce.maxWait 1 to 2592000000",
         "triggerDefinition.debounce.wait 1 to 2592000000",
         "trim.maxLen whole 1 to 1000000000000000",
-        "webhookDefinition.attempts whole 1 to 100",
-        "webhookDefinition.timeout whole 1 to 300000",
+        "webhookDefinition.attempts whole 1 to 100, else 8",
+        "webhookDefinition.timeout whole 1 to 300000, else 15000",
       ]
     `)
 })
