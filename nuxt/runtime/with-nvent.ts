@@ -149,14 +149,13 @@ function holdEnqueues(queue: RegisteredQueue, listening: Promise<void>) {
 }
 
 /**
- * Makes workers run without `startProcessingQueue`, which is optional in nvent's interface, unless `autorun` is false. Those
- * registered while the server starts run once all are there.
+ * Makes workers run without `startProcessingQueue`, which is optional in nvent's interface; those with `autorun: false` wait
+ * for `resume` all the same. Those registered while the server starts run once all are there.
  */
 function startWorkers(queue: RegisteredQueue, registered: Promise<void>) {
   const registerWorker = queue.registerWorker.bind(queue)
   queue.registerWorker = (name, jobName, handler, opts) => {
     registerWorker(name, jobName, handler, opts)
-    if (opts?.autorun === false) return
     registered.then(() => queue.startProcessingQueue(name)).catch(error => console.error(`[nvent-native] the queue ${name} was not started:`, error))
   }
 }
