@@ -19,9 +19,9 @@ const SERVER = process.env['NVENT_TEST_REDIS_SERVER'] ?? 'redis-server'
 export class RedisServer {
   private constructor(readonly port: number, private child: ChildProcess) {}
 
-  static async start(port?: number): Promise<RedisServer> {
+  static async start(port?: number, ...args: string[]): Promise<RedisServer> {
     const chosen = port ?? await freePort()
-    const child = spawn(SERVER, ['--port', String(chosen), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], {
+    const child = spawn(SERVER, ['--port', String(chosen), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', ...args], {
       stdio: ['ignore', 'pipe', 'ignore'],
     })
     await new Promise<void>((resolve, reject) => {
