@@ -296,7 +296,8 @@ async fn retention_keeps_the_log_of_a_run_until_it_is_over() {
     }
     until(async || {
         pass().await;
-        count("running").await == 10 && count("retried").await == 100
+        // A run under way keeps ten times as many; once it has lost its start, it is a subject like any other.
+        count("running").await == 10 && count("retried").await <= 100
     })
     .await;
     store.close().await.unwrap();
