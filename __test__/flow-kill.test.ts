@@ -37,13 +37,11 @@ it('ends a run without a log whose processes were killed while its first step ra
   const dataDir = await mkdtemp(path.join(tmpdir(), 'nvent-flow-crash-'))
   const fixture = fileURLToPath(new URL('fixtures/hangs-in-a-step.mjs', import.meta.url))
   try {
-    // A job whose worker has gone away four times is not tried again. A kill that comes before the beginning of the attempt is
-    // stored does not count.
-    for (let [round, printed] = [0, '']; printed !== 'failed'; round++) {
-      expect(round).toBeLessThan(20)
+    // A job whose worker has gone away four times is not tried again.
+    for (let round = 0; round < 4; round++) {
       const child = spawn(process.execPath, [fixture, dataDir], { stdio: ['ignore', 'pipe', 'inherit'] })
       const exited = once(child, 'exit')
-      printed = String((await once(child.stdout, 'data'))[0]).trim()
+      await once(child.stdout, 'data')
       child.kill('SIGKILL')
       await exited
     }

@@ -13,8 +13,9 @@ export class RedisStoreAdapter extends NventStoreAdapter {
   override readonly isShared = true
 
   constructor(opts: RedisStoreOptions = {}) {
-    const { bus: announced, ...own } = options('', opts, redisStoreOptions)
-    super('redis', announced === undefined ? {} : { bus: announced }, bus => addon.NativeStore.redis(bridge, bus, JSON.stringify(own)))
+    const given = options('', opts, redisStoreOptions)
+    const { bus: _, ...own } = given
+    super('redis', given, bus => addon.NativeStore.redis(bridge, bus, JSON.stringify(own)))
     this.native.setInstance(INSTANCE)
   }
 }

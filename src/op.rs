@@ -4,11 +4,13 @@
 //! whether or not the caller awaits them. Work that takes microseconds returns [`Op::Ready`] (waking another thread would
 //! cost more than the work), work done by another thread returns [`Op::Completion`], everything else [`Op::Pending`].
 
+use std::fmt;
 use std::future::{Future, IntoFuture, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::sync::lock;
@@ -68,6 +70,21 @@ impl<T: Send + 'static> Op<T> {
             }
             Self::Pending(future) => Op::pending(async move { future.await.and_then(f) }),
         }
+    }
+
+    /// Bounds an operation that may never be answered: of an object of the application's own. Without an answer of `who` in
+    /// time it has failed, possibly with an effect.
+    pub fn within(self, timeout: Duration, who: impl fmt::Display + Send + 'static) -> Self {
+        if matches!(self, Self::Ready(_)) {
+            return self;
+        }
+        let answer = self.into_future();
+        Self::pending(async move {
+            tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| {
+                let secs = timeout.as_secs();
+                Err(Error::unavailable(format!("{who} did not answer within {secs} s")).maybe_applied())
+            })
+        })
     }
 }
 

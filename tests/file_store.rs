@@ -280,26 +280,29 @@ async fn retention_keeps_the_log_of_a_run_until_it_is_over() {
     })
     .await;
     // Subjects are trimmed in their order: a round that came to this one has looked at the others.
-    append("last", "t").await;
-    for _ in 0..11 {
-        append("last", "t").await;
-    }
-    until(async || {
-        pass().await;
-        count("last").await == 10
-    })
-    .await;
+    let next_round = async || {
+        for _ in 0..12 {
+            append("last", "t").await;
+        }
+        until(async || {
+            pass().await;
+            count("last").await == 10
+        })
+        .await;
+    };
+    next_round().await;
     assert_eq!((count("running").await, count("retried").await), (31, 33));
-    append("running", "flow.cancel").await;
-    for _ in 0..100 {
+    // A run under way keeps ten times as many.
+    for _ in 33..100 {
         append("retried", "step.started").await;
     }
-    until(async || {
-        pass().await;
-        // A run under way keeps ten times as many; once it has lost its start, it is a subject like any other.
-        count("running").await == 10 && count("retried").await <= 100
-    })
-    .await;
+    append("running", "flow.cancel").await;
+    next_round().await;
+    assert_eq!((count("running").await, count("retried").await), (10, 100));
+    append("retried", "step.started").await;
+    next_round().await;
+    // It has lost its start, and is a subject like any other.
+    assert!(count("retried").await <= 100);
     store.close().await.unwrap();
 }
 

@@ -172,11 +172,12 @@ export class FlowRuntime {
   private async runStep(flow: Flow, name: string, step: StepOptions, job: StepJob, signal: AbortSignal): Promise<void> {
     const { flowId: runId, input } = job.data
     const subject = this.subject(flow.id, runId)
-    const isEntry = name === flow.entry?.step
-    const types = [...END_TYPES, 'step.started', 'step.completed', ...isEntry ? ['flow.start'] : []]
+    const types = ['flow.start', ...END_TYPES, 'step.started', 'step.completed']
     const past = await whileRetryable(() => this.store.stream.read(subject, { types }), signal)
-    // An entry step may have been enqueued by the application, before the start is stored.
-    if (past.length === 0 && await this.isEmpty(subject, signal) && !(isEntry && await this.queue.getJob(queueOf(flow, name), job.id))) return
+    if (past.length === 0 && await this.isEmpty(subject, signal)) {
+      // The run was deleted. Or the application has enqueued the entry step itself, before the start is stored.
+      if (name !== flow.entry?.step || !await this.queue.getJob(queueOf(flow, name), job.id)) return
+    }
     const end = past.findLast(event => END_TYPES.includes(event.type))
     const own = past.filter(event => event.stepName === name)
     // A job that runs again after a crash, or whose run was cancelled meanwhile.

@@ -52,7 +52,7 @@ impl JsObject {
         read: impl FnOnce(&str) -> Result<T> + Send + 'static,
     ) -> Op<T> {
         let result = self.bridge.call(self.target, method, format!("[{}]", args.join(",")), Returns::Value);
-        flow::answered(method, Op::pending(async move { read(&result.await?) }))
+        answered(method, Op::pending(async move { read(&result.await?) }))
     }
 }
 
@@ -60,6 +60,11 @@ fn text(value: &str) -> String {
     let mut out = String::new();
     push_string(&mut out, value);
     out
+}
+
+/// Bounds a call of flow wiring.
+fn answered<T: Send + 'static>(method: &'static str, op: Op<T>) -> Op<T> {
+    op.within(flow::ANSWER_TIMEOUT, format!("{method}()"))
 }
 
 /// Parses the result of a JavaScript method, which may be anything.
@@ -116,7 +121,7 @@ impl FlowStore for JsObject {
 
     fn index_add(&self, key: &str, id: &str, score: f64, metadata: Object) -> Op<()> {
         let args = [&*text(key), &text(id), &score.to_string(), &to_json(&metadata)];
-        flow::answered("indexAdd", self.run("indexAdd", &args))
+        answered("indexAdd", self.run("indexAdd", &args))
     }
 
     fn index_update(&self, key: &str, id: &str, patch: Object) -> Op<bool> {

@@ -13,7 +13,7 @@ use nvent_native::json::{Json, Object, parse_object};
 use nvent_native::op::Op;
 use nvent_native::store::{Announce, EventQuery, IndexEntry, IndexQuery, MemoryStore, StoreBackend};
 use nvent_native::time::ManualClock;
-use nvent_native::wiring::flow::{BackendFlowStore, FlowQueue, FlowStore, answered};
+use nvent_native::wiring::flow::{ANSWER_TIMEOUT, BackendFlowStore, FlowQueue, FlowStore};
 use serde_json::Value;
 
 /// What a fault does with a call.
@@ -105,7 +105,7 @@ impl View {
             Fault::Hang => Op::pending(std::future::pending()),
             Fault::Unanswered => {
                 drop(work(&self.silent));
-                answered("call", Op::pending(std::future::pending()))
+                Op::pending(std::future::pending()).within(ANSWER_TIMEOUT, "the store")
             }
         }
     }

@@ -412,10 +412,7 @@ fn stored_ms(event: &BusEvent) -> u64 {
 pub(super) async fn outcome(op: Op<()>) -> Result<()> {
     match op {
         Op::Ready(result) => result,
-        op => tokio::time::timeout(PUBLISH_TIMEOUT, op.into_future()).await.unwrap_or_else(|_| {
-            let secs = PUBLISH_TIMEOUT.as_secs();
-            Err(Error::unavailable(format!("the stream did not answer within {secs} s")).maybe_applied())
-        }),
+        op => op.within(PUBLISH_TIMEOUT, "the stream").await,
     }
 }
 

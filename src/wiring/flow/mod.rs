@@ -45,7 +45,7 @@ mod runner;
 mod runs;
 mod shared;
 
-pub use ports::{BackendFlowStore, FlowJob, FlowQueue, FlowStore, JobEnd, answered};
+pub use ports::{ANSWER_TIMEOUT, BackendFlowStore, FlowJob, FlowQueue, FlowStore, JobEnd};
 
 use definition::{Flows, parse_flows};
 use runs::{Admission, Runs, Signal};

@@ -18,23 +18,9 @@ use crate::store::{Announce, Claims, EventQuery, Expected, IndexEntry, IndexQuer
 /// Jobs read at a time.
 const JOBS_PAGE: u64 = 500;
 
-/// How long flow wiring waits for an answer of an application's own store or queue. Until then it may be applied.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bounds a call of an application's own store or queue, which may never be answered: each holds up its run, and as many as
-/// runs are processed at a time all others. Without an answer in time it has failed, possibly with an effect.
-pub fn answered<T: Send + 'static>(operation: &'static str, op: Op<T>) -> Op<T> {
-    if matches!(op, Op::Ready(_)) {
-        return op;
-    }
-    let op = op.into_future();
-    Op::pending(async move {
-        tokio::time::timeout(ANSWER_TIMEOUT, op).await.unwrap_or_else(|_| {
-            let secs = ANSWER_TIMEOUT.as_secs();
-            Err(Error::unavailable(format!("{operation}() did not answer within {secs} s")).maybe_applied())
-        })
-    })
-}
+/// How long flow wiring waits for an answer of an application's own store or queue. Without a bound a call that is never
+/// answered holds up its run, and as many as runs are processed at a time all others.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A store of runs and their index.
 pub trait FlowStore: Send + Sync + 'static {
