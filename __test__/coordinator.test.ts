@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { createEventBus, createStreamCoordinator, FileStoreAdapter, MemoryStoreAdapter, MemoryStreamAdapter } from 'nvent-native'
+import { createEventBus, createStreamCoordinator, createWiringRegistry, FileStoreAdapter, MemoryStoreAdapter, MemoryStreamAdapter } from 'nvent-native'
 import type { EventBus, StreamAdapter, StreamCoordinatorParts, StreamEvent } from 'nvent-native'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { gate, Inbox, rejects, until } from './support/until'
@@ -270,7 +270,10 @@ it.each<[string, any, RegExp]>([
   ['a row with a misspelt field', { channels: [{ name: 'x', types: ['*'], topic: 'x', tpye: 'y' }] }, /channels\[0\]\.tpye/],
   ['a row named like a channel', { channels: [{ name: 'flow', types: ['*'], topic: 'x' }] }, /channels\[0\]\.name/],
   ['two rows of one name', { channels: [{ name: 'x', types: ['*'], topic: 'x' }, { name: 'x', types: ['*'], topic: 'y' }] }, /channels\[1\]\.name/],
+  ['a consumer without a usable name', { consumer: 'x'.repeat(10_000) }, /^consumer: /],
   ['a place that is not closed', { channels: [{ name: 'x', types: ['*'], topic: 'x:{runId' }] }, /channels\[0\]\.topic/],
-])('refuses %s', async (_what, opts, message) => {
-  await rejects(async () => createStreamCoordinator({ bus, stream, ...opts }).start(), 'NVENT_INVALID', message)
+])('refuses %s where the coordinator or its registry is made', async (_what, opts, message) => {
+  await rejects(() => createStreamCoordinator({ bus, stream, ...opts }), 'NVENT_INVALID', message)
+  const { stream: onStream = stream, bus: onBus = bus, ...streamCoordinator } = opts
+  await rejects(() => createWiringRegistry({ bus: onBus, stream: onStream, streamCoordinator }), 'NVENT_INVALID', new RegExp(message.source.replace(/^\^?(channels|consumer)/, '^streamCoordinator\\.$1')))
 })

@@ -22,7 +22,7 @@ const TYPES = [
   '\n', '\r', '\r\n', '\u2028', '\u2029', '\u0085', '\v', '\f', '\t', ' ', '\u00A0', '\uFEFF', '\u1680', '\u180E', '\u2003', '\u3000', '\u200B',
   'a\nb', 'a\rb', 'a\r\nb', 'a\u2028b', 'b\n', '\na', 'ab\n', 'a\n', 'x\na', '\0', '\x01', '\x07', '\x08', '\x1B', '\x7F', '\uFFFD', '\uE000', '\uFFFF',
   '😀', 'a😀', '😀😀', '😁', '𐐀', '𐐨', '𝒜', '\u{10FFFF}', '\u{10D83D}', '\u{100000}', 'x😀y', '\\', '\\c', '\\cA', 'c', 'e', 'h', 'p', 'p{L}', 'u', 'uu', 'u{1}', 'x', 'xx',
-  'q', '&', '&&', 'a&b', '~', '~~', '--', '^', '$', '|', '/', 'B', 'd', 'w', 'W', 'Z', 'm', 'M', ':', '@', '`', '{2}', '#', ' a', 'a b', 'a#b', '?', '*', '+', 'foo bar', 'fooKbar', 'foo_bar',
+  'q', '&', '&&', 'a&b', '~', '~~', '--', '^', '$', '|', '/', 'B', 'd', 'w', 'W', 'Z', 'm', 'M', ':', '@', '`', '{2}', '#', ' 0', '?7', '(\x01', '[\x01', ' a', 'a b', 'a#b', '?', '*', '+', 'foo bar', 'fooKbar', 'foo_bar',
 ]
 
 const TABLE = [
@@ -43,7 +43,7 @@ const TABLE = [
   '\\a', '\\A', '\\z', '\\Z', '\\h', '\\H', '\\e', '\\-', '\\_', '\\:', '\\@', '\\`', '\\ ', '\\/', '\\.', '\\*', '\\\\', '\\(', '\\[', '\\]', '\\}', '\\$', '\\^', '\\|', '\\?', '\\+', '\\#', '\\&', '\\~', '\\q', '\\m', '\\G', '\\K', '\\R', '\\X', '\\N', '\\i', '\\y', '\\é', '\\ſ', '\\<', '\\>',
   '\\t', '\\n', '\\v', '\\f', '\\r', '\\0', '[\\0]', '\\cA', '\\ca', '\\cG', '\\c', '\\c1', '\\c!', '[\\cA]', '[\\c1]', '[\\c_]', '[\\c]', '[\\c!]', '\\c\\', '[\\c-a]',
   '\\x41', '\\x4', '\\x', '\\xg1', 'x\\x', '[\\x41]', '[\\x]', '[\\x61-\\x63]', '\\x0a', '\\xe9', '\\xdf', '\\xb5', '\\xff',
-  '\\1', '\\7', '\\8', '\\9', '\\12', '\\18', '\\41', '\\101', '\\141', '\\377', '\\400', '\\777', '\\08', '\\00', '\\01', '\\001', '[\\1]', '[\\8]', '[\\101]', '[\\12-\\15]', '\\81', '[\\7\\8]', '(?:a)\\1', '\\2(?:a)',
+  '\\1', '\\7', '\\8', '\\9', '\\12', '\\18', '\\41', '\\101', '\\141', '\\377', '\\400', '\\777', '\\08', '\\00', '\\01', '\\001', '[\\1]', '[\\8]', '[\\101]', '[\\12-\\15]', '\\81', '[\\7\\8]', '(?:a)\\1', '\\2(?:a)', '[(]\\1', '\\(\\1', '[[(]\\1', '[\\](]\\1', '[\\q]',
   '\\u0041', '\\u004', '\\u', '\\u{61}', '\\u{1}', '\\u{2}', '\\u{1F600}', '\\u{0}', '\\u{000000061}', '[\\u{61}]', '[\\u0061-\\u0063]', '\\u212a', '\\u017f', '\\u03c3', '\\u2028', '\\ud83d\\ude00', '[\\ud83d\\ude00]', '\\ud83d', '\\ude00', '\\ud83d$', '^\\ude00', '[\\ud800-\\udbff]', '^[\\ud800-\\udbff][\\udc00-\\udfff]$', '\\u{d83d}\\u{de00}', '\\u{d83d}', '[^\\ud83d]', '^[^\\ud800-\\udfff]+$', '[\\u0000-\\uffff]', '^[\\u{10000}-\\u{10ffff}]$', '^[^\\u0000-\\uffff]$', '\\udbff\\udfff', '[\\ud7ff-\\ue000]', '\\ufffd', '\\ue000',
   '\\k', '\\k<a>', '[\\k]', '\\k{', '\\p', '\\P', '\\p{L}', '\\p{Lu}', '[\\p{L}]', '^\\p{L}+$', '\\P{L}', '^\\P{L}$', '^\\P{Lu}$', '^[^\\P{Lu}]$', '^[^\\p{Lu}]$', '\\p{Ll}', '\\p{Script=Greek}', '\\p{sc=Grek}', '\\p{scx=Deva}', '\\p{ASCII}', '^\\p{Any}$', '\\p{Alphabetic}', '\\p{White_Space}', '\\p{Nd}', '\\p{General_Category=Decimal_Number}', '\\p{gc=Lt}', '\\p{Uppercase}', '\\p{Lowercase}', '\\P{Lowercase}', '\\p{Emoji}', '\\p{Cn}', '\\p{Sc}', '\\p{Cf}', '\\p{L',
   // Letters beyond ASCII, and pairs of surrogates in the source.
@@ -60,6 +60,12 @@ const REFUSED: Array<[RegExp, RegExp]> = [
   [/(?<!a)b/, /a lookbehind, \(\?<!…\)/],
   [/(a)\1/, /a back-reference, \\1,/],
   [/(a)\1/u, /a back-reference, \\1,/],
+  // What is a group, and so a reference to one, depends on the classes and escapes before it.
+  [/[[](a)\1/, /a back-reference, \\1,/],
+  [/](a)\1/, /a back-reference, \\1,/],
+  [/[a](b)\1/, /a back-reference, \\1,/],
+  [/\[(b)\1/, /a back-reference, \\1,/],
+  [new RegExp('[[a][b]](c)\\1', 'v'), /a back-reference, \\1,/],
   [/(?<n>a)\k<n>/, /a back-reference, \\k,/],
   [new RegExp('[\\q{ab}]', 'v'), /a class of strings, \\q,/],
   [new RegExp('\\p{RGI_Emoji}', 'v'), /the property \\p\{RGI_Emoji\}/],
@@ -72,6 +78,12 @@ const REFUSED: Array<[RegExp, RegExp]> = [
   [new RegExp('('.repeat(200) + ')'.repeat(200)), /nests deeper than 100/],
   [new RegExp('a'.repeat(20_000)), /20000 characters; 10000/],
   [new RegExp('\uD83D'), /half of a surrogate pair/],
+]
+
+/** At the bounds of what is taken, and with the flag m what does not distinguish line terminators, or has neither ^ nor $. */
+const TAKEN: RegExp[] = [
+  new RegExp('a'.repeat(10_000)), new RegExp('('.repeat(99) + ')'.repeat(99)), new RegExp('(?:a?)'.repeat(150)), new RegExp(`^${'[a]?'.repeat(150)}$`), /^a{0,10000}$/,
+  /^a/m, /b$/m, /^.$/m, /^\s$/m, /^\S/m, /^[^a]$/m, /^[\s\S]$/m, /^[\n\r\u2028\u2029]/m, /\b\n/m, /a\B|\r/m, /[^\n]/m,
 ]
 
 /** Compiles it, or returns nothing where JavaScript does not. */
@@ -133,6 +145,10 @@ it.each(FLAGS)('means what it means in JavaScript, with the flags "%s"', async (
   // Only the flag m leaves something out of the table.
   const unexpected = refused.filter(([, message]) => !/distinguishes line terminators/.test(message))
   expect(unexpected).toEqual([])
+})
+
+it.each(TAKEN.map(filter => [String(filter).slice(0, 40), filter] as const))('takes %s', async (_, filter) => {
+  expect(await differences([filter])).toEqual({ wrong: [], refused: [] })
 })
 
 it('means what it means in JavaScript, whatever the pattern', async () => {

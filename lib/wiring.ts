@@ -133,6 +133,7 @@ function coordinatorOf(
   const settings = (used: StreamAdapter): string => JSON.stringify({
     isShared: used.shared === true, consumer, channels: { instanceId: INSTANCE, ...channels, runSubject },
   })
+  callSync(() => addon.NativeCoordinator.check(at, JSON.stringify({ isShared: false, consumer, channels: { instanceId: INSTANCE, ...channels, runSubject } })))
   const types = [...own.flowEventTypes ?? [], ...(own.channels ?? []).flatMap(channel => channel.types)]
   const wiring = new LinkedWiring('the stream coordinator', COORDINATOR_METRICS, (links) => {
     const used = stream ?? currentAdapter('stream')
@@ -197,6 +198,7 @@ function flowWiringOf(
   { stream, keepState }: { stream?: () => StreamAdapter | undefined, keepState?: number },
 ): FlowWiring {
   const { bus, store, queue, flows, subjects: templates = {} } = options('', opts, flowWiringOptions)
+  callSync(() => addon.NativeFlowWiring.checkSubjects(JSON.stringify(templates)))
   if (Array.isArray(flows)) callSync(() => addon.NativeFlowWiring.checkFlows(json('flows', flows.map(nativeDefinition))))
   let runtime: FlowRuntime | undefined
   const wiring = new LinkedWiring('flow wiring', FLOW_METRICS, ({ register, bus: link, onStop, uses }) => {

@@ -32,6 +32,8 @@ const nventNative: NuxtModule<ModuleOptions> = defineNuxtModule<ModuleOptions>({
       const { resolve } = createResolver(import.meta.url)
       const withNvent = hasNuxtModule('nvent', nuxt)
       if (!withNvent) refuseFunctions((nuxt.options as { nvent?: NventSection }).nvent, 'nvent')
+      // The checks name whatever else is wrong in it.
+      plain('nventNative', options)
       const built: BuiltConfig = { options, section: nventSection(nuxt, withNvent), packages: packageSections(nuxt), withNvent }
       await check(built)
 
@@ -163,21 +165,21 @@ const authorizeOf = (file: string | undefined): string =>
 /** Returns the `nvent` section as the user wrote it, options given beside the module's name included. */
 function nventSection(nuxt: Nuxt, withNvent: boolean): NventSection {
   const entry = nuxt.options.modules.find(entry => Array.isArray(entry) && entry[0] === 'nvent')
-  const section: NventSection = (nuxt.options as { nvent?: NventSection }).nvent ?? {}
-  const written = withDefaults(Array.isArray(entry) ? { ...entry[1] } : {}, section)
+  const { nvent: section = {} } = nuxt.options as { nvent?: NventSection }
+  const written = withDefaults(plain('nvent', Array.isArray(entry) ? { ...entry[1] } : {}), plain('nvent', section))
   // nvent fills in the shared connections from variables that it reads during the build.
-  const { connections } = (nuxt.options.runtimeConfig.nvent ?? {}) as NventSection
-  return plain(withNvent && connections ? withDefaults(written, { connections }) : written)
+  const { connections } = plain('nvent', nuxt.options.runtimeConfig.nvent ?? {}) as NventSection
+  return withNvent && connections ? withDefaults(written, { connections }) : written
 }
 
 /** Returns the sections of nvent's Redis packages, whether or not these are installed. */
 function packageSections(nuxt: Nuxt): AdapterPackages {
   const { nventStoreRedis, nventStreamRedis } = nuxt.options as AdapterPackages
   const { nventStoreRedis: store, nventStreamRedis: stream } = nuxt.options.runtimeConfig as AdapterPackages
-  return plain({
-    nventStoreRedis: withDefaults({ ...nventStoreRedis }, store ?? {}),
-    nventStreamRedis: withDefaults({ ...nventStreamRedis }, stream ?? {}),
-  })
+  return {
+    nventStoreRedis: withDefaults(plain('nventStoreRedis', nventStoreRedis ?? {}), plain('nventStoreRedis', store ?? {})),
+    nventStreamRedis: withDefaults(plain('nventStreamRedis', nventStreamRedis ?? {}), plain('nventStreamRedis', stream ?? {})),
+  }
 }
 
 /** Fails the build where the start of the server would fail, by the same code. */
@@ -207,8 +209,15 @@ function refuseFunctions(value: unknown, path: string, above: object[] = []): vo
   for (const [key, inner] of Object.entries(value)) refuseFunctions(inner, `${path}.${key}`, [...above, value])
 }
 
-/** Returns what is left of a value in the runtime config. */
-const plain = <T>(value: T): T => JSON.parse(JSON.stringify(value))
+/** Returns what is left of a section in the runtime config, which is JSON. */
+function plain<T>(path: string, value: T): T {
+  try {
+    return JSON.parse(JSON.stringify(value))
+  }
+  catch (error) {
+    throw new Error(`nvent-native, in nuxt.config: ${path} has no JSON, and the configuration of a built server is data: ${(error as Error).message}`, { cause: error })
+  }
+}
 
 /** Makes Nitro leave the addon alone in dev, and copy it beside the server in a build. */
 function keepExternal(nitro: NitroConfig) {

@@ -1,5 +1,5 @@
 /** What the module adds to an app, as Nuxt prepares it: nothing is built. */
-import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -13,7 +13,10 @@ let dir: string
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'nvent-module-'))
   await writeFile(join(dir, 'decides.ts'), 'export default () => true')
-  await symlink(fileURLToPath(new URL('../../node_modules', import.meta.url)), join(dir, 'node_modules'))
+  const installed = fileURLToPath(new URL('../../node_modules', import.meta.url))
+  await mkdir(join(dir, 'node_modules'))
+  for (const name of await readdir(installed)) await symlink(join(installed, name), join(dir, 'node_modules', name))
+  await symlink(fileURLToPath(new URL('./fixtures/nvent', import.meta.url)), join(dir, 'node_modules/nvent'))
 })
 afterAll(() => rm(dir, { recursive: true }))
 
@@ -21,9 +24,10 @@ afterAll(() => rm(dir, { recursive: true }))
 const prepared = async (config: object, dev = false) => {
   let nitro: any
   const tabs: any[] = []
+  let imported: any
   const nuxt = await loadNuxt({
     cwd: dir, dev, ready: false, defaults: { telemetry: false } as object,
-    overrides: { modules: [MODULE], ...config, hooks: { 'nitro:init': (made: any) => void (nitro = made) } } as object,
+    overrides: { modules: [MODULE], ...config, hooks: { 'nitro:init': (made: any) => void (nitro = made), 'imports:context': (context: any) => void (imported = context) } } as object,
   })
   try {
     await nuxt.ready()
@@ -32,6 +36,8 @@ const prepared = async (config: object, dev = false) => {
     return {
       plugin: plugins[0].split('/').at(-1), tabs, virtual,
       routes: nuxt.options.serverHandlers.flatMap(({ route, method }: { route?: string, method?: string }) => route?.match(/_nvent|own/) ? [`${method ?? 'all'} ${route}`] : []),
+      inBrowser: (await imported.getImports()).flatMap(({ name, from }: any) => from.includes('/runtime/realtime/') ? [name] : []),
+      transpiled: nuxt.options.build.transpile.map(String).filter((path: string) => path.includes('/runtime/realtime')).length,
       composables: imports.imports.flatMap(({ name, from }: any) => from.endsWith('/runtime/composables') ? [name] : []),
       config: nuxt.options.runtimeConfig as any,
     }
@@ -42,8 +48,8 @@ const prepared = async (config: object, dev = false) => {
 }
 
 test('by itself it opens the adapters, and mounts nothing', async () => {
-  const { plugin, routes, config, virtual, tabs, composables } = await prepared({ nvent: { store: { adapter: 'memory' } }, nventStoreRedis: { prefix: 'shop' } })
-  expect([plugin, routes, tabs]).toEqual(['standalone', [], []])
+  const { plugin, routes, config, virtual, tabs, composables, inBrowser, transpiled } = await prepared({ nvent: { store: { adapter: 'memory' } }, nventStoreRedis: { prefix: 'shop' } })
+  expect([plugin, routes, tabs, inBrowser, transpiled]).toEqual(['standalone', [], [], [], 0])
   expect(composables).toEqual(['useStoreAdapter', 'useStreamAdapter', 'useQueueAdapter', 'getEventBus'])
   expect(config.nvent).toEqual({ store: { adapter: 'memory' } })
   expect(config.nventNative).toMatchObject({ section: { store: { adapter: 'memory' } }, packages: { nventStoreRedis: { prefix: 'shop' } }, withNvent: false })
@@ -52,12 +58,13 @@ test('by itself it opens the adapters, and mounts nothing', async () => {
 
 test('each option mounts its routes, with the files that decide', async () => {
   const [file, decides] = [join(dir, 'decides.ts'), `export { default as authorize } from ${JSON.stringify(join(dir, 'decides.ts'))}`]
-  const { routes, config, virtual, tabs } = await prepared({
+  const { routes, config, virtual, tabs, inBrowser, transpiled } = await prepared({
     app: { baseURL: '/base/' },
     nventNative: { realtime: { path: '/own/', authorize: file }, metrics: true, inspector: true, triggers: file, webhooks: file, openTimeout: 5 },
   })
   expect(routes).toEqual(['get /own/runs/:runId/events', 'get /own/metrics', 'all /own/webhooks/:trigger', 'all /own/inspector', 'all /own/inspector/**'])
   expect(config.public.nventNative).toEqual({ realtime: '/own' })
+  expect([inBrowser, transpiled]).toEqual([['useFlowRun'], 1])
   expect(config.nventNative.options.openTimeout).toBe(5)
   expect(tabs).toMatchObject([{ name: 'nvent', view: { type: 'iframe', src: '/base/own/inspector' } }])
   expect(virtual).toMatchObject({
@@ -88,6 +95,33 @@ test('beside nvent, wherever it is in the list, it registers adapters, and reads
   }
 })
 
+test('what is written beside the name of nvent comes before its section, and the connections that it fills in after it', async () => {
+  const { config } = await prepared({
+    modules: [['nvent', { store: { adapter: 'memory', prefix: 'beside' }, queue: { adapter: 'memory' } }], MODULE],
+    nvent: { store: { prefix: 'section', streams: { trim: { maxLen: 5 } } }, connections: { redis: { host: 'written' } } },
+  })
+  expect(config.nventNative.section).toEqual({
+    store: { adapter: 'memory', prefix: 'beside', streams: { trim: { maxLen: 5 } } }, queue: { adapter: 'memory' }, connections: { redis: { host: 'written' }, file: { dataDir: '.data' } },
+  })
+})
+
+test('without nvent the connections are those of nuxt.config', async () => {
+  const { config } = await prepared({ runtimeConfig: { nvent: { connections: { redis: { host: 'of.another' } } } } })
+  expect(config.nventNative.section).not.toHaveProperty('connections')
+})
+
+test('a value without JSON fails where the app is prepared, in words', async () => {
+  for (const modules of [[MODULE], [NVENT, MODULE]]) {
+    await expect(prepared({ modules, nvent: { own: 5n } })).rejects.toThrow(/^nvent-native, in nuxt\.config: nvent has no JSON.*BigInt/)
+    await expect(prepared({ modules, nventStreamRedis: { prefix: 5n } })).rejects.toThrow(/^nvent-native, in nuxt\.config: nventStreamRedis has no JSON.*BigInt/)
+  }
+  const circular: any = { store: { adapter: 'memory' } }
+  circular.own = circular
+  for (const name of ['nvent', 'nventNative', 'nventStoreRedis']) {
+    await expect(prepared({ [name]: circular })).rejects.toThrow(new RegExp(`^nvent-native, in nuxt\\.config: ${name} has no JSON.*circular`))
+  }
+})
+
 test.each([
   [{ nventNative: { realtime: { path: 'own' } } }, 'nventNative.realtime.path is "own": it must begin with "/"'],
   [{ nventNative: { realtime: { authorize: './none' } } }, 'nventNative.realtime.authorize is "./none": there is no such file'],
@@ -98,6 +132,10 @@ test.each([
   [{ nventNative: { durabilty: 'os' } }, 'nventNative.durabilty: unknown option; did you mean "durability"?'],
   [{ nvent: { store: { adapter: 'redis', redis: { url: 'redis://h/1', db: 2 } } } }, 'nvent.store.redis.db: contradicts'],
   [{ nvent: { stream: { adapter: 'redis', retain: { maxLen: 5 } } } }, 'nvent.stream.retain.topics: required'],
+  [{ nvent: { queue: { adapter: 'memory', defaultJobOptions: { attempts: 0 } } } }, 'nvent.queue.defaultJobOptions.attempts'],
+  [{ nvent: { wiring: { streamCoordinator: { channels: [{ name: 'a', types: ['b'], topic: 'c:{' }] } } } }, 'streamCoordinator.channels[0].topic: "c:{" has an unbalanced brace'],
+  [{ nvent: { wiring: { flow: { subjects: { run: 'run' } } } } }, 'subjects.run: must contain {runId}'],
+  [{ nvent: { wiring: { flow: { flows: [{ id: 'f', steps: { b: { subscribes: ['step:nosuch'] } } }] } } } }, 'no step "nosuch"'],
   [{ nvent: { wiring: { flow: { flows: [{ id: 'a.b', steps: { a: () => 1 } }] } } } }, 'nvent.wiring.flow.flows.0.steps.a is a function'],
 ])('%j fails where the app is prepared', async (config, message) => {
   await expect(prepared(config)).rejects.toThrow(message)

@@ -91,6 +91,8 @@ export declare class NativeConsumer {
 export declare class NativeCoordinator {
   /** Creates a coordinator between a bus, or the feed of a store, and a native stream, or the JavaScript object `target`. */
   constructor(bridge: Bridge, bus: NativeBus, store: NativeStore | undefined | null, stream: NativeStream | undefined | null, target: number, options: string)
+  /** Checks the options of a coordinator. `at` is their path in messages. */
+  static check(at: string, options: string): void
   /** Starts routing. */
   start(): Reply
   /** Drains pending work within a timeout. */
@@ -105,6 +107,8 @@ export declare class NativeFlowWiring {
   constructor(bridge: Bridge, bus: NativeBus, store: NativeStore | undefined | null, storeTarget: number, queue: NativeQueue | undefined | null, queueTarget: number, subjects: string)
   /** Checks flow definitions, a JSON array. */
   static checkFlows(flows: string): void
+  /** Checks the templates of subjects. */
+  static checkSubjects(subjects: string): void
   /** Returns the state of a run after events, a JSON array, as JSON. */
   static stateOf(flow: string | undefined | null, events: string): string
   /** Replaces the flow definitions with those of a JSON array. */

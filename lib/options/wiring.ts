@@ -46,8 +46,8 @@ export const registryOptions: Schema<WiringRegistryOptions> = {
   streamCoordinator: coordinatorOptions,
   flow: either(off(), group(registryFlow)),
   store,
-  stream: object<any>(),
-  queue: object<any>(),
+  stream,
+  queue,
   bus,
   wirings: list(object<any>(['start', 'stop'])),
   triggers,
@@ -55,10 +55,10 @@ export const registryOptions: Schema<WiringRegistryOptions> = {
 }
 
 export const triggerWiringOptions: Schema<TriggerWiringOptions> = {
-  bus: object<any>(), stream: object<any>(), store, queue: object<any>(), flows, triggers: required(triggers),
+  bus, stream, store, queue, flows, triggers: required(triggers),
 }
 export const webhookWiringOptions: Schema<WebhookWiringOptions> = {
-  bus: object<any>(), stream: object<any>(), store, queue: object<any>(), webhooks: required(webhooks),
+  bus, stream, store, queue, webhooks: required(webhooks),
 }
 
 /** A step of `defineFlow`. */

@@ -23,7 +23,8 @@ use crate::op::Op;
 use crate::store::{IndexEntry, IndexQuery};
 use crate::stream::Message;
 use crate::time::system_clock;
-use crate::wiring::channels::ChannelOptions;
+use crate::topic::check_name;
+use crate::wiring::channels::{ChannelOptions, Router};
 use crate::wiring::coordinator::{CONSUMER, CoordinatorOptions, CoordinatorStats, FeedCoordinator, StreamCoordinator};
 use crate::wiring::flow::reducer::snapshot_of;
 use crate::wiring::flow::{self, FlowJob, FlowOptions, FlowParts, FlowQueue, FlowStore, FlowWiring};
@@ -244,6 +245,19 @@ impl NativeCoordinator {
         })
     }
 
+    /// Checks the options of a coordinator. `at` is their path in messages.
+    #[napi]
+    pub fn check(at: String, options: String) -> napi::Result<()> {
+        guard(|| {
+            let Coordinator { consumer, channels, .. } = json::options("", &options)?;
+            let check = || {
+                consumer.as_deref().map_or(Ok(()), |name| check_name("consumer", name))?;
+                Router::new(&channels).map(|_| ())
+            };
+            check().map_err(|e| if at.is_empty() { e } else { Error::invalid(format!("{at}.{e}")) })
+        })
+    }
+
     /// Starts routing.
     #[napi]
     pub fn start(&self) -> napi::Result<Reply> {
@@ -342,6 +356,12 @@ impl NativeFlowWiring {
     #[napi]
     pub fn check_flows(flows: String) -> napi::Result<()> {
         guard(|| FlowWiring::check_flows(&flows))
+    }
+
+    /// Checks the templates of subjects.
+    #[napi]
+    pub fn check_subjects(subjects: String) -> napi::Result<()> {
+        guard(|| FlowWiring::check_options(&json::options("subjects", &subjects)?))
     }
 
     /// Returns the state of a run after events, a JSON array, as JSON.

@@ -138,6 +138,35 @@ mod tests {
 
     use super::RegExp;
 
+    /// A RegExp of JavaScript has no such source.
+    #[test]
+    fn refuses_what_is_no_pattern() {
+        for (source, flags, why) in [
+            ("a)", "", "a ) without its ("),
+            ("(a", "", "a ( without its )"),
+            ("*", "", "repeats nothing"),
+            ("a|+", "", "repeats nothing"),
+            ("(?", "", "modifiers"),
+            ("(?<n", "", "ends too early"),
+            ("{1}", "", "repeats nothing"),
+            ("{", "u", "repeats nothing"),
+            ("a{", "u", "must be escaped"),
+            ("a{2,1}", "", "out of order"),
+            ("[b-a]", "", "range out of order"),
+            (r"[\d-z]", "u", "a range of classes"),
+            ("[a", "", "ends too early"),
+            ("\\", "", "ends too early"),
+            (r"\x", "u", r"\x has no number"),
+            (r"\u{110000}", "u", r"\u has no number"),
+            (r"\c", "u", r"\c has no letter"),
+            (r"\p", "u", r"\p has no name"),
+            ("a", "x", "flag 'x' is not known"),
+        ] {
+            let message = RegExp::new(source, flags).expect_err(source).to_string();
+            assert!(message.contains(why), "/{source}/{flags}: {message}");
+        }
+    }
+
     proptest! {
         /// Checks that what is no pattern is refused, or means something: it never panics.
         #[test]

@@ -247,6 +247,14 @@ impl FlowWiring {
         parse_flows(json).map(|_| ())
     }
 
+    /// Checks options.
+    ///
+    /// # Errors
+    /// [`crate::error::Code::Invalid`] where one is not usable.
+    pub fn check_options(options: &FlowOptions) -> Result<()> {
+        Subjects::new(options).map(|_| ())
+    }
+
     /// Returns the queues of the flows.
     pub fn queues(&self) -> BTreeSet<String> {
         queues(&self.core.flows())
