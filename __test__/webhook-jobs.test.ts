@@ -258,12 +258,14 @@ it('an outage while an event is taken is waited out; another failure lets the co
     await append()
     await queue.next()
     expect(warnings).toEqual([])
+    before = () => {}
     failures = 1
     queue.before = () => {
       if (failures-- > 0) throw new Error('refused')
     }
     await append()
     await queue.next()
+    expect(failures).toBeLessThan(0)
     expect((await inner.consumers())[0]).toMatchObject({ parked: 0 })
   }
   finally {
@@ -359,8 +361,15 @@ it('what is pending has its jobs when the start resolves, each with what is left
   expect(queue.jobs[1]!.opts!.delay).toBeGreaterThan(9 * MINUTE)
 })
 
-it('a process that gets the consumer again looks through all that is pending', async () => {
+it('what is pending is looked through once, and again by a process that gets the consumer back', async () => {
+  let reads = 0
+  before = (method) => {
+    if (method === 'read') reads += 1
+  }
   await start()
+  const asked = looks
+  await until('it has looked again at its consumer', () => looks > asked + 1)
+  expect(reads).toBe(1)
   isActive = false
   const seen = looks
   await until('it has seen that', () => looks > seen)

@@ -6,7 +6,7 @@ import { registerMetrics } from './metrics/registry'
 import type { Metric } from './metrics/registry'
 import { COORDINATOR as COORDINATOR_METRICS, FLOW as FLOW_METRICS } from './metrics/tables'
 import { currentAdapter } from './factory'
-import { nativeDefinition } from './flow/define'
+import { checkQueues, nativeDefinition } from './flow/define'
 import { FlowRuntime } from './flow/runtime'
 import { INSTANCE } from './instance'
 import { addon, bridge, call, callSync, registerTarget, releaseTarget } from './native'
@@ -199,7 +199,10 @@ function flowWiringOf(
 ): FlowWiring {
   const { bus, store, queue, flows, subjects: templates = {} } = options('', opts, flowWiringOptions)
   callSync(() => addon.NativeFlowWiring.checkSubjects(JSON.stringify(templates)))
-  if (Array.isArray(flows)) callSync(() => addon.NativeFlowWiring.checkFlows(json('flows', flows.map(nativeDefinition))))
+  if (Array.isArray(flows)) {
+    callSync(() => addon.NativeFlowWiring.checkFlows(json('flows', flows.map(nativeDefinition))))
+    checkQueues(flows)
+  }
   let runtime: FlowRuntime | undefined
   const wiring = new LinkedWiring('flow wiring', FLOW_METRICS, ({ register, bus: link, onStop, uses }) => {
     const used: StoreAdapter = store ?? currentAdapter('store')

@@ -36,6 +36,7 @@ const prepared = async (config: object, dev = false) => {
     return {
       plugin: plugins[0].split('/').at(-1), tabs, virtual,
       routes: nuxt.options.serverHandlers.flatMap(({ route, method }: { route?: string, method?: string }) => route?.match(/_nvent|own/) ? [`${method ?? 'all'} ${route}`] : []),
+      types: nuxt.options.build.templates.find(({ filename }: { filename?: string }) => filename === 'types/nvent-native.d.ts')?.getContents?.({} as never) as string,
       inBrowser: (await imported.getImports()).flatMap(({ name, from }: any) => from.includes('/runtime/realtime/') ? [name] : []),
       transpiled: nuxt.options.build.transpile.map(String).filter((path: string) => path.includes('/runtime/realtime')).length,
       composables: imports.imports.flatMap(({ name, from }: any) => from.endsWith('/runtime/composables') ? [name] : []),
@@ -48,10 +49,11 @@ const prepared = async (config: object, dev = false) => {
 }
 
 test('by itself it opens the adapters, and mounts nothing', async () => {
-  const { plugin, routes, config, virtual, tabs, composables, inBrowser, transpiled } = await prepared({ nvent: { store: { adapter: 'memory' } }, nventStoreRedis: { prefix: 'shop' } })
+  const { plugin, routes, config, virtual, tabs, composables, inBrowser, transpiled, types } = await prepared({ nvent: { store: { adapter: 'memory' } }, nventStoreRedis: { prefix: 'shop' } })
   expect([plugin, routes, tabs, inBrowser, transpiled]).toEqual(['standalone', [], [], [], 0])
   expect(composables).toEqual(['useStoreAdapter', 'useStreamAdapter', 'useQueueAdapter', 'getEventBus'])
   expect(config.nvent).toEqual({ store: { adapter: 'memory' } })
+  for (const module of ['@nuxt/schema', 'nuxt/schema']) expect(types).toContain(`declare module '${module}' { interface NuxtConfig { nvent?: `)
   expect(config.nventNative).toMatchObject({ section: { store: { adapter: 'memory' } }, packages: { nventStoreRedis: { prefix: 'shop' } }, withNvent: false })
   expect([virtual['#nvent-native/triggers'], virtual['#nvent-native/webhooks']]).toEqual(['export const triggers = undefined', 'export const webhooks = undefined'])
 })
@@ -77,6 +79,11 @@ test('each option mounts its routes, with the files that decide', async () => {
   })
 })
 
+test('in development the inspector is there, unless it is turned off', async () => {
+  expect((await prepared({ nvent: { store: { adapter: 'memory' } } }, true)).routes).toEqual(['all /_nvent/inspector', 'all /_nvent/inspector/**'])
+  expect((await prepared({ nventNative: { inspector: false } }, true)).routes).toEqual([])
+})
+
 test('metrics and the inspector have files of their own that decide, and none decides without one', async () => {
   const [file, decides] = [join(dir, 'decides.ts'), `export { default as authorize } from ${JSON.stringify(join(dir, 'decides.ts'))}`]
   const { virtual, routes } = await prepared({ nventNative: { realtime: {}, metrics: { authorize: file }, inspector: { authorize: file } } })
@@ -87,11 +94,12 @@ test('metrics and the inspector have files of their own that decide, and none de
 
 test('beside nvent, wherever it is in the list, it registers adapters, and reads the subjects of nvent', async () => {
   for (const modules of [[NVENT, MODULE], [MODULE, NVENT]]) {
-    const { plugin, config, composables, virtual } = await prepared({ modules, nvent: { store: { prefix: 'shop' } }, nventNative: { realtime: {}, inspector: true } })
+    const { plugin, config, composables, virtual, types } = await prepared({ modules, nvent: { store: { prefix: 'shop' } }, nventNative: { realtime: {}, inspector: true } })
     expect([plugin, composables, config.nventNative.withNvent]).toEqual(['with-nvent', [], true])
     expect(virtual['#nvent-native/realtime']).toContain('export const runSubject = "shop:flow:run:{runId}"')
     expect(virtual['#nvent-native/inspector']).toContain('export const prefix = "shop"')
-    expect(virtual).not.toHaveProperty('#nvent-native/webhooks')
+    for (const option of ['triggers', 'webhooks']) expect(virtual).not.toHaveProperty(`#nvent-native/${option}`)
+    expect(types).not.toContain('nvent?:')
   }
 })
 
@@ -123,6 +131,7 @@ test('a value without JSON fails where the app is prepared, in words', async () 
 })
 
 test.each([
+  [{ nitro: { preset: 'cloudflare-module' } }, 'cannot run on the Nitro preset'],
   [{ nventNative: { realtime: { path: 'own' } } }, 'nventNative.realtime.path is "own": it must begin with "/"'],
   [{ nventNative: { realtime: { authorize: './none' } } }, 'nventNative.realtime.authorize is "./none": there is no such file'],
   [{ nventNative: { metrics: { authorize: './none' } } }, 'nventNative.metrics.authorize is "./none": there is no such file'],

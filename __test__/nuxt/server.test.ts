@@ -3,8 +3,9 @@ import { existsSync } from 'node:fs'
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { createHooks } from 'hookable'
-import { useQueueAdapter, useStoreAdapter } from 'nvent-native'
+import { createStreamCoordinator, MemoryStoreAdapter, MemoryStreamAdapter, useQueueAdapter, useStoreAdapter } from 'nvent-native'
 import { afterEach, describe, expect, test } from 'vitest'
 import { until } from '../support/until.js'
 import { bundled } from './bundle.js'
@@ -150,6 +151,17 @@ describe('without nvent', () => {
     }
   })
 
+  test('openTimeout of the environment comes before that of the build', async () => {
+    process.env['NUXT_NVENT_NATIVE_OPEN_TIMEOUT'] = '1'
+    try {
+      const hooks = await server({ ...memory, store: { adapter: 'file', file: { dataDir: await unusable() } } }, { options: { openTimeout: 3_600_000 } })
+      await hooks.callHook('request')
+    }
+    finally {
+      delete process.env['NUXT_NVENT_NATIVE_OPEN_TIMEOUT']
+    }
+  })
+
   test('routes that are rendered during the build have adapters in memory, and no wiring', async () => {
     const calls: string[] = []
     const hooks = await server({ store: { adapter: 'file', file: { dataDir: '/nowhere/to/be/made' } } }, {
@@ -244,6 +256,49 @@ describe('beside nvent', () => {
     for (const use of [store.append('s', { type: 'a' }), stream.publish('t', { type: 'a', data: 1 }), queue.enqueue('q', { name: 'n', data: 1 })]) {
       await expect(use).rejects.toMatchObject({ code: 'NVENT_CLOSED' })
     }
+  })
+
+  test('the coordinator outlives what handlers and the wiring still write, and not the server', async () => {
+    const { hooks, registered } = await server(memory)
+    await hooks.callHook('nvent:register-adapters')
+    await hooks.callHook('nvent:adapters:ready')
+    const [store, stream, queue] = [registered['Store']!['memory'], registered['Stream']!['memory'], registered['Queue']!['memory']]
+    const topics: string[] = []
+    await stream.subscribe('flow:event:*', (_: unknown, topic: string) => void topics.push(topic))
+    const end = (runId: string) => store.append('s', { type: 'flow.completed', runId, flowName: 'f' })
+    let begun = false
+    // Longer than a server is quiet before it closes.
+    queue.registerWorker('q', 'slow', async () => {
+      begun = true
+      await pause(750)
+      await end('slow')
+    })
+    await queue.enqueue('q', { name: 'slow', data: 1 })
+    await until('the handler', () => begun)
+    hooks.hook('close', () => {
+      void (async () => {
+        for (let n = 0; n < 30; n++) await pause(50).then(() => end(`r${n}`))
+      })()
+    })
+    await hooks.end()
+    expect(topics).toContain('flow:event:slow')
+    expect(topics).toHaveLength(31)
+
+    const warnings: Error[] = []
+    const note = (warning: Error) => void warnings.push(warning)
+    process.on('warning', note)
+    const next = new MemoryStreamAdapter()
+    const seen: string[] = []
+    await next.subscribe('flow:event:*', (_: unknown, topic: string) => void seen.push(topic))
+    const coordinator = createStreamCoordinator({ stream: next })
+    await coordinator.start()
+    const other = new MemoryStoreAdapter()
+    await other.append('s', { type: 'flow.completed', runId: 'later', flowName: 'f' })
+    await until('another coordinator has it', () => seen.length)
+    await turn()
+    process.off('warning', note)
+    expect(warnings).toEqual([])
+    await Promise.all([coordinator.stop(), other.close(), next.shutdown()])
   })
 
   test('routes that are rendered during the build have adapters in memory, under every name', async () => {

@@ -39,6 +39,20 @@ export function defineFlow<Input = any>(id: string, steps: Record<string, StepOp
   }
 }
 
+/** Checks that no two steps share a queue and a name: a worker would take the jobs of both. */
+export function checkQueues(flows: FlowDefinition[]): void {
+  const owners = new Map<string, string>()
+  for (const flow of flows.filter(isFlow)) {
+    for (const name of Object.keys(flow.handlers)) {
+      const queue = queueOf(flow, name)
+      const slot = JSON.stringify([queue, name])
+      const other = owners.get(slot)
+      if (other !== undefined) throw invalid(`flows: the steps ${JSON.stringify(name)} of ${JSON.stringify(other)} and ${JSON.stringify(flow.id)} share the queue ${JSON.stringify(queue)}: give one of them another name or queue`)
+      owners.set(slot, flow.id)
+    }
+  }
+}
+
 function checkStep(name: string, step: unknown): void {
   const at = `steps.${name}`
   if (name === '') throw invalid('steps: a step needs a name')

@@ -1,9 +1,8 @@
-import { invalid } from '../errors'
 import { hasActiveSpan, maybeInSpan, tracing } from '../trace'
 import type { SpanSpec } from '../trace'
 import type { Flow, FlowDefinition, JobContext, QueueAdapter, StepContext, StepOptions, StoreAdapter, StreamAdapter, SubscriptionHandle } from '../types'
 import { Warnings } from '../warn'
-import { isFlow, queueOf } from './define'
+import { checkQueues, isFlow, queueOf } from './define'
 import { appendOnce, whileRetryable } from './retry'
 import { DEFAULT_KEEP_STATE_MS, StateWiring, stateOf } from './state'
 
@@ -66,7 +65,7 @@ export class FlowRuntime {
     // Native flow wiring has checked the definitions.
     this.flows = new Map(flows.map(flow => [flow.id, flow]))
     this.state = new StateWiring(store, name => this.runIndex(name), keepState, this.warnings.handlerFailed)
-    this.checkQueues()
+    checkQueues(flows)
   }
 
   flow(id: string): FlowDefinition | undefined {
@@ -131,20 +130,7 @@ export class FlowRuntime {
   }
 
   private withHandlers(): Flow[] {
-    return [...this.flows.values()].filter(isFlow)
-  }
-
-  private checkQueues(): void {
-    const owners = new Map<string, string>()
-    for (const flow of this.withHandlers()) {
-      for (const name of Object.keys(flow.handlers)) {
-        const queue = queueOf(flow, name)
-        const slot = JSON.stringify([queue, name])
-        const other = owners.get(slot)
-        if (other !== undefined) throw invalid(`flows: the steps ${JSON.stringify(name)} of ${JSON.stringify(other)} and ${JSON.stringify(flow.id)} share the queue ${JSON.stringify(queue)}: give one of them another name or queue`)
-        owners.set(slot, flow.id)
-      }
-    }
+    return this.list().filter(isFlow)
   }
 
   private async attempt(flow: Flow, name: string, step: StepOptions, job: StepJob, context?: Partial<JobContext>): Promise<null> {

@@ -267,14 +267,15 @@ impl Parser {
             'p' | 'P' if unicode => return self.property(),
             'k' if unicode || self.named => return Err("a back-reference, \\k, is not supported".into()),
             'q' if self.flags.sets && in_class => return Err("a class of strings, \\q, is not supported".into()),
-            'b' if in_class => 0x08,
+            // Outside of a class it is an assertion.
+            'b' => 0x08,
             't' => 0x09,
             'n' => 0x0A,
             'v' => 0x0B,
             'f' => 0x0C,
             'r' => 0x0D,
             '0' if unicode => 0,
-            '0'..='7' if !unicode => return Ok(Member::Char(self.octal())),
+            '0'..='7' => return Ok(Member::Char(self.octal())),
             'c' => return self.control(in_class),
             'x' | 'u' => {
                 self.at += 1;
