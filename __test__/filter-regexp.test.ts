@@ -21,7 +21,7 @@ const TYPES = [
   'ǆ', 'ǅ', 'Ǆ', 'ÿ', 'Ÿ', 'ω', 'Ω', '\u2126', 'å', 'Å', '\u212B', 'ﬀ', 'ɦ', 'Ɦ', 'ꭰ', 'Ꭰ', 'ა', 'Ა', '٣', '५', 'Ⅷ', 'ⅷ', 'ⓐ', '中', 'あ',
   '\n', '\r', '\r\n', '\u2028', '\u2029', '\u0085', '\v', '\f', '\t', ' ', '\u00A0', '\uFEFF', '\u1680', '\u180E', '\u2003', '\u3000', '\u200B',
   'a\nb', 'a\rb', 'a\r\nb', 'a\u2028b', 'b\n', '\na', 'ab\n', 'a\n', 'x\na', '\0', '\x01', '\x07', '\x08', '\x1B', '\x7F', '\uFFFD', '\uE000', '\uFFFF',
-  '😀', 'a😀', '😀😀', '😁', '𐐀', '𐐨', '𝒜', '\u{10FFFF}', '\u{10D83D}', '\u{100000}', 'x😀y', '\\', '\\c', '\\cA', 'c', 'e', 'h', 'p', 'p{L}', 'u', 'uu', 'u{1}', 'x', 'xx',
+  '\uD7FF', '\u{10000}', '\u{10001}', '😀', 'a😀', '😀😀', '😁', '𐐀', '𐐨', '𝒜', '\u{10FFFF}', '\u{10D83D}', '\u{100000}', 'x😀y', '\\', '\\c', '\\cA', 'c', 'e', 'h', 'p', 'p{L}', 'u', 'uu', 'u{1}', 'x', 'xx',
   'q', '&', '&&', 'a&b', '~', '~~', '--', '^', '$', '|', '/', 'B', 'd', 'w', 'W', 'Z', 'm', 'M', ':', '@', '`', '{2}', '#', ' 0', '?7', '(\x01', '[\x01', ' a', 'a b', 'a#b', '?', '*', '+', 'foo bar', 'fooKbar', 'foo_bar',
 ]
 
@@ -44,7 +44,7 @@ const TABLE = [
   '\\t', '\\n', '\\v', '\\f', '\\r', '\\0', '[\\0]', '\\cA', '\\ca', '\\cG', '\\c', '\\c1', '\\c!', '[\\cA]', '[\\c1]', '[\\c_]', '[\\c]', '[\\c!]', '\\c\\', '[\\c-a]',
   '\\x41', '\\x4', '\\x', '\\xg1', 'x\\x', '[\\x41]', '[\\x]', '[\\x61-\\x63]', '\\x0a', '\\xe9', '\\xdf', '\\xb5', '\\xff',
   '\\1', '\\7', '\\8', '\\9', '\\12', '\\18', '\\41', '\\101', '\\141', '\\377', '\\400', '\\777', '\\08', '\\00', '\\01', '\\001', '[\\1]', '[\\8]', '[\\101]', '[\\12-\\15]', '\\81', '[\\7\\8]', '(?:a)\\1', '\\2(?:a)', '[(]\\1', '\\(\\1', '[[(]\\1', '[\\](]\\1', '[\\q]',
-  '\\u0041', '\\u004', '\\u', '\\u{61}', '\\u{1}', '\\u{2}', '\\u{1F600}', '\\u{0}', '\\u{000000061}', '[\\u{61}]', '[\\u0061-\\u0063]', '\\u212a', '\\u017f', '\\u03c3', '\\u2028', '\\ud83d\\ude00', '[\\ud83d\\ude00]', '\\ud83d', '\\ude00', '\\ud83d$', '^\\ude00', '[\\ud800-\\udbff]', '^[\\ud800-\\udbff][\\udc00-\\udfff]$', '\\u{d83d}\\u{de00}', '\\u{d83d}', '[^\\ud83d]', '^[^\\ud800-\\udfff]+$', '[\\u0000-\\uffff]', '^[\\u{10000}-\\u{10ffff}]$', '^[^\\u0000-\\uffff]$', '\\udbff\\udfff', '[\\ud7ff-\\ue000]', '\\ufffd', '\\ue000',
+  '\\u0041', '\\u004', '\\u', '\\u{61}', '\\u{1}', '\\u{2}', '\\u{1F600}', '\\u{0}', '\\u{000000061}', '[\\u{61}]', '[\\u0061-\\u0063]', '\\u212a', '\\u017f', '\\u03c3', '\\u2028', '\\ud83d\\ude00', '[\\ud83d\\ude00]', '\\ud83d', '\\ude00', '\\ud83d$', '^\\ude00', '[\\ud800-\\udbff]', '^[\\ud800-\\udbff][\\udc00-\\udfff]$', '\\u{d83d}\\u{de00}', '\\u{d83d}', '[^\\ud83d]', '^[^\\ud800-\\udfff]+$', '[\\u0000-\\uffff]', '^[\\u{10000}-\\u{10ffff}]$', '^[^\\u0000-\\uffff]$', '\\udbff\\udfff', '[\\ud7ff-\\ue000]', '\\ufffd', '\\ue000', '[\\ud7ff]', '^[\\ud800]', '^[\\ud801]', '[\\udc00]$', '[\\udffe]$', '[\\udfff]$', '[\\ud7fe-\\ud800]', '^[\\ud7ff-\\udbff]', '[\\udfff-\\ue000]$', '^[^\\ud800]',
   '\\k', '\\k<a>', '[\\k]', '\\k{', '\\p', '\\P', '\\p{L}', '\\p{Lu}', '[\\p{L}]', '^\\p{L}+$', '\\P{L}', '^\\P{L}$', '^\\P{Lu}$', '^[^\\P{Lu}]$', '^[^\\p{Lu}]$', '\\p{Ll}', '\\p{Script=Greek}', '\\p{sc=Grek}', '\\p{scx=Deva}', '\\p{ASCII}', '^\\p{Any}$', '\\p{Alphabetic}', '\\p{White_Space}', '\\p{Nd}', '\\p{General_Category=Decimal_Number}', '\\p{gc=Lt}', '\\p{Uppercase}', '\\p{Lowercase}', '\\P{Lowercase}', '\\p{Emoji}', '\\p{Cn}', '\\p{Sc}', '\\p{Cf}', '\\p{L',
   // Letters beyond ASCII, and pairs of surrogates in the source.
   'é', '[é]', '^[à-ÿ]$', 'ß', 'ẞ', 'ss', 'σ', 'ς', 'Σ', 'µ', 'μ', 'ı', 'İ', 'i', 'I', 'ǆ', 'ǅ', 'ÿ', 'Ω', '\u2126', 'å', '\u212B', 'K', 'k', '\u212A', 'ſ', 's', '[^k]', '^[^ſ]$', '^[^s]$', '[j-l]', '[r-t]', '[ı-ſ]', 'ɦ', 'Ꭰ', 'ა', 'ⅷ', 'ⓐ', '[Α-Ω]', '[α-ω]', 'ﬀ', '中', '[あ-ん]',
@@ -174,6 +174,25 @@ it('means what it means in JavaScript, whatever the pattern', async () => {
   expect(wrong).toEqual([])
   for (const [filter, message] of refused) expect(message, String(filter)).toMatch(/back-reference|distinguishes line terminators/)
   expect(refused.length).toBeLessThan(filters.length / 10)
+})
+
+it('has the sets of characters that JavaScript has', async () => {
+  // Where one of them begins or ends.
+  const edges = [[0, 0x180], [0x1670, 0x1690], [0x1800, 0x1810], [0x1FF0, 0x2070], [0x2FF0, 0x3010], [0xD7F0, 0xD800], [0xE000, 0xE010], [0xFEF0, 0x10000]] as const
+  const letters = edges.flatMap(([from, to]) => Array.from({ length: to - from }, (_, i) => String.fromCharCode(from + i))).filter(c => c !== '\x7F')
+  const inbox = new Inbox()
+  const wanted: string[] = []
+  for (const flags of ['', 'u', 'i', 'iu', 's']) {
+    for (const set of ['.', '\\d', '\\D', '\\s', '\\S', '\\w', '\\W']) {
+      const filter = new RegExp(`^${set}$`, flags)
+      const handle = await stream.subscribe('t', ({ type }) => inbox.take(`${filter} ${type}`), { filter })
+      for (const type of letters) await stream.publish('t', { type, data: 0 })
+      wanted.push(...letters.filter(letter => filter.test(letter)).map(letter => `${filter} ${letter}`))
+      await inbox.atLeast(wanted.length)
+      await handle.unsubscribe()
+    }
+  }
+  expect(inbox.items.sort()).toEqual(wanted.sort())
 })
 
 it('compares letters without regard to case as JavaScript does, all of the first plane', async () => {

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import {
-  createAdapters, createFlowWiring, createWiringRegistry, FileStoreAdapter, getEventBus, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdown,
+  createAdapters, createEventBus, createFlowWiring, createStreamCoordinator, createWiringRegistry, FileStoreAdapter, getEventBus, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, shutdown,
   shutdownAdapters, useStoreAdapter,
 } from 'nvent-native'
 import type { Adapters } from 'nvent-native'
@@ -52,6 +52,21 @@ it.each([['shutdown', shutdown], ['shutdownAdapters', () => shutdownAdapters()]]
   expect((await store.read('nq:flow:r1')).map(event => event.type)).toEqual(['flow.start', 'step.started', 'emit', 'step.completed'])
   expect((await queue.getJob('q', 'r1__a'))!.state).toBe('completed')
   expect((await queue.getJob('q', 'r1__b'))!.state).toBe('waiting')
+})
+
+it('a coordinator ends with its stream', async () => {
+  const bus = createEventBus()
+  const [stream, store] = [new MemoryStreamAdapter(), new MemoryStoreAdapter({ bus })]
+  const coordinator = createStreamCoordinator({ bus, stream })
+  await coordinator.start()
+  await store.append('s', { type: 'flow.completed', runId: 'r', flowName: 'f' })
+  await shutdownAdapters({ stream })
+  const { routed, failed } = coordinator.stats()
+  await store.append('s', { type: 'flow.completed', runId: 'r', flowName: 'f' })
+  await store.read('s')
+  expect(coordinator.stats()).toMatchObject({ routed, failed })
+  expect(failed).toBe(0)
+  await store.close()
 })
 
 it('ends queues, then wirings, then streams, then stores', async () => {

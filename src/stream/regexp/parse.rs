@@ -274,7 +274,6 @@ impl Parser {
             'v' => 0x0B,
             'f' => 0x0C,
             'r' => 0x0D,
-            '0' if unicode => 0,
             '0'..='7' => return Ok(Member::Char(self.octal())),
             'c' => return self.control(in_class),
             'x' | 'u' => {
