@@ -214,3 +214,40 @@ it('a failure in a queue that does not count attempts is the last one', async ()
   expect((await log('r1')).filter(({ type }) => type.startsWith('step.'))).toMatchObject([{ type: 'step.started' }, { type: 'step.failed', data: { willRetry: false } }])
   expect(await ended('r1')).toMatchObject({ type: 'flow.failed' })
 })
+
+it.each(['completed', 'failed'])('takes up a run that is in no index, by its job in a queue of the application, which has %s', async (state) => {
+  const enqueued: any[] = []
+  const queries: unknown[] = []
+  const foreign = {
+    enqueue: async (_: string, job: any) => {
+      enqueued.push(job)
+      return job.opts.jobId
+    },
+    getJob: async () => null,
+    // As BullMQ's job: its state is a call, and it has fields without JSON.
+    getJobs: async (...query: unknown[]) => {
+      queries.push(query)
+      return [{ id: 7, name: 'a', data: { flowId: 'r1', flowName: 'f' }, getState: async () => state, queue: 1n }, undefined]
+    },
+  }
+  for (const [type, data] of [['flow.start', {}], ['step.started', {}], ['emit', { name: 'x' }], ['step.completed', {}]] as const) {
+    await store.append('nq:flow:r1', { type, runId: 'r1', flowName: 'f', data, ...type === 'flow.start' ? {} : { stepName: 'a' } })
+  }
+  await start({ queue: foreign as unknown as QueueAdapter })
+  await until('its next step is enqueued', () => enqueued.length > 0)
+  expect(enqueued).toMatchObject([{ name: 'b', data: { flowId: 'r1' } }])
+  expect(queries).toEqual([['q', { state: ['completed', 'failed'], limit: 10_000 }]])
+})
+
+it('a queue of the application that only enqueues has no jobs to look at', async () => {
+  const enqueued: any[] = []
+  const enqueue = async (_: string, job: any): Promise<string> => {
+    enqueued.push(job)
+    return job.opts.jobId
+  }
+  await start({ queue: { enqueue } as unknown as QueueAdapter })
+  bus.publish({ type: 'flow.start', runId: 'r1', flowName: 'f' })
+  bus.publish({ type: 'emit', runId: 'r1', flowName: 'f', stepName: 'a', data: { name: 'x' } })
+  await until('its next step is enqueued', () => enqueued.some(({ name }) => name === 'b'))
+  expect(wiring!.stats().errors).toBe(0)
+})

@@ -38,6 +38,44 @@ async function start(flow: Flow, store: StoreAdapter): Promise<void> {
 }
 const logged = async (): Promise<NewEvent[]> => inner.read('nq:flow:r1')
 
+it('is asked only for what follows what is known, and is given no options that are null', async () => {
+  const calls: unknown[][] = []
+  const asked = (object: any): any => new Proxy(object, {
+    get: (target, method) => async (...args: any[]) => {
+      calls.push([method, ...args.slice(method === 'append' ? 2 : 1)])
+      return target[method](...args)
+    },
+  })
+  const store = { stream: { ...asked(inner.stream), append: asked(inner.stream).append, read: asked(inner.stream).read }, index: inner.index, kv: inner.kv }
+  await start(defineFlow('f', { a: { run: () => {} } }), store as unknown as StoreAdapter)
+  bus.publish({ type: 'flow.start', runId: 'r1', flowName: 'f', data: {} })
+  await expect.poll(async () => (await logged()).length).toBe(1)
+  const [{ id }] = await logged() as unknown as [{ id: string }]
+  // As another process does.
+  await inner.append('nq:flow:r1', { type: 'log', runId: 'r1', flowName: 'f', data: {} })
+  bus.publish({ type: 'step.started', runId: 'r1', flowName: 'f', stepName: 'a', data: {} })
+  await expect.poll(async () => (await logged()).length).toBe(3)
+  expect(calls.filter(([method, opts]) => method === 'append' && opts === null)).toEqual([])
+  expect(calls).toContainEqual(['read', { after: id }])
+})
+
+it('one with the older surface, whose calls are its own methods, carries runs on', async () => {
+  const { index } = inner
+  const store = {
+    append: (subject: string, event: NewEvent) => inner.append(subject, event), read: (subject: string, opts?: object) => inner.read(subject, opts),
+    indexAdd: index.add, indexUpdate: index.update, indexRead: index.read,
+  }
+  for (const [type, data] of [['flow.start', {}], ['step.started', {}], ['emit', { name: 'x' }], ['step.completed', {}]] as const) {
+    await inner.append('nq:flow:r1', { type, runId: 'r1', flowName: 'f', data, ...type === 'flow.start' ? {} : { stepName: 'a' } })
+  }
+  await inner.index.add('nq:flows:f', 'r1', 1, { status: 'running' })
+  wiring = createFlowWiring({ bus, store: store as unknown as StoreAdapter, queue, flows: [{ id: 'f', entry: { step: 'a', queue: 'q', emits: ['x'] }, steps: { b: { subscribes: ['x'], queue: 'q' } } }] })
+  await wiring.start()
+  await expect.poll(async () => (await queue.getJob('q', 'r1__b'))?.state).toBe('waiting')
+  bus.publish({ type: 'step.completed', runId: 'r1', flowName: 'f', stepName: 'b', data: {} })
+  await expect.poll(async () => (await inner.index.get('nq:flows:f', 'r1'))?.metadata.status, { timeout: 10_000 }).toBe('completed')
+})
+
 const coded = (code: string, fields: object = {}): Error => Object.assign(new Error(code), { code, ...fields })
 
 it.each([

@@ -279,5 +279,5 @@ it.each<[string, any, RegExp]>([
   ['a run subject without a place for the run', { subjects: { run: 'fixed' } }, /run/],
   ['a queue that is none', { queue: {} }, /queue.*enqueue/],
 ])('refuses %s', async (_what, opts, message) => {
-  await rejects(async () => createFlowWiring({ bus, store, ...opts }).start(), 'NVENT_INVALID', message)
+  await rejects(() => createFlowWiring({ bus, store, ...opts }), 'NVENT_INVALID', message)
 })
