@@ -158,6 +158,7 @@ mod tests {
             ("\\", "", "ends too early"),
             (r"\x", "u", r"\x has no number"),
             (r"\u{110000}", "u", r"\u has no number"),
+            (r"\u{1g}", "u", r"\u has no number"),
             (r"\c", "u", r"\c has no letter"),
             (r"\p", "u", r"\p has no name"),
             ("a", "x", "flag 'x' is not known"),
