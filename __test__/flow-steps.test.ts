@@ -1,5 +1,5 @@
 /** How the steps of flows are worked on: a queue of the application's own whose jobs the test runs, a stream and a store of its own. */
-import { createEventBus, createFlowWiring, createWiringRegistry, defineFlow, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, startFlow } from 'nvent-native'
+import { createEventBus, createFlowWiring, createWiringRegistry, defineFlow, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, startFlow } from 'nvent-native'
 import type { EventBus, Flow, JobContext, NewJob, QueueAdapter, StepContext, StoreAdapter, StreamAdapter, Wiring, WiringRegistryOptions } from 'nvent-native'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import type { FlowRuntime } from '../lib/flow/runtime'
@@ -119,6 +119,58 @@ it('one subscription carries cancellations, from the end of a start to a stop, h
   expect(queue.workers).toHaveLength(1)
   await wiring.stop()
   expect(calls.slice(1)).toEqual(['unsubscribed'])
+})
+
+it('without a stream of its own a registry has cancellations carried by the current one', async () => {
+  const topics: string[] = []
+  const stream = { publish: async () => {}, subscribe: async (topic: string) => {
+    topics.push(topic)
+    return { unsubscribe: async () => {} }
+  } } as unknown as StreamAdapter
+  setAdapters({ stream })
+  await start([defineFlow('f', { a: { run: () => {} } })], { stream: undefined })
+  expect(topics).toEqual(['flow:event:*'])
+})
+
+it('the parts of a registry begin and end in their order: webhooks before triggers, the coordinator after what flows store at the end', async () => {
+  // The store is not on the bus: flow wiring announces what it has stored.
+  await store.close()
+  store = new MemoryStoreAdapter({ bus: null })
+  const consumers: string[] = []
+  const { opened, open } = gate()
+  const slow = own(() => {})
+  const stored = slow.stream.append
+  Object.assign(slow, {
+    consume: (name: string, ...rest: [any, any]) => {
+      consumers.push(name)
+      return store.consume(name, ...rest)
+    },
+    stream: { ...store.stream, append: async (...args: Parameters<typeof stored>) => {
+      await opened
+      return stored(...args)
+    } },
+  })
+  const stream = new MemoryStreamAdapter()
+  const topics: string[] = []
+  await stream.subscribe('store-sync:*', (_, topic) => void topics.push(topic))
+  const flow = defineFlow('f', { a: { run: () => {} } })
+  const wiring = await start([flow], {
+    store: slow, stream,
+    triggers: [{ id: 't', on: { event: 'x' }, start: 'f' }], webhooks: [{ name: 'hook', types: 'x', url: 'https://example.com/' }],
+  })
+  expect(consumers).toEqual(['webhook:hook', 'trigger:t'])
+  bus.publish({ type: 'flow.start', runId: 'r', flowName: 'f', data: {} })
+  const stopping = wiring.stop()
+  for (let n = 0; n < 50; n++) await store.read('s')
+  open()
+  await stopping
+  await until('it is routed', () => topics.includes('store-sync:append:nq:flow:r'))
+  const running: Set<unknown> = (globalThis as any)[Symbol.for('nvent-native.running')]
+  expect(running.size).toBe(0)
+})
+
+it('triggers need flows to start', async () => {
+  await rejects(() => createWiringRegistry({ bus, store, flow: false, triggers: [] }), 'NVENT_INVALID', /^triggers: start flows of this registry, and flow is false/)
 })
 
 it('a flow wiring that is started again registers nothing twice', async () => {

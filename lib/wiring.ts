@@ -260,7 +260,7 @@ export function createWiringRegistry(opts: WiringRegistryOptions = {}): WiringRe
   if (flow === false && definitions !== undefined) throw invalid('triggers: start flows of this registry, and flow is false')
   const triggers = definitions === undefined
     ? undefined
-    : triggerWiringOf(defined({ store, queue, flows: flows ?? [], triggers: definitions }), subjects)
+    : triggerWiringOf(defined({ store, queue, flows: flows ?? [], triggers: definitions }))
   const webhooks = receivers === undefined ? undefined : webhookWiringOf(defined({ store, stream, queue, webhooks: receivers }))
   // The coordinator starts first and stops last, so that it receives everything that the others persist.
   const builtIn: Wiring[] = flowWiring ? [coordinator, flowWiring] : [coordinator]

@@ -407,10 +407,13 @@ export const webhookSuite = (title: string, make: (bus: EventBus) => Promise<{ s
     const registry = createWiringRegistry({
       bus, store, queue, stream, webhooks: () => [{ name: 'hook', types: '*', url: receiver.url, allowPrivate: true }],
     })
+    const inbox = new Inbox()
+    await stream.subscribe('webhook:*', inbox.take)
     await registry.start()
     wiring = registry.webhooks
-    await append('order.paid')
+    await store.append('s', { type: 'order.paid', flowName: 'shop', data: {} })
     await ended('delivered')
+    await inbox.atLeast(1)
     expect(receiver.requests[0]!.headers['webhook-signature']).toBeUndefined()
     expect(registry.stats().webhooks).toMatchObject({ delivered: 1 })
     await registry.stop()

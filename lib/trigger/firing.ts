@@ -2,7 +2,6 @@ import { json } from '../check'
 import { locate, startRun } from '../flow/runs'
 import type { Located } from '../flow/runs'
 import { FlowRuntime, runtimes } from '../flow/runtime'
-import type { Subjects } from '../flow/runtime'
 import type { EventRecord, FlowDefinition, QueueAdapter, StoreAdapter, TriggerCause, TriggerStats } from '../types'
 import type { Trigger } from './definition'
 import { History } from './history'
@@ -48,7 +47,6 @@ export interface FiringParts {
   store: StoreAdapter
   queue: QueueAdapter | undefined
   flows: FlowDefinition[] | undefined
-  subjects: Partial<Subjects> | undefined
   counters: Pick<TriggerStats, 'fired' | 'started' | 'failed' | 'depth'>
 }
 
@@ -57,8 +55,8 @@ export class Starts {
   private readonly own: FlowRuntime | undefined
 
   constructor(readonly parts: FiringParts) {
-    const { flows, store, queue, subjects } = parts
-    this.own = flows && queue ? new FlowRuntime({ flows, store, queue, ...subjects ? { subjects } : {} }) : undefined
+    const { flows, store, queue } = parts
+    this.own = flows && queue ? new FlowRuntime({ flows, store, queue }) : undefined
   }
 
   locate(id: string): Located {

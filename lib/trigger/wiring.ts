@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto'
 import { json, named, options } from '../check'
 import { invalid, NventError } from '../errors'
 import { currentAdapter } from '../factory'
-import type { Subjects } from '../flow/runtime'
 import { registerMetrics } from '../metrics/registry'
 import { TRIGGERS } from '../metrics/tables'
 import { fireOptions, triggerWiringOptions } from '../options/wiring.js'
@@ -28,9 +27,9 @@ export function createTriggerWiring(opts: TriggerWiringOptions): TriggerWiring {
   return triggerWiringOf(opts)
 }
 
-export function triggerWiringOf(opts: TriggerWiringOptions, subjects?: Partial<Subjects>): TriggerWiring {
+export function triggerWiringOf(opts: TriggerWiringOptions): TriggerWiring {
   const checked = options('', opts, triggerWiringOptions)
-  return new Triggers(checked, subjects)
+  return new Triggers(checked)
 }
 
 /** What a started wiring has. */
@@ -47,7 +46,7 @@ class Triggers extends Startable implements TriggerWiring {
   private readonly counters = { fired: 0, started: 0, failed: 0, depth: 0 }
   private readonly warnings = new Warnings('a trigger')
 
-  constructor(private readonly opts: TriggerWiringOptions, private readonly subjects: Partial<Subjects> | undefined) {
+  constructor(private readonly opts: TriggerWiringOptions) {
     super()
     const { flows, triggers } = opts
     // What is given as a function is checked when it is called, at the start.
@@ -118,13 +117,13 @@ class Triggers extends Startable implements TriggerWiring {
 
   protected async begin(): Promise<void> {
     if (this.session) return
-    const { opts, subjects, counters } = this
+    const { opts, counters } = this
     const store = consumableStore(opts.store, 'triggers')
     const queue = opts.queue ?? currentAdapter('queue', false)
     const flows = resolvedFlows(opts.flows)
     const triggers = triggersOf('triggers', resolved(opts.triggers), flows)
     Object.assign(counters, { fired: 0, started: 0, failed: 0, depth: 0 })
-    const starts = new Starts({ store, queue, flows, subjects, counters })
+    const starts = new Starts({ store, queue, flows, counters })
     const causes = new Causes(store, this.warnings.handlerFailed)
     const entry: Running = { stop: () => this.stop(), store, queue }
     const session: Session = { store, causes, entry, active: new Map() }
