@@ -82,6 +82,30 @@ it('an export is resumed after a position, and an import says which line is wron
   }
 }, 120_000)
 
+const nested = (depth: number): string => '['.repeat(depth) + ']'.repeat(depth)
+
+it('what is nested as deeply as may be is the same after an import', async () => {
+  const head = '{"format":"nvent-native","version":1}'
+  writeFileSync(files.path('deep.ndjson'), [head, `{"subject":"s","event":{"id":"1-0","ts":1,"type":"a","data":${nested(511)}}}`, `{"key":"k","value":${nested(512)}}`, ''].join('\n'))
+  for (const where of [['--dir', files.path('deep')], ['--redis', `${url.replace(/\/\d*$/, '')}/5`]]) {
+    expect(await nvent(['import', ...where], { input: files.path('deep.ndjson') })).toMatchObject({ code: 0, rows: [{ added: 2, skipped: 0 }] })
+    const { stdout } = await nvent(['export', ...where])
+    const rows = (text: string): object[] => text.trim().split('\n').slice(1).map(line => ({ ...JSON.parse(line), at: '' }))
+    expect(rows(stdout)).toEqual(rows(readFileSync(files.path('deep.ndjson'), 'utf8')))
+  }
+}, 60_000)
+
+it.each([
+  '{"index":"k","id":"i","score":1,"metadata":[]}', '{"collection":"c","id":"d","doc":5}', '{"key":"k"}', '{"subject":"s","event":{"data":1}}', 'null', '[]',
+  `{"key":"k","value":${nested(513)}}`, '{"key":"","value":1}', '{"subject":7,"event":{"type":"a"}}', '{"index":"k","id":"i","score":"1","metadata":{}}', '{',
+])('an import refuses the line %s', async (line) => {
+  const [head] = readFileSync(files.path('first.ndjson'), 'utf8').split('\n') as [string]
+  writeFileSync(files.path('line.ndjson'), `${head}\n\n{"key":"before","value":1}\n\n${line}\n`)
+  for (const where of [['--dir', files.path('lines')], ['--redis', url, '--prefix', 'lines']]) {
+    expect(await nvent(['import', ...where], { input: files.path('line.ndjson') }), where[0]).toMatchObject({ code: 1, stderr: expect.stringMatching(/^nvent-native: NVENT_INVALID: line 5: /) })
+  }
+}, 60_000)
+
 it('on Redis a replay reaches the process that has the consumer', async () => {
   await redis.cli('flushall')
   const served = await serve('redis', url)

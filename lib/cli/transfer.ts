@@ -1,7 +1,9 @@
 import { createReadStream } from 'node:fs'
 import { createInterface } from 'node:readline'
+import { finite, json, text } from '../check'
 import { storeCall } from '../native'
 import { invalid, NventError } from '../errors'
+import type { NventStoreAdapter } from '../store'
 import { Progress, UsageError } from './output'
 import type { Output } from './output'
 import type { Source } from './source'
@@ -97,6 +99,8 @@ async function exportRedis({ store }: Source, write: (lines: string, rows: numbe
 }
 
 interface Imported { added: number, skipped: number }
+/** A line, and its number in the file. */
+interface Line { text: string, number: number }
 
 /** Stores the lines of an export. Events that are there are skipped: an import can be repeated. */
 export async function importStore(source: Source, out: Output, file: string | undefined): Promise<void> {
@@ -104,15 +108,10 @@ export async function importStore(source: Source, out: Output, file: string | un
   const input = file === undefined ? process.stdin : createReadStream(file)
   const progress = new Progress('imported')
   const total: Imported = { added: 0, skipped: 0 }
-  let [batch, bytes, number]: [string[], number, number] = [[], 0, 0]
+  let [batch, bytes, number]: [Line[], number, number] = [[], 0, 0]
   const flush = async (): Promise<void> => {
     if (batch.length === 0) return
-    const first = number - batch.length
-    const done = await (source.kind === 'file' ? importFile(source, batch) : importRedis(source, batch)).catch((error: Error) => {
-      throw error instanceof NventError
-        ? new NventError(error.code, error.message.replace(/^line (\d+)/, (_, n) => `line ${first + Number(n)}`), { retryable: error.retryable })
-        : error
-    })
+    const done = await (source.kind === 'file' ? importFile(source, batch) : importRedis(source, batch))
     total.added += done.added
     total.skipped += done.skipped
     ;[batch, bytes] = [[], 0]
@@ -125,7 +124,7 @@ export async function importStore(source: Source, out: Output, file: string | un
       checkHeader(line)
       continue
     }
-    batch.push(line)
+    batch.push({ text: line, number })
     bytes += line.length
     if (batch.length >= BATCH_LINES || bytes >= BATCH_BYTES) await flush()
   }
@@ -148,35 +147,48 @@ function checkHeader(line: string): void {
   if (head.version !== VERSION) throw invalid(`line 1: format version ${head.version} is not known, ${VERSION} is: use a newer nvent-native`)
 }
 
-const importFile = async ({ store }: Source, batch: string[]): Promise<Imported> => storeCall(() => store.native.importLines(batch.join('\n')))
+const importFile = async ({ store }: Source, batch: Line[]): Promise<Imported> =>
+  storeCall<Imported>(() => store.native.importLines(batch.map(({ text }) => text).join('\n'))).catch((error: NventError) => {
+    const [at, line] = /^line (\d+): /.exec(error.message) ?? []
+    throw at === undefined ? error : inLine(batch[Number(line) - 1]!, error, error.message.slice(at.length))
+  })
+
+/** Returns an error of a line with its number. */
+const inLine = ({ number }: Line, { code, retryable }: NventError, message: string): NventError =>
+  new NventError(code, `line ${number}: ${message}`, { retryable })
 
 /** Sends one line after the other, so that events keep the order of their subject; many are under way at a time. */
-async function importRedis({ store }: Source, batch: string[]): Promise<Imported> {
+async function importRedis({ store }: Source, batch: Line[]): Promise<Imported> {
   const done: Imported = { added: 0, skipped: 0 }
   for (let from = 0; from < batch.length; from += PIPELINE) {
-    const results = await Promise.allSettled(batch.slice(from, from + PIPELINE).map(async (line, i) => {
-      let row: any
-      try {
-        row = JSON.parse(line)
-      }
-      catch {
-        throw invalid(`line ${from + i + 1}: is no JSON`)
-      }
-      if (row.subject !== undefined) return storeCall<boolean>(() => store.native.importEvent(row.subject, JSON.stringify(row.event)))
-      if (row.key !== undefined) {
-        const ttl = row.expiresAt === undefined ? undefined : row.expiresAt - Date.now()
-        if (ttl !== undefined && ttl <= 0) return false
-        await store.kv.set(row.key, row.value, ttl === undefined ? undefined : ttl / 1_000)
-      }
-      else if (row.index !== undefined) await storeCall(() => store.native.importEntry(row.index, row.id, row.score, JSON.stringify(row.metadata)))
-      else if (row.collection !== undefined) await store.save(row.collection, row.id, row.doc)
-      else throw invalid(`line ${from + i + 1}: is no line of an export`)
-      return true
-    }))
+    const results = await Promise.allSettled(batch.slice(from, from + PIPELINE).map(line => importLine(store, line.text).catch((error: unknown) => {
+      throw error instanceof NventError ? inLine(line, error, error.message) : error
+    })))
     for (const result of results) {
       if (result.status === 'rejected') throw result.reason
       done[result.value ? 'added' : 'skipped'] += 1
     }
   }
   return done
+}
+
+/** Stores a line. Resolves with false where it is there, or has expired. */
+async function importLine(store: NventStoreAdapter, line: string): Promise<boolean> {
+  let row: any
+  try {
+    row = JSON.parse(line)
+  }
+  catch {
+    throw invalid('is no JSON')
+  }
+  if (row?.subject !== undefined) return storeCall<boolean>(() => store.native.importEvent(text('subject', row.subject), json('event', row.event)))
+  if (row?.key !== undefined && row.value !== undefined) {
+    const ttl = row.expiresAt === undefined ? undefined : row.expiresAt - Date.now()
+    if (ttl !== undefined && ttl <= 0) return false
+    await store.kv.set(row.key, row.value, ttl === undefined ? undefined : ttl / 1_000)
+  }
+  else if (row?.index !== undefined) await storeCall(() => store.native.importEntry(text('index', row.index), text('id', row.id), finite('score', row.score), json('metadata', row.metadata)))
+  else if (row?.collection !== undefined) await store.save(row.collection, row.id, row.doc)
+  else throw invalid('is no line of an export: expected an event, a value, an index entry or a document')
+  return true
 }
