@@ -175,7 +175,7 @@ describe('without nvent', () => {
 })
 
 describe('beside nvent', () => {
-  const server = async (section: object, { options = {}, prerender = false } = {}) => {
+  const server = async (section: object, { options = {}, prerender = false, dev = false } = {}) => {
     const hooks = nitroHooks()
     const registered: Record<string, Record<string, any>> = { Store: {}, Stream: {}, Queue: {} }
     Object.assign(globalThis, { registered })
@@ -184,7 +184,7 @@ describe('beside nvent', () => {
         const { registered } = globalThis
         export const useStreamAdapter = () => registered.Stream['native-memory']
         ${Object.keys(registered).map(kind => `export const register${kind}Adapter = (name, adapter) => { registered.${kind}[name] = adapter }`).join('\n')}`,
-    }, false, prerender)
+    }, dev, prerender)
     plugin({ hooks })
     return { hooks, registered }
   }
@@ -208,7 +208,7 @@ describe('beside nvent', () => {
   })
 
   test('what is enqueued waits for the wiring, and workers run once all are registered', async () => {
-    const { hooks, registered } = await server(memory)
+    const { hooks, registered } = await server(memory, { options: { openTimeout: 3_600_000 } })
     await hooks.callHook('nvent:register-adapters')
     const queue = registered['Queue']!['memory']
     const calls: string[] = []
@@ -234,6 +234,43 @@ describe('beside nvent', () => {
     await until('the late one', () => calls.includes('late'))
     expect(calls).toEqual(['enqueued', 'early', 'late'])
     expect(await queue.getJobCounts('manual')).toMatchObject({ waiting: 1 })
+    await queue.resume('manual')
+    await until('the manual one', () => calls.includes('manual'))
+  })
+
+  test('a server that ends while it cannot open its adapters ends its start; requests wait as long as the environment says', async () => {
+    process.env['NUXT_NVENT_NATIVE_OPEN_TIMEOUT'] = '1'
+    try {
+      const { hooks } = await server({ ...memory, store: { adapter: 'file', file: { dataDir: await unusable() } } }, { options: { openTimeout: 3_600_000 } })
+      const ended = expect(hooks.callHook('nvent:register-adapters')).rejects.toMatchObject({ code: 'NVENT_CLOSED' })
+      await turn()
+      await hooks.callHook('request')
+      await hooks.end()
+      await ended
+    }
+    finally {
+      delete process.env['NUXT_NVENT_NATIVE_OPEN_TIMEOUT']
+    }
+  })
+
+  test('a wrong configuration fails the start of nvent, and requests go on in development, where the server stays', async () => {
+    const { hooks } = await server({ ...memory, store: { adapter: 'memory', streams: { trim: { maxLen: 'x' } } } }, { options: { openTimeout: 3_600_000 }, dev: true })
+    await expect(hooks.callHook('nvent:register-adapters')).rejects.toMatchObject({ code: 'NVENT_INVALID' })
+    await hooks.callHook('request')
+  })
+
+  test('what the wiring still enqueues at the end is taken', async () => {
+    const { hooks, registered } = await server(memory)
+    await hooks.callHook('nvent:register-adapters')
+    await hooks.callHook('nvent:adapters:ready')
+    let enqueuing: Promise<unknown> | undefined
+    hooks.hook('close', () => {
+      enqueuing = (async () => {
+        for (let n = 0; n < 10; n++) await pause(QUIET_DELAY / 5).then(() => registered['Queue']!['memory'].enqueue('q', { name: 'n', data: n }))
+      })()
+    })
+    await hooks.end()
+    await enqueuing
   })
 
   test('its close of a queue only drains it; the coordinator, queues, streams and stores end after what the wiring still writes', async () => {
