@@ -20,6 +20,12 @@ fn store(dir: &Path) -> FileStore {
     FileStore::new(FileStoreOptions::new(dir), system_clock(), Handle::current())
 }
 
+/// Returns a store that is only read.
+fn reader(dir: &Path) -> FileStore {
+    let options = FileStoreOptions { read_only: true, ..FileStoreOptions::new(dir) };
+    FileStore::new(options, system_clock(), Handle::current())
+}
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
@@ -101,13 +107,18 @@ async fn a_newer_version_and_a_foreign_database_are_refused_and_left_alone() {
     let error = store(dir.path()).kv_get(name("k")).await.unwrap_err();
     assert_eq!(error.code(), Code::Corrupt);
     assert!(error.message().contains("99") && error.message().contains("upgrade nvent-native"), "{error}");
+    assert_eq!(reader(dir.path()).kv_get(name("k")).await.unwrap_err().message(), error.message());
     assert_eq!(std::fs::read(&db).unwrap(), newer);
 
     std::fs::remove_file(&db).unwrap();
+    let error = reader(dir.path()).kv_get(name("k")).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+    assert!(error.message().contains("there is no store in this directory"), "{error}");
     Connection::open(&db).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
     let error = store(dir.path()).kv_get(name("k")).await.unwrap_err();
     assert_eq!(error.code(), Code::Corrupt);
     assert!(error.message().contains("another program"), "{error}");
+    assert_eq!(reader(dir.path()).kv_get(name("k")).await.unwrap_err().message(), error.message());
 
     std::fs::write(&db, "no database at all, but long enough to be mistaken for one by its size ".repeat(100)).unwrap();
     assert_eq!(store(dir.path()).kv_get(name("k")).await.unwrap_err().code(), Code::Corrupt);

@@ -139,6 +139,20 @@ async fn clearing_many_keys_is_atomic_counts_them_and_spares_later_ones() {
 }
 
 #[tokio::test]
+async fn a_clear_that_is_under_way_is_finished_before_the_store_closes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let sets: Vec<_> = (0..10_000).map(|n| store.kv_set(name(&format!("k:{n}")), "1".into(), None)).collect();
+    for set in sets {
+        set.await.unwrap();
+    }
+    let cleared = store.kv_clear(name("k:*"));
+    store.close().await.unwrap();
+    assert_eq!(cleared.await.unwrap(), 10_000);
+    assert_eq!(open(dir.path()).kv_get(name("k:9999")).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn adapters_of_one_process_share_what_is_open() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(dir.path()), open(&dir.path().join(".")));
