@@ -138,6 +138,7 @@ it('the parts of a registry begin and end in their order: webhooks before trigge
   store = new MemoryStoreAdapter({ bus: null })
   const consumers: string[] = []
   const { opened, open } = gate()
+  const lastStops = gate()
   const slow = own(() => {})
   const stored = slow.stream.append
   Object.assign(slow, {
@@ -157,10 +158,13 @@ it('the parts of a registry begin and end in their order: webhooks before trigge
   const wiring = await start([flow], {
     store: slow, stream,
     triggers: [{ id: 't', on: { event: 'x' }, start: 'f' }], webhooks: [{ name: 'hook', types: 'x', url: 'https://example.com/' }],
+    // It stops right before those that are built in.
+    wirings: [{ start: () => {}, stop: () => lastStops.open() }],
   })
   expect(consumers).toEqual(['webhook:hook', 'trigger:t'])
   bus.publish({ type: 'flow.start', runId: 'r', flowName: 'f', data: {} })
   const stopping = wiring.stop()
+  await lastStops.opened
   for (let n = 0; n < 50; n++) await store.read('s')
   open()
   await stopping

@@ -59,7 +59,7 @@ export default (nitroApp: NitroApp) => {
       Object.values(adapters.streams).forEach(lenientStream)
       for (const queue of Object.values(adapters.queues)) {
         lenientQueue(queue)
-        // What nvent registers while it starts runs when all handlers are there.
+        // What nvent registers while it starts runs when all handlers are there: `startWorkers` starts each queue.
         queue.holdWorkers?.(true)
         activity.watch(queue, ['enqueue', 'schedule'])
         holdEnqueues(queue, Promise.race([listening, startup.wait()]))
@@ -81,7 +81,6 @@ export default (nitroApp: NitroApp) => {
     await routing.start()
   })
   hookLast(nitroApp, 'nvent:adapters:ready', () => {
-    Object.values(created?.queues ?? {}).forEach(queue => queue.holdWorkers?.(false))
     everythingRegistered()
     startup.ready()
   })
