@@ -130,10 +130,8 @@ function coordinatorOf(
   { bus, stream, store, runSubject }: { bus?: EventBus, stream?: StreamAdapter, store?: StoreAdapter, runSubject?: string },
 ): StreamCoordinator {
   const { delivery, consumer, ...channels } = own
-  const settings = (used: StreamAdapter): string => JSON.stringify({
-    isShared: used.shared === true, consumer, channels: { instanceId: INSTANCE, ...channels, runSubject },
-  })
-  callSync(() => addon.NativeCoordinator.check(at, JSON.stringify({ isShared: false, consumer, channels: { instanceId: INSTANCE, ...channels, runSubject } })))
+  const settings = (isShared: boolean): string => JSON.stringify({ isShared, consumer, channels: { instanceId: INSTANCE, ...channels, runSubject } })
+  callSync(() => addon.NativeCoordinator.check(at, settings(false)))
   const types = [...own.flowEventTypes ?? [], ...(own.channels ?? []).flatMap(channel => channel.types)]
   const wiring = new LinkedWiring('the stream coordinator', COORDINATOR_METRICS, (links) => {
     const used = stream ?? currentAdapter('stream')
@@ -142,7 +140,7 @@ function coordinatorOf(
     links.uses({ stream: used, store: fed })
     const [native, target] = nativeStream(used, links.register)
     const linked = links.bus(onBus, types)
-    return new addon.NativeCoordinator(bridge, linked.bus.native, fed?.native ?? null, native, target, settings(used))
+    return new addon.NativeCoordinator(bridge, linked.bus.native, fed?.native ?? null, native, target, settings(used.shared === true))
   })
   const none: CoordinatorStats = { routed: {}, skipped: 0, failed: 0, lag: 0 }
   return { start: () => wiring.start(), stop: () => wiring.stop(), stats: () => wiring.stats() ?? none, [Symbol.asyncDispose]: () => wiring.stop() }

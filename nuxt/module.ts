@@ -165,11 +165,11 @@ const authorizeOf = (file: string | undefined): string =>
 /** Returns the `nvent` section as the user wrote it, options given beside the module's name included. */
 function nventSection(nuxt: Nuxt, withNvent: boolean): NventSection {
   const entry = nuxt.options.modules.find(entry => Array.isArray(entry) && entry[0] === 'nvent')
-  const { nvent: section = {} } = nuxt.options as { nvent?: NventSection }
-  const written = withDefaults(plain('nvent', Array.isArray(entry) ? { ...entry[1] } : {}), plain('nvent', section))
+  const section: NventSection = plain('nvent', (nuxt.options as { nvent?: NventSection }).nvent ?? {})
+  const written = withDefaults(plain('nvent', Array.isArray(entry) ? { ...entry[1] } : {}), section)
   // nvent fills in the shared connections from variables that it reads during the build.
-  const { connections } = plain('nvent', nuxt.options.runtimeConfig.nvent ?? {}) as NventSection
-  return withNvent && connections ? withDefaults(written, { connections }) : written
+  const { connections } = (nuxt.options.runtimeConfig.nvent ?? {}) as NventSection
+  return withNvent && connections ? withDefaults(written, { connections: plain('nvent.connections', connections) }) : written
 }
 
 /** Returns the sections of nvent's Redis packages, whether or not these are installed. */
