@@ -156,6 +156,20 @@ it('routes nothing before start and after stop, drains on stop, and starts again
   expect(arrived.items.map(([, event]) => event.data.event.type).filter(type => type !== 'step.completed')).toEqual(['flow.cancel'])
 })
 
+/** Returns a bus without "*", and the emitter behind it. */
+function emitterBus(): { emitter: EventEmitter, own: EventBus } {
+  const emitter = new EventEmitter()
+  const own: EventBus = {
+    publish: event => void emitter.emit(event.type, event),
+    onType: (type, handler) => {
+      emitter.on(type, handler)
+      return () => emitter.off(type, handler)
+    },
+    subscribeRunId: () => () => {},
+  }
+  return { emitter, own }
+}
+
 describe('with JavaScript objects', () => {
   /** Any object with the methods of a stream. */
   class OwnStream {
@@ -216,15 +230,7 @@ describe('with JavaScript objects', () => {
   })
 
   it('subscribes to a bus of one\'s own, on which a persisted event has the subject of its run', async () => {
-    const emitter = new EventEmitter()
-    const own: EventBus = {
-      publish: event => void emitter.emit(event.type, event),
-      onType: (type, handler) => {
-        emitter.on(type, handler)
-        return () => emitter.off(type, handler)
-      },
-      subscribeRunId: () => () => {},
-    }
+    const { emitter, own } = emitterBus()
     const coordinator = await coordinate({ bus: own })
     own.publish({ type: 'flow.start', runId: 'r9', flowName: 'order' })
     const event = { id: '5-0', ts: 5, type: 'flow.start', runId: 'r9', flowName: 'order' }
@@ -238,15 +244,7 @@ describe('with JavaScript objects', () => {
   })
 
   it('asks a bus without "*" for the types of its channels', async () => {
-    const emitter = new EventEmitter()
-    const own: EventBus = {
-      publish: event => void emitter.emit(event.type, event),
-      onType: (type, handler) => {
-        emitter.on(type, handler)
-        return () => emitter.off(type, handler)
-      },
-      subscribeRunId: () => () => {},
-    }
+    const { own } = emitterBus()
     await coordinate({ bus: own, enableStoreSync: false, flowEventTypes: ['my.flow'], channels: [{ name: 'own', types: ['my.type'], topic: 'own:{runId}' }] })
     for (const type of ['my.type', 'my.flow']) own.publish({ id: '5-0', ts: 5, type, runId: 'r' })
     await arrived.atLeast(2)

@@ -2,6 +2,7 @@
 import { createEventBus, createFlowWiring, defineFlow, MemoryQueueAdapter, MemoryStoreAdapter, runState, startFlow } from 'nvent-native'
 import type { EventBus, Flow, FlowWiring, NewEvent, StoreAdapter } from 'nvent-native'
 import { afterEach, beforeEach, expect, it } from 'vitest'
+import { intercepted } from './support/own'
 
 const HALF = 'x\uD800y'
 
@@ -23,12 +24,7 @@ afterEach(async () => {
 
 /** A store with the same surface, no adapter of this package. `before` is called before each call. */
 function own(before: (method: string) => void = () => {}): StoreAdapter {
-  const checked = (object: any): any => new Proxy(object, {
-    get: (target, method) => async (...args: any[]) => {
-      before(String(method))
-      return target[method](...args)
-    },
-  })
+  const checked = (object: object): any => intercepted(object, before)
   return { stream: { ...checked(inner.stream), subscribe: inner.stream.subscribe }, index: { ...checked(inner.index) }, kv: inner.kv } as unknown as StoreAdapter
 }
 
@@ -40,13 +36,8 @@ const logged = async (): Promise<NewEvent[]> => inner.read('nq:flow:r1')
 
 it('is asked only for what follows what is known, and is given no options that are null', async () => {
   const calls: unknown[][] = []
-  const asked = (object: any): any => new Proxy(object, {
-    get: (target, method) => async (...args: any[]) => {
-      calls.push([method, ...args.slice(method === 'append' ? 2 : 1)])
-      return target[method](...args)
-    },
-  })
-  const store = { stream: { ...asked(inner.stream), append: asked(inner.stream).append, read: asked(inner.stream).read }, index: inner.index, kv: inner.kv }
+  const asked = intercepted(inner.stream, (method, ...args) => calls.push([method, ...args.slice(method === 'append' ? 2 : 1)]))
+  const store = { stream: { append: asked.append, read: asked.read }, index: inner.index, kv: inner.kv }
   await start(defineFlow('f', { a: { run: () => {} } }), store as unknown as StoreAdapter)
   bus.publish({ type: 'flow.start', runId: 'r1', flowName: 'f', data: {} })
   await expect.poll(async () => (await logged()).length).toBe(1)

@@ -1,41 +1,10 @@
-/** How the steps of flows are worked on: a queue of the application's own whose jobs the test runs, a stream and a store of its own. */
+/** Flow steps as jobs of a custom queue, and the parts of a registry on a custom stream and store. */
 import { createEventBus, createFlowWiring, createWiringRegistry, defineFlow, MemoryQueueAdapter, MemoryStoreAdapter, MemoryStreamAdapter, setAdapters, startFlow } from 'nvent-native'
-import type { EventBus, Flow, JobContext, NewJob, QueueAdapter, StepContext, StoreAdapter, StreamAdapter, Wiring, WiringRegistryOptions } from 'nvent-native'
+import type { EventBus, Flow, JobContext, QueueAdapter, StepContext, StoreAdapter, StreamAdapter, Wiring, WiringRegistryOptions } from 'nvent-native'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import type { FlowRuntime } from '../lib/flow/runtime'
+import { intercepted, outage, OwnQueue } from './support/own'
 import { gate, nextWarning, rejects, until } from './support/until'
-
-/** Keeps what is enqueued, and runs a job where a test says so. */
-class OwnQueue {
-  readonly jobs = new Map<string, NewJob>()
-  readonly started: string[] = []
-  readonly workers: unknown[] = []
-  private readonly handlers = new Map<string, (job: object, context?: Partial<JobContext>) => Promise<unknown>>()
-
-  registerWorker(queue: string, name: string, handler: (job: object) => Promise<unknown>, opts: object): void {
-    this.workers.push([queue, name, opts])
-    this.handlers.set(queue, handler)
-  }
-
-  startProcessingQueue(queue: string): void {
-    this.started.push(queue)
-  }
-
-  async enqueue(_queue: string, job: NewJob): Promise<string> {
-    this.jobs.set(job.opts!.jobId!, job)
-    return job.opts!.jobId!
-  }
-
-  async getJob(_queue: string, id: string): Promise<object | null> {
-    return this.jobs.has(id) ? { id, state: 'active', ...this.jobs.get(id) } : null
-  }
-
-  run(queue: string, flowId: string, context?: Partial<JobContext>): Promise<unknown> {
-    return this.handlers.get(queue)!({ id: `${flowId}__job`, name: '', data: { flowId, input: 'in' } }, context)
-  }
-}
-
-const outage = (): Error => Object.assign(new Error('down'), { code: 'NVENT_UNAVAILABLE', retryable: true })
 
 let bus: EventBus
 let store: MemoryStoreAdapter
@@ -61,17 +30,13 @@ async function start(flows: Flow[] | object[], { flow, ...more }: Partial<Wiring
   return wiring
 }
 
-/** A store with the same surface. `before` is called before each call. */
+/** Returns a store with the same surface. `before` is called before each call. */
 function own(before: (method: string, ...args: any[]) => void): StoreAdapter {
-  const checked = (object: any): any => new Proxy(object, {
-    get: (target, method) => async (...args: any[]) => {
-      before(String(method), ...args)
-      return target[method](...args)
-    },
-  })
-  return { stream: checked(store.stream), index: checked(store.index), kv: checked(store.kv) } as unknown as StoreAdapter
+  return { stream: intercepted(store.stream, before), index: intercepted(store.index, before), kv: intercepted(store.kv, before) } as unknown as StoreAdapter
 }
 
+const run = (name: string, flowId: string, context?: Partial<JobContext>): Promise<unknown> =>
+  queue.run(name, { id: `${flowId}__job`, name: '', data: { flowId, input: 'in' } }, context)
 const logOf = async (run: string): Promise<string[]> => (await store.read(`nq:flow:${run}`)).map(({ type }) => type)
 
 it('a step is a worker of its queue, with its concurrency, and every queue is started', async () => {
@@ -201,8 +166,8 @@ it('what ends the attempt of a job ends its step, and so does the cancellation o
   const runtimes: Set<FlowRuntime> = (globalThis as any)[Symbol.for('nvent-native.flow-runtimes')]
   await start([flow])
   for (const run of ['r1', 'r2']) await store.append(`nq:flow:${run}`, { type: 'flow.start', runId: run, flowName: 'f', data: {} })
-  await queue.run('f.a', 'r1', { signal: controllers[0]!.signal })
-  const second = queue.run('f.a', 'r2', { signal: new AbortController().signal })
+  await run('f.a', 'r1', { signal: controllers[0]!.signal })
+  const second = run('f.a', 'r2', { signal: new AbortController().signal })
   await until('it is at work', async () => (await logOf('r2')).includes('step.started'))
   for (const runtime of runtimes) runtime.abort('r2')
   await second
@@ -214,7 +179,7 @@ it('a run is idle once its steps have ended, those of several attempts at a time
   const begun: number[] = []
   await start([defineFlow('f', { a: { run: () => gates[begun.push(1) - 1]!.opened } })])
   await store.append('nq:flow:r', { type: 'flow.start', runId: 'r', flowName: 'f', data: {} })
-  const jobs = [queue.run('f.a', 'r'), queue.run('f.a', 'r')]
+  const jobs = [run('f.a', 'r'), run('f.a', 'r')]
   await until('both are at work', () => begun.length === 2)
   const [runtime] = (globalThis as any)[Symbol.for('nvent-native.flow-runtimes')] as Set<FlowRuntime>
   let isIdle = false
@@ -237,23 +202,23 @@ it('a step begins through an outage of the store, in the attempt of its job', as
     if (method === 'read' && subject === 'nq:flow:r' && (opts?.types || opts?.limit) && failures-- > 0) throw outage()
   }) })
   await store.append('nq:flow:r', { type: 'flow.start', runId: 'r', flowName: 'f', data: {} })
-  await queue.run('f.a', 'r')
+  await run('f.a', 'r')
   expect(seen).toEqual(['in', 1])
   expect(failures).toBeLessThan(0)
 })
 
 it('where the start of a run is no longer kept its steps go on; where there is no log, none does, nor its entry without a job', async () => {
   const calls: string[] = []
-  const run = (_: unknown, { step }: StepContext): void => void calls.push(step)
-  await start([defineFlow('f', { a: { run }, b: { subscribes: ['step:a'], run } })])
-  await queue.run('f.b', 'r')
-  await queue.run('f.a', 'r')
+  const note = (_: unknown, { step }: StepContext): void => void calls.push(step)
+  await start([defineFlow('f', { a: { run: note }, b: { subscribes: ['step:a'], run: note } })])
+  await run('f.b', 'r')
+  await run('f.a', 'r')
   expect([calls, await logOf('r')]).toEqual([[], []])
   await store.append('nq:flow:r', { type: 'log', runId: 'r', flowName: 'f', data: {} })
-  await queue.run('f.b', 'r')
+  await run('f.b', 'r')
   expect(calls).toEqual(['b'])
   await queue.enqueue('f.a', { name: 'a', data: {}, opts: { jobId: 'new__job' } })
-  await queue.run('f.a', 'new')
+  await run('f.a', 'new')
   expect(calls).toEqual(['b', 'a'])
 })
 
@@ -261,8 +226,8 @@ it('names of flows and runs are text, whatever String.replace makes of them', as
   const flow = defineFlow('$&-$1', { a: { run: () => {} } })
   const memory = new MemoryQueueAdapter()
   await start([flow], { queue: memory, flow: { subjects: { run: '{flowName}/{runId}', runIndex: 'of/{flowName}' } } })
-  const run = await startFlow(flow, {}, { runId: '$$' })
-  expect(await run.result()).toEqual({ status: 'completed' })
+  const started = await startFlow(flow, {}, { runId: '$$' })
+  expect(await started.result()).toEqual({ status: 'completed' })
   expect((await store.read('$&-$1/$$')).map(({ type }) => type)).toEqual(['flow.start', 'step.started', 'step.completed', 'flow.completed'])
   await until('the index has it', async () => (await store.index.get('of/$&-$1', '$$'))?.metadata.status === 'completed')
   await memory.close()

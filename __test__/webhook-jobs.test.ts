@@ -1,7 +1,8 @@
-/** What a webhook does with each job, on a queue of the application's own whose jobs the test runs, and a store that fails when told to. */
+/** The jobs of a webhook's deliveries, on a custom queue and a store with injected failures. */
 import { createEventBus, createWebhookWiring, MemoryStoreAdapter } from 'nvent-native'
 import type { ConsumerContext, EventRecord, NewJob, QueueAdapter, StoreAdapter, StreamAdapter, WebhookDefinition, WebhookWiring } from 'nvent-native'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from 'vitest'
+import { intercepted, outage, OwnQueue } from './support/own'
 import { Receiver, setDelays } from './support/receiver'
 import { gate, nextWarning, rejects, until } from './support/until'
 
@@ -10,46 +11,6 @@ const SWITCH = 'nq:webhook-state:hook'
 const MINUTE = 60_000
 /** How often is looked for deliveries that have no job, in ms. */
 const SWEEP_INTERVAL = 10 * MINUTE
-
-/** Keeps what is enqueued, and runs a job where a test says so. */
-class OwnQueue {
-  readonly jobs: NewJob[] = []
-  readonly workers: unknown[][] = []
-  readonly started: string[] = []
-  /** Called before a job is taken. */
-  before: () => void = () => {}
-  private handler: ((job: object) => Promise<unknown>) | undefined
-
-  registerWorker(queue: string, name: string, handler: (job: object) => Promise<unknown>, opts: object): void {
-    this.workers.push([queue, name, opts])
-    this.handler = handler
-  }
-
-  startProcessingQueue(queue: string): void {
-    this.started.push(queue)
-  }
-
-  async enqueue(_queue: string, job: NewJob): Promise<string> {
-    this.before()
-    this.jobs.push(job)
-    return job.opts!.jobId!
-  }
-
-  run({ data }: Pick<NewJob, 'data'>): Promise<unknown> {
-    return this.handler!({ data })
-  }
-
-  get ids(): string[] {
-    return this.jobs.map(({ opts }) => opts!.jobId!)
-  }
-
-  /** Resolves with the job that follows those there were, and takes it off. */
-  async next(): Promise<NewJob> {
-    return until('a job', () => this.jobs.shift())
-  }
-}
-
-const outage = (): Error => Object.assign(new Error('down'), { code: 'NVENT_UNAVAILABLE', retryable: true })
 
 let receiver: Receiver
 let inner: MemoryStoreAdapter
@@ -89,12 +50,7 @@ afterEach(async () => {
 
 /** A store of the application's own, on one of this package. */
 function own(): StoreAdapter {
-  const checked = (object: any): any => new Proxy(object, {
-    get: (target, method) => async (...args: any[]) => {
-      await before(String(method))
-      return target[method](...args)
-    },
-  })
+  const checked = (object: object): any => intercepted(object, method => before(method))
   const consume: StoreAdapter['consume'] = async (name, handler, opts) => {
     take = handler
     const consumer = await inner.consume(name, handler, opts)
@@ -115,13 +71,14 @@ async function start(webhook: Partial<WebhookDefinition> = {}, stream?: StreamAd
   await hooks.start()
 }
 const append = (fields: object = {}): Promise<EventRecord> => inner.append('s', { type: 'order.paid', data: {}, ...fields })
+const run = ({ data }: Pick<NewJob, 'data'>): Promise<unknown> => queue.run('nvent-webhook-hook', { data })
 const stored = async (id: string): Promise<any> => (await inner.index.get(INDEX, id))!.metadata
 /** Adds a delivery whose job is not there. */
 async function pending(id: string, score: number, fields: object = {}): Promise<void> {
   await inner.index.add(INDEX, id, score, { state: 'pending', event: 'order.paid', subject: 's', eventId: '1-0', attempts: 0, round: 0, at: 1, dueAt: 0, ...fields })
 }
 
-it('each attempt is a job of its own, which says all that the queue needs', async () => {
+it('each attempt is a job of its own, with its id, delay and options', async () => {
   receiver.respond = ({ answer }) => void answer.writeHead(500).end()
   await start({ attempts: 2 })
   expect(queue.workers).toEqual([['nvent-webhook-hook', 'deliver', { concurrency: 10 }]])
@@ -131,11 +88,11 @@ it('each attempt is a job of its own, which says all that the queue needs', asyn
   const { id } = first.data
   const opts = { jobId: id, delay: 0, attempts: 1_000_000, backoff: { type: 'fixed', delay: 5_000 }, timeout: 0, removeOnComplete: true, removeOnFail: true }
   expect(first).toEqual({ name: 'deliver', data: { id, round: 0, attempt: 1 }, opts })
-  expect(await queue.run(first)).toBeNull()
+  expect(await run(first)).toBeNull()
   const second = await queue.next()
   expect(second).toEqual({ name: 'deliver', data: { id, round: 0, attempt: 2 }, opts: { ...opts, jobId: `${id}~0.2`, delay: expect.any(Number) } })
   expect(second.opts!.delay).toBeGreaterThan(MINUTE / 2)
-  await queue.run(second)
+  await run(second)
   expect(await stored(id)).toMatchObject({ state: 'failed', attempts: 2 })
   await hooks.redeliver(id)
   expect(await queue.next()).toEqual({ name: 'deliver', data: { id, round: 1, attempt: 1 }, opts: { ...opts, jobId: `${id}~1.1` } })
@@ -147,9 +104,9 @@ it('a job that runs again sends nothing where its attempt is over: what follows 
   await start({ attempts: 3 })
   await append()
   const first = await queue.next()
-  await queue.run(first)
+  await run(first)
   const second = await queue.next()
-  await queue.run(first)
+  await run(first)
   const again = await queue.next()
   expect(again).toEqual({ ...second, opts: { ...second.opts, delay: expect.any(Number) } })
   expect(again.opts!.delay).toBeGreaterThan(MINUTE / 2)
@@ -161,18 +118,18 @@ it('a job does nothing where its delivery has ended, was begun again since, or i
   await start()
   await append()
   const first = await queue.next()
-  await queue.run(first)
-  await queue.run(first)
+  await run(first)
+  await run(first)
   // As after a crash between the two.
-  await queue.run({ data: { ...first.data, attempt: 2 } })
+  await run({ data: { ...first.data, attempt: 2 } })
   await hooks.redeliver(first.data.id)
   const again = await queue.next()
-  await queue.run({ data: { ...first.data, attempt: 1 } })
+  await run({ data: { ...first.data, attempt: 1 } })
   expect(receiver.requests).toHaveLength(1)
-  await queue.run(again)
+  await run(again)
   expect(receiver.requests).toHaveLength(2)
   await inner.index.delete(INDEX, first.data.id)
-  expect(await queue.run(again)).toBeNull()
+  expect(await run(again)).toBeNull()
   expect(receiver.requests).toHaveLength(2)
   expect(queue.jobs).toEqual([])
   expect(hooks.stats()).toMatchObject({ attempts: 2, delivered: 2, failed: 0, running: 0 })
@@ -224,7 +181,7 @@ it('an outcome that could not be stored at once is stored when the store is back
   before = (method) => {
     if (method === 'update' && refused++ === 0) throw outage()
   }
-  await queue.run(job)
+  await run(job)
   expect((await queue.next()).data.attempt).toBe(2)
   expect(await stored(job.data.id)).toMatchObject({ attempts: 1, status: 500, dueAt: expect.any(Number) })
   expect(receiver.requests).toHaveLength(1)
@@ -237,11 +194,11 @@ it('where a good answer cannot be stored the job is repeated, which is no failur
   before = (method) => {
     if (method === 'update') throw new Error('no room')
   }
-  await expect(queue.run(job)).rejects.toThrow('no room')
+  await expect(run(job)).rejects.toThrow('no room')
   before = () => {}
   expect(await stored(job.data.id)).toMatchObject({ state: 'pending', attempts: 0 })
   expect(hooks.stats()).toMatchObject({ attempts: 1, failed: 0, delivered: 0 })
-  await queue.run(job)
+  await run(job)
   expect(await stored(job.data.id)).toMatchObject({ state: 'delivered', attempts: 1 })
 })
 
@@ -278,7 +235,7 @@ it('a webhook that is disabled parks what waits, and attempts nothing', async ()
   await append()
   const job = await queue.next()
   await hooks.disable('hook')
-  await queue.run(job)
+  await run(job)
   expect(await stored(job.data.id)).toMatchObject({ state: 'failed', attempts: 0, error: 'the webhook is disabled' })
   expect(receiver.requests).toEqual([])
 })
@@ -291,17 +248,17 @@ it('a 410 disables through an outage, again after enable(), and changes nothing 
   before = (method) => {
     if (method === 'set' && failures-- > 0) throw outage()
   }
-  await queue.run(await queue.next())
+  await run(await queue.next())
   expect(await inner.kv.get(SWITCH)).toMatchObject({ enabled: false, reason: '410' })
   await hooks.enable('hook')
   await append()
-  await queue.run(await queue.next())
+  await run(await queue.next())
   expect(await hooks.isEnabled('hook')).toBe(false)
   await hooks.enable('hook')
   await append()
   const { opened, open } = gate()
   receiver.respond = ({ answer }) => void opened.then(() => answer.writeHead(410).end())
-  const running = queue.run(await queue.next())
+  const running = run(await queue.next())
   await until('it is under way', () => receiver.requests.length === 3)
   await hooks.disable('hook')
   const disabled = await inner.kv.get(SWITCH)
@@ -339,14 +296,14 @@ it('stop waits for an event that is being taken, and for no store that is down',
     refused += 1
     throw outage()
   }
-  const running = queue.run(job)
+  const running = run(job)
   const failed = expect(running).rejects.toThrow('down')
   await until('its outcome cannot be stored', () => refused > 0)
   await hooks.stop()
   await failed
   before = () => {}
   // A job that begins after it sends nothing.
-  await expect(queue.run(job)).rejects.toThrow('the webhooks were stopped')
+  await expect(run(job)).rejects.toThrow('the webhooks were stopped')
   expect(receiver.requests).toHaveLength(1)
   expect(await stored(job.data.id)).toMatchObject({ state: 'pending', attempts: 0 })
 })
@@ -356,7 +313,7 @@ it('what is pending has its jobs when the start resolves, each with what is left
   await pending('hook:now', 1)
   await pending('hook:later', 2, { attempts: 2, dueAt: now + 10 * MINUTE })
   await start()
-  expect(queue.ids).toEqual(['hook:now', 'hook:later~0.3'])
+  expect(queue.jobs.map(({ opts }) => opts!.jobId)).toEqual(['hook:now', 'hook:later~0.3'])
   expect(queue.jobs[0]!.opts!.delay).toBe(0)
   expect(queue.jobs[1]!.opts!.delay).toBeGreaterThan(9 * MINUTE)
 })
@@ -390,7 +347,7 @@ it.each([['has passed', SWEEP_INTERVAL + MINUTE], ['is behind a clock that was s
     await pending('hook:lost-later', 5, { attempts: 1, dueAt: 2 })
     vi.useFakeTimers({ toFake: ['Date'], now })
     await until('all are looked at', () => queue.jobs.length >= 2)
-    expect(queue.ids).toEqual(['hook:lost', 'hook:lost-later~0.2'])
+    expect(queue.jobs.map(({ opts }) => opts!.jobId)).toEqual(['hook:lost', 'hook:lost-later~0.2'])
   })
 
 it('where that fails it is tried again at once, and warned of', async () => {

@@ -188,6 +188,13 @@ describe('beside nvent', () => {
     plugin({ hooks })
     return { hooks, registered }
   }
+  /** Returns a server whose adapters and wiring have started. */
+  const started = async () => {
+    const { hooks, registered } = await server(memory)
+    await hooks.callHook('nvent:register-adapters')
+    await hooks.callHook('nvent:adapters:ready')
+    return { hooks, registered }
+  }
   const names = (adapters: Record<string, unknown>) => Object.keys(adapters).sort()
 
   test.each([[true, ['file', 'memory', 'native-file', 'native-memory', 'native-redis', 'redis']], [false, ['native-file', 'native-memory', 'native-redis']]])('replace: %s registers them, after all others', async (replace, all) => {
@@ -260,9 +267,7 @@ describe('beside nvent', () => {
   })
 
   test('what the wiring still enqueues at the end is taken', async () => {
-    const { hooks, registered } = await server(memory)
-    await hooks.callHook('nvent:register-adapters')
-    await hooks.callHook('nvent:adapters:ready')
+    const { hooks, registered } = await started()
     let enqueuing: Promise<unknown> | undefined
     hooks.hook('close', () => {
       enqueuing = (async () => {
@@ -274,9 +279,7 @@ describe('beside nvent', () => {
   })
 
   test('its close of a queue only drains it; the coordinator, queues, streams and stores end after what the wiring still writes', async () => {
-    const { hooks, registered } = await server(memory)
-    await hooks.callHook('nvent:register-adapters')
-    await hooks.callHook('nvent:adapters:ready')
+    const { hooks, registered } = await started()
     const [store, stream, queue] = [registered['Store']!['memory'], registered['Stream']!['memory'], registered['Queue']!['memory']]
     const topics: string[] = []
     await stream.subscribe('flow:event:*', (_: unknown, topic: string) => void topics.push(topic))
@@ -298,9 +301,7 @@ describe('beside nvent', () => {
   })
 
   test.each(['a handler', 'the wiring'])('the coordinator routes what %s still writes', async (who) => {
-    const { hooks, registered } = await server(memory)
-    await hooks.callHook('nvent:register-adapters')
-    await hooks.callHook('nvent:adapters:ready')
+    const { hooks, registered } = await started()
     const [store, stream, queue] = [registered['Store']!['memory'], registered['Stream']!['memory'], registered['Queue']!['memory']]
     const topics: string[] = []
     await stream.subscribe('flow:event:*', (_: unknown, topic: string) => void topics.push(topic))
@@ -327,9 +328,7 @@ describe('beside nvent', () => {
   })
 
   test('the coordinator ends with the server', async () => {
-    const { hooks } = await server(memory)
-    await hooks.callHook('nvent:register-adapters')
-    await hooks.callHook('nvent:adapters:ready')
+    const { hooks } = await started()
     await hooks.end()
     const warnings: Error[] = []
     const note = (warning: Error) => void warnings.push(warning)

@@ -145,7 +145,7 @@ pub(super) fn import(tx: &mut Tx<'_>, lines: &str) -> Result<Imported> {
 }
 
 fn import_line(tx: &mut Tx<'_>, text: &str) -> Result<bool> {
-    // Of each part the depth is checked, as where it is stored: around it the line adds levels of its own.
+    // The depth of each part is checked below, not that of the line: the line nests its parts one or two levels deeper.
     let line: Line<'_> =
         serde_json::from_str(text).map_err(|e| Error::invalid(format!("is no line of an export: {e}")))?;
     match line {

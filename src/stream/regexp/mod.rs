@@ -138,7 +138,7 @@ mod tests {
 
     use super::RegExp;
 
-    /// A RegExp of JavaScript has no such source.
+    /// JavaScript throws a SyntaxError for these sources, so only Rust callers can pass them.
     #[test]
     fn refuses_what_is_no_pattern() {
         for (source, flags, why) in [
